@@ -1,0 +1,24 @@
+/** The seam to the control plane: typed publish/subscribe. Implementations: `mqtt-bus.ts` (real), `fake-bus.ts` (tests, in memory). */
+import type { Topic } from './topics.js';
+
+export interface Bus {
+  /** Own id: the MQTT client id's name part. */
+  readonly id: string;
+  readonly connected: boolean;
+  /**
+   * Encodes and publishes. Resolves when handed over (QoS 0) or acknowledged by the broker (QoS 1).
+   * Throws QUEUE_FULL, BROKER_LOST, CODEC_LIMIT. Nothing is queued while disconnected except QoS 1 up to a small bound.
+   */
+  publish<T>(topic: Topic<T>, value: T): Promise<void>;
+  /** Publishes payload bytes that are already encoded (relay lane). */
+  publishBytes(name: string, payload: Uint8Array, qos?: 0 | 1): Promise<void>;
+  /** Subscribes on an exact topic; re-subscribed by itself after a reconnect. Messages that do not decode are counted and reported to `onRefused`. */
+  subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>>;
+  subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>>;
+  /** Called on every (re)connect after subscriptions are restored; returns an unsubscriber. */
+  onConnect(listener: () => void): () => void;
+  onDisconnect(listener: (why: string) => void): () => void;
+  onRefused(listener: (topicName: string, error: Error) => void): () => void;
+  /** Idempotent; leaves no timer or socket. */
+  stop(): Promise<void>;
+}

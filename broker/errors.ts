@@ -1,0 +1,112 @@
+/**
+ * Every error this project raises on purpose has a stable code from this table. Branch on the code, never on text.
+ * The table is the source of `docs/errors.md` (a test keeps them equal). Codes are never reused for another meaning.
+ *
+ * This file imports nothing: `models/` may use it although it may import nothing else of ours.
+ */
+export const ERROR_CODES = {
+  // models/: files and graphs
+  MODEL_NOT_FOUND: 'The model file does not exist or cannot be read.',
+  MODEL_UNREADABLE: 'The file is not a complete ONNX model (truncated, or not ONNX at all).',
+  MODEL_UNSUPPORTED: 'The model uses something this project or the engine cannot run (an unknown operator, a sequence crossing a cut).',
+  MODEL_SHAPE_UNKNOWN: 'An input has a dynamic dimension that was not fixed with --shape.',
+  MODEL_SHAPE_INVALID: 'A --shape does not fit the model (unknown input, wrong rank, a fixed dimension contradicted).',
+  MODEL_WEIGHTS_MISSING: 'External weight data named by the model is missing or too short.',
+  CUT_INVALID: 'A cut was written wrongly (unknown kind, parts or shares that make no sense).',
+  CUT_NOT_POSSIBLE: 'The requested cut does not apply to this part of the graph; the message gives the reason.',
+  VERIFY_FAILED: 'The cut model does not compute what the whole model computes.',
+  ENGINE_UNAVAILABLE: 'The inference engine cannot be loaded on this machine.',
+  ENGINE_LOAD_FAILED: 'The engine refused a slice or model.',
+  ENGINE_RUN_FAILED: 'The engine failed while running a slice.',
+  ENGINE_INPUT_INVALID: 'A tensor given to the engine has the wrong name, dtype or shape.',
+  ENGINE_CLOSED: 'The engine or session was used after it was disposed, or its worker died.',
+  TENSOR_INVALID: 'A tensor or box contradicts itself (rank, dims, bytes).',
+  // files people hand in
+  FILE_NOT_FOUND: 'A file named on the command line does not exist.',
+  IMAGE_UNREADABLE: 'The file is not an image this project can decode.',
+  NPY_UNREADABLE: 'The file is not a .npy tensor this project can read.',
+  // broker/: bytes, topics, lanes
+  CODEC_INVALID: 'Bytes do not decode to the message expected on this topic.',
+  CODEC_LIMIT: 'A message exceeds a bound (rank, dims, bytes, list length).',
+  SCHEMA_MISMATCH: 'Peer and host speak schema versions that cannot be reconciled.',
+  BROKER_UNREACHABLE: 'The MQTT broker cannot be reached.',
+  BROKER_LOST: 'The connection to the MQTT broker was lost while something waited on it.',
+  PORT_IN_USE: 'The address to listen on is already in use.',
+  PACKET_TOO_LARGE: 'An MQTT packet exceeds the limit set for this listener.',
+  QUEUE_FULL: 'A bounded queue is full; the sender must slow down.',
+  LANE_DOWN: 'No lane to the peer is up, direct or relayed.',
+  REQUEST_TIMEOUT: 'No reply came before the deadline; the message says what was waited for.',
+  STOPPED: 'The component was stopped while the request was under way.',
+  // node-agent/
+  AGENT_NAME_TAKEN: 'Another live agent uses this name.',
+  AGENT_NAME_INVALID: 'An agent, cluster or deployment name has characters that are not allowed.',
+  AGENT_STORE_FULL: "The agent's slice store has no room left (disk full or limit reached).",
+  AGENT_OUT_OF_MEMORY: 'The agent has not enough memory to load a slice.',
+  AGENT_BUSY: 'The agent cannot take the command now.',
+  AGENT_UNKNOWN: 'No agent of this name is known.',
+  BLOB_NOT_FOUND: 'The gateway does not hold the blob asked for.',
+  BLOB_CORRUPT: 'Bytes received for a blob do not hash to its name.',
+  EPOCH_STALE: 'A command or message belongs to an epoch or term that is over.',
+  SEAT_UNKNOWN: 'A message names a seat this agent does not hold.',
+  // scheduler/
+  NO_AGENTS: 'No ready agent is available for the plan.',
+  PLAN_INVALID: 'A plan contradicts itself or names what does not exist.',
+  PLAN_NOT_POSSIBLE: 'No plan satisfies the request on these agents; the message gives the tightest limit.',
+  PREPARE_FAILED: 'An agent could not prepare its seats.',
+  DEPLOYMENT_UNKNOWN: 'No deployment of this name exists.',
+  DEPLOYMENT_EXISTS: 'A deployment of this name exists already.',
+  DEPLOYMENT_REMOVED: 'The deployment was removed while the frame was under way.',
+  DEPLOYMENT_NOT_READY: 'The deployment has no plan in force.',
+  FRAME_INVALID: "A frame's tensors do not fit the deployment's inputs.",
+  FRAME_REFUSED: 'The dispatcher has no room for the frame; send fewer at once.',
+  FRAME_DEADLINE: 'The frame missed its deadline.',
+  FRAME_FAILED: 'The frame failed on every attempt.',
+  // scripts/
+  USAGE: 'The command line is wrong.',
+  CONFIG_INVALID: 'A configuration file, variable or flag is wrong.',
+  INTERNAL: 'A defect in musical-chair; please report it.',
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+export interface ErrorDetail {
+  /** What was expected, as a noun phrase. */
+  readonly expected?: string;
+  /** What came instead. */
+  readonly came?: string;
+  /** What the reader can do about it. */
+  readonly todo?: string;
+  readonly cause?: unknown;
+}
+
+/** The one error class: `code` is stable, `message` says what was expected, what came and what to do. */
+export class ChairError extends Error {
+  readonly code: ErrorCode;
+  readonly detail: ErrorDetail;
+
+  constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
+    const parts = [message];
+    if (detail.expected !== undefined) parts.push(`expected ${detail.expected}`);
+    if (detail.came !== undefined) parts.push(`got ${detail.came}`);
+    super(
+      parts.join('; ') + (detail.todo === undefined ? '' : `. ${detail.todo}`),
+      detail.cause === undefined ? {} : { cause: detail.cause },
+    );
+    this.name = 'ChairError';
+    this.code = code;
+    this.detail = detail;
+  }
+}
+
+/** True for an error of ours, optionally of one code. Works across worker threads, where prototypes are lost. */
+export function isChairError(error: unknown, code?: ErrorCode): error is ChairError {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return false;
+  return error.code in ERROR_CODES && (code === undefined || error.code === code);
+}
+
+/** Turns anything thrown into a ChairError: ours pass through, others become `fallback` with the cause kept. */
+export function toChairError(error: unknown, fallback: ErrorCode = 'INTERNAL'): ChairError {
+  if (error instanceof ChairError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new ChairError(isChairError(error) ? error.code : fallback, message, { cause: error });
+}

@@ -1,0 +1,38 @@
+/**
+ * The seam to the data path. A lane carries MQTT 3.1.1 PUBLISH packets (QoS 0) either directly to the peer's own listener or relayed through
+ * the broker. Implementations: `lanes.ts` (real), `fake-lanes.ts` (tests, in memory, can drop and delay).
+ */
+import type { LaneHealth, PeerEntry } from '../messages.js';
+
+/** Payload as it came from the socket: consecutive segments, not joined, so that the one copy is the one into the engine's input. */
+export type Segments = readonly Uint8Array[];
+
+export interface LaneMessage {
+  readonly topic: string;
+  readonly payload: Segments;
+  readonly payloadBytes: number;
+  /** Client id of the sender on this lane, '' when relayed. */
+  readonly from: string;
+}
+
+export interface Lanes {
+  readonly id: string;
+  /** Port of the direct listener, 0 when there is none. */
+  readonly port: number;
+  /** Starts the listener and the relay subscriptions for `topics` (exact names). */
+  start(): Promise<void>;
+  /** The peer table: connects, reconnects (full jitter), and drops lanes as it changes. Peers not in it are relayed to. */
+  setPeers(peers: readonly PeerEntry[]): void;
+  /** Registers a handler for an exact topic; on both direct and relay. Handlers must not block. */
+  on(topic: string, handler: (message: LaneMessage) => void): () => void;
+  /**
+   * Sends to a peer: direct when that lane is up, else relayed through the broker; resolves when the bytes are handed to the kernel or broker.
+   * Throws LANE_DOWN, QUEUE_FULL (bytes queued to this peer exceed the bound), PACKET_TOO_LARGE, STOPPED. A message is never silently dropped.
+   * `forceRelay` is for tests and diagnosis.
+   */
+  send(peer: string, topic: string, payload: Segments, options?: { readonly forceRelay?: boolean }): Promise<void>;
+  /** A lane to a peer broke or came (back) up. */
+  onPeer(listener: (peer: string, lane: 'direct' | 'relay' | 'down', why: string) => void): () => void;
+  health(): readonly LaneHealth[];
+  stop(): Promise<void>;
+}

@@ -1,0 +1,428 @@
+/**
+ * TypeScript types of every message; the `.avsc` files in `broker/schema/` are their wire form and a test keeps the two in step.
+ * Numbers are Avro `long`/`int`/`double`; times are durations in ms on the sender's monotonic clock unless named otherwise.
+ */
+import type { BlobRef, PlanStage, SliceRef, Wire } from './plan.js';
+import type { Box, DType, TensorInfo } from './tensor.js';
+
+/** How payload bytes are encoded: `raw` for any dtype; the others for float32 only. */
+export type Encoding = 'raw' | 'float16' | 'uint8';
+
+// ---- lanes -------------------------------------------------------------------------------------------------------
+
+/** One box of one tensor on its way along one wire. `data` is last, so that the header is decoded and the data viewed. */
+export interface ActivationHeader {
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  /** The dispatcher's admission number of the frame; grows by one per admitted frame, per deployment and term. */
+  readonly frame: number;
+  /** 1, 2 or 3. */
+  readonly attempt: number;
+  /** Replica index per stage. */
+  readonly route: readonly number[];
+  /** Index into the plan's wires. */
+  readonly wire: number;
+  /** Every frame below this number is finished: what waits for them may be dropped. */
+  readonly lowWater: number;
+  /** Remaining time until the frame's deadline, as the sender sees it. */
+  readonly remainingMs: number;
+  readonly dtype: DType;
+  /** Dims of the box. */
+  readonly dims: readonly number[];
+  readonly encoding: Encoding;
+  /** For `uint8`: value = (q - zero) * scale. */
+  readonly scale: number;
+  readonly zero: number;
+}
+
+/** One input tensor of a frame, client -> dispatcher. A frame with k inputs is k messages with the same (client, sequence). */
+export interface SubmitHeader {
+  readonly client: string;
+  readonly sequence: number;
+  readonly deployment: string;
+  /** Remaining time the client will wait; 0 = the deployment's default. */
+  readonly deadlineMs: number;
+  readonly input: string;
+  readonly inputCount: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+/** One output tensor of a finished frame, or its one error (`code` not empty; then no data). Dispatcher -> client. */
+export interface ResultHeader {
+  readonly client: string;
+  readonly sequence: number;
+  readonly code: string;
+  readonly message: string;
+  readonly output: string;
+  readonly outputCount: number;
+  readonly attempts: number;
+  /** From admission to the last output, on the dispatcher's clock. */
+  readonly latencyMs: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+/** The client has this result: the dispatcher may forget it (until then a resubmitted frame gets the stored result). */
+export interface ResultAck {
+  readonly client: string;
+  readonly sequence: number;
+}
+
+/** Dispatcher -> agents over lanes: an attempt is not wanted any more. */
+export interface Cancel {
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  readonly frame: number;
+  /** Attempts up to and including this one. */
+  readonly attempt: number;
+}
+
+/** Agent -> dispatcher: a send or a run failed for one frame. */
+export interface Trouble {
+  readonly agent: string;
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  readonly frame: number;
+  readonly attempt: number;
+  /** The peer that could not be reached, or '' when the run itself failed. */
+  readonly peer: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+// ---- membership --------------------------------------------------------------------------------------------------
+
+export interface Hello {
+  readonly agent: string;
+  /** Random per process start: tells a restart from a reconnect, and two processes of one name apart. */
+  readonly nonce: string;
+  readonly schemaFingerprint: string;
+  readonly schemaVersion: number;
+  readonly softwareVersion: string;
+  /** Highest scheduler term this agent has obeyed. */
+  readonly term: number;
+  readonly addresses: readonly string[];
+  /** Port of the direct lane listener; 0 = none (relay only). */
+  readonly lanePort: number;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly arch: string;
+  readonly engine: string;
+  readonly engineVersion: string;
+  /** Result of the start-up probe: multiply-accumulates per second of one 3x3 convolution; 0 = unknown. */
+  readonly probeMacsPerSecond: number;
+  readonly storeBytesFree: number;
+  /** Graph shas of slices held in memory or on disk (at most 1,000). */
+  readonly slices: readonly string[];
+}
+
+export interface SeatHealth {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  readonly framesRun: number;
+  readonly queue: number;
+  /** Exponentially weighted mean run time of the slice. */
+  readonly runMs: number;
+}
+
+export interface LaneHealth {
+  readonly peer: string;
+  readonly lane: 'direct' | 'relay' | 'local' | 'down';
+  /** Why the lane is not direct; '' otherwise. */
+  readonly why: string;
+  readonly bytesSent: number;
+  readonly messagesSent: number;
+  readonly sendMs: number;
+}
+
+/** Once a second. */
+export interface Health {
+  readonly agent: string;
+  readonly nonce: string;
+  readonly uptimeMs: number;
+  /** Process CPU over the last second, 0..cores. */
+  readonly cpu: number;
+  readonly rssBytes: number;
+  readonly anonymousBytes: number;
+  readonly memoryFreeBytes: number;
+  /** Celsius; 0 = not readable. */
+  readonly temperature: number;
+  readonly queue: number;
+  readonly framesPerSecond: number;
+  readonly refused: number;
+  readonly seats: readonly SeatHealth[];
+  readonly lanes: readonly LaneHealth[];
+}
+
+/** Last Will and orderly farewell. */
+export interface Gone {
+  readonly agent: string;
+  readonly nonce: string;
+  /** `will`, `stopped` or `draining` (still serving, wants its seats moved). */
+  readonly why: string;
+}
+
+/** Scheduler -> everyone: I reign; say hello. Published on (re)connect and on term change. */
+export interface Reign {
+  readonly term: number;
+  readonly schemaFingerprint: string;
+  readonly schemaVersion: number;
+}
+
+// ---- commands (scheduler -> agent) and replies -----------------------------------------------------------------------
+
+export interface PeerEntry {
+  readonly agent: string;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+}
+
+/** Everything an agent needs of a plan: its own slices, all stages (to resolve routes), wires and peers. */
+export interface Prepare {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+  readonly stages: readonly PlanStage[];
+  readonly wires: readonly Wire[];
+  /** Only the slices this agent needs, keyed by position; look up by `graph.sha256`. */
+  readonly slices: readonly SliceRef[];
+  readonly peers: readonly PeerEntry[];
+}
+export interface Commit {
+  readonly deployment: string;
+  readonly epoch: number;
+}
+export interface Release {
+  readonly deployment: string;
+  readonly epoch: number;
+}
+export interface Peers {
+  readonly version: number;
+  readonly peers: readonly PeerEntry[];
+}
+/** The scheduler tells an agent that it may not join (name taken, schema too old). It should stop with this code. */
+export interface Refuse {
+  readonly code: string;
+  readonly message: string;
+}
+export interface Ping {
+  readonly padBytes: number;
+}
+
+export type CommandBody =
+  | { readonly kind: 'prepare'; readonly prepare: Prepare }
+  | { readonly kind: 'commit'; readonly commit: Commit }
+  | { readonly kind: 'release'; readonly release: Release }
+  | { readonly kind: 'peers'; readonly peers: Peers }
+  | { readonly kind: 'refuse'; readonly refuse: Refuse }
+  | { readonly kind: 'ping'; readonly ping: Ping };
+
+export interface Command {
+  readonly id: string;
+  readonly term: number;
+  /** The nonce of the agent process it is meant for. */
+  readonly nonce: string;
+  readonly deadlineMs: number;
+  readonly body: CommandBody;
+}
+
+/** `code` empty = done. */
+export interface Reply {
+  readonly id: string;
+  readonly agent: string;
+  readonly code: string;
+  readonly message: string;
+  /** For prepare: bytes fetched and load time; else 0. */
+  readonly fetchedBytes: number;
+  readonly loadMs: number;
+}
+
+/** Agent -> scheduler, while preparing: how far it is. */
+export interface Progress {
+  readonly agent: string;
+  readonly deployment: string;
+  readonly epoch: number;
+  /** `fetch`, `load`, `warm-up` or `ready`. */
+  readonly step: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+// ---- blobs -----------------------------------------------------------------------------------------------------------
+
+export interface BlobRequest {
+  readonly agent: string;
+  readonly id: string;
+  readonly sha256: string;
+  readonly offset: number;
+  readonly length: number;
+}
+/** `code` empty = `data` holds the bytes at `offset`. */
+export interface BlobChunk {
+  readonly id: string;
+  readonly sha256: string;
+  readonly offset: number;
+  readonly totalBytes: number;
+  readonly code: string;
+  readonly data: Uint8Array;
+}
+
+// ---- operator requests (any client -> scheduler) ----------------------------------------------------------------------
+
+/** How an image becomes the model's input; runs inside the first slice's graph. */
+export interface ImageInput {
+  /** Model input it feeds. */
+  readonly input: string;
+  /** Size of the uint8 frame that clients send: [height, width, 3], RGB. */
+  readonly height: number;
+  readonly width: number;
+  /** `rgb` or `bgr`: what the model wants. */
+  readonly order: string;
+  /** value = (pixel / 255 - mean) / std, per channel in the model's order. */
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
+export interface DeployRequest {
+  readonly name: string;
+  /** Path of the model file as the gateway sees it, or sha256 of an uploaded blob. */
+  readonly model: string;
+  /** `input=1,3,640,640` */
+  readonly shapes: readonly string[];
+  readonly images: readonly ImageInput[];
+  readonly objective: string;
+  readonly planner: string;
+  /** Manual cut such as `rows:4`; '' = the planner decides. */
+  readonly cut: string;
+  readonly shares: readonly number[];
+  /** Only these agents; empty = all. */
+  readonly agents: readonly string[];
+  /** Frames in flight; 0 = the planner's choice. */
+  readonly inFlight: number;
+  readonly deadlineMs: number;
+  readonly verify: boolean;
+  /** Plan only: show it, deploy nothing. */
+  readonly dryRun: boolean;
+}
+export interface UndeployRequest {
+  readonly name: string;
+}
+export interface StatusRequest {
+  readonly name: string;
+}
+
+export type RequestBody =
+  | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
+  | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
+  | { readonly kind: 'status'; readonly status: StatusRequest }
+  | { readonly kind: 'where'; readonly where: StatusRequest };
+
+export interface Request {
+  readonly id: string;
+  readonly client: string;
+  readonly deadlineMs: number;
+  readonly body: RequestBody;
+}
+
+export interface PlanRow {
+  readonly stage: number;
+  readonly cut: string;
+  readonly replica: number;
+  readonly part: number;
+  readonly agent: string;
+  readonly slice: string;
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly predictedMs: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+export interface LinkRow {
+  readonly from: string;
+  readonly to: string;
+  readonly bytesPerFrame: number;
+}
+export interface MemoryRow {
+  readonly agent: string;
+  readonly needBytes: number;
+  readonly haveBytes: number;
+}
+export interface PlanReport {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly planner: string;
+  readonly why: string;
+  readonly predictedLatencyMs: number;
+  readonly predictedFps: number;
+  readonly seats: readonly PlanRow[];
+  readonly links: readonly LinkRow[];
+  readonly memory: readonly MemoryRow[];
+}
+export interface AgentStatus {
+  readonly agent: string;
+  /** joining, ready, suspect, lost, draining, refused */
+  readonly state: string;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly probeMacsPerSecond: number;
+  readonly softwareVersion: string;
+  readonly health: Health | null;
+}
+export interface DeploymentStatus {
+  readonly name: string;
+  readonly model: string;
+  /** planning, preparing, serving, waiting (no agents), failed, removing */
+  readonly state: string;
+  readonly why: string;
+  readonly epoch: number;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+  readonly images: readonly ImageInput[];
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly completed: number;
+  readonly failed: number;
+  readonly reissued: number;
+  readonly p50Ms: number;
+  readonly p95Ms: number;
+  readonly framesPerSecond: number;
+  readonly plan: PlanReport | null;
+  readonly progress: readonly Progress[];
+}
+export interface StatusReport {
+  readonly cluster: string;
+  readonly term: number;
+  readonly uptimeMs: number;
+  readonly dispatcherAddresses: readonly string[];
+  readonly dispatcherPort: number;
+  readonly agents: readonly AgentStatus[];
+  readonly deployments: readonly DeploymentStatus[];
+  /** Newest last, at most 200. */
+  readonly events: readonly EventRow[];
+}
+export interface EventRow {
+  readonly atMs: number;
+  readonly kind: string;
+  readonly text: string;
+}
+
+/** `code` empty = it worked; then exactly the field that belongs to the request is set. */
+export interface Response {
+  readonly id: string;
+  readonly code: string;
+  readonly message: string;
+  readonly status: StatusReport | null;
+  readonly plan: PlanReport | null;
+}
+
+export type { BlobRef, Box };

@@ -1,0 +1,183 @@
+/**
+ * Tensors and boxes: the words every folder shares about data. This file imports only `errors.ts`, so `models/` may use it.
+ * All bytes are little-endian and dense row-major (C order), as in ONNX `raw_data`.
+ */
+import { ChairError } from './errors.js';
+
+/** Fixed-size ONNX element types, with ONNX's own names in lower case. */
+export const DTYPES = [
+  'float32',
+  'float64',
+  'float16',
+  'bfloat16',
+  'int8',
+  'uint8',
+  'int16',
+  'uint16',
+  'int32',
+  'uint32',
+  'int64',
+  'uint64',
+  'bool',
+] as const;
+export type DType = (typeof DTYPES)[number];
+
+const ITEM_BYTES: Readonly<Record<DType, number>> = {
+  float32: 4,
+  float64: 8,
+  float16: 2,
+  bfloat16: 2,
+  int8: 1,
+  uint8: 1,
+  int16: 2,
+  uint16: 2,
+  int32: 4,
+  uint32: 4,
+  int64: 8,
+  uint64: 8,
+  bool: 1,
+};
+
+/** Bytes of one element. */
+export function itemBytes(dtype: DType): number {
+  return ITEM_BYTES[dtype];
+}
+
+/** Product of the dims; 1 for a scalar. */
+export function elementCount(dims: readonly number[]): number {
+  let count = 1;
+  for (const d of dims) count *= d;
+  return count;
+}
+
+/** Bytes of a dense tensor. */
+export function tensorBytes(dtype: DType, dims: readonly number[]): number {
+  return elementCount(dims) * ITEM_BYTES[dtype];
+}
+
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  /** Fixed, non-negative; `[]` is a scalar. */
+  readonly dims: readonly number[];
+}
+
+/** A dense tensor. `bytes.length === tensorBytes(dtype, dims)`, and `bytes.byteOffset` is a multiple of 8 (so typed views work). */
+export interface Tensor {
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** A half-open interval `[start, end)` on each axis of a tensor. A scalar has the empty box `{start: [], end: []}`. */
+export interface Box {
+  readonly start: readonly number[];
+  readonly end: readonly number[];
+}
+
+/** The box that covers a whole tensor of these dims. */
+export function wholeBox(dims: readonly number[]): Box {
+  return { start: dims.map(() => 0), end: [...dims] };
+}
+
+export function boxDims(box: Box): number[] {
+  return box.start.map((s, i) => (box.end[i] ?? s) - s);
+}
+
+export function boxEquals(a: Box, b: Box): boolean {
+  return a.start.length === b.start.length && a.start.every((s, i) => s === b.start[i] && a.end[i] === b.end[i]);
+}
+
+/** The common part of two boxes of one tensor, or undefined when it has no element. */
+export function intersectBoxes(a: Box, b: Box): Box | undefined {
+  const start = a.start.map((s, i) => Math.max(s, b.start[i] ?? 0));
+  const end = a.end.map((e, i) => Math.min(e, b.end[i] ?? 0));
+  return start.every((s, i) => s < (end[i] ?? 0)) ? { start, end } : undefined;
+}
+
+/** A zeroed tensor on a buffer of its own (aligned, transferable to a worker). */
+export function allocTensor(dtype: DType, dims: readonly number[]): Tensor {
+  return { dtype, dims: [...dims], bytes: new Uint8Array(new ArrayBuffer(tensorBytes(dtype, dims))) };
+}
+
+/** Throws TENSOR_INVALID unless bytes, dims and dtype agree. */
+export function checkTensor(tensor: Tensor, what = 'tensor'): void {
+  const want = tensorBytes(tensor.dtype, tensor.dims);
+  if (!tensor.dims.every((d) => Number.isSafeInteger(d) && d >= 0) || want !== tensor.bytes.length) {
+    throw new ChairError('TENSOR_INVALID', `${what} contradicts itself`, {
+      expected: `${want} bytes for ${tensor.dtype}[${tensor.dims.join(',')}]`,
+      came: `${tensor.bytes.length} bytes`,
+    });
+  }
+}
+
+/**
+ * The contiguous runs of a box inside a dense holder: calls `visit(byteOffset, byteLength)` in row-major order.
+ * `holder` is the box that the dense buffer covers; `box` must lie inside it.
+ */
+export function forEachRun(holder: Box, box: Box, itemSize: number, visit: (byteOffset: number, byteLength: number) => void): void {
+  const rank = holder.start.length;
+  const dims = boxDims(holder);
+  const size = boxDims(box);
+  if (size.some((n) => n <= 0)) return;
+  // `inner`: the first axis from which on everything is contiguous.
+  let inner = rank;
+  let run = itemSize;
+  while (inner > 0) {
+    inner--;
+    run *= size[inner] ?? 1;
+    if (size[inner] !== dims[inner]) break;
+  }
+  if (rank === 0) return visit(0, itemSize);
+  const strides: number[] = new Array(rank);
+  let stride = itemSize;
+  for (let axis = rank - 1; axis >= 0; axis--) {
+    strides[axis] = stride;
+    stride *= dims[axis] ?? 1;
+  }
+  let base = 0;
+  for (let axis = 0; axis < rank; axis++) base += ((box.start[axis] ?? 0) - (holder.start[axis] ?? 0)) * (strides[axis] ?? 0);
+  const index = new Array<number>(inner).fill(0);
+  for (;;) {
+    let offset = base;
+    for (let axis = 0; axis < inner; axis++) offset += (index[axis] ?? 0) * (strides[axis] ?? 0);
+    visit(offset, run);
+    let axis = inner - 1;
+    for (; axis >= 0; axis--) {
+      const next = (index[axis] ?? 0) + 1;
+      if (next < (size[axis] ?? 0)) {
+        index[axis] = next;
+        break;
+      }
+      index[axis] = 0;
+    }
+    if (axis < 0) return;
+  }
+}
+
+/** Copies `box` (global coordinates) from a dense source holding `sourceBox` into a dense target holding `targetBox`. */
+export function copyBox(source: Uint8Array, sourceBox: Box, target: Uint8Array, targetBox: Box, box: Box, itemSize: number): void {
+  const runs: number[] = [];
+  let runBytes = 0;
+  forEachRun(sourceBox, box, itemSize, (offset, length) => {
+    runs.push(offset);
+    runBytes = length;
+  });
+  // The two sides may have runs of different length; walk the bytes of the box in row-major order on both.
+  let from = 0;
+  let used = 0;
+  forEachRun(targetBox, box, itemSize, (offset, length) => {
+    let done = 0;
+    while (done < length) {
+      const take = Math.min(length - done, runBytes - used);
+      const at = (runs[from] ?? 0) + used;
+      target.set(source.subarray(at, at + take), offset + done);
+      done += take;
+      used += take;
+      if (used === runBytes) {
+        from++;
+        used = 0;
+      }
+    }
+  });
+}

@@ -1,0 +1,69 @@
+/** Every topic in one typed table. No wildcard is ever subscribed, and nothing depends on a retained message. */
+import type {
+  BlobChunk,
+  BlobRequest,
+  Cancel,
+  Command,
+  Gone,
+  Health,
+  Hello,
+  Progress,
+  Reign,
+  Reply,
+  Request,
+  Response,
+  ResultAck,
+  Trouble,
+} from './messages.js';
+
+/** A topic's name with its payload schema. `retain` is always false: correctness must not rest on it. */
+export interface Topic<T> {
+  readonly name: string;
+  /** Name of the Avro record in broker/schema/. */
+  readonly schema: string;
+  readonly qos: 0 | 1;
+  /** Phantom: the payload type. */
+  readonly payload?: T;
+}
+
+function topic<T>(name: string, schema: string, qos: 0 | 1): Topic<T> {
+  return { name, schema, qos };
+}
+
+/** Topics of one cluster. Names of agents, clients and clusters match NAME_PATTERN, so they cannot escape their level. */
+export function topicsOf(cluster: string) {
+  const root = `mc/${cluster}`;
+  return {
+    /** agents -> scheduler */
+    hello: topic<Hello>(`${root}/hello`, 'Hello', 1),
+    health: topic<Health>(`${root}/health`, 'Health', 0),
+    gone: topic<Gone>(`${root}/gone`, 'Gone', 1),
+    reply: topic<Reply>(`${root}/reply`, 'Reply', 1),
+    progress: topic<Progress>(`${root}/progress`, 'Progress', 0),
+    trouble: topic<Trouble>(`${root}/trouble`, 'Trouble', 1),
+    /** scheduler -> everyone */
+    reign: topic<Reign>(`${root}/reign`, 'Reign', 1),
+    /** scheduler -> one agent */
+    command: (agent: string) => topic<Command>(`${root}/agent/${agent}/command`, 'Command', 1),
+    /** blobs: agent -> gateway, gateway -> agent */
+    blobRequest: topic<BlobRequest>(`${root}/blob/request`, 'BlobRequest', 0),
+    blobChunk: (agent: string) => topic<BlobChunk>(`${root}/agent/${agent}/blob`, 'BlobChunk', 0),
+    /** clients <-> scheduler */
+    request: topic<Request>(`${root}/request`, 'Request', 1),
+    response: (client: string) => topic<Response>(`${root}/client/${client}/response`, 'Response', 1),
+    /** Lane messages (bytes, see broker/activation.ts): direct on the receiver's own listener, relayed through the broker; the same names on both. */
+    activation: (agent: string) => `${root}/lane/${agent}`,
+    cancel: (agent: string) => topic<Cancel>(`${root}/lane/${agent}/cancel`, 'Cancel', 0),
+    submit: `${root}/submit`,
+    result: (client: string) => `${root}/client/${client}/result`,
+    resultAck: topic<ResultAck>(`${root}/submit/ack`, 'ResultAck', 0),
+  };
+}
+
+export type Topics = ReturnType<typeof topicsOf>;
+
+/** Letters, digits, dot, dash, underscore; 1 to 64. */
+export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** The dispatcher's name as a lane peer. No agent may take it. */
+export const DISPATCHER = 'dispatcher';

@@ -128,7 +128,10 @@ export function forEachRun(holder: Box, box: Box, itemSize: number, visit: (byte
     run *= size[inner] ?? 1;
     if (size[inner] !== dims[inner]) break;
   }
-  if (rank === 0) return visit(0, itemSize);
+  if (rank === 0) {
+    visit(0, itemSize);
+    return;
+  }
   const strides: number[] = new Array(rank);
   let stride = itemSize;
   for (let axis = rank - 1; axis >= 0; axis--) {

@@ -12,10 +12,16 @@ export interface Bus {
   publish<T>(topic: Topic<T>, value: T): Promise<void>;
   /** Publishes payload bytes that are already encoded (relay lane). */
   publishBytes(name: string, payload: Uint8Array, qos?: 0 | 1): Promise<void>;
-  /** Subscribes on an exact topic; re-subscribed by itself after a reconnect. Messages that do not decode are counted and reported to `onRefused`. */
+  /**
+   * Subscribes on an exact topic; re-subscribed by itself after a reconnect. Messages that do not decode and handlers that throw are reported to `onRefused`.
+   * Resolves when the broker has confirmed (at once while disconnected: restored before `onConnect`).
+   */
   subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>>;
   subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>>;
-  /** Called on every (re)connect after subscriptions are restored; returns an unsubscriber. */
+  /**
+   * Called on every (re)connect after subscriptions are restored, and soon after registering when the bus is connected already: once per
+   * connection, so `onConnect(sayHello)` after the subscriptions is all an agent needs. Returns an unsubscriber.
+   */
   onConnect(listener: () => void): () => void;
   onDisconnect(listener: (why: string) => void): () => void;
   onRefused(listener: (topicName: string, error: Error) => void): () => void;

@@ -1,6 +1,7 @@
 /**
  * TypeScript types of every message; the `.avsc` files in `broker/schema/` are their wire form and a test keeps the two in step.
- * Numbers are Avro `long`/`int`/`double`; times are durations in ms on the sender's monotonic clock unless named otherwise.
+ * Numbers are Avro `long`/`int`/`double`
+ * (integers of at most 2^52 - 1); times are durations in ms on the sender's monotonic clock unless named otherwise.
  */
 import type { BlobRef, PlanStage, SliceRef, Wire } from './plan.js';
 import type { Box, DType, TensorInfo } from './tensor.js';

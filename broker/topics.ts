@@ -15,6 +15,7 @@ import type {
   ResultAck,
   Trouble,
 } from './messages.js';
+import type { SchemaVersion } from './schema/version.js';
 
 /** A topic's name with its payload schema. `retain` is always false: correctness must not rest on it. */
 export interface Topic<T> {
@@ -22,16 +23,20 @@ export interface Topic<T> {
   /** Name of the Avro record in broker/schema/. */
   readonly schema: string;
   readonly qos: 0 | 1;
+  /** Write in this version (a peer that is older, see `reconcile`); default our own. Reading needs no such word: the prologue tells. */
+  readonly version?: SchemaVersion;
   /** Phantom: the payload type. */
   readonly payload?: T;
 }
 
-function topic<T>(name: string, schema: string, qos: 0 | 1): Topic<T> {
-  return { name, schema, qos };
-}
-
-/** Topics of one cluster. Names of agents, clients and clusters match NAME_PATTERN, so they cannot escape their level. */
-export function topicsOf(cluster: string) {
+/**
+ * Topics of one cluster. Names of agents, clients and clusters match NAME_PATTERN, so they cannot escape their level.
+ * `version` is for publishing to peers that speak an older schema version.
+ */
+export function topicsOf(cluster: string, version?: SchemaVersion) {
+  function topic<T>(name: string, schema: string, qos: 0 | 1): Topic<T> {
+    return { name, schema, qos, ...(version === undefined ? {} : { version }) };
+  }
   const root = `mc/${cluster}`;
   return {
     /** agents -> scheduler */

@@ -1,0 +1,144 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { Health, Hello } from '../broker/messages.js';
+import { Registry, type RegistryChange, type RegistryEvent } from './registry.js';
+
+function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello {
+  return {
+    agent,
+    nonce,
+    schemaFingerprint: 'f',
+    schemaVersion: 1,
+    softwareVersion: '0',
+    term: 0,
+    addresses: ['127.0.0.1'],
+    lanePort: 0,
+    cores: 1,
+    memoryBytes: 1e9,
+    arch: 'x64',
+    engine: 'fake',
+    engineVersion: '0',
+    probeMacsPerSecond: 1e9,
+    storeBytesFree: 1e9,
+    slices: [],
+    ...extra,
+  };
+}
+
+function health(agent: string, nonce: string): Health {
+  const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
+  return { agent, nonce, ...zero, queue: 0, framesPerSecond: 0, refused: 0, seats: [], lanes: [] };
+}
+
+const kinds = (changes: readonly RegistryChange[]) => changes.map((c) => c.kind);
+
+function readyAgent(registry: Registry, agent: string, nonce: string, nowMs: number): void {
+  registry.apply({ kind: 'hello', hello: hello(agent, nonce) }, nowMs);
+  registry.apply({ kind: 'health', health: health(agent, nonce) }, nowMs);
+}
+
+describe('registry', () => {
+  it('makes an agent ready at its first health after hello', () => {
+    const registry = new Registry();
+    expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '1') }, 0))).toEqual(['joined']);
+    expect(registry.get('a')?.state).toBe('joining');
+    expect(kinds(registry.apply({ kind: 'health', health: health('a', '1') }, 10))).toEqual(['ready']);
+    expect(registry.serves('a', '1')).toBe(true);
+    expect(registry.serves('a', '2')).toBe(false);
+  });
+
+  it('refuses a second live process of the same name and leaves the first alone', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    const changes = registry.apply({ kind: 'hello', hello: hello('a', '2') }, 1000);
+    expect(changes).toMatchObject([{ kind: 'refuse', nonce: '2', code: 'AGENT_NAME_TAKEN' }]);
+    expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready' });
+    expect(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'will' } }, 1001)).toEqual([]);
+  });
+
+  it('lets a newcomer replace a process that fell silent', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 3600))).toEqual(['lost', 'joined']);
+    expect(registry.get('a')).toMatchObject({ nonce: '2', state: 'joining' });
+  });
+
+  it('lets a restarted process in as soon as the Will of the old one arrived', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will' } }, 10))).toEqual(['lost']);
+    expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 20))).toEqual(['joined']);
+  });
+
+  it('suspects and then loses a hung agent, and takes it back when it speaks again', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    const seen: string[] = [];
+    for (let now = 0; now <= 4000; now += 500) seen.push(...kinds(registry.apply({ kind: 'tick' }, now)));
+    expect(seen).toEqual(['suspect', 'lost']);
+    expect(kinds(registry.apply({ kind: 'health', health: health('a', '1') }, 5000))).toEqual(['ready']);
+  });
+
+  it('does not blame the agents when the gateway itself stood still or was cut off', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    registry.apply({ kind: 'tick' }, 0);
+    expect(registry.apply({ kind: 'tick' }, 6000)).toEqual([]);
+    registry.apply({ kind: 'offline' }, 6000);
+    for (let now = 6500; now < 20_000; now += 500) expect(registry.apply({ kind: 'tick' }, now)).toEqual([]);
+    registry.apply({ kind: 'online' }, 20_000);
+    expect(registry.apply({ kind: 'tick' }, 20_500)).toEqual([]);
+    expect(registry.get('a')?.state).toBe('ready');
+  });
+
+  it('refuses what it cannot read, and names that are not allowed', () => {
+    const registry = new Registry({ incompatible: (h) => (h.schemaVersion < 1 ? 'too old' : undefined) });
+    const old = registry.apply({ kind: 'hello', hello: hello('a', '1', { schemaVersion: 0 }) }, 0);
+    expect(old).toMatchObject([{ kind: 'refuse', code: 'SCHEMA_MISMATCH' }]);
+    expect(registry.get('a')?.state).toBe('refused');
+    expect(registry.apply({ kind: 'health', health: health('a', '1') }, 0)).toEqual([]);
+    for (const name of ['dispatcher', 'a/b', '', '#']) {
+      expect(registry.apply({ kind: 'hello', hello: hello(name, '1') }, 0)).toMatchObject([{ code: 'AGENT_NAME_INVALID' }]);
+    }
+  });
+
+  it('asks who it is when an unknown agent sends health', () => {
+    expect(kinds(new Registry().apply({ kind: 'health', health: health('a', '1') }, 0))).toEqual(['unknown']);
+  });
+
+  it('stays consistent under any interleaving: one process per name, and every loss follows a join', () => {
+    const agent = fc.constantFrom('a', 'b', 'c');
+    const nonce = fc.constantFrom('1', '2', '3');
+    const event: fc.Arbitrary<RegistryEvent> = fc.oneof(
+      fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'hello' as const, hello: hello(agent, nonce) })),
+      fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'health' as const, health: health(agent, nonce) })),
+      fc.record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining') }).map((gone) => ({ kind: 'gone' as const, gone })),
+      agent.map((name) => ({ kind: 'unreachable' as const, agent: name, why: 'x' })),
+      fc.constantFrom({ kind: 'tick' as const }, { kind: 'offline' as const }, { kind: 'online' as const }),
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(event, fc.integer({ min: 0, max: 1500 })), { maxLength: 80 }), (steps) => {
+        const registry = new Registry();
+        const holder = new Map<string, string>();
+        let now = 0;
+        for (const [step, passed] of steps) {
+          now += passed;
+          for (const change of registry.apply(step, now)) {
+            if (change.kind === 'joined') {
+              expect(holder.has(change.agent)).toBe(false);
+              holder.set(change.agent, change.nonce);
+            } else if (change.kind === 'lost') {
+              expect(holder.get(change.agent)).toBe(change.nonce);
+              holder.delete(change.agent);
+            } else if (change.kind === 'ready') holder.set(change.agent, change.nonce);
+          }
+          for (const [name, held] of holder) expect(registry.get(name)?.nonce).toBe(held);
+          for (const record of registry.all()) {
+            const live = ['joining', 'ready', 'suspect', 'draining'].includes(record.state);
+            expect(live).toBe(holder.has(record.agent));
+          }
+        }
+      }),
+    );
+  });
+});

@@ -1,0 +1,184 @@
+/**
+ * Every setting in one schema: what it means, its unit, range and default. The file, the environment, the flags and
+ * `docs/configuration.md` are all read from it. Precedence: flag > environment > file > default.
+ */
+import { hostname, tmpdir } from 'node:os';
+import path from 'node:path';
+import { z } from 'zod';
+import { NAME_PATTERN } from '../broker/topics.js';
+
+/** Where slices and models are kept when nothing else is said: survives a restart on a Pi, and `XDG_CACHE_HOME` moves it. */
+function cacheDirectory(name: string): string {
+  const base = process.env.XDG_CACHE_HOME ?? (process.env.HOME === undefined ? tmpdir() : path.join(process.env.HOME, '.cache'));
+  return path.join(base, 'musical-chair', name);
+}
+
+const name = () => z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
+const port = () => z.int().min(0).max(65_535);
+
+/** A setting's place in the schema. `flag` is its name on the command line; `shown` replaces a default that depends on the machine. */
+export interface SettingMeta {
+  readonly flag: string;
+  readonly argument: string;
+  readonly shown?: string;
+}
+
+export const settingsSchema = z.strictObject({
+  cluster: name()
+    .default('default')
+    .describe('Name of the cluster. Clusters of different names on one broker do not see each other.')
+    .meta({ flag: 'cluster', argument: 'name' }),
+  broker: z
+    .string()
+    .regex(/^mqtts?:\/\/[^/\s]+$/, 'a URL such as mqtt://gateway:1883')
+    .default('mqtt://127.0.0.1:1883')
+    .describe('The MQTT broker that agents, clients and a separate scheduler connect to.')
+    .meta({ flag: 'broker', argument: 'url' }),
+  gateway: z
+    .strictObject({
+      host: z
+        .string()
+        .min(1)
+        .default('0.0.0.0')
+        .describe('Address the broker and the dispatcher listen on. There is no authentication yet: 127.0.0.1 keeps them on this machine.')
+        .meta({ flag: 'host', argument: 'address' }),
+      port: port()
+        .default(1883)
+        .describe("Port of the gateway's MQTT broker; 0 takes any free one.")
+        .meta({ flag: 'port', argument: 'port' }),
+      dispatcherPort: port()
+        .default(0)
+        .describe('Port on which the dispatcher takes frames; 0 takes any free one (clients learn it from the scheduler).')
+        .meta({ flag: 'dispatcher-port', argument: 'port' }),
+      directory: z
+        .string()
+        .min(1)
+        .default(() => cacheDirectory('gateway'))
+        .describe('Folder for models that were cut and for the slices agents fetch.')
+        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/gateway' }),
+    })
+    .prefault({}),
+  agent: z
+    .strictObject({
+      name: name()
+        .default(
+          () =>
+            hostname()
+              .replaceAll(/[^A-Za-z0-9._-]/g, '-')
+              .slice(0, 64) || 'agent',
+        )
+        .describe('Name of the agent, unique in its cluster.')
+        .meta({ flag: 'name', argument: 'name', shown: "the machine's host name" }),
+      directory: z
+        .string()
+        .min(1)
+        .default(() => cacheDirectory('agent'))
+        .describe("Folder of the agent's slice store. Two agents on one machine need two folders.")
+        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/agent' }),
+      storeMb: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .default(4_000)
+        .describe('Largest size of the slice store, megabytes; the slices used longest ago go first.')
+        .meta({ flag: 'store-mb', argument: 'megabytes' }),
+      memoryMb: z
+        .int()
+        .min(0)
+        .max(10_000_000)
+        .default(0)
+        .describe('Memory the agent offers, megabytes; 0 = what the machine or its cgroup has.')
+        .meta({ flag: 'memory-mb', argument: 'megabytes' }),
+      threads: z
+        .int()
+        .min(0)
+        .max(256)
+        .default(0)
+        .describe('Threads of the inference engine; 0 = one per core.')
+        .meta({ flag: 'threads', argument: 'count' }),
+      host: z
+        .string()
+        .min(1)
+        .default('0.0.0.0')
+        .describe("Address of the agent's own listener for direct lanes.")
+        .meta({ flag: 'lane-host', argument: 'address' }),
+      lanePort: port()
+        .default(0)
+        .describe("Port of the agent's own listener for direct lanes; 0 takes any free one.")
+        .meta({ flag: 'lane-port', argument: 'port' }),
+      relayOnly: z
+        .boolean()
+        .default(false)
+        .describe('Open no listener: everything this agent receives comes through the broker.')
+        .meta({ flag: 'relay-only', argument: '' }),
+    })
+    .prefault({}),
+});
+
+export type Settings = z.output<typeof settingsSchema>;
+
+/** `gateway.port`: a setting's path in the schema. */
+export type SettingKey =
+  | Exclude<keyof Settings, 'gateway' | 'agent'>
+  | `gateway.${keyof Settings['gateway'] & string}`
+  | `agent.${keyof Settings['agent'] & string}`;
+
+export interface Setting extends SettingMeta {
+  readonly key: SettingKey;
+  /** `MUSICAL_CHAIR_GATEWAY_PORT` */
+  readonly env: string;
+  readonly type: 'string' | 'integer' | 'number' | 'boolean';
+  readonly description: string;
+  /** `0 to 65535`, or a pattern's sentence; '' when anything goes. */
+  readonly range: string;
+  /** The default, for people. */
+  readonly defaultText: string;
+}
+
+interface JsonLeaf {
+  readonly type?: string;
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly pattern?: string;
+  readonly flag?: string;
+  readonly argument?: string;
+  readonly shown?: string;
+  readonly properties?: Readonly<Record<string, JsonLeaf>>;
+}
+
+/** `lanePort` -> `LANE_PORT` */
+function shout(word: string): string {
+  return word.replaceAll(/([a-z0-9])([A-Z])/g, '$1_$2').toUpperCase();
+}
+
+function settingOf(keys: readonly string[], leaf: JsonLeaf): Setting {
+  const key = keys.join('.') as SettingKey;
+  if (leaf.flag === undefined || leaf.argument === undefined || leaf.description === undefined)
+    throw new TypeError(`setting ${key} lacks flag or description`);
+  const type = leaf.type === 'integer' || leaf.type === 'number' || leaf.type === 'boolean' ? leaf.type : 'string';
+  return {
+    key,
+    env: `MUSICAL_CHAIR_${keys.map(shout).join('_')}`,
+    flag: leaf.flag,
+    argument: leaf.argument,
+    type,
+    description: leaf.description,
+    range: leaf.minimum === undefined ? '' : `${leaf.minimum} to ${leaf.maximum}`,
+    defaultText: leaf.shown ?? String(leaf.default),
+    ...(leaf.shown === undefined ? {} : { shown: leaf.shown }),
+  };
+}
+
+/** Every setting, in the schema's order. */
+export function listSettings(): Setting[] {
+  const json = z.toJSONSchema(settingsSchema, { io: 'input' }) as JsonLeaf;
+  const settings: Setting[] = [];
+  const walk = (keys: readonly string[], leaf: JsonLeaf): void => {
+    if (leaf.properties === undefined) settings.push(settingOf(keys, leaf));
+    else for (const [name, child] of Object.entries(leaf.properties)) walk([...keys, name], child);
+  };
+  walk([], json);
+  return settings;
+}

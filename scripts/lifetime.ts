@@ -1,0 +1,38 @@
+/** When a process of ours ends: on Ctrl-C and SIGTERM in order, and always when the process that started it is gone. */
+
+/** Time for an orderly stop after the parent went or a signal came, before the process ends itself. */
+const STOP_WITHIN_MS = 8_000;
+
+/**
+ * A process started with an IPC channel ends when that channel breaks, which also happens when its parent is killed with SIGKILL: no orphan
+ * keeps a port. Without a channel (a user's shell, systemd) this does nothing.
+ */
+export function followParent(): void {
+  if (process.channel === undefined || process.channel === null) return;
+  process.once('disconnect', () => {
+    setTimeout(() => process.exit(1), STOP_WITHIN_MS).unref();
+    process.kill(process.pid, 'SIGTERM');
+  });
+  // The listener alone would keep a command alive that is done.
+  process.channel.unref();
+}
+
+/** Resolves with the signal's name on the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
+export function untilStopped(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let stopping = false;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      if (stopping) process.exit(130);
+      stopping = true;
+      // A stop that hangs is a defect, but not one that may keep a terminal.
+      setTimeout(() => process.exit(1), STOP_WITHIN_MS).unref();
+      resolve(signal);
+    };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  });
+}
+
+/** Tells the process that started this one that it is ready, with what it wants to know (a URL, a port). */
+export function announceReady(facts: Readonly<Record<string, string | number>>): void {
+  process.send?.({ ready: true, ...facts });
+}

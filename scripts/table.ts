@@ -1,0 +1,68 @@
+/** Plain text tables and units for people. */
+
+export interface Column {
+  readonly title: string;
+  readonly align?: 'left' | 'right';
+}
+
+/** Columns two spaces apart; the last left column is cut when the table would be wider than `width`. */
+export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width = 80): string {
+  const widths = columns.map((c, i) => Math.max(c.title.length, ...rows.map((r) => (r[i] ?? '').length)));
+  let over = widths.reduce((sum, w) => sum + w + 2, -2) - width;
+  // The widest left-aligned columns give way first; numbers are never cut.
+  while (over > 0) {
+    const widest = widths.reduce(
+      (best, w, i) => (columns[i]?.align !== 'right' && w > (widths[best] ?? 0) ? i : best),
+      columns.findIndex((c) => c.align !== 'right'),
+    );
+    const room = (widths[widest] ?? 0) - Math.max(6, columns[widest]?.title.length ?? 0);
+    if (widest < 0 || room <= 0) break;
+    widths[widest] = (widths[widest] ?? 0) - 1;
+    over--;
+  }
+  const line = (cells: readonly string[]): string =>
+    columns
+      .map((c, i) => {
+        const cell = cells[i] ?? '';
+        const w = widths[i] ?? 0;
+        const fit = cell.length > w ? `${cell.slice(0, Math.max(0, w - 1))}…` : cell;
+        return c.align === 'right' ? fit.padStart(w) : fit.padEnd(w);
+      })
+      .join('  ')
+      .trimEnd();
+  return [line(columns.map((c) => c.title)), widths.map((w) => '-'.repeat(w)).join('  '), ...rows.map(line)].join('\n');
+}
+
+/** 1,234 -> `1.2 kB` (decimal units, as links are measured). */
+export function bytesText(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+    value /= 1_000;
+    unit++;
+  }
+  return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** 153_000_000 -> `153 M`. */
+export function countText(count: number): string {
+  const units = ['', ' k', ' M', ' G', ' T'];
+  let value = count;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1_000;
+    unit++;
+  }
+  return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toFixed(1)}${units[unit]}`;
+}
+
+export function msText(ms: number): string {
+  if (!Number.isFinite(ms)) return '-';
+  return ms >= 9_950 ? `${(ms / 1_000).toFixed(1)} s` : ms >= 99.5 ? `${Math.round(ms)} ms` : `${ms.toFixed(1)} ms`;
+}
+
+/** `[1,3,640,640]` */
+export function dimsText(dims: readonly number[]): string {
+  return `[${dims.join(',')}]`;
+}

@@ -1,0 +1,172 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type Issue } from './frames.js';
+import type { Network } from './router.js';
+
+type Effect = FrameEffect<string, string>;
+const LIMITS: FrameLimits = { ...FRAME_LIMITS, budget: 2, queueFrames: 4 };
+const one = (epoch: number, ...agents: string[]): Network => ({ epoch, stages: [{ agents: [agents] }] });
+const replicated = (epoch: number, ...agents: string[]): Network => ({ epoch, stages: [{ agents: agents.map((a) => [a]) }] });
+
+function table(limits: Partial<FrameLimits> = {}, network: Network | undefined = one(1, 'a')) {
+  const frames = new FrameTable<string, string>({ ...LIMITS, ...limits });
+  if (network !== undefined) frames.install(network, 10, 0);
+  return frames;
+}
+const submission = (sequence: number, deadlineMs = 0) => ({ client: 'c', sequence, input: `in${sequence}`, bytes: 10, deadlineMs });
+const issues = (effects: readonly Effect[]) => effects.filter((e): e is Issue<string> => e.kind === 'issue');
+const answers = (effects: readonly Effect[]) => effects.filter((e): e is Answer<string> => e.kind === 'answer');
+const lost = (frame: number, attempt: number, peer = 'a') => ({ frame, attempt, agent: 'x', peer, code: 'LANE_DOWN', message: 'no lane' });
+
+describe('frames', () => {
+  it('issues within the budget, queues beyond it and refuses beyond the queue', () => {
+    const frames = table();
+    const effects = [1, 2, 3, 4, 5, 6, 7].flatMap((n) => frames.submit(submission(n), 0));
+    expect(issues(effects).map((e) => e.frame)).toEqual([1, 2]);
+    expect(frames.queued).toBe(4);
+    expect(answers(effects)).toMatchObject([{ sequence: 7, error: { code: 'FRAME_REFUSED' } }]);
+    const next = frames.complete(1, 1, 'out', 3, 5);
+    expect(answers(next)).toMatchObject([{ sequence: 1, output: 'out', attempts: 1, latencyMs: 5 }]);
+    expect(issues(next).map((e) => e.frame)).toEqual([3]);
+    expect(frames.lowWater).toBe(2);
+  });
+
+  it('gives a resubmitted frame the stored answer, until the client acknowledged it', () => {
+    const frames = table();
+    frames.submit(submission(1), 0);
+    expect(frames.submit(submission(1), 1)).toEqual([]);
+    frames.complete(1, 1, 'out', 3, 2);
+    expect(answers(frames.submit(submission(1), 3))).toMatchObject([{ output: 'out' }]);
+    expect(frames.complete(1, 1, 'again', 3, 4)).toEqual([]);
+    expect(frames.duplicates).toBe(1);
+    frames.acknowledge('c', 1);
+    expect(issues(frames.submit(submission(1), 5))).toHaveLength(1);
+  });
+
+  it('takes another replica at once when one cannot be reached', () => {
+    const frames = table({}, replicated(1, 'a', 'b'));
+    const first = issues(frames.submit(submission(1), 0))[0];
+    const failing = first?.route[0] === 0 ? 'a' : 'b';
+    const again = frames.trouble(lost(1, 1, failing), 1);
+    expect(again.map((e) => e.kind)).toEqual(['cancel', 'issue']);
+    expect(issues(again)[0]).toMatchObject({ attempt: 2, route: [first?.route[0] === 0 ? 1 : 0] });
+  });
+
+  it('waits before the only route is tried again, and not at all when a new plan comes', () => {
+    const frames = table();
+    frames.submit(submission(1), 0);
+    expect(issues(frames.trouble(lost(1, 1), 0))).toEqual([]);
+    expect(issues(frames.tick(1000))).toEqual([]);
+    expect(issues(frames.tick(1300))).toMatchObject([{ attempt: 2 }]);
+    frames.trouble(lost(1, 2), 1400);
+    expect(issues(frames.install(one(2, 'b'), 10, 1500))).toMatchObject([{ attempt: 3, epoch: 2 }]);
+  });
+
+  it('does not spend attempts while no plan is in force', () => {
+    const frames = table();
+    frames.submit(submission(1), 0);
+    expect(frames.agentLost('a', 10).map((e) => e.kind)).toEqual(['cancel']);
+    for (let now = 20; now < 9000; now += 500) expect(frames.tick(now)).toEqual([]);
+    expect(issues(frames.install(one(2, 'b'), 10, 9000))).toMatchObject([{ attempt: 2, epoch: 2 }]);
+  });
+
+  it('fails a frame after three attempts and says what the last one met', () => {
+    const frames = table();
+    frames.submit(submission(1), 0);
+    const broken = (attempt: number) => ({ ...lost(1, attempt, ''), agent: 'a', code: 'ENGINE_RUN_FAILED', message: 'boom' });
+    expect(issues(frames.trouble(broken(1), 1))).toMatchObject([{ attempt: 2 }]);
+    expect(issues(frames.trouble(broken(2), 2))).toMatchObject([{ attempt: 3 }]);
+    const end = answers(frames.trouble(broken(3), 3));
+    expect(end).toMatchObject([{ attempts: 3, error: { code: 'FRAME_FAILED' } }]);
+    expect(end[0]?.error?.message).toContain('boom');
+  });
+
+  it('re-issues an attempt that takes too long, counts it, and takes whichever result comes first', () => {
+    const frames = table({ attemptFloorMs: 100 });
+    frames.submit(submission(1), 0);
+    const again = issues(frames.tick(100));
+    expect(again).toMatchObject([{ frame: 1, attempt: 2 }]);
+    expect(frames.inFlight).toBe(2);
+    expect(issues(frames.submit(submission(2), 110))).toEqual([]);
+    const done = frames.complete(1, 1, 'late but right', 1, 120);
+    expect(done.map((e) => e.kind)).toEqual(['cancel', 'answer', 'issue']);
+    expect(frames.complete(1, 2, 'dup', 1, 130)).toEqual([]);
+  });
+
+  it('says at the deadline what the frame waited for', () => {
+    const frames = table({}, undefined);
+    frames.withdraw('no agent is ready');
+    frames.submit(submission(1, 50), 0);
+    expect(answers(frames.tick(60))[0]?.error).toMatchObject({
+      code: 'FRAME_DEADLINE',
+      message: expect.stringContaining('no agent is ready'),
+    });
+  });
+
+  it('answers every unfinished frame when the deployment is removed', () => {
+    const frames = table();
+    for (const n of [1, 2, 3]) frames.submit(submission(n), 0);
+    const gone = answers(frames.remove(5));
+    expect(gone.map((a) => a.error?.code)).toEqual(['DEPLOYMENT_REMOVED', 'DEPLOYMENT_REMOVED', 'DEPLOYMENT_REMOVED']);
+    expect(frames.inFlight + frames.queued).toBe(0);
+    expect(answers(frames.submit(submission(9), 6))[0]?.error?.code).toBe('DEPLOYMENT_REMOVED');
+  });
+
+  it('bounds what it keeps by count, bytes and age', () => {
+    const frames = table({ keptResults: 2, keptMs: 1000, budget: 9 });
+    for (const n of [1, 2, 3]) frames.submit(submission(n), 0);
+    for (const n of [1, 2, 3]) frames.complete(n, 1, `out${n}`, 1, 1);
+    expect(issues(frames.submit(submission(1), 2))).toHaveLength(1);
+    expect(answers(frames.submit(submission(3), 2))).toHaveLength(1);
+    frames.tick(1500);
+    expect(issues(frames.submit(submission(3), 1501))).toHaveLength(1);
+  });
+
+  it('gives exactly one answer per frame under any interleaving of results, troubles, losses, duplicates and new plans', () => {
+    const step = fc.oneof(
+      fc.record({ do: fc.constant('submit' as const), n: fc.integer({ min: 1, max: 6 }) }),
+      fc.record({ do: fc.constantFrom('complete' as const, 'trouble' as const), n: fc.nat(9), attempt: fc.integer({ min: 1, max: 3 }) }),
+      fc.record({ do: fc.constantFrom('lose' as const), agent: fc.constantFrom('a', 'b') }),
+      fc.record({ do: fc.constantFrom('install' as const, 'withdraw' as const, 'tick' as const) }),
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(step, fc.integer({ min: 0, max: 800 })), { maxLength: 60 }), (steps) => {
+        const frames = new FrameTable<string, string>({ ...LIMITS, attemptFloorMs: 1500, deadlineMs: 6000 });
+        const submitted = new Set<number>();
+        const answered = new Map<number, number>();
+        const live = new Map<number, Set<number>>();
+        let now = 0;
+        let epoch = 0;
+        const see = (effects: readonly Effect[], stored = false): void => {
+          for (const effect of effects) {
+            if (effect.kind === 'issue') {
+              expect(effect.attempt).toBeLessThanOrEqual(ATTEMPTS);
+              expect(live.get(effect.frame)?.has(effect.attempt) ?? false).toBe(false);
+              live.set(effect.frame, (live.get(effect.frame) ?? new Set()).add(effect.attempt));
+            } else if (effect.kind === 'answer' && !stored) answered.set(effect.sequence, (answered.get(effect.sequence) ?? 0) + 1);
+          }
+        };
+        for (const [action, passed] of steps) {
+          now += passed;
+          if (action.do === 'submit') {
+            const first = !submitted.has(action.n);
+            submitted.add(action.n);
+            see(frames.submit(submission(action.n), now), !first);
+          } else if (action.do === 'complete') {
+            if (live.get(action.n)?.has(action.attempt)) see(frames.complete(action.n, action.attempt, 'o', 1, now));
+          } else if (action.do === 'trouble') see(frames.trouble(lost(action.n, action.attempt, 'b'), now));
+          else if (action.do === 'lose') see(frames.agentLost(action.agent, now));
+          else if (action.do === 'install') see(frames.install(replicated(++epoch, 'a', 'b'), 10, now));
+          else if (action.do === 'withdraw') frames.withdraw('test');
+          else see(frames.tick(now));
+          expect(frames.inFlight).toBeGreaterThanOrEqual(0);
+        }
+        see(frames.tick(now + 10_000));
+        for (const sequence of submitted) expect(answered.get(sequence)).toBe(1);
+        expect(frames.inFlight + frames.queued).toBe(0);
+        expect(frames.lowWater).toBe(frames.nextNumber);
+      }),
+      { numRuns: 300 },
+    );
+  });
+});

@@ -1,0 +1,432 @@
+/**
+ * What becomes of the frames of one deployment: a state machine without I/O, clock or randomness. Every method takes the time and
+ * returns what the shell (dispatcher.ts) has to do.
+ *
+ *   queued -> running -> done -> (acknowledged, or stored too long) forgotten
+ *              |   ^
+ *              v   |
+ *             waiting      (for a pause to pass, or for a plan whose route works)
+ *
+ * Invariants: one answer per (client, sequence) until the client acknowledges it, whatever comes late, twice or never; at most
+ * `attempts` attempts; re-issues count against the budget of frames in flight.
+ */
+import type { ErrorCode } from '../broker/errors.js';
+import { LatencyStats } from './latency-stats.js';
+import { type Network, type Route, Router } from './router.js';
+
+export interface FrameLimits {
+  /** Attempts in flight at once. */
+  readonly budget: number;
+  /** Frames that may wait for admission, and the bytes of their inputs. */
+  readonly queueFrames: number;
+  readonly queueBytes: number;
+  /** For frames that name none, ms. */
+  readonly deadlineMs: number;
+  /** Shortest time after which an attempt is given up, ms; longer when frames take longer. */
+  readonly attemptFloorMs: number;
+  /** How long to wait before trying a route again that just failed, ms. */
+  readonly pauseMs: number;
+  /** Results kept until the client acknowledges them. */
+  readonly keptResults: number;
+  readonly keptBytes: number;
+  readonly keptMs: number;
+}
+
+export const FRAME_LIMITS: FrameLimits = {
+  budget: 4,
+  queueFrames: 256,
+  queueBytes: 256 * 2 ** 20,
+  deadlineMs: 30_000,
+  attemptFloorMs: 5000,
+  pauseMs: 1200,
+  keptResults: 1024,
+  keptBytes: 256 * 2 ** 20,
+  keptMs: 120_000,
+};
+
+/** At most this often a frame is issued; the header's `attempt` is 1 to 3. */
+export const ATTEMPTS = 3;
+
+export interface FrameError {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface Answer<Output> {
+  readonly kind: 'answer';
+  readonly client: string;
+  readonly sequence: number;
+  readonly attempts: number;
+  readonly latencyMs: number;
+  readonly output?: Output;
+  readonly error?: FrameError;
+}
+
+export interface Issue<Input> {
+  readonly kind: 'issue';
+  readonly frame: number;
+  readonly attempt: number;
+  readonly epoch: number;
+  readonly route: Route;
+  readonly remainingMs: number;
+  readonly input: Input;
+}
+
+export interface CancelAttempt {
+  readonly kind: 'cancel';
+  readonly frame: number;
+  readonly attempt: number;
+  readonly epoch: number;
+  readonly agents: readonly string[];
+}
+
+export type FrameEffect<Input, Output> = Answer<Output> | Issue<Input> | CancelAttempt;
+
+export interface Submission<Input> {
+  readonly client: string;
+  readonly sequence: number;
+  readonly input: Input;
+  readonly bytes: number;
+  /** 0 = the deployment's default. */
+  readonly deadlineMs: number;
+}
+
+export interface AttemptTrouble {
+  readonly frame: number;
+  readonly attempt: number;
+  /** Who reported it, and the peer it could not reach ('' = its own run failed). */
+  readonly agent: string;
+  readonly peer: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+interface Attempt {
+  readonly attempt: number;
+  readonly router: Router;
+  readonly route: Route;
+  readonly agents: ReadonlySet<string>;
+  readonly sinceMs: number;
+  /** Given up by time, but its result would still be welcome. */
+  overdue: boolean;
+}
+
+interface Frame<Input> {
+  readonly client: string;
+  readonly sequence: number;
+  readonly input: Input;
+  readonly bytes: number;
+  readonly deadlineAtMs: number;
+  readonly submittedAtMs: number;
+  number: number;
+  admittedAtMs: number;
+  attempts: number;
+  live: Attempt[];
+  /** While nothing is live: not before this time, and not through these agents if it can be helped. */
+  resumeAtMs: number;
+  avoid: Set<string>;
+  lastTrouble: string;
+}
+
+interface Kept<Output> {
+  readonly answer: Answer<Output>;
+  readonly bytes: number;
+  readonly atMs: number;
+}
+
+export class FrameTable<Input, Output> {
+  readonly #limits: FrameLimits;
+  readonly #queue = new Map<string, Frame<Input>>();
+  /** Admitted and unfinished, by number, in order of admission. */
+  readonly #admitted = new Map<number, Frame<Input>>();
+  readonly #byKey = new Map<string, Frame<Input>>();
+  readonly #kept = new Map<string, Kept<Output>>();
+  readonly #lost = new Set<string>();
+  readonly #latency = new LatencyStats();
+  #keptBytes = 0;
+  #queueBytes = 0;
+  #router: Router | undefined;
+  #expectedMs = 0;
+  #noPlanWhy = 'the plan is being made';
+  #nextNumber: number;
+  #removed = false;
+  completed = 0;
+  failed = 0;
+  reissued = 0;
+  duplicates = 0;
+
+  /** `firstNumber`: must exceed every frame number used before under this deployment's name and term. */
+  constructor(limits: FrameLimits, firstNumber = 1) {
+    this.#limits = limits;
+    this.#nextNumber = firstNumber;
+  }
+
+  /** Every admitted frame below this number is finished. */
+  get lowWater(): number {
+    for (const number of this.#admitted.keys()) return number;
+    return this.#nextNumber;
+  }
+
+  get nextNumber(): number {
+    return this.#nextNumber;
+  }
+
+  get inFlight(): number {
+    let units = 0;
+    for (const frame of this.#admitted.values()) units += Math.max(1, frame.live.length);
+    return units;
+  }
+
+  get queued(): number {
+    return this.#queue.size;
+  }
+
+  /** True while an attempt runs, or may still answer, in this epoch. */
+  usesEpoch(epoch: number): boolean {
+    for (const frame of this.#admitted.values()) if (frame.live.some((a) => a.router.epoch === epoch)) return true;
+    return false;
+  }
+
+  stats(nowMs: number): { p50Ms: number; p95Ms: number; framesPerSecond: number } {
+    return {
+      p50Ms: this.#latency.quantileMs(0.5),
+      p95Ms: this.#latency.quantileMs(0.95),
+      framesPerSecond: this.#latency.framesPerSecond(nowMs),
+    };
+  }
+
+  /** A frame arrives, or arrives again: then it joins the one under way, or gets the stored answer. */
+  submit(submission: Submission<Input>, nowMs: number): FrameEffect<Input, Output>[] {
+    const { client, sequence, input, bytes } = submission;
+    const key = keyOf(client, sequence);
+    const kept = this.#kept.get(key);
+    if (kept !== undefined) return [kept.answer];
+    if (this.#byKey.has(key)) return [];
+    if (this.#removed) return [refusal(submission, 'DEPLOYMENT_REMOVED', 'the deployment was removed')];
+    if (this.#queue.size >= this.#limits.queueFrames || this.#queueBytes + bytes > this.#limits.queueBytes) {
+      const message = `${this.#queue.size} frames (${this.#queueBytes} bytes) wait already; send fewer at once, or slower`;
+      return [refusal(submission, 'FRAME_REFUSED', message)];
+    }
+    const frame: Frame<Input> = {
+      client,
+      sequence,
+      input,
+      bytes,
+      deadlineAtMs: nowMs + (submission.deadlineMs > 0 ? submission.deadlineMs : this.#limits.deadlineMs),
+      submittedAtMs: nowMs,
+      number: 0,
+      admittedAtMs: nowMs,
+      attempts: 0,
+      live: [],
+      resumeAtMs: nowMs,
+      avoid: new Set(),
+      lastTrouble: '',
+    };
+    this.#queue.set(key, frame);
+    this.#queueBytes += bytes;
+    this.#byKey.set(key, frame);
+    return this.#pump(nowMs);
+  }
+
+  /** A new plan is in force. Frames under way in older epochs go on; those that wait for a route are issued at once. */
+  install(network: Network, expectedMs: number, nowMs: number): FrameEffect<Input, Output>[] {
+    this.#router = new Router(network);
+    this.#expectedMs = expectedMs;
+    this.#lost.clear();
+    for (const frame of this.#admitted.values()) {
+      frame.resumeAtMs = nowMs;
+      frame.avoid.clear();
+    }
+    return this.#pump(nowMs);
+  }
+
+  /** No plan is in force: frames wait for one until their deadline. */
+  withdraw(why: string): void {
+    this.#router = undefined;
+    this.#noPlanWhy = why;
+  }
+
+  /** All boxes of the result arrived. The first attempt to finish wins. */
+  complete(number: number, attempt: number, output: Output, bytes: number, nowMs: number): FrameEffect<Input, Output>[] {
+    const frame = this.#admitted.get(number);
+    if (frame === undefined) {
+      this.duplicates++;
+      return [];
+    }
+    const winner = frame.live.find((a) => a.attempt === attempt);
+    if (winner !== undefined) {
+      this.#endAttempt(frame, winner, nowMs - winner.sinceMs);
+      this.#latency.add(nowMs - winner.sinceMs, nowMs);
+    }
+    this.completed++;
+    return [...this.#finish(frame, { output }, bytes, nowMs), ...this.#pump(nowMs)];
+  }
+
+  /** A send or a run failed for one attempt. */
+  trouble(trouble: AttemptTrouble, nowMs: number): FrameEffect<Input, Output>[] {
+    const frame = this.#admitted.get(trouble.frame);
+    const attempt = frame?.live.find((a) => a.attempt === trouble.attempt);
+    if (frame === undefined || attempt === undefined) return [];
+    frame.lastTrouble = `${trouble.agent}: ${trouble.message} (${trouble.code})`;
+    const effects = this.#drop(frame, attempt);
+    frame.avoid.add(trouble.peer === '' ? trouble.agent : trouble.peer);
+    // Another route is taken at once. The same one again only after a pause, in which a loss is noticed and a new plan may come;
+    // unless the engine failed, which says nothing about the route.
+    const otherRoute = this.#router?.pick((agent) => this.#lost.has(agent) || frame.avoid.has(agent)) !== undefined;
+    const engineFailed = trouble.code.startsWith('ENGINE_');
+    frame.resumeAtMs = otherRoute || engineFailed ? nowMs : nowMs + this.#limits.pauseMs * frame.attempts;
+    return [...effects, ...this.#pump(nowMs)];
+  }
+
+  /** An agent is gone: attempts whose route touches it will never finish. */
+  agentLost(agent: string, nowMs: number): FrameEffect<Input, Output>[] {
+    this.#lost.add(agent);
+    const effects: FrameEffect<Input, Output>[] = [];
+    for (const frame of this.#admitted.values()) {
+      for (const attempt of [...frame.live]) {
+        if (!attempt.agents.has(agent)) continue;
+        frame.lastTrouble = `agent ${agent} was lost`;
+        effects.push(...this.#drop(frame, attempt));
+      }
+    }
+    return [...effects, ...this.#pump(nowMs)];
+  }
+
+  /** The client has the answer. */
+  acknowledge(client: string, sequence: number): void {
+    this.#forget(keyOf(client, sequence));
+  }
+
+  /** Time passes: deadlines, attempts that take too long, pauses that are over, results nobody fetched. */
+  tick(nowMs: number): FrameEffect<Input, Output>[] {
+    const effects: FrameEffect<Input, Output>[] = [];
+    for (const frame of [...this.#byKey.values()]) {
+      if (nowMs >= frame.deadlineAtMs) {
+        this.failed++;
+        effects.push(...this.#finish(frame, { error: this.#deadlineError(frame, nowMs) }, 0, nowMs));
+        continue;
+      }
+      for (const attempt of frame.live) attempt.overdue ||= nowMs - attempt.sinceMs >= this.#attemptTimeoutMs();
+    }
+    for (const [key, kept] of this.#kept) {
+      if (nowMs - kept.atMs < this.#limits.keptMs) break;
+      this.#forget(key);
+    }
+    return [...effects, ...this.#pump(nowMs)];
+  }
+
+  /** The deployment goes: every unfinished frame is answered. */
+  remove(nowMs: number): FrameEffect<Input, Output>[] {
+    this.#removed = true;
+    this.#router = undefined;
+    const error: FrameError = { code: 'DEPLOYMENT_REMOVED', message: 'the deployment was removed while the frame was under way' };
+    const frames = [...this.#byKey.values()];
+    this.failed += frames.length;
+    return frames.flatMap((frame) => this.#finish(frame, { error }, 0, nowMs));
+  }
+
+  /** Issues what can be issued: first admitted frames that lost their attempt, then new ones within the budget. */
+  #pump(nowMs: number): FrameEffect<Input, Output>[] {
+    const effects: FrameEffect<Input, Output>[] = [];
+    for (const frame of [...this.#admitted.values()]) {
+      if (frame.live.some((a) => !a.overdue) || nowMs < frame.resumeAtMs) continue;
+      if (frame.attempts < ATTEMPTS) effects.push(...this.#issue(frame, nowMs));
+      else if (frame.live.length === 0) {
+        this.failed++;
+        const message = `the frame failed ${frame.attempts} times; last: ${frame.lastTrouble}`;
+        effects.push(...this.#finish(frame, { error: { code: 'FRAME_FAILED', message } }, 0, nowMs));
+      }
+    }
+    let units = this.inFlight;
+    for (const [key, frame] of this.#queue) {
+      if (units >= this.#limits.budget || this.#router?.pick((agent) => this.#lost.has(agent)) === undefined) break;
+      this.#unqueue(key, frame);
+      frame.number = this.#nextNumber++;
+      frame.admittedAtMs = nowMs;
+      this.#admitted.set(frame.number, frame);
+      effects.push(...this.#issue(frame, nowMs));
+      units++;
+    }
+    return effects;
+  }
+
+  #issue(frame: Frame<Input>, nowMs: number): FrameEffect<Input, Output>[] {
+    const router = this.#router;
+    const route =
+      router?.pick((agent) => this.#lost.has(agent) || frame.avoid.has(agent)) ?? router?.pick((agent) => this.#lost.has(agent));
+    if (router === undefined || route === undefined) return [];
+    frame.attempts++;
+    if (frame.attempts > 1) this.reissued++;
+    frame.avoid.clear();
+    const attempt = frame.attempts;
+    frame.live.push({ attempt, router, route, agents: router.agentsOf(route), sinceMs: nowMs, overdue: false });
+    router.started(route);
+    const { number, input } = frame;
+    return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs: frame.deadlineAtMs - nowMs, input }];
+  }
+
+  #drop(frame: Frame<Input>, attempt: Attempt): FrameEffect<Input, Output>[] {
+    this.#endAttempt(frame, attempt);
+    return [cancelOf(frame.number, attempt)];
+  }
+
+  #endAttempt(frame: Frame<Input>, attempt: Attempt, latencyMs?: number): void {
+    attempt.router.ended(attempt.route, latencyMs);
+    frame.live = frame.live.filter((a) => a !== attempt);
+  }
+
+  #finish(frame: Frame<Input>, outcome: { output: Output } | { error: FrameError }, bytes: number, nowMs: number) {
+    const effects: FrameEffect<Input, Output>[] = frame.live.map((attempt) => cancelOf(frame.number, attempt));
+    for (const attempt of frame.live) attempt.router.ended(attempt.route);
+    frame.live = [];
+    const key = keyOf(frame.client, frame.sequence);
+    this.#unqueue(key, frame);
+    this.#admitted.delete(frame.number);
+    this.#byKey.delete(key);
+    const { client, sequence, attempts } = frame;
+    const answer: Answer<Output> = { kind: 'answer', client, sequence, attempts, latencyMs: nowMs - frame.admittedAtMs, ...outcome };
+    this.#kept.set(key, { answer, bytes, atMs: nowMs });
+    this.#keptBytes += bytes;
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= this.#limits.keptResults && this.#keptBytes <= this.#limits.keptBytes) break;
+      this.#forget(oldest);
+    }
+    return [...effects, answer];
+  }
+
+  #unqueue(key: string, frame: Frame<Input>): void {
+    if (this.#queue.delete(key)) this.#queueBytes -= frame.bytes;
+  }
+
+  #forget(key: string): void {
+    const kept = this.#kept.get(key);
+    if (kept === undefined) return;
+    this.#kept.delete(key);
+    this.#keptBytes -= kept.bytes;
+  }
+
+  #attemptTimeoutMs(): number {
+    return Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
+  }
+
+  #deadlineError(frame: Frame<Input>, nowMs: number): FrameError {
+    const waitedMs = Math.round(nowMs - frame.submittedAtMs);
+    let why = `attempt ${frame.attempts} was under way`;
+    if (this.#router === undefined) why = `no plan was in force: ${this.#noPlanWhy}`;
+    else if (frame.number === 0) why = `it waited behind ${this.inFlight} frames in flight`;
+    else if (frame.live.length === 0) why = `it waited for a new plan after: ${frame.lastTrouble}`;
+    return { code: 'FRAME_DEADLINE', message: `no result within ${waitedMs} ms; ${why}` };
+  }
+}
+
+function keyOf(client: string, sequence: number): string {
+  return `${client} ${sequence}`;
+}
+
+function cancelOf(frame: number, attempt: Attempt): CancelAttempt {
+  return { kind: 'cancel', frame, attempt: attempt.attempt, epoch: attempt.router.epoch, agents: [...attempt.agents] };
+}
+
+function refusal(submission: Submission<unknown>, code: ErrorCode, message: string): Answer<never> {
+  return { kind: 'answer', client: submission.client, sequence: submission.sequence, attempts: 0, latencyMs: 0, error: { code, message } };
+}

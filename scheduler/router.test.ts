@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { Router } from './router.js';
+
+describe('router', () => {
+  it('gives a replica of half the speed half the frames', () => {
+    const router = new Router({ epoch: 1, stages: [{ agents: [['fast'], ['slow']] }] });
+    const takes = [10, 20];
+    const running: { route: readonly number[]; endsMs: number }[] = [];
+    const counts = [0, 0];
+    for (let now = 0; now < 3000; now++) {
+      for (const done of running.filter((r) => r.endsMs <= now)) {
+        running.splice(running.indexOf(done), 1);
+        router.ended(done.route, takes[done.route[0] ?? 0] ?? 0);
+      }
+      while (running.length < 2) {
+        const route = router.pick((agent) => running.some((r) => (r.route[0] === 0 ? 'fast' : 'slow') === agent));
+        if (route === undefined) break;
+        router.started(route);
+        const replica = route[0] ?? 0;
+        counts[replica] = (counts[replica] ?? 0) + 1;
+        running.push({ route, endsMs: now + (takes[replica] ?? 0) });
+      }
+    }
+    expect((counts[0] ?? 0) / (counts[1] ?? 1)).toBeCloseTo(2, 1);
+  });
+
+  it('takes each stage on its own and finds no route when a stage has no replica left', () => {
+    const router = new Router({ epoch: 1, stages: [{ agents: [['a'], ['b']] }, { agents: [['c', 'd']] }] });
+    expect(router.pick((agent) => agent === 'a')).toEqual([1, 0]);
+    expect(router.pick((agent) => agent === 'd')).toBeUndefined();
+    expect([...router.agentsOf([1, 0])]).toEqual(['b', 'c', 'd']);
+  });
+});

@@ -1,0 +1,89 @@
+/** Chooses a frame's route through one plan: one replica index per stage. Deterministic, no clock. */
+import type { PlanStage } from '../broker/plan.js';
+
+export interface Network {
+  readonly epoch: number;
+  readonly stages: readonly Pick<PlanStage, 'agents'>[];
+}
+
+export type Route = readonly number[];
+
+interface ReplicaLoad {
+  inFlight: number;
+  /** Exponentially weighted mean latency of frames that went this way; 0 = none yet. */
+  meanMs: number;
+}
+
+/** Weight of the newest frame in the mean: quick enough to notice a device that throttles, slow enough to ignore one hiccup. */
+const NEWEST = 0.2;
+
+export class Router {
+  readonly epoch: number;
+  readonly #stages: readonly Pick<PlanStage, 'agents'>[];
+  readonly #loads: readonly ReplicaLoad[][];
+  #turn = 0;
+
+  constructor(network: Network) {
+    this.epoch = network.epoch;
+    this.#stages = network.stages;
+    this.#loads = network.stages.map((stage) => stage.agents.map(() => ({ inFlight: 0, meanMs: 0 })));
+  }
+
+  /**
+   * The route whose replicas will be free soonest: least (frames in flight + 1) x mean latency, in turn when equal. So a device of
+   * half the speed gets half the frames. Undefined when some stage has no replica without an agent to avoid.
+   */
+  pick(avoid: (agent: string) => boolean): Route | undefined {
+    const route: number[] = [];
+    this.#turn++;
+    for (const [s, stage] of this.#stages.entries()) {
+      let best: number | undefined;
+      let bestCost = Number.POSITIVE_INFINITY;
+      for (let k = 0; k < stage.agents.length; k++) {
+        const replica = (k + this.#turn) % stage.agents.length;
+        if (stage.agents[replica]?.some(avoid)) continue;
+        const cost = this.#cost(s, replica);
+        if (cost < bestCost) {
+          best = replica;
+          bestCost = cost;
+        }
+      }
+      if (best === undefined) return undefined;
+      route.push(best);
+    }
+    return route;
+  }
+
+  agentsOf(route: Route): Set<string> {
+    return new Set(route.flatMap((replica, s) => this.#stages[s]?.agents[replica] ?? []));
+  }
+
+  started(route: Route): void {
+    for (const load of this.#loadsOf(route)) load.inFlight++;
+  }
+
+  /** The attempt is over; `latencyMs` when it gave the result. */
+  ended(route: Route, latencyMs?: number): void {
+    for (const load of this.#loadsOf(route)) {
+      load.inFlight--;
+      if (latencyMs !== undefined) load.meanMs = load.meanMs === 0 ? latencyMs : load.meanMs + NEWEST * (latencyMs - load.meanMs);
+    }
+  }
+
+  #cost(stage: number, replica: number): number {
+    const loads = this.#loads[stage] ?? [];
+    const load = loads[replica];
+    if (load === undefined) return Number.POSITIVE_INFINITY;
+    // A replica that has not been tried counts as fast as the fastest, so that it is tried.
+    const known = loads.filter((l) => l.meanMs > 0).map((l) => l.meanMs);
+    const meanMs = load.meanMs > 0 ? load.meanMs : known.length === 0 ? 1 : Math.min(...known);
+    return (load.inFlight + 1) * meanMs;
+  }
+
+  *#loadsOf(route: Route): Generator<ReplicaLoad> {
+    for (const [s, replica] of route.entries()) {
+      const load = this.#loads[s]?.[replica];
+      if (load !== undefined) yield load;
+    }
+  }
+}

@@ -16,7 +16,7 @@ export function encodedItemBytes(encoding: Encoding, itemSize: number): number {
 }
 
 /** Runs up to this length are copied word by word: below it a call to `set` costs more than the bytes. */
-const SHORT_RUN_BYTES = 512;
+const SHORT_RUN_BYTES = 48;
 
 /**
  * `box` out of a dense holder. Raw and contiguous: a view of `source`, no copy. Else one copy.
@@ -50,7 +50,7 @@ export function gather(source: Uint8Array, holder: Box, box: Box, itemSize: numb
 }
 
 function copyWords(from: Uint32Array, fromAt: number, to: Uint32Array, toAt: number, count: number): void {
-  for (let i = 0; i < count; i++) to[toAt + i] = from[fromAt + i] ?? 0;
+  for (let i = 0; i < count; i++) to[toAt + i] = from[fromAt + i] as number;
 }
 
 /** float32 view; a copy only when the bytes are not aligned (never for tensors of our own making). */

@@ -1,0 +1,79 @@
+/** From seated stages to a judged draft: the step that all planners end with. */
+import type { StageSpec } from '../../models/slicing/partition.js';
+import { type Estimate, estimate } from './estimate.js';
+import {
+  type Device,
+  isRefusal,
+  type ModelFacts,
+  type Objective,
+  type PlanDraft,
+  type PlanProblem,
+  type PlanRefusal,
+  type SeatedStage,
+} from './problem.js';
+
+export function refuse(reason: string): PlanRefusal {
+  return { refused: true, reason };
+}
+
+/** The whole model as one stage of one part. */
+export function wholeSpec(facts: ModelFacts): StageSpec {
+  return { nodes: [0, facts.blocks.at(-1)?.nodes[1] ?? 0], cut: 'whole', shares: [1] };
+}
+
+/** Cuts, estimates, chooses the frames in flight, and refuses what does not fit into memory. */
+export function draft(problem: PlanProblem, planner: string, stages: readonly SeatedStage[]): PlanDraft | PlanRefusal {
+  const cut = problem.facts.cut(stages.map((stage) => stage.spec));
+  if (isRefusal(cut)) return cut;
+  const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
+  const inFlight = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER));
+  const judged = judge(inFlight);
+  const tight = judged.memory.filter((row) => row.haveBytes > 0 && row.needBytes > row.haveBytes);
+  if (tight.length > 0) {
+    const rows = tight.map((row) => `${row.agent} has ${mib(row.haveBytes)} of the ${mib(row.needBytes)} it needs`);
+    return refuse(`${planner}: not enough memory: ${rows.join(', ')}`);
+  }
+  return { planner, why: '', stages, cut, inFlight, estimate: judged };
+}
+
+/** Little's law: as many as keep the busiest resource busy, and one that arrives meanwhile. More would only wait. */
+function usefulInFlight(judged: Estimate): number {
+  const needed = judged.latencyMs / judged.bottleneck.ms;
+  return Math.min(32, Math.max(2, Math.ceil(needed - 0.05) + 1));
+}
+
+/** Smaller is better: ms per frame, by objective. */
+export function score(judged: Estimate, objective: Objective): number {
+  return objective === 'latency' ? judged.latencyMs : 1000 / judged.fps;
+}
+
+export function best(drafts: readonly (PlanDraft | PlanRefusal)[], objective: Objective): PlanDraft | undefined {
+  let found: PlanDraft | undefined;
+  for (const candidate of drafts) {
+    if (isRefusal(candidate)) continue;
+    const gain = found === undefined ? 1 : score(found.estimate, objective) - score(candidate.estimate, objective);
+    // Equal by objective: the one with the shorter latency, then the earlier (simpler) one.
+    const tie = found !== undefined && Math.abs(gain) < 1e-9 && candidate.estimate.latencyMs < found.estimate.latencyMs;
+    if (gain > 1e-9 || tie) found = candidate;
+  }
+  return found;
+}
+
+/** One agent per share, on one replica. */
+export function seated(spec: StageSpec, devices: readonly Device[]): SeatedStage {
+  return { spec, agents: [spec.shares.map((_, share) => devices[share % devices.length]?.agent ?? '')] };
+}
+
+export function bottleneckLine(judged: Estimate): string {
+  const { kind, who, ms } = judged.bottleneck;
+  const what = kind === 'compute' ? `computing on ${who}` : `the link of ${who}`;
+  return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
+}
+
+export function formatMs(ms: number): string {
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+export function mib(bytes: number): string {
+  return `${Math.round(bytes / 2 ** 20)} MiB`;
+}

@@ -1,0 +1,16 @@
+/** The whole model on every device that can hold it, a frame to each in turn: the throughput plan to beat. */
+import { bottleneckLine, draft, refuse, seated, wholeSpec } from './draft.js';
+import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+
+export function replicas(problem: PlanProblem): PlanDraft | PlanRefusal {
+  const spec = wholeSpec(problem.facts);
+  const alone = bySpeed(problem.devices).map((device) => ({ device, plan: draft(problem, 'replicas', [seated(spec, [device])]) }));
+  const fitting = alone.filter(({ plan }) => !isRefusal(plan)).map(({ device }) => device);
+  const wanted = problem.manual?.kind === 'replicas' ? problem.manual.parts : fitting.length;
+  if (fitting.length === 0) return alone.map(({ plan }) => plan).find(isRefusal) ?? refuse('replicas: there is no agent');
+  if (wanted > fitting.length)
+    return refuse(`replicas: ${wanted} wanted, the model fits on ${fitting.length} of ${problem.devices.length} agents`);
+  const found = draft(problem, 'replicas', [{ spec, agents: fitting.slice(0, wanted).map((device) => [device.agent]) }]);
+  if (isRefusal(found)) return found;
+  return { ...found, why: `${bottleneckLine(found.estimate)}\nwould change it: one more agent that holds the whole model` };
+}

@@ -197,8 +197,8 @@ describe('auto', () => {
   });
 
   it('says that one device is best when the links are slow', () => {
-    const facts = chain([{ macs: GMAC / 50, weightBytes: MIB, rows: 100 }]);
-    const links = { usual: { bytesPerSecond: 1e6, latencyMs: 5 }, between: new Map() };
+    const facts = chain([{ macs: GMAC / 1000, weightBytes: MIB, rows: 4 }], 4);
+    const links = { usual: { bytesPerSecond: 100e6, latencyMs: 5 }, between: new Map() };
     const plan = planned(auto(problem({ facts, links })));
     expect(plan.planner).toBe('single');
     expect(plan.why).toContain('one device is best');

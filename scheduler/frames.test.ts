@@ -1,16 +1,16 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type Issue } from './frames.js';
-import type { Network } from './router.js';
+import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type InForce, type Issue } from './frames.js';
 
 type Effect = FrameEffect<string, string>;
-const LIMITS: FrameLimits = { ...FRAME_LIMITS, budget: 2, queueFrames: 4 };
-const one = (epoch: number, ...agents: string[]): Network => ({ epoch, stages: [{ agents: [agents] }] });
-const replicated = (epoch: number, ...agents: string[]): Network => ({ epoch, stages: [{ agents: agents.map((a) => [a]) }] });
+const LIMITS: FrameLimits = { ...FRAME_LIMITS, queueFrames: 4 };
+const BUDGET = { budget: 2, expectedMs: 10 };
+const one = (epoch: number, ...agents: string[]): InForce => ({ ...BUDGET, epoch, stages: [{ agents: [agents] }] });
+const replicated = (epoch: number, ...agents: string[]): InForce => ({ ...BUDGET, epoch, stages: [{ agents: agents.map((a) => [a]) }] });
 
-function table(limits: Partial<FrameLimits> = {}, network: Network | undefined = one(1, 'a')) {
+function table(limits: Partial<FrameLimits> = {}, network: InForce | undefined = one(1, 'a')) {
   const frames = new FrameTable<string, string>({ ...LIMITS, ...limits });
-  if (network !== undefined) frames.install(network, 10, 0);
+  if (network !== undefined) frames.install(network, 0);
   return frames;
 }
 const submission = (sequence: number, deadlineMs = 0) => ({ client: 'c', sequence, input: `in${sequence}`, bytes: 10, deadlineMs });
@@ -59,7 +59,7 @@ describe('frames', () => {
     expect(issues(frames.tick(1000))).toEqual([]);
     expect(issues(frames.tick(1300))).toMatchObject([{ attempt: 2 }]);
     frames.trouble(lost(1, 2), 1400);
-    expect(issues(frames.install(one(2, 'b'), 10, 1500))).toMatchObject([{ attempt: 3, epoch: 2 }]);
+    expect(issues(frames.install(one(2, 'b'), 1500))).toMatchObject([{ attempt: 3, epoch: 2 }]);
   });
 
   it('does not spend attempts while no plan is in force', () => {
@@ -67,7 +67,7 @@ describe('frames', () => {
     frames.submit(submission(1), 0);
     expect(frames.agentLost('a', 10).map((e) => e.kind)).toEqual(['cancel']);
     for (let now = 20; now < 9000; now += 500) expect(frames.tick(now)).toEqual([]);
-    expect(issues(frames.install(one(2, 'b'), 10, 9000))).toMatchObject([{ attempt: 2, epoch: 2 }]);
+    expect(issues(frames.install(one(2, 'b'), 9000))).toMatchObject([{ attempt: 2, epoch: 2 }]);
   });
 
   it('fails a frame after three attempts and says what the last one met', () => {
@@ -113,7 +113,7 @@ describe('frames', () => {
   });
 
   it('bounds what it keeps by count, bytes and age', () => {
-    const frames = table({ keptResults: 2, keptMs: 1000, budget: 9 });
+    const frames = table({ keptResults: 2, keptMs: 1000 }, { ...one(1, 'a'), budget: 9 });
     for (const n of [1, 2, 3]) frames.submit(submission(n), 0);
     for (const n of [1, 2, 3]) frames.complete(n, 1, `out${n}`, 1, 1);
     expect(issues(frames.submit(submission(1), 2))).toHaveLength(1);
@@ -156,7 +156,7 @@ describe('frames', () => {
             if (live.get(action.n)?.has(action.attempt)) see(frames.complete(action.n, action.attempt, 'o', 1, now));
           } else if (action.do === 'trouble') see(frames.trouble(lost(action.n, action.attempt, 'b'), now));
           else if (action.do === 'lose') see(frames.agentLost(action.agent, now));
-          else if (action.do === 'install') see(frames.install(replicated(++epoch, 'a', 'b'), 10, now));
+          else if (action.do === 'install') see(frames.install(replicated(++epoch, 'a', 'b'), now));
           else if (action.do === 'withdraw') frames.withdraw('test');
           else see(frames.tick(now));
           expect(frames.inFlight).toBeGreaterThanOrEqual(0);

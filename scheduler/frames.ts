@@ -15,8 +15,6 @@ import { LatencyStats } from './latency-stats.js';
 import { type Network, type Route, Router } from './router.js';
 
 export interface FrameLimits {
-  /** Attempts in flight at once. */
-  readonly budget: number;
   /** Frames that may wait for admission, and the bytes of their inputs. */
   readonly queueFrames: number;
   readonly queueBytes: number;
@@ -33,7 +31,6 @@ export interface FrameLimits {
 }
 
 export const FRAME_LIMITS: FrameLimits = {
-  budget: 4,
   queueFrames: 256,
   queueBytes: 256 * 2 ** 20,
   deadlineMs: 30_000,
@@ -52,8 +49,18 @@ export interface FrameError {
   readonly message: string;
 }
 
+/** A plan in force, as the frames see it. */
+export interface InForce extends Network {
+  /** Attempts in flight at once. */
+  readonly budget: number;
+  /** Predicted latency, ms. */
+  readonly expectedMs: number;
+}
+
 export interface Answer<Output> {
   readonly kind: 'answer';
+  /** Number of the frame; 0 when it was never admitted. */
+  readonly frame: number;
   readonly client: string;
   readonly sequence: number;
   readonly attempts: number;
@@ -147,6 +154,7 @@ export class FrameTable<Input, Output> {
   #queueBytes = 0;
   #router: Router | undefined;
   #expectedMs = 0;
+  #budget = 0;
   #noPlanWhy = 'the plan is being made';
   #nextNumber: number;
   #removed = false;
@@ -179,6 +187,11 @@ export class FrameTable<Input, Output> {
 
   get queued(): number {
     return this.#queue.size;
+  }
+
+  /** True while a result of this frame is still wanted. */
+  awaits(number: number): boolean {
+    return this.#admitted.has(number);
   }
 
   /** True while an attempt runs, or may still answer, in this epoch. */
@@ -229,9 +242,10 @@ export class FrameTable<Input, Output> {
   }
 
   /** A new plan is in force. Frames under way in older epochs go on; those that wait for a route are issued at once. */
-  install(network: Network, expectedMs: number, nowMs: number): FrameEffect<Input, Output>[] {
-    this.#router = new Router(network);
-    this.#expectedMs = expectedMs;
+  install(plan: InForce, nowMs: number): FrameEffect<Input, Output>[] {
+    this.#router = new Router(plan);
+    this.#expectedMs = plan.expectedMs;
+    this.#budget = plan.budget;
     this.#lost.clear();
     for (const frame of this.#admitted.values()) {
       frame.resumeAtMs = nowMs;
@@ -339,7 +353,7 @@ export class FrameTable<Input, Output> {
     }
     let units = this.inFlight;
     for (const [key, frame] of this.#queue) {
-      if (units >= this.#limits.budget || this.#router?.pick((agent) => this.#lost.has(agent)) === undefined) break;
+      if (units >= this.#budget || this.#router?.pick((agent) => this.#lost.has(agent)) === undefined) break;
       this.#unqueue(key, frame);
       frame.number = this.#nextNumber++;
       frame.admittedAtMs = nowMs;
@@ -383,8 +397,9 @@ export class FrameTable<Input, Output> {
     this.#unqueue(key, frame);
     this.#admitted.delete(frame.number);
     this.#byKey.delete(key);
-    const { client, sequence, attempts } = frame;
-    const answer: Answer<Output> = { kind: 'answer', client, sequence, attempts, latencyMs: nowMs - frame.admittedAtMs, ...outcome };
+    const { client, sequence, attempts, number } = frame;
+    const latencyMs = nowMs - frame.admittedAtMs;
+    const answer: Answer<Output> = { kind: 'answer', frame: number, client, sequence, attempts, latencyMs, ...outcome };
     this.#kept.set(key, { answer, bytes, atMs: nowMs });
     this.#keptBytes += bytes;
     for (const oldest of this.#kept.keys()) {
@@ -428,5 +443,6 @@ function cancelOf(frame: number, attempt: Attempt): CancelAttempt {
 }
 
 function refusal(submission: Submission<unknown>, code: ErrorCode, message: string): Answer<never> {
-  return { kind: 'answer', client: submission.client, sequence: submission.sequence, attempts: 0, latencyMs: 0, error: { code, message } };
+  const { client, sequence } = submission;
+  return { kind: 'answer', frame: 0, client, sequence, attempts: 0, latencyMs: 0, error: { code, message } };
 }

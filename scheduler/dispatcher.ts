@@ -1,0 +1,270 @@
+/**
+ * Where frames enter and results leave. This is the shell: lanes and timers in, effects out. What becomes of a frame is decided in
+ * frames.ts. From the scheduler it needs to know only which plan is in force and which agents are gone.
+ */
+import { decodeActivation, decodeSubmit, encodeActivation, encodeResult } from '../broker/activation.js';
+import type { Bus } from '../broker/bus.js';
+import { decode, encode } from '../broker/codec.js';
+import { toChairError } from '../broker/errors.js';
+import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
+import type { Cancel, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
+import { type Plan, SINK, SOURCE } from '../broker/plan.js';
+import { joinSegments } from '../broker/segments.js';
+import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
+import { DISPATCHER, type Topics } from '../broker/topics.js';
+import { Assembly, type Tensors } from './assembly.js';
+import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type Issue } from './frames.js';
+import { Intake } from './intake.js';
+
+const TICK_MS = 50;
+
+export interface DispatcherOptions {
+  readonly bus: Bus;
+  readonly lanes: Lanes;
+  readonly topics: Topics;
+  /** Monotonic, ms. */
+  readonly now?: () => number;
+  /** An epoch that is not in force any more has no frame under way: its seats may be released. */
+  readonly onDrained?: (deployment: string, epoch: number) => void;
+  /** An agent reported trouble that names a peer. */
+  readonly onTrouble?: (trouble: Trouble) => void;
+}
+
+export interface DispatcherStats {
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly completed: number;
+  readonly failed: number;
+  readonly reissued: number;
+  readonly p50Ms: number;
+  readonly p95Ms: number;
+  readonly framesPerSecond: number;
+}
+
+interface Served {
+  readonly intake: Intake;
+  readonly frames: FrameTable<Tensors, Tensors>;
+  readonly assembly: Assembly;
+  /** By epoch: the one in force, and those that still drain. */
+  readonly plans: Map<number, Plan>;
+  epochInForce: number;
+}
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #now: () => number;
+  readonly #served = new Map<string, Served>();
+  /** Frame numbers go on when a deployment is removed and made again: agents remember how far they were. */
+  readonly #nextNumbers = new Map<string, number>();
+  readonly #undo: (() => void | Promise<void>)[] = [];
+  #term = 0;
+  /** Messages that could not be read or did not fit; results that did not reach their client (they stay for its resubmission). */
+  refused = 0;
+  undelivered = 0;
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  async start(): Promise<void> {
+    const { bus, lanes, topics } = this.#options;
+    this.#undo.push(
+      lanes.on(topics.submit, (message) => this.#readable(() => this.#submit(message))),
+      lanes.on(topics.activation(DISPATCHER), (message) => this.#readable(() => this.#activation(message))),
+      lanes.on(topics.resultAck.name, (message) => this.#readable(() => this.#acknowledge(message))),
+      await bus.subscribe(topics.trouble, (trouble) => this.#trouble(trouble)),
+    );
+    const timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#undo.push(() => clearInterval(timer));
+  }
+
+  async stop(): Promise<void> {
+    for (const name of [...this.#served.keys()]) this.remove(name);
+    for (const undo of this.#undo.splice(0)) await undo();
+  }
+
+  /** From now on frames of this deployment are taken; they wait until a plan is installed. */
+  add(name: string, inputs: readonly TensorInfo[], limits: Partial<FrameLimits> = {}): void {
+    const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1);
+    this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), plans: new Map(), epochInForce: -1 });
+  }
+
+  /** New frames go out by this plan; frames under way finish in theirs. */
+  install(plan: Plan, budget: number): void {
+    const served = this.#served.get(plan.deployment);
+    if (served === undefined) return;
+    this.#term = plan.term;
+    served.plans.set(plan.epoch, plan);
+    served.epochInForce = plan.epoch;
+    const { epoch, stages, predictedLatencyMs: expectedMs } = plan;
+    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs }, this.#now()));
+  }
+
+  /** No plan is in force: frames wait. */
+  withdraw(name: string, why: string): void {
+    this.#served.get(name)?.frames.withdraw(why);
+  }
+
+  agentLost(agent: string): void {
+    for (const [name, served] of this.#served) this.#do(name, served, served.frames.agentLost(agent, this.#now()));
+  }
+
+  /** Every unfinished frame of the deployment is answered with DEPLOYMENT_REMOVED. */
+  remove(name: string): void {
+    const served = this.#served.get(name);
+    if (served === undefined) return;
+    this.#nextNumbers.set(name, served.frames.nextNumber);
+    this.#served.delete(name);
+    this.#do(name, served, served.frames.remove(this.#now()));
+  }
+
+  stats(name: string): DispatcherStats {
+    const frames = this.#served.get(name)?.frames;
+    const { inFlight = 0, queued = 0, completed = 0, failed = 0, reissued = 0 } = frames ?? {};
+    const { p50Ms, p95Ms, framesPerSecond } = frames?.stats(this.#now()) ?? { p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
+    return { inFlight, queued, completed, failed, reissued, p50Ms, p95Ms, framesPerSecond };
+  }
+
+  #submit(message: LaneMessage): void {
+    const { header, data } = decodeSubmit(message.payload);
+    const served = this.#served.get(header.deployment);
+    if (served === undefined) {
+      const known = [...this.#served.keys()].join(', ') || 'none';
+      this.#fail(header, 'DEPLOYMENT_UNKNOWN', `there is no deployment '${header.deployment}'; there are: ${known}`);
+      return;
+    }
+    try {
+      const frame = served.intake.add(header, data, this.#now());
+      if (frame === undefined) return;
+      const { client, sequence, deadlineMs } = header;
+      const submission = { client, sequence, deadlineMs, input: frame.inputs, bytes: frame.bytes };
+      this.#do(header.deployment, served, served.frames.submit(submission, this.#now()));
+    } catch (error) {
+      const { code, message: text } = toChairError(error, 'FRAME_INVALID');
+      this.#fail(header, code, text);
+    }
+  }
+
+  #activation(message: LaneMessage): void {
+    const { header, data } = decodeActivation(message.payload);
+    const served = this.#served.get(header.deployment);
+    const plan = served?.plans.get(header.epoch);
+    // Late: of a deployment, term or epoch that is over, or of a frame that is answered.
+    if (served === undefined || plan === undefined || header.term !== this.#term || !served.frames.awaits(header.frame)) return;
+    const outputs = served.assembly.add(plan, header, data);
+    if (outputs === undefined) return;
+    this.#complete(header.deployment, served, header.frame, header.attempt, outputs);
+  }
+
+  #acknowledge(message: LaneMessage): void {
+    const { client, sequence } = decode('ResultAck', joinSegments(message.payload)) as ResultAck;
+    for (const served of this.#served.values()) served.frames.acknowledge(client, sequence);
+  }
+
+  #trouble(trouble: Trouble): void {
+    const served = this.#served.get(trouble.deployment);
+    if (trouble.peer !== '') this.#options.onTrouble?.(trouble);
+    if (served === undefined || trouble.term !== this.#term) return;
+    this.#do(trouble.deployment, served, served.frames.trouble(trouble, this.#now()));
+  }
+
+  #tick(): void {
+    for (const [name, served] of this.#served) this.#do(name, served, served.frames.tick(this.#now()));
+  }
+
+  #do(name: string, served: Served, effects: readonly FrameEffect<Tensors, Tensors>[]): void {
+    for (const effect of effects) {
+      if (effect.kind === 'issue') this.#issue(name, served, effect);
+      else if (effect.kind === 'answer') this.#answer(served, effect);
+      else {
+        served.assembly.drop(effect.frame, effect.attempt);
+        const { epoch, frame, attempt } = effect;
+        this.#cancel(effect.agents, { deployment: name, term: this.#term, epoch, frame, attempt });
+      }
+    }
+    for (const epoch of served.plans.keys()) {
+      if (epoch === served.epochInForce || served.frames.usesEpoch(epoch)) continue;
+      served.plans.delete(epoch);
+      this.#options.onDrained?.(name, epoch);
+    }
+  }
+
+  /** Sends the boxes of the inputs along the SOURCE wires. */
+  #issue(name: string, served: Served, issue: Issue<Tensors>): void {
+    const plan = served.plans.get(issue.epoch);
+    if (plan === undefined) return;
+    const { frame, attempt, epoch, route, remainingMs, input } = issue;
+    const outputs = served.assembly.begin(plan, frame, attempt, input);
+    if (outputs !== undefined) {
+      // Nothing to compute. Not within the caller's loop over effects, of which this would be a part.
+      queueMicrotask(() => this.#complete(name, served, frame, attempt, outputs));
+      return;
+    }
+    const ids = { deployment: name, term: plan.term, epoch, frame, attempt, route, lowWater: served.frames.lowWater, remainingMs };
+    for (const [index, wire] of plan.wires.entries()) {
+      const agent = plan.stages[wire.toStage]?.agents[route[wire.toStage] ?? 0]?.[wire.toPart];
+      const tensor = input[plan.inputs[wire.output]?.name ?? ''];
+      if (wire.fromStage !== SOURCE || wire.toStage === SINK || agent === undefined || tensor === undefined) continue;
+      const box = { dtype: tensor.dtype, dims: boxDims(wire.box), encoding: 'raw' as const, scale: 1, zero: 0 };
+      const payload = encodeActivation({ ...ids, wire: index, ...box }, tensor.bytes, wholeBox(tensor.dims), wire.box);
+      this.#options.lanes.send(agent, this.#options.topics.activation(agent), payload).catch((error: unknown) => {
+        const { code, message } = toChairError(error, 'LANE_DOWN');
+        const trouble = { frame, attempt, agent: DISPATCHER, peer: agent, code, message };
+        this.#do(name, served, served.frames.trouble(trouble, this.#now()));
+      });
+    }
+  }
+
+  #complete(name: string, served: Served, frame: number, attempt: number, outputs: Tensors): void {
+    const bytes = Object.values(outputs).reduce((sum, tensor) => sum + tensorBytes(tensor.dtype, tensor.dims), 0);
+    this.#do(name, served, served.frames.complete(frame, attempt, outputs, bytes, this.#now()));
+  }
+
+  #answer(served: Served, answer: Answer<Tensors>): void {
+    if (answer.frame > 0) served.assembly.drop(answer.frame);
+    const { client, sequence, attempts, latencyMs } = answer;
+    if (answer.error !== undefined) {
+      this.#fail({ client, sequence }, answer.error.code, answer.error.message, attempts, latencyMs);
+      return;
+    }
+    const outputs = Object.entries(answer.output ?? {});
+    for (const [output, { dtype, dims, bytes }] of outputs) {
+      const ids = { client, sequence, code: '', message: '', output, outputCount: outputs.length, attempts, latencyMs };
+      this.#send({ ...ids, dtype, dims }, bytes);
+    }
+  }
+
+  #fail(to: Pick<SubmitHeader, 'client' | 'sequence'>, code: string, message: string, attempts = 0, latencyMs = 0): void {
+    const { client, sequence } = to;
+    const none = { output: '', outputCount: 0, dtype: 'float32' as const, dims: [] };
+    this.#send({ client, sequence, code, message, attempts, latencyMs, ...none }, new Uint8Array(0));
+  }
+
+  #send(header: ResultHeader, bytes: Uint8Array): void {
+    const topic = this.#options.topics.result(header.client);
+    this.#options.lanes.send(header.client, topic, encodeResult(header, bytes)).catch(() => {
+      // The client is away. The answer is kept: it resubmits the frame when it is back, and gets it then.
+      this.undelivered++;
+    });
+  }
+
+  #cancel(agents: readonly string[], cancel: Cancel): void {
+    const payload = [encode('Cancel', cancel)];
+    for (const agent of agents) {
+      this.#options.lanes.send(agent, this.#options.topics.cancel(agent).name, payload).catch(() => {
+        // Only a hint: an agent that cannot be reached drops the attempt when the low-water mark passes it.
+      });
+    }
+  }
+
+  /** A message that cannot be read is counted; it must not stop the lane. */
+  #readable(read: () => void): void {
+    try {
+      read();
+    } catch (error) {
+      this.refused++;
+      toChairError(error);
+    }
+  }
+}

@@ -1,0 +1,374 @@
+/**
+ * The control plane over MQTT 3.1.1. The only file that imports mqtt.js.
+ *
+ * Every connection is a fresh mqtt.js client without reconnection of its own: its period is fixed, it may stay "connecting" for ever after a broker
+ * restart, and its queues have no bound. Here: full jitter, a watchdog, bounds, and subscriptions restored before anyone hears of the connection.
+ */
+import { randomBytes } from 'node:crypto';
+import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
+import { backoffMs } from './backoff.js';
+import type { Bus } from './bus.js';
+import { encode } from './codec.js';
+import { ChairError } from './errors.js';
+import { Listeners } from './listeners.js';
+import { checkName, Subscriptions } from './subscriptions.js';
+import type { Topic } from './topics.js';
+
+export interface BusOptions<T = unknown> {
+  /** `mqtt://host:port`, as a rule; any URL that mqtt.js knows. */
+  readonly url: string;
+  /** Own name; the client id is this, `~` and a random nonce: an MQTT client id is no lock on a name. */
+  readonly id: string;
+  /** Published by the broker when the connection ends without `stop`. */
+  readonly will?: { readonly topic: Topic<T>; readonly value: T };
+  /** For one attempt; default 5,000 ms. */
+  readonly connectTimeoutMs?: number;
+  /** Keep trying when the first attempt fails, and resolve at once: for agents that boot before their gateway. Default false. */
+  readonly retryFirst?: boolean;
+  readonly keepaliveSeconds?: number;
+  /** What the broker accepts; a larger publish fails here instead of costing the connection. Default 32 MiB. */
+  readonly maxPacketBytes?: number;
+  /** Bytes handed to the socket or waiting for it; default 64 MiB. */
+  readonly maxQueuedBytes?: number;
+  /** Ends the wait for the first connection. */
+  readonly signal?: AbortSignal;
+  readonly random?: () => number;
+}
+
+/** QoS 1 messages kept while disconnected. */
+const MAX_OFFLINE_MESSAGES = 64;
+const MAX_OFFLINE_BYTES = 1024 * 1024;
+/** More than mqtt.js's own connect time-out: it only acts when that has failed to. */
+const WATCHDOG_EXTRA_MS = 1_000;
+const FAREWELL_MS = 500;
+
+/**
+ * Connects to a broker. Throws BROKER_UNREACHABLE when the first attempt fails (unless `retryFirst`), STOPPED when the signal aborts it,
+ * AGENT_NAME_INVALID, CODEC_INVALID for a will that does not fit its schema.
+ */
+export async function connectBus<T = unknown>(options: BusOptions<T>): Promise<Bus> {
+  checkName(options.id, 'bus id');
+  const { will } = options;
+  const bus = new MqttBus(options, will === undefined ? undefined : { topic: will.topic.name, payload: encodeFor(will.topic, will.value) });
+  await bus.start();
+  return bus;
+}
+
+function encodeFor<T>(topic: Topic<T>, value: T): Buffer {
+  return encode(topic.schema, value, topic.version);
+}
+
+interface Outgoing {
+  readonly name: string;
+  readonly payload: Uint8Array;
+  readonly qos: 0 | 1;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+class MqttBus implements Bus {
+  readonly id: string;
+  readonly #options: Omit<BusOptions, 'will'>;
+  readonly #connection: IClientOptions;
+  readonly #subscriptions = new Subscriptions();
+  readonly #connects = new Listeners<[]>((error) => this.#subscriptions.refuse('(onConnect)', error));
+  readonly #disconnects = new Listeners<[string]>((error) => this.#subscriptions.refuse('(onDisconnect)', error));
+  /** Given to mqtt.js and not called back yet. */
+  readonly #underWay = new Set<Outgoing>();
+  #underWayBytes = 0;
+  /** QoS 1, while disconnected. */
+  #offline: Outgoing[] = [];
+  #offlineBytes = 0;
+  /** The live connection, after its subscriptions are restored. */
+  #client: MqttClient | undefined;
+  /** The attempt under way. */
+  #attempting: MqttClient | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #failures = 0;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: Omit<BusOptions, 'will'>, will: { topic: string; payload: Buffer } | undefined) {
+    this.#options = options;
+    this.id = options.id;
+    this.#connection = {
+      // One id for the life of this bus: when it reconnects, the broker ends the old half-open connection and publishes its will before the new hello.
+      clientId: `${options.id}~${randomBytes(6).toString('hex')}`,
+      protocolVersion: 4,
+      clean: true,
+      keepalive: options.keepaliveSeconds ?? 15,
+      connectTimeout: options.connectTimeoutMs ?? 5_000,
+      reconnectPeriod: 0,
+      resubscribe: false,
+      queueQoSZero: false,
+      ...(will === undefined ? {} : { will: { ...will, qos: 1 as const, retain: false } }),
+    };
+  }
+
+  get connected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  async start(): Promise<void> {
+    const { signal, retryFirst, url } = this.#options;
+    const aborted = () => void this.stop();
+    signal?.addEventListener('abort', aborted, { once: true });
+    try {
+      signal?.throwIfAborted();
+      if (retryFirst === true) this.#attempt().catch((error: Error) => this.#again(error));
+      else await this.#attempt();
+    } catch (cause) {
+      await this.stop();
+      if (signal?.aborted === true) throw new ChairError('STOPPED', `connecting to ${url} was given up`, { cause });
+      throw cause;
+    } finally {
+      if (retryFirst !== true) signal?.removeEventListener('abort', aborted);
+    }
+  }
+
+  async publish<T>(topic: Topic<T>, value: T): Promise<void> {
+    await this.publishBytes(topic.name, encodeFor(topic, value), topic.qos);
+  }
+
+  async publishBytes(name: string, payload: Uint8Array, qos: 0 | 1 = 0): Promise<void> {
+    this.#checkRunning();
+    const limit = this.#options.maxPacketBytes ?? 32 * 1024 * 1024;
+    // Fixed header, topic length and packet id beside topic and payload: at most 9 bytes.
+    const packetBytes = payload.length + Buffer.byteLength(name) + 9;
+    if (packetBytes > limit) {
+      throw new ChairError('PACKET_TOO_LARGE', `a message on ${name} is larger than the broker takes`, {
+        expected: `a packet of at most ${limit} bytes`,
+        came: `${packetBytes}`,
+      });
+    }
+    await new Promise<void>((resolve, reject) => {
+      const outgoing: Outgoing = { name, payload, qos, resolve, reject };
+      if (this.#client !== undefined) this.#hand(this.#client, outgoing);
+      else this.#keep(outgoing);
+    });
+  }
+
+  async subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>> {
+    return this.subscribeBytes(topic.name, this.#subscriptions.typed(topic, handler));
+  }
+
+  async subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>> {
+    this.#checkRunning();
+    const client = this.#client;
+    if (this.#subscriptions.add(name, handler) && client !== undefined) {
+      try {
+        await subscribeAll(client, [name]);
+      } catch (error) {
+        // A lost connection restores it later; a refusal is for the caller to know.
+        if (this.#client === client) {
+          this.#subscriptions.remove(name, handler);
+          throw error;
+        }
+      }
+    }
+    return async () => {
+      if (this.#subscriptions.remove(name, handler)) await this.#client?.unsubscribeAsync(name).catch(() => undefined);
+    };
+  }
+
+  onConnect(listener: () => void): () => void {
+    let pending = this.connected;
+    const remove = this.#connects.add(() => {
+      pending = false;
+      listener();
+    });
+    queueMicrotask(() => {
+      if (!pending || !this.connected) return;
+      const once = new Listeners<[]>((error) => this.#subscriptions.refuse('(onConnect)', error));
+      once.add(listener);
+      once.emit();
+    });
+    return () => {
+      pending = false;
+      remove();
+    };
+  }
+
+  onDisconnect(listener: (why: string) => void): () => void {
+    return this.#disconnects.add(listener);
+  }
+
+  onRefused(listener: (topicName: string, error: Error) => void): () => void {
+    return this.#subscriptions.refused.add(listener);
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#end();
+    return this.#stopping;
+  }
+
+  async #end(): Promise<void> {
+    clearTimeout(this.#retry);
+    const client = this.#client;
+    this.#client = undefined;
+    const stopped = new ChairError('STOPPED', `bus ${this.id} was stopped`);
+    this.#attempting?.end(true);
+    this.#attempting?.emit('error', stopped);
+    if (client !== undefined) await farewell(client);
+    this.#rejectAll(stopped);
+    this.#subscriptions.clear();
+  }
+
+  // ---- connection --------------------------------------------------------------------------------------------------------
+
+  /** One attempt. Resolves when connected and subscribed, throws BROKER_UNREACHABLE. */
+  async #attempt(): Promise<void> {
+    const { url } = this.#options;
+    let client: MqttClient | undefined;
+    try {
+      client = mqtt.connect(url, this.#connection);
+      this.#attempting = client;
+      const live = client;
+      // An emitter without a listener throws; what matters is listened to where it matters.
+      live.on('error', () => undefined);
+      live.on('message', (name, payload) => this.#subscriptions.dispatch(name, payload));
+      await opened(live, (this.#connection.connectTimeout ?? 0) + WATCHDOG_EXTRA_MS);
+      // Subscriptions may be added while the first ones are confirmed.
+      const confirmed = new Set<string>();
+      for (;;) {
+        const missing = this.#subscriptions.names.filter((name) => !confirmed.has(name));
+        if (missing.length === 0) break;
+        await subscribeAll(live, missing);
+        for (const name of missing) confirmed.add(name);
+      }
+      this.#live(live);
+    } catch (cause) {
+      client?.end(true);
+      const why = cause instanceof Error ? cause.message || cause.name : String(cause);
+      throw new ChairError('BROKER_UNREACHABLE', `cannot connect to the broker at ${url} (${why})`, {
+        todo: 'Check the address and that the gateway is running.',
+        cause,
+      });
+    } finally {
+      this.#attempting = undefined;
+    }
+  }
+
+  #live(client: MqttClient): void {
+    if (this.#stopping !== undefined) {
+      client.end(true);
+      return;
+    }
+    if (!client.connected) throw new Error('the connection closed again');
+    this.#client = client;
+    this.#failures = 0;
+    let reason = 'the connection closed';
+    client.on('error', (error) => {
+      reason = error.message;
+    });
+    client.once('close', () => this.#lost(client, reason));
+    this.#connects.emit();
+    // After the listeners: a hello goes out before what waited.
+    for (const outgoing of this.#offline.splice(0)) this.#hand(client, outgoing);
+    this.#offlineBytes = 0;
+  }
+
+  #lost(client: MqttClient, why: string): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    client.end(true);
+    const lost = new ChairError('BROKER_LOST', `lost the broker at ${this.#options.url} (${why})`);
+    for (const outgoing of [...this.#underWay]) this.#settle(outgoing, lost);
+    this.#disconnects.emit(why);
+    this.#again(lost);
+  }
+
+  #again(_error: Error): void {
+    if (this.#stopping !== undefined) return;
+    const waitMs = backoffMs(this.#failures++, this.#options.random ?? Math.random);
+    this.#retry = setTimeout(() => {
+      this.#attempt().catch((error: Error) => this.#again(error));
+    }, waitMs);
+  }
+
+  // ---- publishing --------------------------------------------------------------------------------------------------------
+
+  #hand(client: MqttClient, outgoing: Outgoing): void {
+    const { name, payload, qos } = outgoing;
+    const limit = this.#options.maxQueuedBytes ?? 64 * 1024 * 1024;
+    if (this.#underWayBytes + payload.length > limit) {
+      outgoing.reject(
+        new ChairError('QUEUE_FULL', `too much is on its way to the broker`, {
+          expected: `at most ${limit} bytes`,
+          came: `${this.#underWayBytes} and ${payload.length} more for ${name}`,
+        }),
+      );
+      return;
+    }
+    this.#underWay.add(outgoing);
+    this.#underWayBytes += payload.length;
+    // The callback is mqtt.js's only sign of back-pressure: after the socket took it (QoS 0) or the broker acknowledged it (QoS 1).
+    client.publish(name, Buffer.from(payload.buffer, payload.byteOffset, payload.length), { qos }, (error) => {
+      const lost = error instanceof Error ? new ChairError('BROKER_LOST', `publish on ${name} failed`, { cause: error }) : undefined;
+      this.#settle(outgoing, lost);
+    });
+  }
+
+  #settle(outgoing: Outgoing, error: Error | undefined): void {
+    if (!this.#underWay.delete(outgoing)) return;
+    this.#underWayBytes -= outgoing.payload.length;
+    if (error === undefined) outgoing.resolve();
+    else outgoing.reject(error);
+  }
+
+  #keep(outgoing: Outgoing): void {
+    const { name, payload, qos } = outgoing;
+    if (qos === 0) {
+      outgoing.reject(new ChairError('BROKER_LOST', `cannot publish on ${name}: not connected to ${this.#options.url}`));
+    } else if (this.#offline.length >= MAX_OFFLINE_MESSAGES || this.#offlineBytes + payload.length > MAX_OFFLINE_BYTES) {
+      outgoing.reject(new ChairError('QUEUE_FULL', `cannot keep a message on ${name}: not connected, and the queue for that is full`));
+    } else {
+      this.#offline.push(outgoing);
+      this.#offlineBytes += payload.length;
+    }
+  }
+
+  #rejectAll(error: Error): void {
+    for (const outgoing of [...this.#underWay]) this.#settle(outgoing, error);
+    for (const outgoing of this.#offline.splice(0)) outgoing.reject(error);
+    this.#offlineBytes = 0;
+  }
+
+  #checkRunning(): void {
+    if (this.#stopping !== undefined) throw new ChairError('STOPPED', `bus ${this.id} was stopped`);
+  }
+}
+
+/** Resolves on CONNACK; rejects on error, close or after `watchdogMs`. */
+async function opened(client: MqttClient, watchdogMs: number): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no answer within ${watchdogMs} ms`)), watchdogMs);
+    const settle = (error?: Error) => {
+      clearTimeout(timer);
+      client.off('error', settle);
+      client.off('close', closed);
+      if (error === undefined) resolve();
+      else reject(error);
+    };
+    const closed = () => settle(new Error('the connection closed'));
+    client.once('connect', () => settle());
+    client.on('error', settle);
+    client.on('close', closed);
+  });
+}
+
+async function subscribeAll(client: MqttClient, names: readonly string[]): Promise<void> {
+  const granted = await client.subscribeAsync([...names], { qos: 1 });
+  const refused = granted.find((grant) => grant.qos !== 0 && grant.qos !== 1 && grant.qos !== 2);
+  if (refused !== undefined) throw new ChairError('BROKER_LOST', `the broker refused the subscription to ${refused.topic}`);
+}
+
+/** Ends a connection with DISCONNECT, so that no will is published; by force when the broker does not take it. */
+async function farewell(client: MqttClient): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(() => client.end(true, () => resolve()), FAREWELL_MS);
+    client.end(false, () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

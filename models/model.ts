@@ -1,5 +1,5 @@
 /** The model in memory: structure and references to weights, never the weights themselves (a 553 MB model costs kilobytes). */
-import type { AttributeProto } from 'onnx-buf';
+import type { AttributeProto, FunctionProto } from 'onnx-buf';
 import type { DType, TensorInfo } from '../broker/tensor.js';
 
 /**
@@ -47,7 +47,12 @@ export interface Model {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
   /** Model-local functions, kept as they are (rare). */
-  readonly functions: readonly unknown[];
+  readonly functions: readonly FunctionProto[];
+  /**
+   * Tensors whose shape depends on the data (after NonZero, NonMaxSuppression, ...): their dims in `tensors` hold for one run only.
+   * They must not cross a cut.
+   */
+  readonly dynamic?: ReadonlySet<string>;
 }
 
 /** Nodes `[start, end)` between two cut points. */

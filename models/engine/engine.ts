@@ -12,6 +12,8 @@ export interface EngineOptions {
 export interface LoadOptions {
   /** Prepack weights: faster kernels for some layers, more memory and load time. `auto` = measured once per slice. Default `false`. */
   readonly prepack?: boolean | 'auto';
+  /** False: run the graph exactly as written, without fusing operators (to look at intermediate values). Default true. */
+  readonly optimize?: boolean;
 }
 
 export interface Engine {

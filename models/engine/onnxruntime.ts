@@ -17,12 +17,6 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
-/** Loading options that only code of this project uses. */
-export interface OrtLoadOptions extends LoadOptions {
-  /** False: run the graph exactly as written (needed to see every intermediate value cheaply). Default true. */
-  readonly optimize?: boolean;
-}
-
 /** The worker's file beside this one: TypeScript in a checkout (tsx must be registered in each thread), JavaScript when compiled. */
 function startWorker(): Worker {
   const source = import.meta.url.endsWith('.ts');
@@ -74,7 +68,7 @@ export class OnnxRuntimeEngine implements Engine {
   }
 
   /** Errors: ENGINE_LOAD_FAILED (no such file, unknown operator, broken graph), ENGINE_CLOSED. */
-  async load(path: string, options: OrtLoadOptions = {}): Promise<Session> {
+  async load(path: string, options: LoadOptions = {}): Promise<Session> {
     const file = resolve(path);
     const prepack = options.prepack === 'auto' ? await this.#measured(file) : (options.prepack ?? false);
     const reply = await this.#ask<LoadReply>(

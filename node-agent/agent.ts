@@ -1,0 +1,418 @@
+/**
+ * The agent: stores slices, holds seats, runs them, moves activations. This file composes the parts and owns their lives; it decides nothing
+ * about cuts or layers. Bus, lanes and engine are made by factories, so that tests run it on fakes.
+ */
+import { randomBytes } from 'node:crypto';
+import type { SegmentReader } from '../broker/activation.js';
+import type { Bus } from '../broker/bus.js';
+import { type ChairError, isChairError, toChairError } from '../broker/errors.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import type { Command, Gone, Hello, LaneHealth, Reign } from '../broker/messages.js';
+import { OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
+import { type Topic, type Topics, topicsOf } from '../broker/topics.js';
+import type { Engine } from '../models/engine/engine.js';
+import { answer, Commands } from './commands.js';
+import type { AgentConfig } from './config.js';
+import { cores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
+import { EarlyBuffer } from './early.js';
+import { type Epoch, type EpochKey, Epochs } from './epochs.js';
+import { BlobFetcher, type FetchOptions } from './fetch.js';
+import { Forwarder } from './forward.js';
+import { HealthMeter } from './health.js';
+import { Inbox } from './inbox.js';
+import { FrameBudget, type ReadyFrame } from './join.js';
+import { PeerTable } from './peers.js';
+import { Runner } from './runner.js';
+import { type Memory, SessionCache } from './sessions.js';
+import { BlobStore } from './store.js';
+import { TermFile } from './term.js';
+import { TroubleReporter } from './trouble.js';
+
+export interface Will {
+  readonly topic: Topic<Gone>;
+  readonly value: Gone;
+}
+
+export interface AgentOptions {
+  readonly config: AgentConfig;
+  readonly softwareVersion: string;
+  /** Connects to the control plane, with this Last Will. */
+  readonly connect: (will: Will) => Promise<Bus>;
+  readonly createLanes: (bus: Bus) => Promise<Lanes> | Lanes;
+  readonly createEngine: () => Promise<Engine>;
+  /** Multiply-accumulates per second of the engine; default 0 = unknown. */
+  readonly probe?: (engine: Engine, directory: string) => Promise<number>;
+  /** Default: the configured limit or the machine's, and this process's anonymous memory. */
+  readonly memory?: () => Memory;
+  /** Monotonic. */
+  readonly nowMs?: () => number;
+  readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;
+  /** Lines for people. */
+  readonly log?: (line: string) => void;
+}
+
+/** Everything between start and stop. */
+interface Parts {
+  readonly store: BlobStore;
+  readonly term: TermFile;
+  readonly engine: Engine;
+  readonly probe: number;
+  readonly bus: Bus;
+  readonly lanes: Lanes;
+  readonly fetcher: BlobFetcher;
+  readonly sessions: SessionCache;
+  readonly epochs: Epochs;
+  readonly runner: Runner;
+  readonly forwarder: Forwarder;
+  readonly inbox: Inbox;
+  readonly trouble: TroubleReporter;
+  readonly commands: Commands;
+}
+
+const FAREWELL_MS = 1000;
+/** Expired joins and early messages are looked for this often. */
+const SWEEP_MS = 250;
+/** At most so many names in a hello. */
+const SLICES_TOLD = 1000;
+
+export class Agent {
+  /** Random per process start. */
+  readonly nonce = randomBytes(8).toString('hex');
+  /** Resolves when the agent has stopped: with what ended it, or undefined when it was asked to. */
+  readonly closed: Promise<ChairError | undefined>;
+  private readonly config: AgentConfig;
+  private readonly nowMs: () => number;
+  private readonly log: (line: string) => void;
+  /** In the version that the scheduler reads. */
+  private topics: Topics;
+  private parts: Partial<Parts> = {};
+  /** Undo of what start did, newest last. */
+  private readonly undo: (() => Promise<void> | void)[] = [];
+  private draining = false;
+  private drained: (() => void) | undefined;
+  private failure: ChairError | undefined;
+  private stopping: Promise<void> | undefined;
+  private settleClosed: (error: ChairError | undefined) => void = () => undefined;
+
+  constructor(private readonly options: AgentOptions) {
+    this.config = options.config;
+    this.nowMs = options.nowMs ?? (() => performance.now());
+    this.log = options.log ?? (() => undefined);
+    this.topics = topicsOf(options.config.cluster);
+    this.closed = new Promise((resolve) => {
+      this.settleClosed = resolve;
+    });
+  }
+
+  /**
+   * Resolves when the agent listens and has said hello, or will when the broker is there. Throws AGENT_NAME_TAKEN (store in use),
+   * ENGINE_UNAVAILABLE, BROKER_UNREACHABLE, PORT_IN_USE; then nothing is left running.
+   */
+  async start(): Promise<void> {
+    try {
+      await this.open();
+    } catch (error) {
+      this.failure = toChairError(error);
+      await this.stop();
+      throw this.failure;
+    }
+  }
+
+  /** Port of the direct listener, 0 when there is none. */
+  get lanePort(): number {
+    return this.parts.lanes?.port ?? 0;
+  }
+
+  /** For status and tests: what is held and what was refused. */
+  get state() {
+    const { epochs, inbox, runner, sessions, forwarder, trouble } = this.parts;
+    return {
+      epochs: [...(epochs?.all ?? [])].map(({ term, deployment, epoch, committed, joins }) => ({
+        term,
+        deployment,
+        epoch,
+        committed,
+        waiting: joins.waiting,
+      })),
+      counts: { ...inbox?.counts },
+      queue: runner?.waiting() ?? 0,
+      loaded: sessions?.loaded ?? [],
+      localMessages: forwarder?.localMessages ?? 0,
+      troubleLost: trouble?.lost ?? 0,
+    };
+  }
+
+  /** SIGTERM: asks for its seats to be moved, serves until they are released or `drainMs` is over, then stops. */
+  async drain(): Promise<void> {
+    if (this.draining || this.stopping !== undefined) return this.stop();
+    this.draining = true;
+    const { bus, epochs, forwarder } = this.parts;
+    if (bus?.connected === true && epochs !== undefined && epochs.size > 0) {
+      this.log(`draining: ${epochs.size} epochs to hand over, at most ${this.config.drainMs} ms`);
+      await this.sayGone('draining');
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, this.config.drainMs);
+        this.drained = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        this.checkDrained();
+      });
+      await within(FAREWELL_MS, forwarder?.settled());
+    }
+    await this.stop();
+  }
+
+  /** Idempotent; leaves no timer, socket, worker or lock. Frames under way here are lost to re-issue. */
+  stop(): Promise<void> {
+    this.stopping ??= this.close();
+    return this.stopping;
+  }
+
+  private async close(): Promise<void> {
+    this.drained?.();
+    if (this.parts.bus?.connected === true) await this.sayGone('stopped');
+    for (const undo of this.undo.reverse()) {
+      try {
+        await undo();
+      } catch (error) {
+        this.log(`while stopping: ${toChairError(error).message}`);
+      }
+    }
+    this.settleClosed(this.failure);
+  }
+
+  private async open(): Promise<void> {
+    const { config, options, nowMs } = this;
+    const store = await this.own(BlobStore.open({ directory: config.directory, limitBytes: config.storeLimitBytes }), (s) => s.close());
+    const term = await TermFile.open(config.directory);
+    const engine = await this.own(options.createEngine(), (e) => e.dispose());
+    const probe = (await options.probe?.(engine, config.directory)) ?? 0;
+    const bus = await this.own(options.connect({ topic: this.topics.gone, value: this.gone('will') }), (b) => b.stop());
+    this.parts = { store, term, engine, probe, bus };
+    const lanes = await this.own(Promise.resolve(options.createLanes(bus)), (l) => l.stop());
+    const parts = this.wire({ store, term, engine, probe, bus, lanes });
+    this.parts = parts;
+    this.undo.push(() => this.shutEngine(parts));
+    await parts.fetcher.start();
+    this.undo.push(() => parts.fetcher.stop());
+    await this.listen(parts);
+    this.undo.push(() => parts.commands.stop());
+    this.startTimers(parts, nowMs);
+    this.undo.push(bus.onConnect(() => void this.sayHello()));
+  }
+
+  /** Runs are ended first, so that releasing does not wait for a slice that takes seconds. */
+  private async shutEngine({ epochs, runner, engine }: Parts): Promise<void> {
+    const released = epochs.releaseAll();
+    await engine.dispose();
+    await runner.stop();
+    await released;
+  }
+
+  private wire(base: Pick<Parts, 'store' | 'term' | 'engine' | 'probe' | 'bus' | 'lanes'>): Parts {
+    const { config, nowMs } = this;
+    const agent = config.name;
+    const { store, engine, bus, lanes, term } = base;
+    const memory = this.options.memory ?? (() => ({ limitBytes: this.memoryLimit(), usedBytes: processMemory().anonymousBytes }));
+    const budget = new FrameBudget(config.joinLimitBytes || memory().limitBytes / 4);
+    const sessions = new SessionCache(engine, store, { prepack: config.prepack }, memory);
+    const topics = () => this.topics;
+    const fetcher = new BlobFetcher({ bus, topics, agent, store, ...this.options.fetch });
+    const trouble = new TroubleReporter(agent, bus, topics, this.log);
+    const early = new EarlyBuffer<SegmentReader>(config.earlyBytes, config.earlyMs);
+    const onReady = (epoch: Epoch, frame: ReadyFrame) => runner.push({ epoch, frame });
+    const onTrouble = (key: EpochKey, frame: { frame: number; attempt: number }, error: unknown) => trouble.report(key, frame, '', error);
+    const epochs = new Epochs({
+      agent,
+      store,
+      fetcher,
+      sessions,
+      budget,
+      nowMs,
+      onProgress: (progress) => void bus.publish(this.topics.progress, progress).catch(() => undefined),
+      onPrepared: (epoch) => inbox.prepared(epoch),
+      onReleased: async (epoch) => {
+        runner.purge();
+        await runner.settled(epoch);
+      },
+    });
+    const forwarder = new Forwarder({
+      lanes,
+      topics: this.topics,
+      budget,
+      nowMs,
+      onReady,
+      onRefused: (epoch, frame, refusal) => inbox.notTaken(epoch, frame, refusal),
+      onFailure: (epoch, frame, peer, error) => trouble.report(epoch, frame, peer, error),
+    });
+    const runner = new Runner({
+      budget,
+      onOutputs: (job, outputs) => forwarder.forward(job, outputs),
+      onFailure: (job, error) => {
+        if (this.stopping !== undefined) return;
+        onTrouble(job.epoch, job.frame, error);
+        // A dead engine does not come back: whoever supervises this process starts a new one.
+        if (isChairError(error, 'ENGINE_CLOSED')) this.fail(toChairError(error));
+      },
+    });
+    const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, log: this.log });
+    const commands = new Commands({
+      nonce: this.nonce,
+      term,
+      epochs,
+      peers: new PeerTable(agent),
+      lanes,
+      orphanMs: config.orphanMs,
+      isDraining: () => this.draining,
+      onReleased: () => this.checkDrained(),
+      onRefused: (error) => this.fail(error),
+    });
+    return { ...base, fetcher, sessions, epochs, runner, forwarder, inbox, trouble, commands };
+  }
+
+  private async listen({ bus, lanes, inbox, commands }: Parts): Promise<void> {
+    const { topics, config } = this;
+    lanes.on(topics.activation(config.name), (message) => inbox.activation(message));
+    lanes.on(topics.cancel(config.name).name, (message) => inbox.cancel(message));
+    await lanes.start();
+    bus.onRefused((name, error) => {
+      inbox.counts.refused++;
+      this.log(`refused a message on ${name}: ${error.message}`);
+    });
+    await bus.subscribe(topics.command(config.name), (command) => void this.obey(commands, command));
+    await bus.subscribe(topics.reign, (reign) => this.onReign(reign));
+  }
+
+  private async obey(commands: Commands, command: Command): Promise<void> {
+    const reply = await answer(commands, command, this.config.name);
+    if (reply === undefined) return;
+    if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
+    // A reply that is lost with the broker is asked for again: commands are idempotent.
+    await this.parts.bus?.publish(this.topics.reply, reply).catch((error) => this.log(`reply not sent: ${toChairError(error).message}`));
+  }
+
+  private onReign(reign: Reign): void {
+    const agreed = reconcile(OUR_SCHEMAS, reign);
+    if (!agreed.ok) {
+      this.fail(agreed.error);
+      return;
+    }
+    this.topics = topicsOf(this.config.cluster, agreed.version);
+    void this.sayHello();
+  }
+
+  private startTimers(parts: Parts, nowMs: () => number): void {
+    const { bus, epochs, runner, lanes, inbox, forwarder } = parts;
+    const local = (): LaneHealth[] =>
+      forwarder.localMessages === 0
+        ? []
+        : [
+            {
+              peer: this.config.name,
+              lane: 'local',
+              why: '',
+              bytesSent: forwarder.localBytes,
+              messagesSent: forwarder.localMessages,
+              sendMs: 0,
+            },
+          ];
+    const meter = new HealthMeter({
+      agent: this.config.name,
+      nonce: this.nonce,
+      epochs,
+      runner,
+      lanes: () => [...lanes.health(), ...local()],
+      refused: () => inbox.counts.refused + inbox.counts.stale,
+      nowMs,
+    });
+    const health = setInterval(() => {
+      if (bus.connected) bus.publish(this.topics.health, meter.read()).catch(() => undefined);
+    }, this.config.healthMs);
+    const sweep = setInterval(() => {
+      inbox.expireEarly();
+      epochs.expire(nowMs());
+    }, SWEEP_MS);
+    this.undo.push(() => {
+      clearInterval(health);
+      clearInterval(sweep);
+    });
+  }
+
+  private async sayHello(): Promise<void> {
+    const { store, term, engine, probe, bus, sessions } = this.parts;
+    if (!store || !term || !engine || !bus || !sessions || this.stopping !== undefined) return;
+    try {
+      const { config } = this;
+      const hello: Hello = {
+        agent: config.name,
+        nonce: this.nonce,
+        ...OUR_SCHEMAS,
+        softwareVersion: this.options.softwareVersion,
+        term: term.value,
+        addresses: config.addresses.length > 0 ? config.addresses : reachableAddresses(config.laneHost),
+        lanePort: this.lanePort,
+        cores: cores(),
+        memoryBytes: this.memoryLimit(),
+        arch: process.arch,
+        engine: engine.name,
+        engineVersion: engine.version,
+        probeMacsPerSecond: probe ?? 0,
+        storeBytesFree: await store.freeBytes(),
+        slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
+      };
+      await bus.publish(this.topics.hello, hello);
+      if (this.draining) await this.sayGone('draining');
+    } catch (error) {
+      // Lost with the connection: said again on the next one.
+      if (!isChairError(error, 'BROKER_LOST') && !isChairError(error, 'STOPPED'))
+        this.log(`hello not sent: ${toChairError(error).message}`);
+    }
+  }
+
+  private gone(why: string): Gone {
+    return { agent: this.config.name, nonce: this.nonce, why };
+  }
+
+  /** Never throws and never waits long: the Last Will says it otherwise. */
+  private async sayGone(why: string): Promise<void> {
+    await within(
+      FAREWELL_MS,
+      this.parts.bus?.publish(this.topics.gone, this.gone(why)).catch(() => undefined),
+    );
+  }
+
+  private memoryLimit(): number {
+    return this.options.memory?.().limitBytes ?? (this.config.memoryLimitBytes || memoryLimitBytes());
+  }
+
+  private checkDrained(): void {
+    if (this.parts.epochs?.size === 0) this.drained?.();
+  }
+
+  /** Something that this process cannot get over. */
+  private fail(error: ChairError): void {
+    if (this.stopping !== undefined) return;
+    this.failure = error;
+    this.log(`${error.code}: ${error.message}`);
+    void this.stop();
+  }
+
+  private async own<T>(making: Promise<T>, unmake: (made: T) => Promise<void>): Promise<T> {
+    const made = await making;
+    this.undo.push(() => unmake(made));
+    return made;
+  }
+}
+
+/** Waits for the promise, but not longer. */
+async function within(ms: number, promise: Promise<unknown> | undefined): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([
+    promise,
+    new Promise((resolve) => {
+      timer = setTimeout(resolve, ms);
+    }),
+  ]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,105 @@
+/** Obeys the scheduler: fences terms, then does what the command says. Every command is idempotent, since each may come twice. */
+import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import type { Command, CommandBody, Reply } from '../broker/messages.js';
+import type { Epochs, Prepared } from './epochs.js';
+import type { PeerTable } from './peers.js';
+import type { TermFile } from './term.js';
+
+export interface CommandOptions {
+  readonly nonce: string;
+  readonly term: TermFile;
+  readonly epochs: Epochs;
+  readonly peers: PeerTable;
+  readonly lanes: Lanes;
+  /** See the configuration. */
+  readonly orphanMs: number;
+  readonly isDraining: () => boolean;
+  readonly onReleased: () => void;
+  /** The scheduler does not want this agent. */
+  readonly onRefused: (error: ChairError) => void;
+}
+
+const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
+
+/** The reply, or undefined for a command that was meant for another process of this name. Never throws. */
+export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
+  if (!commands.isForUs(command)) return undefined;
+  try {
+    const { fetchedBytes, loadMs } = await commands.obey(command);
+    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs) };
+  } catch (error) {
+    const { code, message } = toChairError(error);
+    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING };
+  }
+}
+
+export class Commands {
+  private orphans: NodeJS.Timeout | undefined;
+  private stopped = false;
+
+  constructor(private readonly options: CommandOptions) {}
+
+  isForUs(command: Command): boolean {
+    return !this.stopped && command.nonce === this.options.nonce;
+  }
+
+  /** Throws EPOCH_STALE for a lower term, and what the command itself throws. */
+  async obey(command: Command): Promise<Prepared> {
+    await this.fence(command.term);
+    return this.run(command.body, command);
+  }
+
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.orphans);
+  }
+
+  private async fence(term: number): Promise<void> {
+    const { term: highest, epochs, orphanMs } = this.options;
+    if (term < highest.value) {
+      throw new ChairError('EPOCH_STALE', 'command of a former term', {
+        expected: `term ${highest.value} or later`,
+        came: `term ${term}`,
+        todo: 'Another scheduler has reigned since; take a higher term',
+      });
+    }
+    const isNew = term > highest.value;
+    await highest.raise(term);
+    if (!isNew || this.stopped) return;
+    // The new scheduler may go on using what is loaded; what it has not asked for by then, nobody will release.
+    clearTimeout(this.orphans);
+    this.orphans = setTimeout(() => void epochs.releaseBefore(term), orphanMs);
+  }
+
+  private async run(body: CommandBody, { term, deadlineMs }: Command): Promise<Prepared> {
+    const { epochs, peers, lanes } = this.options;
+    switch (body.kind) {
+      case 'prepare':
+        if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Seat it elsewhere' });
+        peers.add(body.prepare.peers);
+        lanes.setPeers(peers.all);
+        return epochs.prepare(term, body.prepare, deadlineMs);
+      case 'commit':
+        epochs.commit({ term, ...body.commit });
+        return NOTHING;
+      case 'release':
+        await epochs.release({ term, ...body.release });
+        this.options.onReleased();
+        return NOTHING;
+      case 'peers':
+        if (peers.replace(term, body.peers.version, body.peers.peers)) lanes.setPeers(peers.all);
+        return NOTHING;
+      case 'refuse':
+        this.options.onRefused(refusal(body.refuse.code, body.refuse.message));
+        return NOTHING;
+      case 'ping':
+        return NOTHING;
+    }
+  }
+}
+
+function refusal(code: string, message: string): ChairError {
+  const known = isChairError(Object.assign(new Error(), { code })) ? (code as ErrorCode) : 'INTERNAL';
+  return new ChairError(known, `the scheduler refused this agent: ${message}`);
+}

@@ -1,0 +1,93 @@
+/** What this machine is and how it feels: read from the OS, never cached, and 0 or a safe default where a figure cannot be read. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism, networkInterfaces, totalmem } from 'node:os';
+import path from 'node:path';
+
+/** cgroup "no limit" in version 1 is a huge number of pages. */
+const NO_LIMIT = 2 ** 60;
+
+export interface ProcessMemory {
+  readonly rssBytes: number;
+  /** Not backed by a file: heap, tensors, prepacked weights; what cannot be dropped and read again. */
+  readonly anonymousBytes: number;
+}
+
+/** Memory of the machine, or of the control group this process runs in when that is less. */
+export function memoryLimitBytes(): number {
+  return Math.min(totalmem(), cgroupLimit());
+}
+
+function cgroupLimit(): number {
+  let limit = NO_LIMIT;
+  for (const line of read('/proc/self/cgroup').split('\n')) {
+    const [, controllers = '', group = ''] = line.split(':');
+    if (group === '') continue;
+    const v2 = controllers === '';
+    if (!v2 && !controllers.split(',').includes('memory')) continue;
+    const root = v2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
+    const name = v2 ? 'memory.max' : 'memory.limit_in_bytes';
+    // A parent's limit binds too; inside a container the path may not exist and the root is the container's own group.
+    for (let at = group; ; at = path.dirname(at)) {
+      const value = Number.parseInt(read(path.join(root, at, name)), 10);
+      if (value > 0) limit = Math.min(limit, value);
+      if (at === '/' || at === '.') break;
+    }
+  }
+  return limit;
+}
+
+export function processMemory(): ProcessMemory {
+  const status = read('/proc/self/status');
+  const anonymous = kibField(status, 'RssAnon');
+  const rssBytes = process.memoryUsage.rss();
+  return { rssBytes, anonymousBytes: anonymous || rssBytes };
+}
+
+/** Memory the system can still give out without swapping. */
+export function systemFreeBytes(): number {
+  return kibField(read('/proc/meminfo'), 'MemAvailable');
+}
+
+function kibField(text: string, field: string): number {
+  const match = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text);
+  return Number(match?.[1] ?? 0) * 1024;
+}
+
+/** The hottest thermal zone, Celsius. */
+export function temperatureCelsius(): number {
+  let hottest = 0;
+  try {
+    for (const zone of readdirSync('/sys/class/thermal')) {
+      if (!zone.startsWith('thermal_zone')) continue;
+      const value = Number.parseInt(read(`/sys/class/thermal/${zone}/temp`), 10) / 1000;
+      if (value > hottest && value < 200) hottest = value;
+    }
+  } catch {
+    // No thermal zones: a virtual machine, or not Linux.
+  }
+  return hottest;
+}
+
+/**
+ * Where peers can reach a listener bound to `host`: that address itself, or for a wildcard all addresses but loopback, IPv4 first.
+ * A machine without a network has loopback only.
+ */
+export function reachableAddresses(host: string): string[] {
+  if (host !== '0.0.0.0' && host !== '::' && host !== '') return [host];
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const outside = all.filter((a) => !a.internal && !a.address.startsWith('fe80:') && (a.family === 'IPv4' || host !== '0.0.0.0'));
+  const sorted = outside.sort((a, b) => a.family.localeCompare(b.family)).map((a) => a.address);
+  return sorted.length > 0 ? sorted.slice(0, 16) : ['127.0.0.1'];
+}
+
+export function cores(): number {
+  return availableParallelism();
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}

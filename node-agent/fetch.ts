@@ -1,0 +1,260 @@
+/**
+ * Fetches blobs from the gateway in chunks over the bus (QoS 0): a window of outstanding requests, each with its own deadline and retries;
+ * what came stays on disk, so a lost broker, a restart or a deadline only interrupts. Verified by a streaming sha256 (store.ts).
+ */
+import type { Bus } from '../broker/bus.js';
+import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
+import type { BlobChunk } from '../broker/messages.js';
+import type { BlobRef } from '../broker/plan.js';
+import type { Topics } from '../broker/topics.js';
+import type { BlobStore, PartialBlob } from './store.js';
+
+export interface FetchOptions {
+  readonly bus: Bus;
+  readonly topics: () => Topics;
+  readonly agent: string;
+  readonly store: BlobStore;
+  /** Default 512 KiB: small enough that health and commands slip in between on a slow link. */
+  readonly chunkBytes?: number;
+  /** Requests outstanding; default 4. */
+  readonly window?: number;
+  /** Of the first try of one chunk; doubles with each, up to 16 times. Default 3,000. */
+  readonly requestTimeoutMs?: number;
+  /** Tries of one chunk while the broker is connected; default 8. */
+  readonly maxTries?: number;
+  /** [0, 1); jitter of the retries. */
+  readonly random?: () => number;
+}
+
+export interface FetchCall {
+  readonly signal: AbortSignal;
+  /** Called with the bytes that arrived since the last call; those found on disk count too. */
+  readonly onBytes: (bytes: number) => void;
+}
+
+export class BlobFetcher {
+  private readonly transfers = new Set<Transfer>();
+  private unsubscribe: (() => Promise<void>) | undefined;
+  private offConnect: (() => void) | undefined;
+  private requests = 0;
+
+  constructor(private readonly options: FetchOptions) {}
+
+  async start(): Promise<void> {
+    const { bus, topics, agent } = this.options;
+    this.unsubscribe = await bus.subscribe(topics().blobChunk(agent), (chunk) => {
+      for (const transfer of this.transfers) transfer.onChunk(chunk);
+    });
+    this.offConnect = bus.onConnect(() => {
+      for (const transfer of this.transfers) transfer.reconnected();
+    });
+  }
+
+  /**
+   * Returns when the blob is in the store, whole and right. Throws BLOB_NOT_FOUND, BLOB_CORRUPT (wrong twice), AGENT_STORE_FULL,
+   * REQUEST_TIMEOUT, or the signal's reason. The caller made room and pinned it.
+   */
+  async fetch(ref: BlobRef, call: FetchCall): Promise<void> {
+    try {
+      await this.once(ref, call);
+    } catch (error) {
+      // A part left by an earlier life may have been spoilt, or one chunk on the way: from the start, once.
+      if (!isChairError(error, 'BLOB_CORRUPT')) throw error;
+      await this.once(ref, call);
+    }
+  }
+
+  /** Idempotent. Transfers under way fail with STOPPED and keep what they have. */
+  async stop(): Promise<void> {
+    this.offConnect?.();
+    this.offConnect = undefined;
+    for (const transfer of this.transfers) transfer.fail(new ChairError('STOPPED', 'agent stopped while fetching a blob'));
+    const unsubscribe = this.unsubscribe;
+    this.unsubscribe = undefined;
+    await unsubscribe?.().catch(() => undefined);
+  }
+
+  private async once(ref: BlobRef, call: FetchCall): Promise<void> {
+    call.signal.throwIfAborted();
+    const part = await this.options.store.openPart(ref);
+    let counted = 0;
+    const count = (bytes: number) => {
+      counted += bytes;
+      call.onBytes(bytes);
+    };
+    count(part.length);
+    const transfer = new Transfer(ref, part, this.options, count, () => `${this.options.agent}-${this.requests++}`);
+    const abort = () => transfer.fail(call.signal.reason);
+    this.transfers.add(transfer);
+    call.signal.addEventListener('abort', abort, { once: true });
+    try {
+      if (call.signal.aborted) abort();
+      await transfer.run();
+      await part.finish();
+    } catch (error) {
+      await part.suspend();
+      count(-counted);
+      throw error;
+    } finally {
+      call.signal.removeEventListener('abort', abort);
+      this.transfers.delete(transfer);
+      transfer.close();
+    }
+  }
+}
+
+interface Outstanding {
+  readonly offset: number;
+  readonly length: number;
+  tries: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+/** One blob on its way. Chunks may come in any order; they are written in order, so that what is on disk is always a prefix. */
+class Transfer {
+  private readonly outstanding = new Map<number, Outstanding>();
+  private readonly arrived = new Map<number, Uint8Array>();
+  private next: number;
+  private writing = false;
+  private settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
+  private failure: { readonly reason: unknown } | undefined;
+
+  constructor(
+    private readonly ref: BlobRef,
+    private readonly part: PartialBlob,
+    private readonly options: FetchOptions,
+    private readonly onBytes: (bytes: number) => void,
+    private readonly nextId: () => string,
+  ) {
+    this.next = part.length;
+  }
+
+  async run(): Promise<void> {
+    const done = new Promise<void>((resolve, reject) => {
+      this.settle = { resolve, reject };
+    });
+    if (this.failure !== undefined) throw this.failure.reason;
+    this.pump();
+    this.finishIfComplete();
+    await done;
+  }
+
+  fail(reason: unknown): void {
+    this.failure ??= { reason };
+    for (const request of this.outstanding.values()) clearTimeout(request.timer);
+    this.outstanding.clear();
+    // A write under way must end before the file is closed: `drain` rejects then.
+    if (!this.writing) this.settle?.reject(this.failure.reason);
+  }
+
+  close(): void {
+    for (const request of this.outstanding.values()) clearTimeout(request.timer);
+    this.outstanding.clear();
+  }
+
+  /** Requests sent into the old connection are lost, and time without a broker is no one's failure: all again, at once. */
+  reconnected(): void {
+    for (const request of this.outstanding.values()) {
+      request.tries = 0;
+      this.ask(request);
+    }
+  }
+
+  onChunk(chunk: BlobChunk): void {
+    if (chunk.sha256 !== this.ref.sha256 || this.failure !== undefined) return;
+    const request = this.outstanding.get(chunk.offset);
+    // Late or doubled: any right chunk is good, whichever request it answers, and what is not awaited is not needed.
+    if (request === undefined) return;
+    if (chunk.code !== '') {
+      this.refused(request, chunk);
+      return;
+    }
+    if (chunk.totalBytes !== this.ref.sizeBytes || chunk.data.length !== request.length) {
+      this.fail(
+        new ChairError('BLOB_CORRUPT', `chunk of blob ${this.ref.sha256}`, {
+          expected: `${request.length} bytes of ${this.ref.sizeBytes}`,
+          came: `${chunk.data.length} of ${chunk.totalBytes}`,
+        }),
+      );
+      return;
+    }
+    clearTimeout(request.timer);
+    this.outstanding.delete(chunk.offset);
+    this.arrived.set(chunk.offset, chunk.data);
+    this.onBytes(chunk.data.length);
+    void this.drain();
+  }
+
+  /** The gateway is busy: the request's timer asks again. Anything else is final. */
+  private refused(request: Outstanding, chunk: BlobChunk): void {
+    if (chunk.code === 'QUEUE_FULL' && request.tries < this.maxTries) return;
+    const code: ErrorCode = isChairError(Object.assign(new Error(), { code: chunk.code })) ? (chunk.code as ErrorCode) : 'BLOB_NOT_FOUND';
+    this.fail(new ChairError(code, `gateway does not send blob ${this.ref.sha256}`, { came: chunk.code }));
+  }
+
+  private pump(): void {
+    const { chunkBytes = 512 * 1024, window = 4 } = this.options;
+    while (this.next < this.ref.sizeBytes && this.outstanding.size + this.arrived.size < window) {
+      const request: Outstanding = {
+        offset: this.next,
+        length: Math.min(chunkBytes, this.ref.sizeBytes - this.next),
+        tries: 0,
+        timer: undefined,
+      };
+      this.next += request.length;
+      this.outstanding.set(request.offset, request);
+      this.ask(request);
+    }
+  }
+
+  private ask(request: Outstanding): void {
+    const { bus, topics, agent, requestTimeoutMs = 3000, random = Math.random } = this.options;
+    clearTimeout(request.timer);
+    // While the broker is away nothing is asked and no try is used up; `reconnected` asks.
+    if (!bus.connected) return;
+    const { sha256 } = this.ref;
+    request.tries++;
+    if (request.tries > this.maxTries) {
+      this.fail(
+        new ChairError('REQUEST_TIMEOUT', `blob ${sha256} from the gateway`, {
+          expected: `${request.length} bytes at ${request.offset}`,
+          came: `no answer to ${this.maxTries} requests`,
+        }),
+      );
+      return;
+    }
+    const waitMs = requestTimeoutMs * Math.min(16, 2 ** (request.tries - 1)) * (1 + random() / 4);
+    request.timer = setTimeout(() => this.ask(request), waitMs);
+    // A publish that fails is the same as one that is lost: the timer, or the reconnect, asks again.
+    bus
+      .publish(topics().blobRequest, { agent, id: this.nextId(), sha256, offset: request.offset, length: request.length })
+      .catch(() => undefined);
+  }
+
+  private async drain(): Promise<void> {
+    if (this.writing) return;
+    this.writing = true;
+    try {
+      for (;;) {
+        const data = this.arrived.get(this.part.length);
+        if (data === undefined || this.failure !== undefined) break;
+        this.arrived.delete(this.part.length);
+        await this.part.append(data);
+        if (this.failure === undefined) this.pump();
+      }
+    } catch (error) {
+      this.failure ??= { reason: error };
+    }
+    this.writing = false;
+    if (this.failure !== undefined) this.settle?.reject(this.failure.reason);
+    else this.finishIfComplete();
+  }
+
+  private finishIfComplete(): void {
+    if (this.part.length === this.ref.sizeBytes) this.settle?.resolve();
+  }
+
+  private get maxTries(): number {
+    return this.options.maxTries ?? 8;
+  }
+}

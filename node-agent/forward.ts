@@ -1,0 +1,139 @@
+/**
+ * Takes a seat's outputs to their consumers: into a join of this agent without a socket, or along a lane. Nothing here waits for a neighbour;
+ * bytes being sent count in the frame budget, and a send that fails is reported for re-issue.
+ */
+import { encodeActivation } from '../broker/activation.js';
+import { ChairError } from '../broker/errors.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import { boxDims, boxEquals, copyBox, itemBytes, type Tensor, tensorBytes } from '../broker/tensor.js';
+import type { Topics } from '../broker/topics.js';
+import type { Epoch } from './epochs.js';
+import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
+import type { Job } from './runner.js';
+import type { Seat } from './seats.js';
+
+export interface ForwardOptions {
+  readonly lanes: Lanes;
+  readonly topics: Topics;
+  readonly budget: FrameBudget;
+  readonly nowMs: () => number;
+  readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
+  readonly onRefused: (epoch: Epoch, frame: ReadyFrame, refusal: Refusal) => void;
+  readonly onFailure: (epoch: Epoch, frame: ReadyFrame, peer: string, error: unknown) => void;
+}
+
+export class Forwarder {
+  private readonly sending = new Set<Promise<void>>();
+  /** Bytes handed over inside this agent, per frame without a socket. */
+  localBytes = 0;
+  localMessages = 0;
+
+  constructor(private readonly options: ForwardOptions) {}
+
+  /** Starts all sends and returns. Never throws. */
+  forward({ epoch, frame }: Job, outputs: Readonly<Record<string, Tensor>>): void {
+    try {
+      frame.seat.outputs.forEach((port, index) => {
+        const wires = frame.seat.wiresOut.filter((w) => epoch.seats.ends(w).wire.output === index);
+        const tensor = outputs[port.name];
+        if (wires.length > 0) this.forwardOutput(epoch, frame, index, checked(frame.seat, index, tensor), wires);
+      });
+    } catch (error) {
+      this.options.onFailure(epoch, frame, '', error);
+    }
+  }
+
+  /** Resolves when everything started so far was sent or failed. */
+  async settled(): Promise<void> {
+    await Promise.all(this.sending);
+  }
+
+  private forwardOutput(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wires: readonly number[]): void {
+    const ends = wires.map((wire) => ({ wire, ...epoch.seats.consumer(wire, frame.route) }));
+    const sends = ends.flatMap(({ wire, agent, seat }) =>
+      seat === undefined ? [this.send(epoch, frame, output, tensor, wire, agent)] : [],
+    );
+    if (sends.length > 0) {
+      this.options.budget.force(tensor.bytes.length);
+      const all = Promise.all(sends).then(() => {
+        this.options.budget.free(tensor.bytes.length);
+        this.sending.delete(all);
+      });
+      this.sending.add(all);
+    }
+    const local = ends.flatMap(({ wire, seat }) => (seat === undefined ? [] : [{ wire, seat }]));
+    local.forEach(({ wire, seat }, i) => {
+      // The buffer itself goes to the last local consumer, unless a socket may still be reading it: a transferred buffer is gone.
+      this.handOver(epoch, frame, output, tensor, wire, seat, sends.length === 0 && i === local.length - 1);
+    });
+  }
+
+  private handOver(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, seat: Seat, lastUse: boolean): void {
+    const { joins, seats } = epoch;
+    const { box } = seats.ends(wire).wire;
+    const from = frame.seat.outputs[output];
+    if (from === undefined) return;
+    this.localMessages++;
+    this.localBytes += seats.ends(wire).bytes;
+    if (lastUse && boxEquals(box, from.box) && joins.fitsWhole(seat, wire) && ownsBuffer(tensor)) {
+      const placed = joins.place(seat, wire, frame, tensor);
+      if (typeof placed === 'object') this.options.onReady(epoch, placed);
+      else if (placed !== 'waiting') this.options.onRefused(epoch, frame, placed);
+      return;
+    }
+    const slot = joins.open(seat, wire, frame);
+    if (typeof slot === 'string') {
+      this.options.onRefused(epoch, frame, slot);
+      return;
+    }
+    copyBox(tensor.bytes, from.box, slot.port.bytes, slot.box, box, itemBytes(tensor.dtype));
+    const ready = joins.fill(slot);
+    if (ready !== undefined) this.options.onReady(epoch, ready);
+  }
+
+  /** Never rejects. */
+  private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<void> {
+    const { lanes, topics, nowMs } = this.options;
+    try {
+      const { dtype, dims, wire: along } = epoch.seats.ends(wire);
+      const holder = frame.seat.outputs[output]?.box ?? along.box;
+      const header = {
+        deployment: epoch.deployment,
+        term: epoch.term,
+        epoch: epoch.epoch,
+        frame: frame.frame,
+        attempt: frame.attempt,
+        route: frame.route,
+        wire,
+        lowWater: epoch.joins.lowWater,
+        remainingMs: Math.max(0, Math.round(frame.expiresAtMs - nowMs())),
+        dtype,
+        dims,
+        encoding: 'raw' as const,
+        scale: 1,
+        zero: 0,
+      };
+      await lanes.send(peer, topics.activation(peer), encodeActivation(header, tensor.bytes, holder, along.box));
+    } catch (error) {
+      this.options.onFailure(epoch, frame, peer, error);
+    }
+  }
+}
+
+/** The engine's output must be what the plan says, or its bytes would be read as something else downstream. */
+function checked(seat: Seat, output: number, tensor: Tensor | undefined): Tensor {
+  const port = seat.outputs[output];
+  const dims = port === undefined ? [] : boxDims(port.box);
+  if (port !== undefined && tensor !== undefined && tensor.dtype === port.dtype && tensor.bytes.length === tensorBytes(port.dtype, dims)) {
+    return { dtype: tensor.dtype, dims, bytes: tensor.bytes };
+  }
+  throw new ChairError('ENGINE_RUN_FAILED', `output ${port?.name} of slice ${seat.slice}`, {
+    expected: `${port?.dtype}[${dims.join(',')}]`,
+    came: tensor === undefined ? 'nothing' : `${tensor.dtype}[${tensor.dims.join(',')}] of ${tensor.bytes.length} bytes`,
+    todo: 'This is a defect of the slicer',
+  });
+}
+
+function ownsBuffer({ bytes }: Tensor): boolean {
+  return bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
+}

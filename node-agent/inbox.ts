@@ -1,0 +1,144 @@
+/**
+ * Lane messages that come in. Each is checked against the plan, copied once, from the socket's segments into its box of the seat's input, and
+ * the frame goes to the runner when it is complete. Handlers never block: receivers always read.
+ */
+import { decodeActivation, type LaneRecord, type SegmentReader, scatter } from '../broker/activation.js';
+import { decode } from '../broker/codec.js';
+import { ChairError, isChairError, toChairError } from '../broker/errors.js';
+import type { LaneMessage } from '../broker/lanes/lane.js';
+import type { ActivationHeader, Cancel } from '../broker/messages.js';
+import { joinSegments } from '../broker/segments.js';
+import { itemBytes } from '../broker/tensor.js';
+import type { EarlyBuffer } from './early.js';
+import type { Epoch, EpochKey, Epochs } from './epochs.js';
+import type { FrameKey, ReadyFrame, Refusal } from './join.js';
+import type { WireEnds } from './seats.js';
+
+export interface InboxOptions {
+  readonly epochs: Epochs;
+  readonly early: EarlyBuffer<SegmentReader>;
+  readonly nowMs: () => number;
+  readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
+  /** Frames may have become unwanted: the runner should look through its queue. */
+  readonly onUnwanted: () => void;
+  readonly onTrouble: (key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, error: unknown) => void;
+  readonly log: (line: string) => void;
+}
+
+export interface InboxCounts {
+  received: number;
+  /** Undecodable, or contradicting the plan. */
+  refused: number;
+  /** Of released epochs. */
+  stale: number;
+  /** Not wanted any more: twice, of an older attempt, or of a finished frame. */
+  late: number;
+}
+
+export class Inbox {
+  readonly counts: InboxCounts = { received: 0, refused: 0, stale: 0, late: 0 };
+
+  constructor(private readonly options: InboxOptions) {}
+
+  /** One activation, as a lane delivered it. Never throws. */
+  activation(message: LaneMessage): void {
+    this.counts.received++;
+    let record: LaneRecord<ActivationHeader>;
+    try {
+      record = decodeActivation(message.payload);
+    } catch (error) {
+      this.undecodable(message, error);
+      return;
+    }
+    const { header, data } = record;
+    const epoch = this.options.epochs.find(header);
+    if (epoch !== undefined) this.deliver(epoch, header, data);
+    else if (this.options.epochs.isStale(header)) this.counts.stale++;
+    else if (!this.options.early.add(header, data, message.payloadBytes, this.options.nowMs())) this.unknown(header);
+  }
+
+  cancel(message: LaneMessage): void {
+    try {
+      const cancel = decode('Cancel', joinSegments(message.payload)) as Cancel;
+      this.options.epochs.find(cancel)?.joins.cancel(cancel.frame, cancel.attempt);
+      this.options.onUnwanted();
+    } catch (error) {
+      this.undecodable(message, error);
+    }
+  }
+
+  /** The epoch is prepared: what came before that is delivered now. */
+  prepared(epoch: Epoch): void {
+    for (const { header, data } of this.options.early.take(epoch.deployment, epoch.term, epoch.epoch)) this.deliver(epoch, header, data);
+  }
+
+  /** What waited too long for its epoch to be prepared is reported. */
+  expireEarly(): void {
+    for (const { header } of this.options.early.expire(this.options.nowMs())) this.unknown(header);
+  }
+
+  /** A message did not get into its join: counted, and reported unless it is merely late. Also for hand-overs inside the agent. */
+  notTaken(key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, refusal: Refusal): void {
+    if (refusal === 'full') {
+      this.counts.refused++;
+      this.options.onTrouble(
+        key,
+        frame,
+        new ChairError('QUEUE_FULL', 'no memory left for waiting frames', { todo: 'Fewer frames in flight, or a higher memoryLimitBytes' }),
+      );
+    } else if (refusal === 'route') {
+      this.counts.refused++;
+      this.options.onTrouble(key, frame, new ChairError('CODEC_INVALID', 'messages of one attempt name different routes'));
+    } else this.counts.late++;
+  }
+
+  private deliver(epoch: Epoch, header: ActivationHeader, data: SegmentReader): void {
+    if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
+    try {
+      const seat = epoch.seats.seatFor(header.wire, header.route);
+      const ends = epoch.seats.ends(header.wire);
+      checkShape(ends, header);
+      const slot = epoch.joins.open(seat, header.wire, this.keyOf(header));
+      if (typeof slot === 'string') {
+        this.notTaken(epoch, header, slot);
+        return;
+      }
+      scatter(data, header, itemBytes(header.dtype), slot.port.bytes, slot.box, ends.wire.box);
+      const ready = epoch.joins.fill(slot);
+      if (ready !== undefined) this.options.onReady(epoch, ready);
+    } catch (error) {
+      this.counts.refused++;
+      this.options.onTrouble(epoch, header, toChairError(error));
+    }
+  }
+
+  private keyOf({ frame, attempt, route, remainingMs }: ActivationHeader): FrameKey {
+    return { frame, attempt, route, expiresAtMs: this.options.nowMs() + Math.max(0, remainingMs) };
+  }
+
+  private unknown(header: ActivationHeader): void {
+    this.counts.refused++;
+    const error = new ChairError('SEAT_UNKNOWN', `epoch ${header.epoch} of ${header.deployment} is not prepared here`, {
+      todo: 'Prepare it, or plan again without this agent',
+    });
+    this.options.onTrouble(header, header, error);
+  }
+
+  private undecodable(message: LaneMessage, error: unknown): void {
+    this.counts.refused++;
+    const text = isChairError(error) ? `${error.code} ${error.message}` : String(error);
+    this.options.log(
+      `refused ${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}: ${text}`,
+    );
+  }
+}
+
+function checkShape(ends: WireEnds, header: ActivationHeader): void {
+  const { dtype, dims } = ends;
+  if (header.dtype === dtype && header.dims.length === dims.length && dims.every((d, i) => d === header.dims[i])) return;
+  throw new ChairError('TENSOR_INVALID', `message on wire ${header.wire}`, {
+    expected: `${dtype}[${dims.join(',')}]`,
+    came: `${header.dtype}[${header.dims.slice(0, 16).join(',')}]`,
+    todo: 'The sender has another plan than this agent',
+  });
+}

@@ -1,0 +1,92 @@
+/** One process per store folder: a lock file with the owner's pid and start time, so that a reused pid after a crash is not mistaken for the owner. */
+import { readFileSync } from 'node:fs';
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { ChairError } from '../broker/errors.js';
+
+/** Folders held by this process: the file cannot tell two agents of one process apart. */
+const held = new Set<string>();
+
+/** Throws AGENT_NAME_TAKEN when a live process holds the folder. Returns the unlock (idempotent). */
+export async function lockDirectory(directory: string): Promise<() => Promise<void>> {
+  const file = path.resolve(directory, 'lock');
+  if (held.has(file)) throw taken(directory, String(process.pid));
+  held.add(file);
+  try {
+    await acquire(file, directory);
+  } catch (error) {
+    held.delete(file);
+    throw error;
+  }
+  return async () => {
+    if (!held.delete(file)) return;
+    await rm(file, { force: true });
+  };
+}
+
+async function acquire(file: string, directory: string): Promise<void> {
+  const mine = `${file}.${process.pid}`;
+  await writeFile(mine, `${process.pid} ${startTime(process.pid)}\n`);
+  try {
+    for (let tries = 0; tries < 3; tries++) {
+      // link() fails when the name exists and never shows a half-written file.
+      if (await linked(mine, file)) return;
+      const owner = await readFile(file, 'utf8').catch(() => '');
+      const [pid = '', started = ''] = owner.trim().split(' ');
+      if (isAlive(Number(pid), started)) throw taken(directory, pid);
+      await removeStale(file, `${mine}.stale`, owner);
+    }
+    throw taken(directory, 'unknown');
+  } finally {
+    await rm(mine, { force: true });
+  }
+}
+
+/** Takes a dead owner's file away. Another process may have been quicker and stand there by now: then its file is put back. */
+async function removeStale(file: string, aside: string, owner: string): Promise<void> {
+  await rename(file, aside).catch(() => undefined);
+  if ((await readFile(aside, 'utf8').catch(() => owner)) !== owner) await linked(aside, file);
+  await rm(aside, { force: true });
+}
+
+async function linked(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+function isAlive(pid: number, started: string): boolean {
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  // Our own pid without an entry in `held` is a former process's: pids are reused, in containers most of all.
+  if (pid === process.pid) return false;
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+  const now = startTime(pid);
+  return now === '' || started === '' || now === started;
+}
+
+/** Start time of a process in clock ticks since boot (proc(5), field 22); '' where /proc is missing. */
+function startTime(pid: number): string {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The command name (field 2) may hold spaces and brackets: count from its end.
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function taken(directory: string, pid: string): ChairError {
+  return new ChairError('AGENT_NAME_TAKEN', `slice store ${directory} is in use`, {
+    expected: 'one agent per store directory',
+    came: `process ${pid} holding it`,
+    todo: 'Stop that process, or give this agent another name or --store',
+  });
+}

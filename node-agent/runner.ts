@@ -1,0 +1,117 @@
+/**
+ * Runs ready frames, the frame that this agent heard of first before later ones, over all seats and deployments. The engine has one queue
+ * and runs one slice at a time; two are handed to it, so that it does not idle while this thread takes the first one's outputs.
+ */
+import { toChairError } from '../broker/errors.js';
+import type { Tensor } from '../broker/tensor.js';
+import type { Epoch } from './epochs.js';
+import type { FrameBudget, ReadyFrame } from './join.js';
+
+export interface Job {
+  readonly epoch: Epoch;
+  readonly frame: ReadyFrame;
+}
+
+export interface RunnerOptions {
+  readonly budget: FrameBudget;
+  /** Outputs of a finished run whose frame is still wanted. Must not block. */
+  readonly onOutputs: (job: Job, outputs: Readonly<Record<string, Tensor>>) => void;
+  readonly onFailure: (job: Job, error: unknown) => void;
+  /** Runs handed to the engine at once; default 2. */
+  readonly depth?: number;
+}
+
+/** Weight of the newest run in the mean. */
+const NEWEST = 0.2;
+
+export class Runner {
+  /** Runs finished since the start. */
+  finished = 0;
+  private queue: Job[] = [];
+  private readonly running = new Map<Job, Promise<void>>();
+  private stopped = false;
+
+  constructor(private readonly options: RunnerOptions) {}
+
+  /** Waiting to run, of one seat or in all. */
+  waiting(epoch?: Epoch, seat?: number): number {
+    if (epoch === undefined) return this.queue.length;
+    return this.queue.filter((job) => job.epoch === epoch && job.frame.seat.index === seat).length;
+  }
+
+  push(job: Job): void {
+    if (this.stopped || !wanted(job)) {
+      this.options.budget.free(job.frame.bytes);
+      return;
+    }
+    // Nearly always the last place; ties (two seats of one frame) in order of arrival.
+    let at = this.queue.length;
+    while (at > 0 && (this.queue[at - 1]?.frame.order ?? 0) > job.frame.order) at--;
+    this.queue.splice(at, 0, job);
+    this.next();
+  }
+
+  /** Drops what nobody wants any more: after a cancel, a new low-water mark or a release. */
+  purge(): void {
+    const kept = this.queue.filter(wanted);
+    if (kept.length === this.queue.length) return;
+    for (const job of this.queue) if (!wanted(job)) this.options.budget.free(job.frame.bytes);
+    this.queue = kept;
+  }
+
+  /** Resolves when no run of the epoch is in the engine. */
+  async settled(epoch: Epoch): Promise<void> {
+    await Promise.all([...this.running].filter(([job]) => job.epoch === epoch).map(([, done]) => done));
+  }
+
+  /** Idempotent: drops the queue and waits for what is in the engine. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    for (const job of this.queue) this.options.budget.free(job.frame.bytes);
+    this.queue = [];
+    await Promise.all(this.running.values());
+  }
+
+  private next(): void {
+    while (this.running.size < (this.options.depth ?? 2)) {
+      const job = this.queue.shift();
+      if (job === undefined) return;
+      const done = this.run(job).finally(() => {
+        this.running.delete(job);
+        this.next();
+      });
+      this.running.set(job, done);
+    }
+  }
+
+  /** Never rejects. */
+  private async run(job: Job): Promise<void> {
+    const { epoch, frame } = job;
+    try {
+      const session = epoch.sessions.get(frame.seat.slice);
+      if (session === undefined) throw new Error(`no session for slice ${frame.seat.slice}`);
+      const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: outputsWanted(job) });
+      this.finished++;
+      const stats = epoch.stats[frame.seat.index];
+      if (stats !== undefined) {
+        stats.framesRun++;
+        stats.runMs = stats.framesRun === 1 ? runMs : stats.runMs + NEWEST * (runMs - stats.runMs);
+      }
+      if (wanted(job) && !this.stopped) this.options.onOutputs(job, outputs);
+    } catch (error) {
+      this.options.onFailure(job, toChairError(error, 'ENGINE_RUN_FAILED'));
+    } finally {
+      this.options.budget.free(frame.bytes);
+    }
+  }
+}
+
+function wanted({ epoch, frame }: Job): boolean {
+  return !epoch.released && epoch.joins.wants(frame.frame, frame.attempt);
+}
+
+/** Only what a wire carries away. */
+function outputsWanted({ epoch, frame }: Job): string[] {
+  const used = new Set(frame.seat.wiresOut.map((w) => epoch.seats.ends(w).wire.output));
+  return frame.seat.outputs.filter((_, i) => used.has(i)).map((port) => port.name);
+}

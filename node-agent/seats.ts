@@ -1,0 +1,190 @@
+/**
+ * Seats of one agent in one epoch, resolved from a Prepare: pure, no effects. It answers the two questions of a message's life:
+ * which of my seats does it feed, and where do my seats' outputs go. Everything is checked here, once, so that the data path can trust it.
+ */
+import { ChairError } from '../broker/errors.js';
+import type { Prepare } from '../broker/messages.js';
+import { type Port, SINK, SOURCE, type Wire } from '../broker/plan.js';
+import { type Box, boxDims, type DType, elementCount, intersectBoxes, tensorBytes } from '../broker/tensor.js';
+import { DISPATCHER } from '../broker/topics.js';
+
+/** One slice on this agent, with the wires (indices into the plan's wires) that fill its inputs and carry its outputs. */
+export interface Seat {
+  /** Position in `SeatTable.seats`. */
+  readonly index: number;
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  /** sha256 of the slice's graph. */
+  readonly slice: string;
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  readonly wiresIn: readonly number[];
+  readonly wiresOut: readonly number[];
+  /** Bytes of all inputs together: what one waiting frame holds. */
+  readonly inputBytes: number;
+}
+
+/** The receiving end of a wire on a route: `seat` is set when it is on this agent. */
+export interface Consumer {
+  readonly agent: string;
+  readonly seat: Seat | undefined;
+}
+
+/** What the data path needs to know of a wire without looking at the plan again. */
+export interface WireEnds {
+  readonly wire: Wire;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  readonly bytes: number;
+}
+
+export class SeatTable {
+  readonly seats: readonly Seat[];
+  readonly wires: readonly WireEnds[];
+  private readonly byPlace = new Map<string, Seat>();
+
+  /** Throws PLAN_INVALID when the Prepare contradicts itself. `agent` is the name of this agent. */
+  constructor(
+    private readonly agent: string,
+    private readonly prepare: Prepare,
+  ) {
+    this.wires = prepare.wires.map((wire, index) => checkWire(prepare, wire, index));
+    const seats: Seat[] = [];
+    prepare.stages.forEach((stage, s) => {
+      stage.agents.forEach((replica, r) => {
+        if (replica.length !== stage.parts.length) {
+          throw planInvalid(`replica ${r} of stage ${s}`, `${stage.parts.length} agents`, `${replica.length}`);
+        }
+        replica.forEach((name, p) => {
+          if (name === agent) seats.push(this.seat(seats.length, s, r, p));
+        });
+      });
+    });
+    this.seats = seats;
+    for (const seat of seats) this.byPlace.set(place(seat.stage, seat.replica, seat.part), seat);
+  }
+
+  /** The seat on this agent that the message on `wire` feeds. Throws SEAT_UNKNOWN, or CODEC_INVALID for a route that fits no plan. */
+  seatFor(wire: number, route: readonly number[]): Seat {
+    const ends = this.wires[wire];
+    if (ends === undefined || ends.wire.toStage === SINK) {
+      throw new ChairError('SEAT_UNKNOWN', 'no such wire into a seat', {
+        expected: `a wire below ${this.wires.length}`,
+        came: `wire ${wire}`,
+      });
+    }
+    this.checkRoute(route);
+    const seat = this.byPlace.get(place(ends.wire.toStage, route[ends.wire.toStage] ?? -1, ends.wire.toPart));
+    if (seat !== undefined) return seat;
+    throw new ChairError('SEAT_UNKNOWN', `agent ${this.agent} does not hold this seat`, {
+      came: `stage ${ends.wire.toStage} replica ${route[ends.wire.toStage]} part ${ends.wire.toPart}`,
+      todo: 'The sender has another plan than this agent',
+    });
+  }
+
+  /** Who receives `wire` on this route. The route was checked when the frame arrived. */
+  consumer(wire: number, route: readonly number[]): Consumer {
+    const { toStage, toPart } = this.ends(wire).wire;
+    if (toStage === SINK) return { agent: DISPATCHER, seat: undefined };
+    const replica = route[toStage] ?? -1;
+    const agent = this.prepare.stages[toStage]?.agents[replica]?.[toPart];
+    if (agent === undefined) throw planInvalid(`route at stage ${toStage}`, 'a replica of the plan', `${replica}`);
+    return { agent, seat: this.byPlace.get(place(toStage, replica, toPart)) };
+  }
+
+  ends(wire: number): WireEnds {
+    const ends = this.wires[wire];
+    if (ends === undefined) throw planInvalid('wire index', `below ${this.wires.length}`, `${wire}`);
+    return ends;
+  }
+
+  private checkRoute(route: readonly number[]): void {
+    const stages = this.prepare.stages;
+    if (route.length === stages.length && route.every((r, s) => Number.isInteger(r) && r >= 0 && r < (stages[s]?.agents.length ?? 0)))
+      return;
+    throw new ChairError('CODEC_INVALID', 'route does not fit the plan', {
+      expected: `one replica index for each of ${stages.length} stages`,
+      came: `[${route.slice(0, 64).join(',')}]`,
+    });
+  }
+
+  private seat(index: number, stage: number, replica: number, part: number): Seat {
+    const planPart = this.prepare.stages[stage]?.parts[part];
+    if (planPart === undefined) throw planInvalid(`stage ${stage}`, `a part ${part}`, 'none');
+    const wiresIn: number[] = [];
+    const wiresOut: number[] = [];
+    this.prepare.wires.forEach((wire, w) => {
+      if (wire.toStage === stage && wire.toPart === part) wiresIn.push(w);
+      if (wire.fromStage === stage && wire.fromPart === part) wiresOut.push(w);
+    });
+    const what = `stage ${stage} part ${part}`;
+    if (wiresIn.length === 0) throw planInvalid(what, 'at least one wire into it', 'none, so it would never run');
+    planPart.inputs.forEach((port, i) => {
+      const boxes = wiresIn.flatMap((w) => (this.ends(w).wire.input === i ? [this.ends(w).wire.box] : []));
+      checkCovered(`${what} input ${port.name}`, port.box, boxes);
+    });
+    const inputBytes = planPart.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
+    const { slice, inputs, outputs } = planPart;
+    return { index, stage, replica, part, slice, inputs, outputs, wiresIn, wiresOut, inputBytes };
+  }
+}
+
+function place(stage: number, replica: number, part: number): string {
+  return `${stage}/${replica}/${part}`;
+}
+
+/** The box and dtype at each end of a wire must agree, and the wire's box must lie inside both. */
+function checkWire(prepare: Prepare, wire: Wire, index: number): WireEnds {
+  const from =
+    wire.fromStage === SOURCE
+      ? modelEnd(prepare.inputs[wire.output])
+      : prepare.stages[wire.fromStage]?.parts[wire.fromPart]?.outputs[wire.output];
+  const to =
+    wire.toStage === SINK ? modelEnd(prepare.outputs[wire.input]) : prepare.stages[wire.toStage]?.parts[wire.toPart]?.inputs[wire.input];
+  if (from === undefined)
+    throw planInvalid(
+      `wire ${index}`,
+      'an output of the plan to come from',
+      `stage ${wire.fromStage} part ${wire.fromPart} output ${wire.output}`,
+    );
+  if (to === undefined)
+    throw planInvalid(`wire ${index}`, 'an input of the plan to go to', `stage ${wire.toStage} part ${wire.toPart} input ${wire.input}`);
+  if (from.dtype !== to.dtype) throw planInvalid(`wire ${index}`, `${to.dtype} at both ends`, `${from.dtype} at the producer`);
+  if (!inside(wire.box, from.box) || !inside(wire.box, to.box)) {
+    throw planInvalid(`wire ${index}`, 'its box inside the output and the input it joins', boxText(wire.box));
+  }
+  const dims = boxDims(wire.box);
+  return { wire, dtype: to.dtype, dims, bytes: tensorBytes(to.dtype, dims) };
+}
+
+function modelEnd(info: { readonly dtype: DType; readonly dims: readonly number[] } | undefined): { dtype: DType; box: Box } | undefined {
+  return info && { dtype: info.dtype, box: { start: info.dims.map(() => 0), end: info.dims } };
+}
+
+function inside(box: Box, holder: Box): boolean {
+  return (
+    box.start.length === holder.start.length &&
+    box.end.length === holder.end.length &&
+    box.start.every((s, i) => s >= (holder.start[i] ?? 0) && s <= (box.end[i] ?? -1) && (box.end[i] ?? 0) <= (holder.end[i] ?? -1))
+  );
+}
+
+/** Each element of the port arrives exactly once: boxes are disjoint and their sizes add up. Input buffers are therefore never zeroed. */
+function checkCovered(what: string, port: Box, boxes: readonly Box[]): void {
+  const want = elementCount(boxDims(port));
+  const got = boxes.reduce((sum, box) => sum + elementCount(boxDims(box)), 0);
+  if (got !== want) throw planInvalid(what, `${want} elements brought by wires`, `${got}`);
+  boxes.forEach((a, i) => {
+    const twice = boxes.slice(i + 1).find((b) => a.start.length > 0 && intersectBoxes(a, b) !== undefined);
+    if (twice !== undefined) throw planInvalid(what, 'each element brought once', `${boxText(twice)} brought twice`);
+  });
+}
+
+function boxText(box: Box): string {
+  return `[${box.start.join(',')}]..[${box.end.join(',')}]`;
+}
+
+function planInvalid(what: string, expected: string, came: string): ChairError {
+  return new ChairError('PLAN_INVALID', what, { expected, came, todo: 'This is a defect of the planner' });
+}

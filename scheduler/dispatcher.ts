@@ -110,6 +110,12 @@ export class Dispatcher {
     for (const [name, served] of this.#served) this.#do(name, served, served.frames.agentLost(agent, this.#now()));
   }
 
+  /** An agent of the plan in force was only silent. */
+  agentBack(name: string, agent: string): void {
+    const served = this.#served.get(name);
+    if (served !== undefined) this.#do(name, served, served.frames.agentBack(agent, this.#now()));
+  }
+
   /** Every unfinished frame of the deployment is answered with DEPLOYMENT_REMOVED. */
   remove(name: string): void {
     const served = this.#served.get(name);

@@ -306,6 +306,11 @@ export class FrameTable<Input, Output> {
     return [...effects, ...this.#pump(nowMs)];
   }
 
+  /** It was only silent: routes through it may be used again. */
+  agentBack(agent: string, nowMs: number): FrameEffect<Input, Output>[] {
+    return this.#lost.delete(agent) ? this.#pump(nowMs) : [];
+  }
+
   /** The client has the answer. */
   acknowledge(client: string, sequence: number): void {
     this.#forget(keyOf(client, sequence));

@@ -1,0 +1,68 @@
+/** Commands to agents and their replies: request/response with id and deadline. */
+import { randomUUID } from 'node:crypto';
+import type { Bus } from '../broker/bus.js';
+import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
+import type { CommandBody, Reply } from '../broker/messages.js';
+import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { type Wait, Waitress } from '../broker/waitress.js';
+
+export class Commands {
+  readonly #bus: Bus;
+  readonly #topics: Topics;
+  readonly #waitress = new Waitress<Reply>();
+  /** What each process is asked, to give up on when it is lost. */
+  readonly #asked = new Map<string, Set<Wait<Reply>>>();
+
+  constructor(bus: Bus, topics: Topics) {
+    this.#bus = bus;
+    this.#topics = topics;
+  }
+
+  /** Resolves when the agent did it. Rejects with the agent's own code, REQUEST_TIMEOUT, AGENT_UNKNOWN when it is lost meanwhile, STOPPED. */
+  async send(agent: string, nonce: string, term: number, body: CommandBody, deadlineMs: number): Promise<Reply> {
+    const id = randomUUID();
+    const wait = this.#waitress.wait(id, deadlineMs, `'${body.kind}' from agent ${agent}`);
+    const key = processKey(agent, nonce);
+    const asked = this.#asked.get(key) ?? new Set();
+    this.#asked.set(key, asked.add(wait));
+    try {
+      await this.#bus.publish(this.#topics.command(agent), { id, term, nonce, deadlineMs, body });
+      const reply = await wait.reply;
+      if (reply.code === '') return reply;
+      throw new ChairError(isCode(reply.code) ? reply.code : 'INTERNAL', reply.message);
+    } finally {
+      wait.cancel(new ChairError('STOPPED', 'the request is over'));
+      asked.delete(wait);
+      if (asked.size === 0) this.#asked.delete(key);
+    }
+  }
+
+  /** Without waiting for a reply: for a process that is not (or not any more) one of ours. */
+  async tell(agent: string, nonce: string, term: number, body: CommandBody): Promise<void> {
+    // A name that is no name is no topic either: nobody can be told.
+    if (!NAME_PATTERN.test(agent)) return;
+    await this.#bus.publish(this.#topics.command(agent), { id: randomUUID(), term, nonce, deadlineMs: 0, body });
+  }
+
+  settle(reply: Reply): void {
+    this.#waitress.settle(reply.id, reply);
+  }
+
+  lost(agent: string, nonce: string, why: string): void {
+    for (const wait of this.#asked.get(processKey(agent, nonce)) ?? []) {
+      wait.cancel(new ChairError('AGENT_UNKNOWN', `agent ${agent} is gone: ${why}`));
+    }
+  }
+
+  stop(): void {
+    this.#waitress.cancelAll(new ChairError('STOPPED', 'the scheduler was stopped'));
+  }
+}
+
+function processKey(agent: string, nonce: string): string {
+  return `${agent} ${nonce}`;
+}
+
+function isCode(code: string): code is ErrorCode {
+  return code in ERROR_CODES;
+}

@@ -1,0 +1,410 @@
+/**
+ * The life of deployments: load, plan, prepare, commit, switch, drain, release. What comes next is decided by reconcile.ts; this does it.
+ * Whatever an agent holds that no deployment here knows is released when its health shows it.
+ */
+import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
+import type { CommandBody, DeployRequest, Health, PeerEntry, PlanReport, Progress } from '../broker/messages.js';
+import { NAME_PATTERN } from '../broker/topics.js';
+import type { Commands } from './commands.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
+import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
+import type { Links, PlanDraft } from './planners/problem.js';
+import { checkRequest, draftPlan, memoryOf } from './planning.js';
+import { type Placement, reconcile, type SeatProgress, type Step } from './reconcile.js';
+import type { Registry } from './registry.js';
+
+const COMMAND_MS = 10_000;
+/** An agent loads and warms up in this time, and fetches at least this fast. */
+const PREPARE_MS = 60_000;
+const PREPARE_BYTES_PER_MS = 500;
+/** How long to wait before a seat that nobody knows is released again. */
+const RELEASE_AGAIN_MS = 5000;
+
+export type DeploymentState = 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
+
+interface Placed extends Placement {
+  readonly draft: PlanDraft;
+  readonly report: PlanReport;
+  readonly seats: Map<string, SeatProgress>;
+}
+
+export interface Deployment {
+  readonly name: string;
+  readonly request: DeployRequest;
+  readonly manual: ManualCut | undefined;
+  model: LoadedModel | undefined;
+  state: DeploymentState;
+  why: string;
+  removing: boolean;
+  planning: boolean;
+  stuck: boolean;
+  /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
+  afterLoss: boolean;
+  recovering: boolean;
+  verified: boolean;
+  serving: Placed | undefined;
+  next: Placed | undefined;
+  readonly draining: Map<number, Placed>;
+  /** Agents that could not prepare: by name, which process and why. */
+  readonly excluded: Map<string, { readonly nonce: string; readonly why: string }>;
+  readonly progress: Map<string, Progress>;
+  /** Settles the deploy request; undefined when it is answered. */
+  first: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
+}
+
+export interface DeploymentsOptions {
+  readonly registry: Registry;
+  readonly commands: Commands;
+  readonly dispatcher: Dispatcher;
+  readonly source: ModelSource;
+  readonly links: Links;
+  readonly term: () => number;
+  readonly peers: (agents: Iterable<string>) => PeerEntry[];
+  readonly log: (kind: string, text: string) => void;
+  readonly now: () => number;
+}
+
+export class Deployments {
+  readonly #o: DeploymentsOptions;
+  readonly #all = new Map<string, Deployment>();
+  readonly #strangers = new Map<string, number>();
+  #epoch = 0;
+  #stopped = false;
+
+  constructor(options: DeploymentsOptions) {
+    this.#o = options;
+  }
+
+  all(): Deployment[] {
+    return [...this.#all.values()];
+  }
+
+  get(name: string): Deployment | undefined {
+    return this.#all.get(name);
+  }
+
+  /** Resolves when frames are served. Throws DEPLOYMENT_EXISTS, MODEL_..., PLAN_..., NO_AGENTS, PREPARE_FAILED, VERIFY_FAILED. */
+  async deploy(request: DeployRequest): Promise<PlanReport> {
+    const deployment = this.#create(request);
+    if (request.dryRun) {
+      deployment.model = await this.#o.source.load(request);
+      return reportOf(request.name, 0, this.#draft(deployment));
+    }
+    this.#all.set(request.name, deployment);
+    try {
+      deployment.model = await this.#o.source.load(request);
+      this.#checkWanted(deployment);
+      this.#o.dispatcher.add(request.name, deployment.model.inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
+      const settled = new Promise<void>((resolve, reject) => {
+        deployment.first = { resolve, reject };
+      });
+      this.kick(deployment);
+      await settled;
+    } catch (error) {
+      if (this.#all.get(request.name) === deployment && !deployment.removing) await this.#discard(deployment);
+      throw error;
+    }
+    const report = deployment.serving?.report;
+    if (report === undefined) throw new ChairError('DEPLOYMENT_REMOVED', `deployment '${request.name}' was removed`);
+    return { ...report, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
+  }
+
+  /** Resolves when the agents have let go. Frames under way get DEPLOYMENT_REMOVED. Throws DEPLOYMENT_UNKNOWN. */
+  async undeploy(name: string): Promise<void> {
+    const deployment = this.#all.get(name);
+    if (deployment === undefined || deployment.removing) {
+      throw new ChairError('DEPLOYMENT_UNKNOWN', `there is no deployment '${name}'`, {
+        todo: `There are: ${[...this.#all.keys()].join(', ') || 'none'}.`,
+      });
+    }
+    await this.#discard(deployment);
+    this.#o.log('undeployed', `${name} was removed`);
+  }
+
+  /** Something happened: look at every deployment again. `newAgents`: plans that were impossible may be possible now. */
+  kickAll(newAgents = false): void {
+    for (const deployment of this.#all.values()) {
+      if (newAgents) {
+        deployment.stuck = false;
+        deployment.recovering = deployment.afterLoss;
+      }
+      this.kick(deployment);
+    }
+  }
+
+  kick(deployment: Deployment): void {
+    if (this.#stopped || deployment.model === undefined) return;
+    const agents = {
+      serves: (agent: string, nonce: string) => this.#o.registry.serves(agent, nonce),
+      draining: (agent: string) => this.#o.registry.get(agent)?.state === 'draining',
+    };
+    for (const step of reconcile(deployment, agents)) this.#take(deployment, step);
+  }
+
+  /** An agent of a plan in force came back as the same process: its seats are still there. */
+  agentBack(agent: string, nonce: string): void {
+    for (const { name, serving } of this.#all.values()) {
+      if (serving?.nonces.get(agent) === nonce) this.#o.dispatcher.agentBack(name, agent);
+    }
+  }
+
+  /** No frame uses this epoch any more. */
+  drained(name: string, epoch: number): void {
+    const deployment = this.#all.get(name);
+    const placed = deployment?.draining.get(epoch);
+    if (deployment === undefined || placed === undefined) return;
+    deployment.draining.delete(epoch);
+    void this.#release(placed);
+  }
+
+  progress(progress: Progress): void {
+    const deployment = this.#all.get(progress.deployment);
+    if (deployment?.next?.plan.epoch === progress.epoch) deployment.progress.set(progress.agent, progress);
+  }
+
+  /** Releases seats that no deployment knows: of an earlier term, of an agent that was away when its seat was moved. */
+  observe(health: Health): void {
+    for (const { deployment: name, epoch } of health.seats) {
+      const deployment = this.#all.get(name);
+      const known = [deployment?.serving, deployment?.next, ...(deployment?.draining.values() ?? [])];
+      if (known.some((placed) => placed?.plan.epoch === epoch && placed.nonces.get(health.agent) === health.nonce)) continue;
+      const key = `${health.agent} ${health.nonce} ${name} ${epoch}`;
+      const askedMs = this.#strangers.get(key);
+      if (askedMs !== undefined && this.#o.now() - askedMs < RELEASE_AGAIN_MS) continue;
+      if (this.#strangers.size > 10_000) this.#strangers.clear();
+      this.#strangers.set(key, this.#o.now());
+      void this.#command(health.agent, health.nonce, { kind: 'release', release: { deployment: name, epoch } }).catch(() => undefined);
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    const error = new ChairError('STOPPED', 'the scheduler was stopped');
+    for (const deployment of this.#all.values()) deployment.first?.reject(error);
+  }
+
+  #create(request: DeployRequest): Deployment {
+    if (!NAME_PATTERN.test(request.name)) {
+      const expected = 'letters, digits, dot, dash, underscore; at most 64';
+      throw new ChairError('AGENT_NAME_INVALID', 'a deployment cannot have this name', { expected, came: `'${request.name}'` });
+    }
+    if (!request.dryRun && this.#all.has(request.name)) {
+      throw new ChairError('DEPLOYMENT_EXISTS', `deployment '${request.name}' exists`, {
+        todo: 'Undeploy it first, or take another name.',
+      });
+    }
+    checkRequest(request);
+    return {
+      name: request.name,
+      request,
+      manual: request.cut === '' ? undefined : this.#o.source.parseCut(request.cut),
+      model: undefined,
+      state: 'planning',
+      why: '',
+      removing: false,
+      planning: false,
+      stuck: false,
+      afterLoss: false,
+      recovering: false,
+      verified: false,
+      serving: undefined,
+      next: undefined,
+      draining: new Map(),
+      excluded: new Map(),
+      progress: new Map(),
+      first: undefined,
+    };
+  }
+
+  #checkWanted(deployment: Deployment): void {
+    if (this.#stopped) throw new ChairError('STOPPED', 'the scheduler was stopped');
+    if (deployment.removing) throw new ChairError('DEPLOYMENT_REMOVED', `deployment '${deployment.name}' was removed meanwhile`);
+  }
+
+  #take(deployment: Deployment, step: Step): void {
+    const { next } = deployment;
+    if (step.do === 'plan') void this.#plan(deployment, step.why);
+    else if (next === undefined) return;
+    else if (step.do === 'abandon') {
+      this.#o.log('abandoned', `${deployment.name} epoch ${next.plan.epoch}: ${step.why}`);
+      this.#abandon(deployment, next);
+      this.kick(deployment);
+    } else if (step.do === 'switch') this.#switch(deployment, next);
+    else if (step.do === 'prepare') void this.#seat(deployment, next, step.agent, 'asked', 'prepared');
+    else void this.#seat(deployment, next, step.agent, 'committing', 'committed');
+  }
+
+  async #plan(deployment: Deployment, why: string): Promise<void> {
+    const { model, name } = deployment;
+    if (model === undefined) return;
+    deployment.planning = true;
+    deployment.why = why;
+    deployment.afterLoss = deployment.serving !== undefined && !deployment.recovering;
+    deployment.recovering = false;
+    if (deployment.serving === undefined) deployment.state = 'planning';
+    else this.#o.log('re-planning', `${name}: ${why}`);
+    try {
+      const draft = this.#draft(deployment);
+      const written = await model.write(draft);
+      if (deployment.request.verify && !deployment.verified) await model.verify(written);
+      deployment.verified = true;
+      this.#checkWanted(deployment);
+      const epoch = ++this.#epoch;
+      const plan = buildPlan({ deployment: name, model: model.sha256, term: this.#o.term(), epoch }, draft, written);
+      const agents = [...agentsOf(plan)];
+      deployment.next = {
+        plan,
+        draft,
+        report: reportOf(name, epoch, draft, written.slices),
+        nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
+        seats: new Map(agents.map((agent) => [agent, 'wanted'])),
+      };
+      deployment.state = 'preparing';
+      deployment.progress.clear();
+      this.#o.log('planned', `${name} epoch ${epoch}: ${draft.planner} on ${agents.join(', ')}`);
+    } catch (error) {
+      this.#planFailed(deployment, toChairError(error));
+    } finally {
+      deployment.planning = false;
+    }
+    this.kick(deployment);
+  }
+
+  #draft(deployment: Deployment): PlanDraft {
+    const { request, model, manual } = deployment;
+    if (model === undefined) throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${deployment.name}' has no model yet`);
+    const { registry, links } = this.#o;
+    for (const [agent, { nonce }] of deployment.excluded) {
+      if (registry.get(agent)?.nonce !== nonce) deployment.excluded.delete(agent);
+    }
+    const excluded = new Map([...deployment.excluded].map(([agent, { why }]) => [agent, why]));
+    const others = this.all().filter((other) => other !== deployment);
+    const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
+    const usedBytes = memoryOf(held);
+    const fewerParts = deployment.serving !== undefined;
+    return draftPlan({ request, facts: model.facts, manual, agents: registry.all(), excluded, usedBytes, links, fewerParts });
+  }
+
+  #planFailed(deployment: Deployment, error: ChairError): void {
+    if (error.code === 'STOPPED' || deployment.removing) return;
+    const leftOut = this.#leftOut(deployment);
+    const failure = leftOut.length === 0 ? error : new ChairError('PREPARE_FAILED', `${leftOut.join('; ')}; and without: ${error.message}`);
+    this.#wait(deployment, failure);
+  }
+
+  /** No plan for now: the first deploy request fails; later, frames wait until an agent comes. */
+  #wait(deployment: Deployment, error: ChairError): void {
+    deployment.stuck = true;
+    deployment.state = error.code === 'NO_AGENTS' || error.code === 'PLAN_NOT_POSSIBLE' ? 'waiting' : 'failed';
+    deployment.why = error.message;
+    this.#o.log(deployment.state, `${deployment.name}: ${error.message}`);
+    if (!this.#intact(deployment)) this.#o.dispatcher.withdraw(deployment.name, error.message);
+    this.#answerFirst(deployment, error);
+  }
+
+  #intact(deployment: Deployment): boolean {
+    const { serving } = deployment;
+    return serving !== undefined && [...serving.nonces].every(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+  }
+
+  #answerFirst(deployment: Deployment, error?: ChairError): void {
+    const { first } = deployment;
+    deployment.first = undefined;
+    if (error === undefined) first?.resolve();
+    else first?.reject(error);
+  }
+
+  /** Asks one agent to prepare or commit its seats. */
+  async #seat(deployment: Deployment, placed: Placed, agent: string, asking: SeatProgress, done: SeatProgress): Promise<void> {
+    const before = placed.seats.get(agent) ?? 'wanted';
+    placed.seats.set(agent, asking);
+    const { plan } = placed;
+    const { deployment: name, epoch } = plan;
+    try {
+      if (done === 'prepared') await this.#prepare(placed, agent);
+      else await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'commit', commit: { deployment: name, epoch } });
+      placed.seats.set(agent, done);
+    } catch (thrown) {
+      const error = toChairError(thrown);
+      if (deployment.next !== placed || error.code === 'STOPPED') return;
+      if (OUR_OWN_LINK.has(error.code)) {
+        // Not the agent's fault: asked again at the next tick.
+        placed.seats.set(agent, before);
+        return;
+      }
+      // A lost agent is seen by reconcile, which plans again without it.
+      if (error.code !== 'AGENT_UNKNOWN') this.#seatFailed(deployment, placed, agent, error);
+    }
+    this.kick(deployment);
+  }
+
+  async #prepare(placed: Placed, agent: string): Promise<void> {
+    const { plan } = placed;
+    const slices = slicesOf(plan, agent);
+    const bytes = slices.reduce((sum, slice) => sum + slice.graph.sizeBytes + slice.blobs.reduce((b, blob) => b + blob.sizeBytes, 0), 0);
+    const { deployment, epoch, inputs, outputs, stages, wires } = plan;
+    const peers = this.#o.peers(agentsOf(plan));
+    const prepare = { deployment, epoch, inputs, outputs, stages, wires, slices, peers };
+    const deadlineMs = PREPARE_MS + bytes / PREPARE_BYTES_PER_MS;
+    await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'prepare', prepare }, deadlineMs);
+  }
+
+  #seatFailed(deployment: Deployment, placed: Placed, agent: string, error: ChairError): void {
+    const why = `${error.code}: ${error.message}`;
+    this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
+    deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
+    this.#abandon(deployment, placed);
+    if (deployment.manual === undefined) return;
+    // A cut made by hand names its number of agents: another division is not ours to choose.
+    this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
+  }
+
+  #leftOut(deployment: Deployment): string[] {
+    return [...deployment.excluded].map(([agent, { why }]) => `left out ${agent}: ${why}`);
+  }
+
+  #abandon(deployment: Deployment, placed: Placed): void {
+    deployment.next = undefined;
+    deployment.state = deployment.serving === undefined ? 'planning' : 'serving';
+    void this.#release(placed);
+  }
+
+  #switch(deployment: Deployment, placed: Placed): void {
+    const old = deployment.serving;
+    deployment.serving = placed;
+    deployment.next = undefined;
+    deployment.state = 'serving';
+    deployment.why = '';
+    deployment.progress.clear();
+    if (old !== undefined) deployment.draining.set(old.plan.epoch, old);
+    this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
+    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight);
+    this.#answerFirst(deployment);
+  }
+
+  async #discard(deployment: Deployment): Promise<void> {
+    deployment.removing = true;
+    deployment.state = 'removing';
+    this.#o.dispatcher.remove(deployment.name);
+    this.#answerFirst(deployment, new ChairError('DEPLOYMENT_REMOVED', `deployment '${deployment.name}' was removed meanwhile`));
+    const held = [deployment.serving, deployment.next, ...deployment.draining.values()];
+    await Promise.all(held.map((placed) => (placed === undefined ? undefined : this.#release(placed))));
+    this.#all.delete(deployment.name);
+  }
+
+  /** Best effort: what is missed shows up in the agent's health and is released then. */
+  async #release(placed: Placed): Promise<void> {
+    const { deployment, epoch } = placed.plan;
+    const there = [...placed.nonces].filter(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+    await Promise.allSettled(
+      there.map(([agent, nonce]) => this.#command(agent, nonce, { kind: 'release', release: { deployment, epoch } })),
+    );
+  }
+
+  async #command(agent: string, nonce: string, body: CommandBody, deadlineMs = COMMAND_MS): Promise<void> {
+    await this.#o.commands.send(agent, nonce, this.#o.term(), body, deadlineMs);
+  }
+}
+
+const OUR_OWN_LINK: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BROKER_LOST', 'BROKER_UNREACHABLE', 'QUEUE_FULL']);

@@ -1,0 +1,92 @@
+/** From a planner's draft and the written slices to the plan that agents get, and to the report that people read. */
+import type { PlanReport } from '../broker/messages.js';
+import type { Plan, PlanPart, PlanStage, SliceRef } from '../broker/plan.js';
+import { seatOf } from './planners/estimate.js';
+import type { CutFacts, PlanDraft } from './planners/problem.js';
+
+/** The slices of a cut as they stand in the store: `slices[stage][part]`. */
+export interface WrittenCut {
+  readonly cut: CutFacts;
+  readonly slices: readonly (readonly SliceRef[])[];
+}
+
+export interface PlanIdentity {
+  readonly deployment: string;
+  readonly model: string;
+  readonly term: number;
+  readonly epoch: number;
+}
+
+export function buildPlan(identity: PlanIdentity, draft: PlanDraft, written: WrittenCut): Plan {
+  const { cut } = written;
+  const slices: Record<string, SliceRef> = {};
+  const stages = cut.stages.map((stage, s): PlanStage => {
+    const parts = stage.parts.map((part, p): PlanPart => {
+      const slice = written.slices[s]?.[p];
+      if (slice === undefined) throw new Error(`stage ${s} part ${p} was not written`);
+      slices[slice.graph.sha256] = slice;
+      return { slice: slice.graph.sha256, inputs: part.inputs, outputs: part.outputs };
+    });
+    const replicas = draft.stages[s]?.agents ?? [];
+    return { cut: stage.spec.cut, parts, agents: replicas.map((_, r) => parts.map((_, p) => seatOf(cut, draft.stages, s, r, p))) };
+  });
+  return {
+    ...identity,
+    planner: draft.planner,
+    why: draft.why,
+    inputs: cut.inputs,
+    outputs: cut.outputs,
+    slices,
+    stages,
+    wires: cut.wires,
+    predictedLatencyMs: draft.estimate.latencyMs,
+    predictedFps: draft.estimate.fps,
+  };
+}
+
+/** `slices` is undefined for a plan that is only shown: nothing was written yet. */
+export function reportOf(deployment: string, epoch: number, draft: PlanDraft, slices?: WrittenCut['slices']): PlanReport {
+  const { latencyMs, fps, seats, links, memory } = draft.estimate;
+  return {
+    deployment,
+    epoch,
+    planner: draft.planner,
+    why: draft.why,
+    predictedLatencyMs: latencyMs,
+    predictedFps: fps,
+    seats: seats.map(({ stage, replica, part, agent, macs, weightBytes, ms, bytesIn, bytesOut }) => ({
+      stage,
+      cut: draft.stages[stage]?.spec.cut ?? '',
+      replica,
+      part,
+      agent,
+      slice: slices?.[stage]?.[part]?.graph.sha256 ?? '',
+      macs: Math.round(macs),
+      weightBytes: Math.round(weightBytes),
+      predictedMs: ms,
+      bytesIn: Math.round(bytesIn),
+      bytesOut: Math.round(bytesOut),
+    })),
+    links: [...links],
+    memory: memory.map((row) => ({ ...row, haveBytes: Math.round(row.haveBytes) })),
+  };
+}
+
+/** The agents that hold a seat of the plan. */
+export function agentsOf(plan: Plan): Set<string> {
+  return new Set(plan.stages.flatMap((stage) => stage.agents.flat()));
+}
+
+/** The slices that one agent needs. */
+export function slicesOf(plan: Plan, agent: string): SliceRef[] {
+  const needed = new Map<string, SliceRef>();
+  for (const stage of plan.stages) {
+    for (const replica of stage.agents) {
+      for (const [p, holder] of replica.entries()) {
+        const slice = plan.slices[stage.parts[p]?.slice ?? ''];
+        if (holder === agent && slice !== undefined) needed.set(slice.graph.sha256, slice);
+      }
+    }
+  }
+  return [...needed.values()];
+}

@@ -1,0 +1,99 @@
+/** From a request and the agents that are there to the planner's problem, and to its answer. No effects. */
+import { ChairError } from '../broker/errors.js';
+import type { DeployRequest } from '../broker/messages.js';
+import type { ManualCut } from './model-source.js';
+import { ENGINE_BYTES } from './planners/estimate.js';
+import { PLANNERS } from './planners/planners.js';
+import { type Device, isRefusal, type Links, type ModelFacts, type Objective, type PlanDraft } from './planners/problem.js';
+import type { AgentRecord } from './registry.js';
+
+/** Of a device's memory, what its own system and everything else on it need. */
+const FREE_FRACTION = 0.85;
+/** For agents that could not probe themselves, when nobody could. */
+const GUESSED_MACS_PER_SECOND = 5e9;
+
+export interface PlanningInput {
+  readonly request: DeployRequest;
+  readonly facts: ModelFacts;
+  readonly manual: ManualCut | undefined;
+  readonly agents: readonly AgentRecord[];
+  /** Agents that failed to prepare this deployment, and why. */
+  readonly excluded: ReadonlyMap<string, string>;
+  /** Bytes that other deployments hold, by agent. */
+  readonly usedBytes: ReadonlyMap<string, number>;
+  readonly links: Links;
+  /** After a loss, a cut made by hand goes on with as many parts as agents are left. */
+  readonly fewerParts: boolean;
+}
+
+/** Throws NO_AGENTS, AGENT_UNKNOWN or PLAN_NOT_POSSIBLE. */
+export function draftPlan(input: PlanningInput): PlanDraft {
+  const { request, facts, links } = input;
+  const devices = devicesFor(input);
+  const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
+  const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
+  if (planner === undefined) throw new ChairError('PLAN_INVALID', `there is no planner '${request.planner}'`);
+  const objective: Objective = request.objective === 'throughput' ? 'throughput' : 'latency';
+  const shares = manual === input.manual ? request.shares : [];
+  const cut = manual === undefined ? {} : { manual: { ...manual, shares } };
+  const answer = planner({ facts, devices, links, objective, inFlight: request.inFlight, ...cut });
+  if (isRefusal(answer)) {
+    throw new ChairError(
+      'PLAN_NOT_POSSIBLE',
+      `no plan for '${request.name}' on ${devices.map((d) => d.agent).join(', ')}: ${answer.reason}`,
+    );
+  }
+  return answer;
+}
+
+/** The same kind of cut in fewer parts; one agent takes the model whole. */
+function reduced(manual: ManualCut | undefined, agents: number): ManualCut | undefined {
+  if (manual === undefined || manual.parts <= agents) return manual;
+  return agents === 1 ? { kind: 'stages', parts: 1 } : { kind: manual.kind, parts: agents };
+}
+
+/** Checks what can be checked before a model is loaded. Throws PLAN_INVALID. */
+export function checkRequest(request: DeployRequest): void {
+  const wrong = (expected: string, came: string): ChairError =>
+    new ChairError('PLAN_INVALID', `the request to deploy '${request.name}' is wrong`, { expected, came });
+  if (!['', 'latency', 'throughput'].includes(request.objective)) throw wrong('objective latency or throughput', request.objective);
+  if (request.planner !== '' && (request.planner === 'manual' || !PLANNERS.has(request.planner))) {
+    throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
+  }
+  if (request.shares.some((share) => !(share > 0))) throw wrong('shares above 0', request.shares.join(','));
+  if (request.shares.length > 0 && request.cut === '') throw wrong('a cut such as rows:3 with the shares', 'shares alone');
+}
+
+function devicesFor({ request, agents, excluded, usedBytes }: PlanningInput): Device[] {
+  const unknown = request.agents.filter((name) => !agents.some((record) => record.agent === name));
+  if (unknown.length > 0) {
+    const known = agents.map((record) => record.agent).join(', ') || 'none';
+    throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
+  }
+  const ready = agents.filter((record) => record.state === 'ready');
+  const wanted = ready.filter((record) => request.agents.length === 0 || request.agents.includes(record.agent));
+  const able = wanted.filter((record) => !excluded.has(record.agent));
+  if (able.length === 0) {
+    const reasons = [...excluded].map(([agent, why]) => `${agent}: ${why}`).join('; ');
+    throw new ChairError('NO_AGENTS', `no ready agent can take part in '${request.name}'`, {
+      came: reasons === '' ? `${agents.length} agents known, ${ready.length} ready` : reasons,
+      todo: 'Start agents with `musical-chair agent`, and look at `musical-chair status`.',
+    });
+  }
+  const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
+  const usual = speeds.sort((a, b) => a - b)[Math.floor(speeds.length / 2)] ?? GUESSED_MACS_PER_SECOND;
+  return able.map(({ agent, hello }) => ({
+    agent,
+    macsPerSecond: hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual,
+    memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
+  }));
+}
+
+/** What drafts hold on each agent; the engine's constant is there once per agent, whoever comes first. */
+export function memoryOf(drafts: Iterable<PlanDraft>): Map<string, number> {
+  const used = new Map<string, number>();
+  for (const { estimate } of drafts) {
+    for (const { agent, needBytes } of estimate.memory) used.set(agent, (used.get(agent) ?? 0) + needBytes - ENGINE_BYTES);
+  }
+  return used;
+}

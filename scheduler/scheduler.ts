@@ -1,0 +1,273 @@
+/**
+ * The scheduler's shell: what comes from the bus becomes events of the registry, what the registry says becomes steps of deployments,
+ * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
+ */
+import type { Bus } from '../broker/bus.js';
+import { toChairError } from '../broker/errors.js';
+import type { Hello, PeerEntry, Request, RequestBody, Response, StatusReport, Trouble } from '../broker/messages.js';
+import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
+import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { Commands } from './commands.js';
+import { Deployments } from './deployments.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { ModelSource } from './model-source.js';
+import type { Links } from './planners/problem.js';
+import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
+import { agentStatus, deploymentStatus, EventLog } from './status.js';
+
+const TICK_MS = 250;
+/** Unknown agents are asked to introduce themselves at most this often. */
+const REIGN_AGAIN_MS = 2000;
+/** QoS 1 may deliver a request twice: ids of so many are remembered. */
+const REMEMBERED_REQUESTS = 500;
+
+export interface SchedulerOptions {
+  readonly cluster: string;
+  readonly bus: Bus;
+  readonly topics: Topics;
+  readonly dispatcher: Dispatcher;
+  readonly source: ModelSource;
+  readonly links: Links;
+  /** Where agents and clients find the dispatcher's lane. */
+  readonly dispatcherPeer: () => PeerEntry;
+  /** The agents that can be reached changed. */
+  readonly onPeers?: (peers: readonly PeerEntry[]) => void;
+  /** The next term, written down before it is used; higher than `atLeast`. */
+  readonly nextTerm: (atLeast: number) => Promise<number>;
+  readonly registry?: Registry;
+  readonly now?: () => number;
+  readonly log?: (line: string) => void;
+}
+
+export class Scheduler {
+  readonly #o: SchedulerOptions;
+  readonly #now: () => number;
+  readonly #registry: Registry;
+  readonly #commands: Commands;
+  readonly #deployments: Deployments;
+  readonly #events = new EventLog();
+  readonly #undo: (() => void | Promise<void>)[] = [];
+  readonly #requests = new Set<string>();
+  readonly #startedMs: number;
+  #term = 0;
+  #raising = false;
+  #reignedMs = Number.NEGATIVE_INFINITY;
+  #peersVersion = 0;
+  #stopped = false;
+
+  constructor(options: SchedulerOptions) {
+    this.#o = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#startedMs = this.#now();
+    this.#registry = options.registry ?? new Registry({ incompatible });
+    this.#commands = new Commands(options.bus, options.topics);
+    this.#deployments = new Deployments({
+      registry: this.#registry,
+      commands: this.#commands,
+      dispatcher: options.dispatcher,
+      source: options.source,
+      links: options.links,
+      term: () => this.#term,
+      peers: (agents) => this.#peers(agents),
+      log: (kind, text) => this.#log(kind, text),
+      now: this.#now,
+    });
+  }
+
+  get term(): number {
+    return this.#term;
+  }
+
+  async start(): Promise<void> {
+    this.#term = await this.#o.nextTerm(0);
+    const { bus, topics } = this.#o;
+    this.#undo.push(
+      await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
+      await bus.subscribe(topics.health, (health) => {
+        this.#apply({ kind: 'health', health });
+        this.#deployments.observe(health);
+      }),
+      await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
+      await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
+      await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
+      await bus.subscribe(topics.request, (request) => void this.#request(request)),
+      bus.onConnect(() => {
+        this.#apply({ kind: 'online' });
+        this.#reign();
+      }),
+      bus.onDisconnect((why) => {
+        this.#log('offline', `the broker cannot be reached: ${why}`);
+        this.#apply({ kind: 'offline' });
+      }),
+    );
+    const timer = setInterval(() => {
+      this.#apply({ kind: 'tick' });
+      this.#deployments.kickAll();
+    }, TICK_MS);
+    this.#undo.push(() => clearInterval(timer));
+    this.#log('started', `term ${this.#term}`);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#deployments.stop();
+    this.#commands.stop();
+    for (const undo of this.#undo.splice(0)) await undo();
+  }
+
+  /** The dispatcher forwards these; wired by the gateway. */
+  drained(deployment: string, epoch: number): void {
+    this.#deployments.drained(deployment, epoch);
+  }
+
+  trouble(trouble: Trouble): void {
+    const why = `${trouble.agent} could not reach it (${trouble.code})`;
+    this.#apply({ kind: 'unreachable', agent: trouble.peer, why });
+  }
+
+  status(name = ''): StatusReport {
+    const { addresses, lanePort } = this.#o.dispatcherPeer();
+    const deployments = this.#deployments.all().filter((deployment) => name === '' || deployment.name === name);
+    return {
+      cluster: this.#o.cluster,
+      term: this.#term,
+      uptimeMs: this.#now() - this.#startedMs,
+      dispatcherAddresses: addresses,
+      dispatcherPort: lanePort,
+      agents: this.#registry.all().map(agentStatus),
+      deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#o.dispatcher.stats(deployment.name))),
+      events: this.#events.rows(),
+    };
+  }
+
+  #hello(hello: Hello): void {
+    if (hello.term > this.#term && !this.#raising) void this.#raiseTerm(hello);
+    const before = this.#registry.get(hello.agent);
+    this.#apply({ kind: 'hello', hello });
+    const after = this.#registry.get(hello.agent);
+    if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
+  }
+
+  /** An agent has obeyed a later scheduler than this state folder knows: reign after it. */
+  async #raiseTerm(hello: Hello): Promise<void> {
+    this.#raising = true;
+    try {
+      this.#term = await this.#o.nextTerm(hello.term);
+      this.#log('term', `agent ${hello.agent} had obeyed term ${hello.term}; this is term ${this.#term} now`);
+      this.#reign();
+    } catch (error) {
+      this.#log('failed', `the term could not be written: ${toChairError(error).message}`);
+    } finally {
+      this.#raising = false;
+    }
+  }
+
+  #reign(): void {
+    this.#reignedMs = this.#now();
+    const reign = { term: this.#term, ...OUR_SCHEMAS };
+    // If the link breaks now, the next connect reigns again.
+    this.#o.bus.publish(this.#o.topics.reign, reign).catch((error: unknown) => this.#log('offline', toChairError(error).message));
+  }
+
+  #apply(event: RegistryEvent): void {
+    const changes = this.#registry.apply(event, this.#now());
+    for (const change of changes) this.#changed(change);
+    if (changes.length === 0) return;
+    this.#o.onPeers?.(this.#peers(this.#alive()));
+    this.#deployments.kickAll(changes.some((change) => change.kind === 'ready'));
+  }
+
+  #changed(change: RegistryChange): void {
+    const { kind, agent, nonce } = change;
+    if (kind === 'unknown') {
+      if (this.#now() - this.#reignedMs > REIGN_AGAIN_MS) this.#reign();
+      return;
+    }
+    this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
+    if (kind === 'lost') {
+      this.#commands.lost(agent, nonce, change.why);
+      this.#o.dispatcher.agentLost(agent);
+    } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);
+    else if (kind === 'refuse') {
+      const { code, message } = change;
+      this.#commands
+        .tell(agent, nonce, this.#term, { kind: 'refuse', refuse: { code, message } })
+        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
+    }
+  }
+
+  #alive(): string[] {
+    return this.#registry.all().flatMap((record) => (this.#registry.serves(record.agent, record.nonce) ? [record.agent] : []));
+  }
+
+  #peers(agents: Iterable<string>): PeerEntry[] {
+    const peers = [this.#o.dispatcherPeer()];
+    for (const agent of agents) {
+      const hello = this.#registry.get(agent)?.hello;
+      if (hello !== undefined) peers.push({ agent, addresses: hello.addresses, lanePort: hello.lanePort });
+    }
+    return peers;
+  }
+
+  /** An agent has other addresses than before: everyone that may talk to it learns them. */
+  #announcePeers(): void {
+    const alive = this.#alive();
+    const peers = this.#peers(alive);
+    this.#o.onPeers?.(peers);
+    this.#peersVersion++;
+    for (const agent of alive) {
+      const nonce = this.#registry.get(agent)?.nonce ?? '';
+      this.#commands
+        .tell(agent, nonce, this.#term, { kind: 'peers', peers: { version: this.#peersVersion, peers } })
+        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
+    }
+  }
+
+  async #request(request: Request): Promise<void> {
+    if (!NAME_PATTERN.test(request.client) || this.#requests.has(request.id)) return;
+    this.#requests.add(request.id);
+    if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
+    let response: Response;
+    try {
+      response = { id: request.id, code: '', message: '', status: null, plan: null, ...(await this.#answer(request.body)) };
+    } catch (thrown) {
+      const error = toChairError(thrown);
+      response = { id: request.id, code: error.code, message: error.message, status: null, plan: null };
+    }
+    if (this.#stopped) return;
+    try {
+      await this.#o.bus.publish(this.#o.topics.response(request.client), response);
+    } catch (error) {
+      // The client's own deadline tells it; here it is only noted.
+      this.#log('unanswered', `${request.client}: ${toChairError(error).message}`);
+    }
+  }
+
+  async #answer(body: RequestBody): Promise<Partial<Response>> {
+    switch (body.kind) {
+      case 'deploy':
+        return { plan: await this.#deployments.deploy(body.deploy) };
+      case 'undeploy':
+        await this.#deployments.undeploy(body.undeploy.name);
+        return {};
+      case 'status':
+        return { status: this.status(body.status.name) };
+      case 'where':
+        return { status: { ...this.status(body.where.name), agents: [], events: [] } };
+    }
+  }
+
+  #log(kind: string, text: string): void {
+    this.#events.add(this.#now() - this.#startedMs, kind, text);
+    this.#o.log?.(`${kind}: ${text}`);
+  }
+}
+
+function incompatible(hello: Hello): string | undefined {
+  const reconciled = reconcileSchemas(OUR_SCHEMAS, hello);
+  return reconciled.ok ? undefined : reconciled.error.message;
+}
+
+function addressOf(record: AgentRecord): string {
+  return `${record.hello.addresses.join()}:${record.hello.lanePort}`;
+}

@@ -1,0 +1,45 @@
+/** What `status` shows: read from the registry, the deployments and the dispatcher. */
+import type { AgentStatus, DeploymentStatus, EventRow } from '../broker/messages.js';
+import type { Deployment } from './deployments.js';
+import type { DispatcherStats } from './dispatcher.js';
+import type { AgentRecord } from './registry.js';
+
+const KEPT_EVENTS = 200;
+
+/** The last things that happened, newest last. */
+export class EventLog {
+  readonly #rows: EventRow[] = [];
+
+  add(atMs: number, kind: string, text: string): void {
+    this.#rows.push({ atMs, kind, text });
+    if (this.#rows.length > KEPT_EVENTS) this.#rows.shift();
+  }
+
+  rows(): readonly EventRow[] {
+    return [...this.#rows];
+  }
+}
+
+export function agentStatus(record: AgentRecord): AgentStatus {
+  const { agent, state, hello, health } = record;
+  const { addresses, lanePort, cores, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
+  return { agent, state, addresses, lanePort, cores, memoryBytes, probeMacsPerSecond, softwareVersion, health };
+}
+
+export function deploymentStatus(deployment: Deployment, stats: DispatcherStats): DeploymentStatus {
+  const { name, request, model, state, why, serving, next } = deployment;
+  const leftOut = [...deployment.excluded].map(([agent, excluded]) => `left out ${agent}: ${excluded.why}`);
+  return {
+    name,
+    model: model?.sha256 ?? request.model,
+    state,
+    why: [why, ...leftOut].filter(Boolean).join('; '),
+    epoch: serving?.plan.epoch ?? 0,
+    inputs: model?.inputs ?? [],
+    outputs: model?.outputs ?? [],
+    images: request.images,
+    ...stats,
+    plan: (serving ?? next)?.report ?? null,
+    progress: [...deployment.progress.values()],
+  };
+}

@@ -1,0 +1,174 @@
+/**
+ * The dialling end of a direct lane: keeps one MQTT 3.1.1 connection to one peer's listener. Tries the peer's addresses in order, comes back with full
+ * jitter, pings. It subscribes to the owner's topics there, so that a peer that cannot dial back can use the same connection.
+ */
+import { connect, type Socket } from 'node:net';
+import type { Packet } from 'mqtt-packet';
+import { backoffMs } from '../backoff.js';
+import type { PeerEntry } from '../messages.js';
+import type { PublishFrame } from './framing.js';
+import { LaneSocket } from './lane-socket.js';
+
+export interface DiallerOptions {
+  readonly clientId: string;
+  readonly maxPacketBytes: number;
+  readonly maxQueuedBytes: number;
+  /** Per address. */
+  readonly connectTimeoutMs: number;
+  readonly keepaliveMs: number;
+  readonly random: () => number;
+  /** Topics to subscribe to at the peer, asked on every connection. */
+  readonly topics: () => readonly string[];
+  readonly onMessage: (frame: PublishFrame) => void;
+  /** The connection came up or broke, or an attempt failed for another reason than the one before. */
+  readonly onChange: () => void;
+}
+
+/** A peer that is silent for this many keep-alive periods is dead; for this many while we still have bytes on their way to it. */
+const MISSED_PERIODS = 2.5;
+const MISSED_PERIODS_SENDING = 6;
+/** Largest keep-alive MQTT can express, in seconds. */
+const MAX_KEEPALIVE_S = 65_535;
+
+export class Dialler {
+  readonly #options: DiallerOptions;
+  #lane: LaneSocket | undefined;
+  #attempting: LaneSocket | undefined;
+  #why = 'connecting';
+  #retry: NodeJS.Timeout | undefined;
+  #ping: NodeJS.Timeout | undefined;
+  #failures = 0;
+  #messageId = 0;
+  #stopped = false;
+  #settleFirst: () => void = () => undefined;
+  /** Settles when the first attempt has succeeded or failed. */
+  readonly first: Promise<void>;
+  readonly createdAt = performance.now();
+
+  constructor(
+    readonly entry: PeerEntry,
+    options: DiallerOptions,
+  ) {
+    this.#options = options;
+    this.first = new Promise((resolve) => {
+      this.#settleFirst = resolve;
+    });
+  }
+
+  /** The live connection. */
+  get lane(): LaneSocket | undefined {
+    return this.#lane;
+  }
+
+  /** Why there is none; '' when there is. */
+  get why(): string {
+    return this.#lane === undefined ? this.#why : '';
+  }
+
+  start(): void {
+    void this.#attempt();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#retry);
+    clearInterval(this.#ping);
+    this.#settleFirst();
+    this.#attempting?.end();
+    this.#lane?.control({ cmd: 'disconnect' });
+    this.#lane?.end();
+  }
+
+  /** Subscribes to one more topic on the live connection. */
+  subscribe(topics: readonly string[]): void {
+    if (topics.length === 0) return;
+    this.#messageId = (this.#messageId % 65_535) + 1;
+    this.#lane?.control({ cmd: 'subscribe', messageId: this.#messageId, subscriptions: topics.map((topic) => ({ topic, qos: 0 })) });
+  }
+
+  async #attempt(): Promise<void> {
+    const reasons: string[] = [];
+    for (const address of this.entry.addresses) {
+      if (this.#stopped) return;
+      try {
+        const lane = await this.#open(address);
+        this.#live(lane);
+        return;
+      } catch (error) {
+        reasons.push(`${address}:${this.entry.lanePort} ${error instanceof Error ? error.message || 'failed' : String(error)}`);
+      }
+    }
+    this.#again(reasons.length === 0 ? 'the peer names no address' : reasons.join('; '));
+  }
+
+  /** TCP connection, CONNECT, CONNACK. */
+  #open(address: string): Promise<LaneSocket> {
+    return new Promise((resolve, reject) => {
+      const { connectTimeoutMs, clientId, keepaliveMs } = this.#options;
+      const socket: Socket = connect({ host: address, port: this.entry.lanePort, noDelay: true });
+      const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
+      const accepted = (packet: Packet) => {
+        if (packet.cmd !== 'connack') return;
+        clearTimeout(timer);
+        if (packet.returnCode === 0) resolve(lane);
+        else lane.end(new Error(`refused with code ${packet.returnCode}`));
+      };
+      const lane = new LaneSocket(socket, {
+        first: 'connack',
+        maxPacketBytes: this.#options.maxPacketBytes,
+        maxQueuedBytes: this.#options.maxQueuedBytes,
+        onPublish: this.#options.onMessage,
+        onPacket: accepted,
+        onClose: (error) => {
+          clearTimeout(timer);
+          if (this.#lane === lane) this.#lost(error);
+          else reject(error ?? new Error('the connection closed'));
+        },
+      });
+      this.#attempting = lane;
+      socket.once('connect', () => {
+        const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * MISSED_PERIODS) / 1500));
+        lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive });
+      });
+    });
+  }
+
+  #live(lane: LaneSocket): void {
+    this.#attempting = undefined;
+    // It may have closed between CONNACK and here.
+    if (this.#stopped || lane.closed) {
+      lane.end();
+      if (!this.#stopped) this.#again('the connection closed at once');
+      return;
+    }
+    this.#lane = lane;
+    this.#failures = 0;
+    this.subscribe(this.#options.topics());
+    clearInterval(this.#ping);
+    this.#ping = setInterval(() => this.#check(lane), this.#options.keepaliveMs);
+    this.#settleFirst();
+    this.#options.onChange();
+  }
+
+  #check(lane: LaneSocket): void {
+    const idleMs = performance.now() - lane.activeAt;
+    const periods = lane.queuedBytes > 0 ? MISSED_PERIODS_SENDING : MISSED_PERIODS;
+    if (idleMs > this.#options.keepaliveMs * periods) lane.end(new Error(`nothing heard for ${Math.round(idleMs)} ms`));
+    else lane.control({ cmd: 'pingreq' });
+  }
+
+  #lost(error: Error | undefined): void {
+    this.#lane = undefined;
+    clearInterval(this.#ping);
+    this.#again(error?.message ?? 'the peer closed the connection');
+  }
+
+  #again(why: string): void {
+    if (this.#stopped) return;
+    const changed = this.#why !== why;
+    this.#why = why;
+    this.#settleFirst();
+    this.#retry = setTimeout(() => void this.#attempt(), backoffMs(this.#failures++, this.#options.random, 100));
+    if (changed) this.#options.onChange();
+  }
+}

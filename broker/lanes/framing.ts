@@ -1,0 +1,230 @@
+/**
+ * MQTT 3.1.1 packets out of a byte stream, written for large PUBLISH packets: their payload stays in the socket's own segments. All other packets are
+ * small and go through mqtt-packet's parser. Sizes are checked on the fixed header, before anything is kept.
+ */
+import { type Packet, type Parser, parser } from 'mqtt-packet';
+import { ChairError } from '../errors.js';
+import type { Segments } from './lane.js';
+
+export interface PublishFrame {
+  readonly topic: string;
+  readonly qos: 0 | 1;
+  /** For QoS 1; 0 otherwise. */
+  readonly messageId: number;
+  readonly payload: Segments;
+  readonly payloadBytes: number;
+}
+
+export interface FramerOptions {
+  /** Of a whole PUBLISH packet without its fixed header, in bytes. */
+  readonly maxPacketBytes: number;
+  /** What the first packet must be: a listener wants `connect`, a dialler `connack`. */
+  readonly first: 'connect' | 'connack';
+  readonly onPublish: (frame: PublishFrame) => void;
+  readonly onPacket: (packet: Packet) => void;
+}
+
+/** MQTT 3.1.1, 2.2.1. */
+const TYPE = { connect: 1, connack: 2, publish: 3 } as const;
+/** Largest packet that is not PUBLISH: CONNECT with a will, SUBSCRIBE with many topics. */
+const MAX_SMALL_PACKET_BYTES = 64 * 1024;
+/** The largest remaining length MQTT can express (2.2.3). */
+export const MQTT_MAX_PACKET_BYTES = 268_435_455;
+
+type State = 'type' | 'length' | 'publish-header' | 'payload' | 'small';
+
+export class Framer {
+  readonly #options: FramerOptions;
+  readonly #parser: Parser;
+  #state: State = 'type';
+  #first = true;
+  /** First byte of the packet: type and flags. */
+  #byte = 0;
+  #scale = 1;
+  /** Bytes of the packet still to come. */
+  #left = 0;
+  /** Variable header of a PUBLISH that did not come in one piece. */
+  #partial: Uint8Array = EMPTY;
+  #frame: Omit<PublishFrame, 'payload' | 'payloadBytes'> = { topic: '', qos: 0, messageId: 0 };
+  #segments: Uint8Array[] = [];
+  #payloadBytes = 0;
+  #crumbs: Uint8Array | undefined;
+
+  constructor(options: FramerOptions) {
+    this.#options = options;
+    this.#parser = parser({ protocolVersion: 4 });
+    this.#parser.on('packet', options.onPacket);
+    this.#parser.on('error', (cause: unknown) => {
+      throw new ChairError('CODEC_INVALID', 'malformed MQTT packet', { cause });
+    });
+  }
+
+  /** Takes the next bytes and keeps views of them. Throws CODEC_INVALID or PACKET_TOO_LARGE; then the connection must be ended. */
+  push(chunk: Uint8Array): void {
+    let at = 0;
+    while (at < chunk.length || (this.#left === 0 && this.#state === 'payload')) {
+      switch (this.#state) {
+        case 'type':
+          this.#startPacket(chunk[at++] ?? 0);
+          break;
+        case 'length':
+          this.#lengthByte(chunk[at++] ?? 0);
+          break;
+        case 'publish-header':
+          at = this.#publishHeader(chunk, at);
+          break;
+        case 'payload':
+          at = this.#payload(chunk, at);
+          break;
+        case 'small':
+          at = this.#small(chunk, at);
+          break;
+      }
+    }
+  }
+
+  #startPacket(byte: number): void {
+    const type = byte >> 4;
+    if (this.#first && type !== TYPE[this.#options.first]) {
+      throw new ChairError('CODEC_INVALID', 'this is not an MQTT 3.1.1 peer', {
+        expected: this.#options.first,
+        came: `packet type ${type}`,
+      });
+    }
+    this.#first = false;
+    this.#byte = byte;
+    this.#left = 0;
+    this.#scale = 1;
+    this.#state = 'length';
+  }
+
+  #lengthByte(byte: number): void {
+    this.#left += (byte & 0x7f) * this.#scale;
+    this.#scale *= 128;
+    if (byte >= 0x80) {
+      if (this.#scale > 128 ** 3) throw new ChairError('CODEC_INVALID', 'malformed MQTT packet length', { expected: 'at most 4 bytes' });
+      return;
+    }
+    const isPublish = this.#byte >> 4 === TYPE.publish;
+    const limit = isPublish ? this.#options.maxPacketBytes : Math.min(MAX_SMALL_PACKET_BYTES, this.#options.maxPacketBytes);
+    if (this.#left > limit) {
+      throw new ChairError('PACKET_TOO_LARGE', 'MQTT packet refused', {
+        expected: `at most ${limit} bytes`,
+        came: `${this.#left} announced`,
+      });
+    }
+    if (isPublish) this.#startPublish();
+    else this.#startSmall();
+  }
+
+  #startPublish(): void {
+    const qos = (this.#byte >> 1) & 3;
+    if (qos > 1) throw new ChairError('CODEC_INVALID', 'a lane takes QoS 0 and 1 only', { came: `QoS ${qos}` });
+    this.#partial = EMPTY;
+    this.#state = 'publish-header';
+    // Too short for topic length and packet id: refused when the topic is read.
+    if (this.#left < 2) throw malformed();
+  }
+
+  /** Topic and packet id (MQTT 3.1.1, 3.3.2); from the chunk where they lie in it whole. */
+  #publishHeader(chunk: Uint8Array, at: number): number {
+    const before = this.#partial.length;
+    const have = before === 0 ? chunk.subarray(at) : Buffer.concat([this.#partial, chunk.subarray(at, at + MAX_TOPIC_BYTES + 4)]);
+    const idBytes = (this.#byte & 6) === 0 ? 0 : 2;
+    const topicBytes = have.length < 2 ? undefined : ((have[0] ?? 0) << 8) | (have[1] ?? 0);
+    if (topicBytes !== undefined && topicBytes > MAX_TOPIC_BYTES) {
+      throw new ChairError('PACKET_TOO_LARGE', 'topic refused', { expected: `at most ${MAX_TOPIC_BYTES} bytes`, came: `${topicBytes}` });
+    }
+    const headerBytes = topicBytes === undefined ? 2 : 2 + topicBytes + idBytes;
+    if (headerBytes > this.#left) throw malformed();
+    if (topicBytes === undefined || have.length < headerBytes) {
+      this.#partial = Uint8Array.from(have);
+      return chunk.length;
+    }
+    const topic = Buffer.from(have.buffer, have.byteOffset + 2, topicBytes).toString('utf8');
+    if (topic === '' || /[+#\0]/.test(topic)) throw new ChairError('CODEC_INVALID', 'malformed topic', { came: JSON.stringify(topic) });
+    const messageId = idBytes === 0 ? 0 : ((have[headerBytes - 2] ?? 0) << 8) | (have[headerBytes - 1] ?? 0);
+    this.#frame = { topic, qos: idBytes === 0 ? 0 : 1, messageId };
+    this.#left -= headerBytes;
+    this.#payloadBytes = this.#left;
+    this.#segments = [];
+    this.#state = 'payload';
+    return at + headerBytes - before;
+  }
+
+  #payload(chunk: Uint8Array, at: number): number {
+    const take = Math.min(this.#left, chunk.length - at);
+    this.#left -= take;
+    if (take < CRUMB_BYTES && this.#left > 0) this.#keepCrumb(chunk.subarray(at, at + take));
+    else if (take > 0) this.#segments.push(chunk.subarray(at, at + take));
+    if (this.#left === 0) {
+      const payload = this.#segments;
+      this.#crumbs = undefined;
+      this.#segments = [];
+      this.#state = 'type';
+      this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes });
+    }
+    return at + take;
+  }
+
+  /** Crumbs are gathered: a peer that sends byte by byte must not cost a hundred bytes of bookkeeping for each. */
+  #keepCrumb(crumb: Uint8Array): void {
+    const last = this.#segments.at(-1);
+    if (this.#crumbs === undefined || last?.buffer !== this.#crumbs.buffer || last.length + crumb.length > this.#crumbs.length) {
+      this.#crumbs = Buffer.allocUnsafeSlow(CRUMBS_BYTES);
+      this.#crumbs.set(crumb, 0);
+      this.#segments.push(this.#crumbs.subarray(0, crumb.length));
+      return;
+    }
+    this.#crumbs.set(crumb, last.length);
+    this.#segments[this.#segments.length - 1] = this.#crumbs.subarray(0, last.length + crumb.length);
+  }
+
+  #startSmall(): void {
+    this.#parser.parse(Buffer.concat([Uint8Array.of(this.#byte), lengthBytes(this.#left)]));
+    this.#state = this.#left === 0 ? 'type' : 'small';
+  }
+
+  #small(chunk: Uint8Array, at: number): number {
+    const take = Math.min(this.#left, chunk.length - at);
+    this.#left -= take;
+    if (this.#left === 0) this.#state = 'type';
+    this.#parser.parse(Buffer.from(chunk.buffer, chunk.byteOffset + at, take));
+    return at + take;
+  }
+}
+
+/** Segments shorter than this are gathered, unless they end a message. */
+const CRUMB_BYTES = 1024;
+const CRUMBS_BYTES = 16 * 1024;
+const EMPTY = new Uint8Array(0);
+/** Our topics are short; MQTT would allow 65,535 bytes. */
+const MAX_TOPIC_BYTES = 1024;
+
+function malformed(): ChairError {
+  return new ChairError('CODEC_INVALID', 'malformed PUBLISH packet', { expected: 'a topic inside the packet' });
+}
+
+/** MQTT's remaining length: seven bits a byte, lowest first (2.2.3). */
+export function lengthBytes(length: number): Uint8Array {
+  const bytes: number[] = [];
+  let rest = length;
+  do {
+    bytes.push((rest % 128) | (rest >= 128 ? 0x80 : 0));
+    rest = Math.floor(rest / 128);
+  } while (rest > 0);
+  return Uint8Array.from(bytes);
+}
+
+/** Fixed and variable header of a QoS 0 PUBLISH. Throws PACKET_TOO_LARGE beyond `maxPacketBytes`. */
+export function publishHeader(topic: string, payloadBytes: number, maxPacketBytes: number): Buffer {
+  const name = Buffer.from(topic, 'utf8');
+  const length = 2 + name.length + payloadBytes;
+  if (length > maxPacketBytes) {
+    throw new ChairError('PACKET_TOO_LARGE', `a message on ${topic} is too large for a lane`, {
+      expected: `a packet of at most ${maxPacketBytes} bytes`,
+      came: `${length}`,
+    });
+  }
+  return Buffer.concat([Uint8Array.of(TYPE.publish << 4), lengthBytes(length), Uint8Array.of(name.length >> 8, name.length & 0xff), name]);
+}

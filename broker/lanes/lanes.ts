@@ -1,0 +1,380 @@
+/**
+ * The data path of one process: a listener, a dialler for each peer of the table, and the relay through the broker. Which way a message goes is decided
+ * per message and peer: own process, direct when a connection is up (ours to the peer's listener, or the peer's to ours), else relay.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Bus } from '../bus.js';
+import { ChairError, toChairError } from '../errors.js';
+import { Listeners } from '../listeners.js';
+import type { LaneHealth, PeerEntry } from '../messages.js';
+import { joinSegments, segmentBytes } from '../segments.js';
+import { checkName } from '../subscriptions.js';
+import { Dialler } from './dialler.js';
+import { MQTT_MAX_PACKET_BYTES, type PublishFrame } from './framing.js';
+import type { LaneMessage, Lanes, Segments } from './lane.js';
+import type { LaneSocket } from './lane-socket.js';
+import { Listener } from './listener.js';
+
+export interface LanesOptions {
+  readonly id: string;
+  /** Relay, when there is one. Not stopped by `stop`. */
+  readonly bus?: Bus;
+  /** Run a listener, so that peers can send directly to us; default true. Without, peers reach us on the connections that we dial, or by relay. */
+  readonly listen?: boolean;
+  /** Address to listen on; default `0.0.0.0`. */
+  readonly host?: string;
+  /** 0 (default) = any free port. */
+  readonly port?: number;
+  /** Largest direct message with its topic; default and maximum 268,435,455 bytes (MQTT's own limit). */
+  readonly maxPacketBytes?: number;
+  /** Per peer, not yet taken by the kernel; default 64 MiB. */
+  readonly maxQueuedBytes?: number;
+  /** At the listener; default 512. */
+  readonly maxConnections?: number;
+  /** Default 5,000 ms; a peer that is silent for 2.5 of them is dead. */
+  readonly keepaliveMs?: number;
+  readonly connectTimeoutMs?: number;
+  /** How long the first messages to a new peer wait for its direct lane before they are relayed; default 300 ms. */
+  readonly graceMs?: number;
+  readonly random?: () => number;
+  /** A handler threw, a peer sent what no lane takes, or a message came for a topic without handler. Default: a process warning, once. */
+  readonly onRefused?: (topic: string, error: Error) => void;
+}
+
+type Handler = (message: LaneMessage) => void;
+type LaneKind = 'direct' | 'relay' | 'down';
+
+/** What we know of one peer, be it in the table, connected to our listener, or only sent to. */
+interface Peer {
+  dialler: Dialler | undefined;
+  /** As last told to `onPeer` listeners. */
+  told: LaneKind | undefined;
+  bytesSent: number;
+  messagesSent: number;
+  /** Exponentially weighted mean, in ms. */
+  sendMs: number;
+}
+
+const SEND_MS_WEIGHT = 0.2;
+/** Peers that are neither in the table nor connected are forgotten beyond this many. */
+const MAX_PASSING_PEERS = 256;
+
+export function createLanes(options: LanesOptions): Lanes {
+  checkName(options.id, 'lane id');
+  return new MqttLanes(options);
+}
+
+class MqttLanes implements Lanes {
+  readonly id: string;
+  readonly #options: LanesOptions;
+  readonly #maxPacketBytes: number;
+  readonly #maxQueuedBytes: number;
+  readonly #clientId: string;
+  readonly #handlers = new Map<string, Set<Handler>>();
+  readonly #peers = new Map<string, Peer>();
+  readonly #listener: Listener | undefined;
+  readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
+  readonly #relayed = new Map<string, Promise<() => Promise<void>>>();
+  readonly #busListeners: (() => void)[] = [];
+  /** Topic and code of what was warned of: once each. */
+  readonly #warned = new Set<string>();
+  #started = false;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: LanesOptions) {
+    this.#options = options;
+    this.id = options.id;
+    this.#clientId = `${options.id}~${randomBytes(6).toString('hex')}`;
+    this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
+    this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
+    this.#listener = options.listen === false ? undefined : this.#createListener();
+  }
+
+  get port(): number {
+    return this.#listener?.port ?? 0;
+  }
+
+  async start(): Promise<void> {
+    this.#checkRunning();
+    await this.#listener?.start();
+    this.#started = true;
+    const { bus } = this.#options;
+    if (bus !== undefined) {
+      this.#busListeners.push(
+        bus.onConnect(() => this.#tellAll('')),
+        bus.onDisconnect((why) => this.#tellAll(why)),
+      );
+    }
+    await Promise.all([...this.#handlers.keys()].map((topic) => this.#subscribeRelay(topic)));
+  }
+
+  setPeers(peers: readonly PeerEntry[]): void {
+    this.#checkRunning();
+    const wanted = new Map(peers.filter((entry) => entry.agent !== this.id).map((entry) => [entry.agent, entry]));
+    for (const [name, peer] of this.#peers) {
+      const entry = wanted.get(name);
+      if (peer.dialler !== undefined && (entry === undefined || !sameEntry(entry, peer.dialler.entry))) {
+        peer.dialler.stop();
+        peer.dialler = undefined;
+        if (entry === undefined) this.#tell(name, 'no longer in the peer table');
+      }
+    }
+    for (const [name, entry] of wanted) {
+      const peer = this.#peer(name);
+      if (peer.dialler !== undefined || entry.lanePort === 0) continue;
+      peer.dialler = this.#createDialler(name, entry);
+      peer.dialler.start();
+    }
+    this.#forgetPassing();
+  }
+
+  on(topic: string, handler: Handler): () => void {
+    const own: Handler = (message) => handler(message);
+    const handlers = this.#handlers.get(topic);
+    if (handlers !== undefined) handlers.add(own);
+    else {
+      this.#handlers.set(topic, new Set([own]));
+      for (const peer of this.#peers.values()) peer.dialler?.subscribe([topic]);
+      if (this.#started) this.#subscribeRelay(topic).catch((error: unknown) => this.#refuse(topic, error));
+    }
+    return () => this.#off(topic, own);
+  }
+
+  async send(peerName: string, topic: string, payload: Segments, options: { readonly forceRelay?: boolean } = {}): Promise<void> {
+    this.#checkRunning();
+    const payloadBytes = segmentBytes(payload);
+    const peer = this.#peer(peerName);
+    if (peerName === this.id) return this.#counted(peer, payloadBytes, this.#deliverHere(topic, payload, payloadBytes));
+    if (options.forceRelay === true) return this.#counted(peer, payloadBytes, this.#relay(peerName, topic, payload, 'asked for'));
+    let lane = this.#direct(peerName, topic);
+    if (lane === undefined && this.#isFresh(peer)) {
+      await this.#grace(peer);
+      this.#checkRunning();
+      lane = this.#direct(peerName, topic);
+    }
+    if (lane !== undefined) return this.#counted(peer, payloadBytes, lane.publish(topic, payload, payloadBytes));
+    return this.#counted(peer, payloadBytes, this.#relay(peerName, topic, payload, this.#whyNotDirect(peerName)));
+  }
+
+  onPeer(listener: (peer: string, lane: LaneKind, why: string) => void): () => void {
+    return this.#peerListeners.add(listener);
+  }
+
+  health(): readonly LaneHealth[] {
+    return [...this.#peers].map(([name, peer]) => {
+      const kind = name === this.id ? 'local' : this.#kind(name);
+      const why = kind === 'direct' || kind === 'local' ? '' : this.#whyNotDirect(name);
+      return { peer: name, lane: kind, why, bytesSent: peer.bytesSent, messagesSent: peer.messagesSent, sendMs: peer.sendMs };
+    });
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#end();
+    return this.#stopping;
+  }
+
+  async #end(): Promise<void> {
+    for (const remove of this.#busListeners.splice(0)) remove();
+    for (const peer of this.#peers.values()) peer.dialler?.stop();
+    const relayed = [...this.#relayed.values()];
+    this.#relayed.clear();
+    await Promise.all(relayed.map((off) => off.then((unsubscribe) => unsubscribe()).catch(() => undefined)));
+    await this.#listener?.stop();
+    this.#handlers.clear();
+  }
+
+  // ---- ways to a peer ------------------------------------------------------------------------------------------------------
+
+  #direct(name: string, topic: string): LaneSocket | undefined {
+    return this.#peers.get(name)?.dialler?.lane ?? this.#listener?.laneTo(name, topic);
+  }
+
+  #kind(name: string): LaneKind {
+    const direct = this.#peers.get(name)?.dialler?.lane !== undefined || this.#listener?.reaches(name) === true;
+    if (direct) return 'direct';
+    return this.#options.bus?.connected === true ? 'relay' : 'down';
+  }
+
+  #whyNotDirect(name: string): string {
+    const dialler = this.#peers.get(name)?.dialler;
+    return dialler?.why ?? 'the peer has no listener in the peer table and no connection to ours';
+  }
+
+  /** True while the first attempt to dial the peer is under way. */
+  #isFresh(peer: Peer): boolean {
+    return peer.dialler !== undefined && peer.told === undefined;
+  }
+
+  async #grace(peer: Peer): Promise<void> {
+    const { dialler } = peer;
+    if (dialler === undefined) return;
+    const leftMs = (this.#options.graceMs ?? 300) - (performance.now() - dialler.createdAt);
+    if (leftMs <= 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, leftMs);
+    });
+    await Promise.race([dialler.first, late]);
+    clearTimeout(timer);
+  }
+
+  /** The payload is joined: a copy, which a relay can bear. */
+  async #relay(peer: string, topic: string, payload: Segments, why: string): Promise<void> {
+    const { bus } = this.#options;
+    if (bus?.connected !== true) {
+      throw new ChairError('LANE_DOWN', `no lane to ${peer}`, {
+        expected: 'a direct or a relay lane',
+        came: `not direct (${why}) and no relay (${bus === undefined ? 'there is no broker' : 'the broker is not connected'})`,
+      });
+    }
+    try {
+      await bus.publishBytes(topic, joinSegments(payload), 0);
+    } catch (error) {
+      const coded = toChairError(error);
+      if (coded.code !== 'BROKER_LOST') throw coded;
+      throw new ChairError('LANE_DOWN', `the relay lane to ${peer} broke`, { cause: error });
+    }
+  }
+
+  async #deliverHere(topic: string, payload: Segments, payloadBytes: number): Promise<void> {
+    // Not within the sender's call: a handler may send again.
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
+    this.#dispatch({ topic, payload, payloadBytes, from: this.id });
+  }
+
+  async #counted(peer: Peer, bytes: number, sending: Promise<void>): Promise<void> {
+    const startedAt = performance.now();
+    await sending;
+    peer.bytesSent += bytes;
+    peer.messagesSent++;
+    const ms = performance.now() - startedAt;
+    peer.sendMs = peer.messagesSent === 1 ? ms : peer.sendMs + SEND_MS_WEIGHT * (ms - peer.sendMs);
+  }
+
+  // ---- peers ---------------------------------------------------------------------------------------------------------------
+
+  #peer(name: string): Peer {
+    const known = this.#peers.get(name);
+    if (known !== undefined) return known;
+    if (this.#peers.size >= 2 * MAX_PASSING_PEERS) this.#forgetPassing();
+    const peer: Peer = { dialler: undefined, told: undefined, bytesSent: 0, messagesSent: 0, sendMs: 0 };
+    this.#peers.set(name, peer);
+    return peer;
+  }
+
+  /** Drops the oldest peers that nothing connects us with. */
+  #forgetPassing(): void {
+    const passing = [...this.#peers].filter(([name, peer]) => peer.dialler === undefined && this.#listener?.reaches(name) !== true);
+    for (const [name] of passing.slice(0, Math.max(0, passing.length - MAX_PASSING_PEERS))) this.#peers.delete(name);
+  }
+
+  #tell(name: string, why: string): void {
+    const peer = this.#peers.get(name);
+    const kind = this.#kind(name);
+    if (peer === undefined || peer.told === kind || this.#stopping !== undefined) return;
+    peer.told = kind;
+    this.#peerListeners.emit(name, kind, kind === 'direct' ? '' : why);
+  }
+
+  #tellAll(why: string): void {
+    for (const [name, peer] of this.#peers) if (peer.told !== undefined) this.#tell(name, why || this.#whyNotDirect(name));
+  }
+
+  #createDialler(name: string, entry: PeerEntry): Dialler {
+    return new Dialler(entry, {
+      clientId: this.#clientId,
+      maxPacketBytes: this.#maxPacketBytes,
+      maxQueuedBytes: this.#maxQueuedBytes,
+      connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
+      keepaliveMs: this.#options.keepaliveMs ?? 5_000,
+      random: this.#options.random ?? Math.random,
+      topics: () => [...this.#handlers.keys()],
+      onMessage: (frame) => this.#receive(name, frame),
+      onChange: () => this.#tell(name, this.#whyNotDirect(name)),
+    });
+  }
+
+  #createListener(): Listener {
+    const { host = '0.0.0.0', port = 0, maxConnections = 512, connectTimeoutMs = 5_000 } = this.#options;
+    return new Listener({
+      host,
+      port,
+      maxPacketBytes: this.#maxPacketBytes,
+      maxQueuedBytes: this.#maxQueuedBytes,
+      maxConnections,
+      connectTimeoutMs,
+      onMessage: (from, frame) => this.#receive(from, frame),
+      onClient: (name, connected, why) => {
+        if (connected) this.#peer(name);
+        this.#tell(name, why);
+      },
+      onRefused: (error) => this.#refuse('(listener)', error),
+    });
+  }
+
+  // ---- receiving -------------------------------------------------------------------------------------------------------------
+
+  #receive(from: string, frame: PublishFrame): void {
+    this.#dispatch({ topic: frame.topic, payload: frame.payload, payloadBytes: frame.payloadBytes, from });
+  }
+
+  #dispatch(message: LaneMessage): void {
+    const handlers = this.#handlers.get(message.topic);
+    if (handlers === undefined) {
+      this.#refuse(
+        message.topic,
+        new ChairError('CODEC_INVALID', 'a lane message came for a topic that nobody here handles', { came: message.topic }),
+      );
+      return;
+    }
+    for (const handler of [...handlers]) {
+      try {
+        handler(message);
+      } catch (error) {
+        this.#refuse(message.topic, error);
+      }
+    }
+  }
+
+  async #subscribeRelay(topic: string): Promise<void> {
+    const { bus } = this.#options;
+    if (bus === undefined || this.#relayed.has(topic) || this.#stopping !== undefined) return;
+    const off = bus.subscribeBytes(topic, (payload) =>
+      this.#dispatch({ topic, payload: [payload], payloadBytes: payload.length, from: '' }),
+    );
+    this.#relayed.set(topic, off);
+    await off;
+  }
+
+  #off(topic: string, handler: Handler): void {
+    const handlers = this.#handlers.get(topic);
+    if (handlers === undefined || !handlers.delete(handler) || handlers.size > 0) return;
+    this.#handlers.delete(topic);
+    const off = this.#relayed.get(topic);
+    this.#relayed.delete(topic);
+    off?.then((unsubscribe) => unsubscribe()).catch(() => undefined);
+  }
+
+  #refuse(topic: string, error: unknown): void {
+    const coded = toChairError(error);
+    if (this.#options.onRefused !== undefined) {
+      this.#options.onRefused(topic, coded);
+      return;
+    }
+    const key = `${coded.code} ${this.#handlers.has(topic) ? topic : ''}`;
+    if (this.#warned.has(key)) return;
+    this.#warned.add(key);
+    process.emitWarning(`lane message on ${topic} refused: ${coded.message}`, { code: coded.code });
+  }
+
+  #checkRunning(): void {
+    if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
+  }
+}
+
+function sameEntry(a: PeerEntry, b: PeerEntry): boolean {
+  return (
+    a.lanePort === b.lanePort && a.addresses.length === b.addresses.length && a.addresses.every((address, i) => address === b.addresses[i])
+  );
+}

@@ -1,0 +1,216 @@
+/**
+ * The listening end of direct lanes: an MQTT 3.1.1 server for one receiver. Messages go to the owner's handlers, never from client to client; a client that
+ * subscribes to exact topics gets what the owner sends it. Any stock MQTT client can connect. QoS 0 and 1 in, QoS 0 out; wills and retain are ignored.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import type { IConnectPacket, ISubscribePacket, Packet } from 'mqtt-packet';
+import { ChairError } from '../errors.js';
+import { listen } from '../listen.js';
+import type { PublishFrame } from './framing.js';
+import { LaneSocket } from './lane-socket.js';
+
+export interface ListenerOptions {
+  readonly host: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  readonly maxPacketBytes: number;
+  readonly maxQueuedBytes: number;
+  readonly maxConnections: number;
+  /** A connection without CONNECT is ended after this. */
+  readonly connectTimeoutMs: number;
+  readonly onMessage: (from: string, frame: PublishFrame) => void;
+  /** A client came or went; `name` is its id up to `~`. */
+  readonly onClient: (name: string, connected: boolean, why: string) => void;
+  /** A connection was ended for what it sent. */
+  readonly onRefused: (error: Error) => void;
+}
+
+/** One client connection, from accept to close. */
+interface Session {
+  readonly lane: LaneSocket;
+  /** '' until CONNECT. */
+  clientId: string;
+  readonly topics: Set<string>;
+  timer: NodeJS.Timeout | undefined;
+}
+
+/** CONNACK return codes (MQTT 3.1.1, 3.2.2.3). */
+const ACCEPTED = 0;
+const UNACCEPTABLE_VERSION = 1;
+const IDENTIFIER_REJECTED = 2;
+/** SUBACK failure (3.9.3). */
+const SUBSCRIBE_FAILED = 0x80;
+const MAX_TOPICS_PER_CLIENT = 64;
+
+/** The name in a client id: what stands before `~` and the nonce. */
+export function nameOf(clientId: string): string {
+  const end = clientId.indexOf('~');
+  return end < 0 ? clientId : clientId.slice(0, end);
+}
+
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #server: Server;
+  readonly #sessions = new Set<Session>();
+  /** Newest last, by name. Two live clients of one name do not throw each other out; the newest that subscribed gets the messages. */
+  readonly #byName = new Map<string, Session[]>();
+  #port = 0;
+  #anonymous = 0;
+  #stopped = false;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    this.#server.maxConnections = options.maxConnections;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  /** Throws PORT_IN_USE. */
+  async start(): Promise<void> {
+    this.#port = await listen(this.#server, this.#options.host, this.#options.port);
+    // A server error after this point is a failed accept (out of file descriptors): the connection is lost, the listener lives.
+    this.#server.on('error', this.#options.onRefused);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    const closed = new Promise<void>((resolve) => (this.#server.listening ? this.#server.close(() => resolve()) : resolve()));
+    for (const session of this.#sessions) session.lane.end();
+    await closed;
+  }
+
+  /** The connection on which `name` gets messages of `topic`, if it is there and subscribed. */
+  laneTo(name: string, topic: string): LaneSocket | undefined {
+    return this.#byName.get(name)?.findLast((session) => session.topics.has(topic))?.lane;
+  }
+
+  /** True when `name` is connected and has subscribed to something. */
+  reaches(name: string): boolean {
+    return this.#byName.get(name)?.some((session) => session.topics.size > 0) === true;
+  }
+
+  #accept(socket: Socket): void {
+    const session: Session = {
+      clientId: '',
+      topics: new Set(),
+      timer: undefined,
+      lane: new LaneSocket(socket, {
+        first: 'connect',
+        maxPacketBytes: this.#options.maxPacketBytes,
+        maxQueuedBytes: this.#options.maxQueuedBytes,
+        onPublish: (frame) => this.#publish(session, frame),
+        onPacket: (packet) => this.#packet(session, packet),
+        onClose: (error) => this.#closed(session, error),
+      }),
+    };
+    this.#sessions.add(session);
+    session.timer = setTimeout(() => session.lane.end(new Error('CONNECT did not come in time')), this.#options.connectTimeoutMs);
+  }
+
+  #publish(session: Session, frame: PublishFrame): void {
+    if (frame.qos === 1) session.lane.control({ cmd: 'puback', messageId: frame.messageId });
+    this.#options.onMessage(nameOf(session.clientId), frame);
+  }
+
+  #packet(session: Session, packet: Packet): void {
+    switch (packet.cmd) {
+      case 'connect':
+        this.#connect(session, packet);
+        return;
+      case 'subscribe':
+        this.#subscribe(session, packet);
+        return;
+      case 'unsubscribe':
+        for (const topic of packet.unsubscriptions) session.topics.delete(topic);
+        session.lane.control({ cmd: 'unsuback', messageId: packet.messageId ?? 0, granted: [] });
+        return;
+      case 'pingreq':
+        session.lane.control({ cmd: 'pingresp' });
+        return;
+      case 'disconnect':
+        session.lane.end();
+        return;
+      case 'puback':
+        // Nothing is sent with QoS 1; harmless.
+        return;
+      default:
+        throw new ChairError('CODEC_INVALID', `a lane does not take ${packet.cmd} packets`);
+    }
+  }
+
+  #connect(session: Session, packet: IConnectPacket): void {
+    // [MQTT-3.1.0-2]: a second CONNECT is a protocol violation.
+    if (session.clientId !== '') throw new ChairError('CODEC_INVALID', 'a second CONNECT on one connection');
+    if (packet.protocolVersion !== 3 && packet.protocolVersion !== 4) {
+      this.#reject(session, UNACCEPTABLE_VERSION, `MQTT protocol version ${packet.protocolVersion} is not spoken here`);
+      return;
+    }
+    // [MQTT-3.1.3-8]: no id is for clean sessions only.
+    if (packet.clientId === '' && packet.clean === false) {
+      this.#reject(session, IDENTIFIER_REJECTED, 'a client without an id asked for a stored session');
+      return;
+    }
+    session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
+    const name = nameOf(session.clientId);
+    const others = this.#byName.get(name) ?? [];
+    // [MQTT-3.1.4-2]: the same full id is the same client on a new connection.
+    for (const other of others) if (other.clientId === session.clientId) other.lane.end(new Error('taken over by a newer connection'));
+    this.#byName.set(name, [...others, session]);
+    this.#watchKeepalive(session, packet.keepalive ?? 0);
+    session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
+    this.#options.onClient(name, true, '');
+  }
+
+  #reject(session: Session, returnCode: number, why: string): void {
+    session.lane.control({ cmd: 'connack', returnCode, sessionPresent: false });
+    // Let the answer out, then close.
+    session.lane.socket.end();
+    this.#options.onRefused(new ChairError('CODEC_INVALID', why));
+  }
+
+  #subscribe(session: Session, packet: ISubscribePacket): void {
+    const granted = packet.subscriptions.map(({ topic }) => {
+      // Exact topics only: nothing here rests on wildcards.
+      if (/[+#]/.test(topic) || session.topics.size >= MAX_TOPICS_PER_CLIENT) return SUBSCRIBE_FAILED;
+      session.topics.add(topic);
+      return 0;
+    });
+    session.lane.control({ cmd: 'suback', messageId: packet.messageId ?? 0, granted });
+    this.#options.onClient(nameOf(session.clientId), true, '');
+  }
+
+  /** [MQTT-3.1.2-24]: one and a half keep-alive periods without a packet end the connection. */
+  #watchKeepalive(session: Session, keepaliveSeconds: number): void {
+    clearTimeout(session.timer);
+    session.timer = undefined;
+    if (keepaliveSeconds === 0) return;
+    const limitMs = keepaliveSeconds * 1500;
+    const check = () => {
+      // Bytes of a large packet count: it may take longer than a period.
+      const idleMs = performance.now() - session.lane.activeAt;
+      if (idleMs >= limitMs) session.lane.end(new Error(`nothing heard for ${Math.round(idleMs)} ms`));
+      else session.timer = setTimeout(check, limitMs - idleMs + 1);
+    };
+    session.timer = setTimeout(check, limitMs);
+  }
+
+  #closed(session: Session, error: Error | undefined): void {
+    clearTimeout(session.timer);
+    this.#sessions.delete(session);
+    if (error !== undefined && 'code' in error && (error.code === 'CODEC_INVALID' || error.code === 'PACKET_TOO_LARGE'))
+      this.#options.onRefused(error);
+    if (session.clientId === '') return;
+    const name = nameOf(session.clientId);
+    const left = (this.#byName.get(name) ?? []).filter((other) => other !== session);
+    if (left.length > 0) {
+      this.#byName.set(name, left);
+      return;
+    }
+    this.#byName.delete(name);
+    if (!this.#stopped) this.#options.onClient(name, false, error?.message ?? 'it disconnected');
+  }
+}

@@ -264,13 +264,13 @@ export class Dispatcher {
     }
   }
 
-  /** A message that cannot be read is counted; it must not stop the lane. */
+  /** A message that cannot be read is counted, and reported by the lane. */
   #readable(read: () => void): void {
     try {
       read();
     } catch (error) {
       this.refused++;
-      toChairError(error);
+      throw error;
     }
   }
 }

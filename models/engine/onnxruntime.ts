@@ -6,7 +6,8 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { ChairError, type ErrorCode } from '../../broker/errors.js';
-import { allocTensor, checkTensor, type Tensor, type TensorInfo } from '../../broker/tensor.js';
+import { allocTensor, type Tensor, type TensorInfo } from '../../broker/tensor.js';
+import { checkInputs, checkOutputs } from './checks.js';
 import type { Engine, EngineOptions, LoadOptions, RunResult, Session } from './engine.js';
 import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
 
@@ -211,42 +212,4 @@ class OnnxRuntimeSession implements Session {
 /** Only a view of a whole, ordinary ArrayBuffer can be handed over without taking anything else along. */
 function isWholeBuffer(bytes: Uint8Array): boolean {
   return bytes.buffer instanceof ArrayBuffer && bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
-}
-
-/** ENGINE_INPUT_INVALID unless names, dtypes, dims and byte counts fit what the graph declares. */
-export function checkInputs(declared: readonly TensorInfo[], given: Readonly<Record<string, Tensor>>): void {
-  const invalid = (message: string, expected: string, came: string) => new ChairError('ENGINE_INPUT_INVALID', message, { expected, came });
-  const names = declared.map((i) => i.name);
-  for (const name of Object.keys(given)) {
-    if (!names.includes(name)) throw invalid('an input has an unknown name', names.join(', '), name);
-  }
-  for (const info of declared) {
-    const tensor = given[info.name];
-    if (tensor === undefined) throw invalid(`input ${info.name} is missing`, names.join(', '), Object.keys(given).join(', ') || 'nothing');
-    const fits =
-      tensor.dtype === info.dtype &&
-      // Rank 0 also stands for a graph that declares no shape.
-      (info.dims.length === 0 || (tensor.dims.length === info.dims.length && info.dims.every((d, i) => d < 0 || d === tensor.dims[i])));
-    if (!fits) {
-      throw invalid(
-        `input ${info.name} does not fit`,
-        `${info.dtype}[${info.dims.map((d) => (d < 0 ? '?' : d)).join(',')}]`,
-        `${tensor.dtype}[${tensor.dims.join(',')}]`,
-      );
-    }
-    try {
-      checkTensor(tensor, `input ${info.name}`);
-    } catch (error) {
-      throw new ChairError('ENGINE_INPUT_INVALID', error instanceof Error ? error.message : String(error), { cause: error });
-    }
-  }
-}
-
-function checkOutputs(declared: readonly TensorInfo[], wanted: readonly string[]): void {
-  const unknown = wanted.find((name) => !declared.some((o) => o.name === name));
-  if (unknown === undefined) return;
-  throw new ChairError('ENGINE_INPUT_INVALID', 'an output was asked for that the graph does not have', {
-    expected: declared.map((o) => o.name).join(', '),
-    came: unknown,
-  });
 }

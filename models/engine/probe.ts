@@ -1,0 +1,50 @@
+/** A short measurement of what this machine does in one convolution: the scheduler's first guess of a device's speed. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { GraphBuilder } from '../onnx/build.js';
+import type { Engine } from './engine.js';
+
+const CHANNELS = 64;
+const SIZE = 56;
+const PROBE_MS = 200;
+const KERNEL = 3;
+
+/**
+ * Multiply-accumulates per second of one 3x3 convolution, 64 -> 64 channels at 56x56 (116 million MACs), over about 200 ms.
+ * The best run counts: the others measure what else the machine was doing. Errors: as `Engine.load` and `Session.run`.
+ */
+export async function probeMacsPerSecond(engine: Engine): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'chair-probe-'));
+  try {
+    const path = join(directory, 'probe.onnx');
+    const graph = new GraphBuilder();
+    const weights = Float32Array.from({ length: CHANNELS * CHANNELS * KERNEL * KERNEL }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
+    const x = graph.input('x', 'float32', [1, CHANNELS, SIZE, SIZE]);
+    const w = graph.weight('w', 'float32', [CHANNELS, CHANNELS, KERNEL, KERNEL], weights);
+    graph.output(graph.node1('Conv', [x, w], { pads: [1, 1, 1, 1] }, { outputs: ['y'] }), 'float32', [1, CHANNELS, SIZE, SIZE]);
+    await graph.write(path);
+    const session = await engine.load(path);
+    try {
+      await session.warmUp();
+      return (CHANNELS * CHANNELS * KERNEL * KERNEL * SIZE * SIZE) / ((await bestRunMs(session)) / 1000);
+    } finally {
+      await session.dispose();
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function bestRunMs(session: Awaited<ReturnType<Engine['load']>>): Promise<number> {
+  const start = performance.now();
+  let best = Number.POSITIVE_INFINITY;
+  do {
+    const data = new Float32Array(CHANNELS * SIZE * SIZE).fill(0.5);
+    const x = { dtype: 'float32' as const, dims: [1, CHANNELS, SIZE, SIZE], bytes: new Uint8Array(data.buffer) };
+    const { runMs } = await session.run({ x }, { transfer: true });
+    best = Math.min(best, runMs);
+  } while (performance.now() - start < PROBE_MS);
+  // A fake engine takes no time at all; a finite answer is still owed.
+  return Math.max(best, 0.001);
+}

@@ -1,0 +1,303 @@
+/**
+ * From an ONNX file to structure and references: the file is read once, large weights go to blobs, and nothing keeps the file's buffer alive.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { mkdir, open, readFile } from 'node:fs/promises';
+import { dirname, isAbsolute, join, normalize, sep } from 'node:path';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import {
+  type AttributeProto,
+  AttributeProto_AttributeType,
+  AttributeProtoSchema,
+  type FunctionProto,
+  type GraphProto,
+  type ModelProto,
+  ModelProtoSchema,
+  type NodeProto,
+  type SparseTensorProto,
+  type TensorProto,
+  TensorProto_DataLocation,
+  type ValueInfoProto,
+} from 'onnx-buf';
+import { ChairError } from '../../broker/errors.js';
+import type { BlobRef } from '../../broker/plan.js';
+import { type DType, tensorBytes } from '../../broker/tensor.js';
+import type { ModelNode, Weight, WeightBytes } from '../model.js';
+import { attribute } from './attributes.js';
+import { putBlob, putBlobChunks } from './blobs.js';
+import { dtypeOfCode, onnxTypeName } from './dtypes.js';
+import { nodeProto } from './encode.js';
+import { capturedNames } from './subgraphs.js';
+import { type RawTensor, rawTensor } from './tensor-proto.js';
+
+/** An input as declared: unknown dims are symbolic names or '?'; no dims at all when the file does not give the rank. */
+export interface DeclaredInput {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly dims: readonly (number | string)[] | undefined;
+}
+
+/** The graph as the file has it: not sorted, not folded, shapes unknown. */
+export interface ImportedGraph {
+  readonly sha256: string;
+  readonly path: string;
+  readonly irVersion: number;
+  readonly opsets: readonly { readonly domain: string; readonly version: number }[];
+  readonly functions: readonly FunctionProto[];
+  readonly nodes: readonly ModelNode[];
+  readonly weights: ReadonlyMap<string, Weight>;
+  readonly inputs: readonly DeclaredInput[];
+  readonly outputs: readonly string[];
+}
+
+/** Weights from this size on become blobs. */
+export const BLOB_BYTES = 1024;
+const READ_BYTES = 4 << 20;
+
+/** Errors: MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_UNSUPPORTED (inputs that are no tensors), MODEL_WEIGHTS_MISSING. */
+export async function importGraph(path: string, workDirectory: string): Promise<ImportedGraph> {
+  await mkdir(workDirectory, { recursive: true });
+  const bytes = await readModelFile(path);
+  const hash = createHash('sha256').update(bytes);
+  const model = decode(bytes, path);
+  const constants = new Constants(path, workDirectory, hash);
+  for (const tensor of model.graph.initializer) await constants.add(tensor.name, tensor);
+  for (const tensor of model.graph.sparseInitializer) constants.addSparse(tensor);
+  const nodes: NodeProto[] = [];
+  for (const node of model.graph.node) if (!(await constants.addNode(node))) nodes.push(node);
+  const { graph, functions } = detach(model, [...constants.kept, ...nodes]);
+  // Before IR version 4 every initializer was listed as an input too.
+  const known = new Set([...constants.weights.keys(), ...constants.kept.flatMap((n) => n.output)]);
+  return {
+    sha256: hash.digest('hex'),
+    path,
+    irVersion: Number(model.irVersion),
+    opsets: model.opsetImport.map((o) => ({ domain: standardDomain(o.domain), version: Number(o.version) })),
+    functions,
+    nodes: graph.node.map(modelNode),
+    weights: constants.weights,
+    inputs: graph.input.filter((v) => !known.has(v.name)).map((v) => declaredInput(v, path)),
+    outputs: graph.output.map((v) => tensorOutput(v, path)),
+  };
+}
+
+async function readModelFile(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw new ChairError('MODEL_NOT_FOUND', `the model file ${path} cannot be read`, {
+      expected: 'an ONNX file',
+      came: error instanceof Error ? error.message : String(error),
+      todo: 'Check the path.',
+      cause: error,
+    });
+  }
+}
+
+function decode(bytes: Uint8Array, path: string): ModelProto & { graph: GraphProto } {
+  const unreadable = (came: string, cause?: unknown) =>
+    new ChairError('MODEL_UNREADABLE', `${path} is not a complete ONNX model`, {
+      expected: 'an ONNX model (protobuf)',
+      came: `${bytes.length} bytes: ${came}`,
+      todo: 'If it was downloaded or copied, it may be cut short: get it again.',
+      cause,
+    });
+  if (bytes.length === 0) throw unreadable('the file is empty');
+  let model: ModelProto;
+  try {
+    model = fromBinary(ModelProtoSchema, bytes, { readUnknownFields: false });
+  } catch (error) {
+    throw unreadable(error instanceof Error ? error.message : String(error), error);
+  }
+  const { graph } = model;
+  if (graph === undefined || graph.output.length === 0 || model.opsetImport.length === 0 || model.irVersion < 1n) {
+    throw unreadable('no graph with outputs, operator sets and an IR version in it');
+  }
+  return Object.assign(model, { graph });
+}
+
+function declaredInput(value: ValueInfoProto, path: string): DeclaredInput {
+  const type = value.type?.value;
+  const tensor = type?.case === 'tensorType' ? type.value : undefined;
+  const dtype = tensor === undefined ? undefined : dtypeOfCode(tensor.elemType);
+  if (tensor === undefined || dtype === undefined) throw notTensor('input', value, path);
+  const dims = tensor.shape?.dim.map(({ value: d }): number | string => {
+    if (d.case === 'dimValue') return d.value < 0n ? '?' : Number(d.value);
+    return d.case === 'dimParam' && d.value !== '' ? d.value : '?';
+  });
+  return { name: value.name, dtype, dims };
+}
+
+function tensorOutput(value: ValueInfoProto, path: string): string {
+  const type = value.type?.value;
+  const fine = type?.case === undefined || (type.case === 'tensorType' && (type.value.elemType === 0 || dtypeOfCode(type.value.elemType)));
+  if (!fine) throw notTensor('output', value, path);
+  return value.name;
+}
+
+function notTensor(what: string, value: ValueInfoProto, path: string): ChairError {
+  const type = value.type?.value;
+  const came =
+    type?.case === 'tensorType' ? `a tensor of ${onnxTypeName(type.value.elemType)}` : (type?.case ?? 'no type').replace('Type', '');
+  return new ChairError('MODEL_UNSUPPORTED', `${what} ${value.name} of ${path} cannot travel`, {
+    expected: 'a tensor of numbers or bools',
+    came,
+    todo: `Use a model whose ${what}s are tensors of fixed-size numbers.`,
+  });
+}
+
+/** 'ai.onnx' is another spelling of the standard domain ''. */
+function standardDomain(domain: string): string {
+  return domain === 'ai.onnx' ? '' : domain;
+}
+
+function modelNode(node: NodeProto): ModelNode {
+  return {
+    op: node.opType,
+    domain: standardDomain(node.domain),
+    name: node.name,
+    inputs: node.input,
+    outputs: node.output,
+    attributes: new Map(node.attribute.map((a) => [a.name, a])),
+    captured: capturedNames(node.attribute),
+  };
+}
+
+type WholeModel = ModelProto & { graph: GraphProto };
+
+/** Decoded bytes fields are views into the file's buffer: what is kept is decoded again from bytes of its own. */
+function detach(model: WholeModel, nodes: NodeProto[]): { graph: GraphProto; functions: FunctionProto[] } {
+  Object.assign(model.graph, { node: nodes, initializer: [], sparseInitializer: [], valueInfo: [] });
+  model.trainingInfo = [];
+  const own = fromBinary(ModelProtoSchema, toBinary(ModelProtoSchema, model));
+  if (own.graph === undefined) throw new ChairError('INTERNAL', 'a graph was lost while it was copied');
+  return { graph: own.graph, functions: own.functions };
+}
+
+/** Collects initializers and `Constant` nodes. What is no fixed-size tensor (strings, sparse, 4-bit) stays a `Constant` node. */
+class Constants {
+  readonly weights = new Map<string, Weight>();
+  readonly kept: NodeProto[] = [];
+  readonly #path: string;
+  readonly #workDirectory: string;
+  readonly #modelHash: Hash;
+
+  constructor(path: string, workDirectory: string, modelHash: Hash) {
+    this.#path = path;
+    this.#workDirectory = workDirectory;
+    this.#modelHash = modelHash;
+  }
+
+  async add(name: string, tensor: TensorProto): Promise<void> {
+    const dtype = dtypeOfCode(tensor.dataType);
+    if (tensor.dataLocation === TensorProto_DataLocation.EXTERNAL) {
+      if (dtype === undefined)
+        throw new ChairError('MODEL_UNSUPPORTED', `weight ${name} is of ${onnxTypeName(tensor.dataType)} in external data`);
+      const dims = tensor.dims.map(Number);
+      this.weights.set(name, { name, dtype, dims, bytes: await this.#external(name, tensor, tensorBytes(dtype, dims)) });
+      return;
+    }
+    const raw = rawTensor(tensor, `weight ${name} of ${this.#path}`);
+    if (raw === undefined) this.#keep(name, attribute('value', { tensor }));
+    else await this.#addRaw(name, raw);
+  }
+
+  addSparse(tensor: SparseTensorProto): void {
+    const value = create(AttributeProtoSchema, {
+      name: 'sparse_value',
+      type: AttributeProto_AttributeType.SPARSE_TENSOR,
+      sparseTensor: tensor,
+    });
+    this.#keep(tensor.values?.name ?? '', value);
+  }
+
+  /** True when the node was a `Constant` and is now a weight. */
+  async addNode(node: NodeProto): Promise<boolean> {
+    if (node.opType !== 'Constant' || standardDomain(node.domain) !== '') return false;
+    const [name = ''] = node.output;
+    const [value] = node.attribute;
+    switch (value?.name) {
+      case 'value':
+        if (value.t === undefined || dtypeOfCode(value.t.dataType) === undefined) return false;
+        await this.add(name, value.t);
+        return true;
+      case 'value_float':
+        await this.#addRaw(name, raw('float32', [], Float32Array.of(value.f)));
+        return true;
+      case 'value_floats':
+        await this.#addRaw(name, raw('float32', [value.floats.length], Float32Array.from(value.floats)));
+        return true;
+      case 'value_int':
+        await this.#addRaw(name, raw('int64', [], BigInt64Array.of(value.i)));
+        return true;
+      case 'value_ints':
+        await this.#addRaw(name, raw('int64', [value.ints.length], BigInt64Array.from(value.ints)));
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  async #addRaw(name: string, tensor: RawTensor): Promise<void> {
+    this.weights.set(name, await storeWeight(this.#workDirectory, name, tensor));
+  }
+
+  #keep(name: string, value: AttributeProto): void {
+    this.kept.push(nodeProto({ op: 'Constant', name, inputs: [], outputs: [name], attributes: new Map([[value.name, value]]) }));
+  }
+
+  async #external(name: string, tensor: TensorProto, sizeBytes: number): Promise<WeightBytes> {
+    const entry = (key: string) => tensor.externalData.find((e) => e.key === key)?.value;
+    const location = entry('location') ?? '';
+    const file = normalize(location);
+    if (file === '.' || isAbsolute(file) || file.split(sep).includes('..')) {
+      throw new ChairError('MODEL_WEIGHTS_MISSING', `weight ${name} names external data outside of the model's folder`, { came: location });
+    }
+    const chunks = externalChunks(name, join(dirname(this.#path), file), Number(entry('offset') ?? 0), sizeBytes);
+    if (sizeBytes >= BLOB_BYTES) return blobBytes(this.#workDirectory, await putBlobChunks(this.#workDirectory, chunks, this.#modelHash));
+    const parts: Uint8Array[] = [];
+    for await (const chunk of chunks) parts.push(chunk);
+    const bytes = new Uint8Array(Buffer.concat(parts));
+    this.#modelHash.update(bytes);
+    return { kind: 'inline', bytes };
+  }
+}
+
+function raw(dtype: DType, dims: readonly number[], data: ArrayBufferView): RawTensor {
+  return { dtype, dims, bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+}
+
+function blobBytes(workDirectory: string, blob: BlobRef): WeightBytes {
+  return { kind: 'file', path: join(workDirectory, blob.sha256), sha256: blob.sha256, offset: 0, length: blob.sizeBytes };
+}
+
+/** A weight from bytes in memory: a blob when large, else a copy of its own. */
+export async function storeWeight(workDirectory: string, name: string, tensor: RawTensor): Promise<Weight> {
+  const { dtype, dims, bytes } = tensor;
+  if (bytes.length < BLOB_BYTES) return { name, dtype, dims, bytes: { kind: 'inline', bytes: bytes.slice() } };
+  return { name, dtype, dims, bytes: blobBytes(workDirectory, await putBlob(workDirectory, bytes)) };
+}
+
+async function* externalChunks(name: string, path: string, offset: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  const missing = (came: string, cause?: unknown) =>
+    new ChairError('MODEL_WEIGHTS_MISSING', `the external data of weight ${name} cannot be read`, {
+      expected: `${sizeBytes} bytes at offset ${offset} of ${path}`,
+      came,
+      todo: 'Put the data file beside the model, under its original name.',
+      cause,
+    });
+  const file = await open(path, 'r').catch((error: unknown) => {
+    throw missing(error instanceof Error ? error.message : String(error), error);
+  });
+  try {
+    for (let done = 0; done < sizeBytes; ) {
+      const length = Math.min(READ_BYTES, sizeBytes - done);
+      const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, offset + done);
+      if (bytesRead === 0) throw missing(`a file that ends after ${offset + done} bytes`);
+      yield buffer.subarray(0, bytesRead);
+      done += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,200 @@
+/** Cutting one stage, and a whole model into stages. Analysis only: no weight is read, so that planners can make thousands. */
+import { ChairError } from '../../broker/errors.js';
+import type { Port } from '../../broker/plan.js';
+import { wholeBox } from '../../broker/tensor.js';
+import type { Model } from '../model.js';
+import { costOf, demandOf, extentBox, type PartDemand, reducedInput } from './demand.js';
+import { extentOf, type Interval, isEmpty, shareIntervals } from './interval.js';
+import type { CutRefusal, PartCut, Partition, StageCut, StageSpec } from './partition.js';
+import { type Held, nameOf, type PartialHold, StageWalk } from './stage.js';
+import { bytesMoved, wire } from './wiring.js';
+
+export type { Held, PartialHold } from './stage.js';
+
+const demands = new WeakMap<PartCut, PartDemand>();
+
+/** What a part computes, for `write.ts`. */
+export function demandOfPart(part: PartCut): PartDemand {
+  const demand = demands.get(part);
+  if (demand === undefined) throw new ChairError('INTERNAL', 'a part that was not made by cutStage');
+  return demand;
+}
+
+export function isRefusal(cut: StageCut | CutRefusal): cut is CutRefusal {
+  return 'refused' in cut;
+}
+
+/** The name of the partial of a tensor that part `part` holds. */
+export function partialName(tensor: string, part: number): string {
+  return `${tensor}/partial:${part}`;
+}
+
+/** What is wrong with a specification itself, or undefined. */
+function invalid(model: Model, { nodes: [start, end], cut, shares }: StageSpec): string | undefined {
+  if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || end > model.nodes.length || start > end) {
+    return `nodes [${start}, ${end}) of a model of ${model.nodes.length}`;
+  }
+  if (start === end && model.nodes.length > 0) return `an empty stage at node ${start}`;
+  if (shares.length === 0 || !shares.every((s) => Number.isFinite(s) && s >= 0) || shares.every((s) => s === 0))
+    return `shares ${shares.join(',')}`;
+  if (cut === 'whole' && shares.length !== 1) return `a whole stage with ${shares.length} shares`;
+  return undefined;
+}
+
+/**
+ * Cuts nodes `[start, end)` into parts. `held` names the tensors of earlier stages that are held as partials.
+ * Throws CUT_INVALID for a specification that makes no sense; returns a refusal where the graph is in the way.
+ */
+export function cutStage(model: Model, spec: StageSpec, held: Held = new Map()): StageCut | CutRefusal {
+  const problem = invalid(model, spec);
+  if (problem !== undefined) throw new ChairError('CUT_INVALID', `a stage cannot be ${problem}`);
+  const walk = new StageWalk(model, spec.cut, spec.nodes[0], held);
+  while (walk.end < spec.nodes[1]) {
+    const obstacle = walk.step();
+    if (obstacle !== undefined) return { refused: true, ...obstacle };
+  }
+  return cutWalk(walk, spec.shares);
+}
+
+/** Cuts what a walk has covered. The walk may go on afterwards only when the cut is not used any more. */
+export function cutWalk(walk: StageWalk, shares: readonly number[]): StageCut | CutRefusal {
+  const obstacle = walk.obstacle();
+  if (obstacle !== undefined) return { refused: true, ...obstacle };
+  const spec: StageSpec = { nodes: [walk.start, walk.end], cut: walk.cut, shares };
+  const goals = goalsOf(walk, shares);
+  const parts: PartCut[] = [];
+  const partShares: number[] = [];
+  goals.forEach((goal, i) => {
+    if (!goal.busy) return;
+    parts.push(makePart(walk, { ...goal, first: parts.length === 0 }, parts.length));
+    partShares.push(i);
+  });
+  return { spec, parts, partShares };
+}
+
+interface Goal {
+  readonly bands: Map<string, Interval>;
+  readonly partials: Map<number, Interval>;
+  /** False when the part would hold nothing of its own: it is dropped. */
+  busy: boolean;
+}
+
+/** Every part's share of every tensor that leaves in bands, and of every band that is summed over. */
+function goalsOf(walk: StageWalk, shares: readonly number[]): Goal[] {
+  const goals = shares.map((): Goal => ({ bands: new Map(), partials: new Map(), busy: walk.cut === 'whole' }));
+  const tensors = walk.index.model.tensors;
+  for (const [tensor, holding] of walk.holdings) {
+    if (holding.kind !== 'band' || !walk.leaves(tensor)) continue;
+    const extent = extentOf(holding.band, tensors.get(tensor)?.dims ?? []);
+    shareIntervals(extent, shares).forEach((interval, i) => {
+      const goal = goals[i];
+      if (goal === undefined || isEmpty(interval)) return;
+      goal.bands.set(tensor, interval);
+      goal.busy = true;
+    });
+  }
+  walk.makings.forEach((making, m) => {
+    if (making.kind !== 'partial') return;
+    const extent = extentOf(making.band, tensors.get(reducedInput(walk, making))?.dims ?? []);
+    shareIntervals(extent, shares).forEach((interval, i) => {
+      const goal = goals[i];
+      if (goal === undefined || isEmpty(interval)) return;
+      goal.partials.set(m, interval);
+      goal.busy = true;
+    });
+  });
+  return goals;
+}
+
+function makePart(walk: StageWalk, goal: Goal & { readonly first: boolean }, index: number): PartCut {
+  const demand = demandOf(walk, goal);
+  const { model } = walk.index;
+  const inputs = demand.entering.flatMap((tensor): Port[] => {
+    const info = model.tensors.get(tensor);
+    if (info === undefined) return [];
+    const box = extentBox(info.dims, demand.extents.get(tensor) ?? 'all');
+    const names = walk.held.get(tensor)?.names ?? [tensor];
+    return names.map((name) => ({ name, tensor: name, dtype: info.dtype, box }));
+  });
+  const outputs = demand.leaving.flatMap((tensor): Port[] => {
+    const info = model.tensors.get(tensor);
+    if (info === undefined) return [];
+    if (walk.holdings.get(tensor)?.kind === 'partial') {
+      const name = partialName(tensor, index);
+      return [{ name: partialPort(tensor), tensor: name, dtype: info.dtype, box: wholeBox(info.dims) }];
+    }
+    return [{ name: tensor, tensor, dtype: info.dtype, box: extentBox(info.dims, demand.extents.get(tensor) ?? 'all') }];
+  });
+  const part: PartCut = { inputs, outputs, ...costOf(demand) };
+  demands.set(part, demand);
+  return part;
+}
+
+/** The value name of a partial inside a slice does not say which part it is: so equal parts are equal. */
+export function partialPort(tensor: string): string {
+  return `${tensor}/partial`;
+}
+
+/** What later stages find of this stage's tensors: those left as partials. */
+export function heldAfter(stage: StageCut, before: Held): Map<string, PartialHold> {
+  const held = new Map(before);
+  const found = new Map<string, string[]>();
+  stage.parts.forEach((part) => {
+    const { walk, leaving } = demandOfPart(part);
+    for (const tensor of leaving) {
+      const holding = walk.holdings.get(tensor);
+      if (holding?.kind !== 'partial') continue;
+      const name = part.outputs.find((port) => port.name === partialPort(tensor))?.tensor ?? '';
+      const names = found.get(tensor) ?? [];
+      names.push(name);
+      found.set(tensor, names);
+      held.set(tensor, { merge: holding.merge, names });
+    }
+  });
+  return held;
+}
+
+/**
+ * Cuts a model into stages, which must cover all nodes in order, and wires them.
+ * Throws CUT_INVALID when stages do not follow each other, CUT_NOT_POSSIBLE with the reason when one cannot be cut as asked.
+ */
+export function partition(model: Model, specs: readonly StageSpec[]): Partition {
+  let at = 0;
+  let held: Held = new Map();
+  const stages: StageCut[] = [];
+  for (const [i, spec] of specs.entries()) {
+    if (spec.nodes[0] !== at)
+      throw new ChairError('CUT_INVALID', `stage ${i} must begin where the last one ended`, {
+        expected: `node ${at}`,
+        came: `node ${spec.nodes[0]}`,
+      });
+    const cut = cutStage(model, spec, held);
+    if (isRefusal(cut)) throw refusalError(model, i, spec, cut);
+    stages.push(cut);
+    held = heldAfter(cut, held);
+    at = spec.nodes[1];
+  }
+  if (at !== model.nodes.length)
+    throw new ChairError('CUT_INVALID', 'the stages must cover the model', { expected: `${model.nodes.length} nodes`, came: `${at}` });
+  const ends = { inputs: model.inputs, outputs: model.outputs };
+  const wired = stages.map((stage) => ({ cut: stage.spec.cut, parts: stage.parts }));
+  const { wires, missing } = wire(wired, ends);
+  const hole = missing[0];
+  if (hole !== undefined) {
+    throw new ChairError(
+      'INTERNAL',
+      `stage ${hole.stage} part ${hole.part} input ${hole.input}: nobody holds [${hole.box.start}]..[${hole.box.end}]`,
+    );
+  }
+  return { model, stages, wires, ...ends, bytesMoved: bytesMoved(wired, ends, wires) };
+}
+
+function refusalError(model: Model, stage: number, spec: StageSpec, refusal: CutRefusal): ChairError {
+  return new ChairError(
+    'CUT_NOT_POSSIBLE',
+    `stage ${stage} (nodes [${spec.nodes.join(', ')})) cannot be cut by ${spec.cut}: ${refusal.reason}`,
+    {
+      todo: `End the stage before ${nameOf(model.nodes[refusal.node])}, or cut it otherwise.`,
+    },
+  );
+}

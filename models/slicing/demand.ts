@@ -1,0 +1,229 @@
+/**
+ * Demand propagation: from the intervals that a part must hold at the stage's end backwards to what it needs at its beginning.
+ * Several readers of a tensor: the hull of what they need. What is demanded of entering tensors is the halo.
+ */
+import { type Box, tensorBytes, wholeBox } from '../../broker/tensor.js';
+import { type Band, bandBox, bandDims, compatible, extentOf, hull, type Interval, inUnits, isEmpty } from './interval.js';
+import { operandOf, readsOf } from './model-index.js';
+import type { InputNeed } from './rules/rule.js';
+import type { Making, StageWalk } from './stage.js';
+
+/** What a part has of a tensor: all of it, or an interval of a band. */
+export type Extent = 'all' | { readonly band: Band; readonly interval: Interval };
+
+/** What one part of a stage computes: the plan from which its graph is written. */
+export interface PartDemand {
+  readonly walk: StageWalk;
+  /** Of every tensor that the part makes or takes in. */
+  readonly extents: ReadonlyMap<string, Extent>;
+  /** By index of `walk.makings`: the interval made or reduced; absent when this part leaves the node out. */
+  readonly intervals: ReadonlyMap<number, Interval | 'all'>;
+  /** Tensors that enter, in order of first use. */
+  readonly entering: readonly string[];
+  /** Tensors that leave, in order of making. */
+  readonly leaving: readonly string[];
+  /** This part adds the bias of partial sums. */
+  readonly first: boolean;
+}
+
+/** `shares[making or tensor]`: what a part must hold at the end of its stage. */
+export interface PartGoal {
+  /** Interval of each leaving banded tensor. */
+  readonly bands: ReadonlyMap<string, Interval>;
+  /** Interval that each partial is summed over, by index of making. */
+  readonly partials: ReadonlyMap<number, Interval>;
+  readonly first: boolean;
+}
+
+export function demandOf(walk: StageWalk, goal: PartGoal): PartDemand {
+  const demand = new Demand(walk);
+  const leaving: string[] = [];
+  for (const [tensor, holding] of walk.holdings) {
+    if (!walk.leaves(tensor)) continue;
+    if (holding.kind === 'whole') demand.add(tensor, 'all');
+    const interval = goal.bands.get(tensor);
+    if (holding.kind === 'band' && interval !== undefined && !isEmpty(interval)) demand.add(tensor, { band: holding.band, interval });
+    else if (holding.kind === 'band') continue;
+    leaving.push(tensor);
+  }
+  for (let i = walk.makings.length - 1; i >= 0; i--) {
+    const making = walk.makings[i];
+    if (making !== undefined) demand.make(i, making, goal.partials.get(i));
+  }
+  const made = (tensor: string) => demand.extents.has(tensor) || demand.partials.has(tensor);
+  return {
+    walk,
+    extents: demand.extents,
+    intervals: demand.intervals,
+    entering: demand.entering(),
+    leaving: leaving.filter(made),
+    first: goal.first,
+  };
+}
+
+class Demand {
+  readonly extents = new Map<string, Extent>();
+  readonly intervals = new Map<number, Interval | 'all'>();
+  readonly partials = new Set<string>();
+  readonly #walk: StageWalk;
+
+  constructor(walk: StageWalk) {
+    this.#walk = walk;
+  }
+
+  /** Widens what is demanded of a tensor. */
+  add(tensor: string, more: Extent): void {
+    const holding = this.#walk.holdings.get(tensor);
+    if (holding?.kind === 'whole') {
+      this.extents.set(tensor, 'all');
+      return;
+    }
+    const now = this.extents.get(tensor);
+    if (now === 'all') return;
+    const band = holding?.kind === 'band' ? holding.band : now?.band;
+    if (more === 'all' || (band !== undefined && !compatible(band, more.band))) {
+      this.extents.set(tensor, 'all');
+      return;
+    }
+    // Entering tensors take the band of their last reader (we walk backwards): it only decides the shape of the box.
+    const own = band ?? more.band;
+    const interval = hull(now?.interval, inUnits(more.interval, more.band, own));
+    if (interval !== undefined) this.extents.set(tensor, { band: own, interval });
+  }
+
+  /** Passes the demand on a node's output to its inputs. */
+  make(i: number, making: Making, reduced: Interval | undefined): void {
+    const node = this.#walk.index.model.nodes[making.node];
+    if (node === undefined) return;
+    if (making.kind === 'whole') {
+      if (!node.outputs.some((name) => this.extents.has(name))) return;
+      this.intervals.set(i, 'all');
+      for (const name of readsOf(node)) if (name !== '' && !this.#walk.index.model.weights.has(name)) this.add(name, 'all');
+      return;
+    }
+    if (making.kind === 'partial') {
+      if (reduced === undefined || isEmpty(reduced)) return;
+      this.partials.add(node.outputs[0] ?? '');
+      this.intervals.set(i, reduced);
+      this.#pass(node.inputs, making.reducing.inputs, reduced);
+      return;
+    }
+    const extent = this.extents.get(node.outputs[making.output] ?? '');
+    if (extent === undefined || extent === 'all') return;
+    this.intervals.set(i, extent.interval);
+    this.#pass(node.inputs, making.banding.inputs, extent.interval);
+  }
+
+  #pass(names: readonly string[], needs: readonly InputNeed[], out: Interval): void {
+    needs.forEach((need, j) => {
+      const name = names[j] ?? '';
+      if (name === '' || need === 'drop' || this.#walk.index.model.weights.has(name)) return;
+      if (need === 'all') return this.add(name, 'all');
+      const interval = need.need(out);
+      if (interval !== undefined) this.add(name, { band: need.band, interval });
+    });
+  }
+
+  /** In order of first use, so that equal parts name their ports in equal order. */
+  entering(): string[] {
+    const seen = new Set<string>();
+    this.#walk.makings.forEach((making, i) => {
+      const node = this.#walk.index.model.nodes[making.node];
+      if (node === undefined || !this.intervals.has(i)) return;
+      for (const name of readsOf(node)) if (this.extents.has(name) && !this.#walk.holdings.has(name)) seen.add(name);
+    });
+    return [...seen];
+  }
+}
+
+/** The box of a tensor that an extent is. */
+export function extentBox(dims: readonly number[], extent: Extent): Box {
+  return extent === 'all' ? wholeBox(dims) : bandBox(dims, extent.band, extent.interval);
+}
+
+export interface PartCost {
+  /** One per node of the stage. */
+  readonly nodeMacs: readonly number[];
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly activationBytes: number;
+}
+
+/** What a part costs: MACs in proportion to what it really computes, bytes of its weights, and the peak of live activations. */
+export function costOf(part: PartDemand): PartCost {
+  const { walk } = part;
+  const nodeMacs = new Array<number>(walk.end - walk.start).fill(0);
+  const weights = new Map<string, number>();
+  let macs = 0;
+  for (const [i, interval] of part.intervals) {
+    const making = walk.makings[i];
+    if (making === undefined) continue;
+    const share = interval === 'all' ? 1 : makingShare(walk, making, interval);
+    const cost = (walk.index.macs[making.node] ?? 0) * share;
+    nodeMacs[making.node - walk.start] = (nodeMacs[making.node - walk.start] ?? 0) + cost;
+    macs += cost;
+    addWeights(walk, making, interval, weights);
+  }
+  return { nodeMacs, macs, weightBytes: [...weights.values()].reduce((a, b) => a + b, 0), activationBytes: peakBytes(part) };
+}
+
+function makingShare(walk: StageWalk, making: Making, interval: Interval): number {
+  const node = walk.index.model.nodes[making.node];
+  if (making.kind === 'whole' || node === undefined) return 1;
+  const name = making.kind === 'band' ? node.outputs[making.output] : reducedInput(walk, making);
+  const dims = operandOf(walk.index.model, name ?? '')?.dims ?? [];
+  const units = making.kind === 'band' ? (making.banding.computed?.(interval) ?? interval[1] - interval[0]) : interval[1] - interval[0];
+  return units / extentOf(making.band, dims);
+}
+
+/** The activation whose band a partial is summed over. */
+export function reducedInput(walk: StageWalk, making: Making & { readonly kind: 'partial' }): string {
+  const inputs = walk.index.model.nodes[making.node]?.inputs ?? [];
+  const j = making.reducing.inputs.findIndex((need, i) => typeof need === 'object' && walk.index.model.tensors.has(inputs[i] ?? ''));
+  return inputs[j] ?? '';
+}
+
+function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all', weights: Map<string, number>): void {
+  const node = walk.index.model.nodes[making.node];
+  const needs = making.kind === 'band' ? making.banding.inputs : making.kind === 'partial' ? making.reducing.inputs : undefined;
+  for (const [j, name] of (node === undefined ? [] : readsOf(node)).entries()) {
+    const weight = walk.index.model.weights.get(name);
+    const need = needs?.[j] ?? 'all';
+    if (weight === undefined || need === 'drop') continue;
+    let dims = weight.dims;
+    if (typeof need === 'object' && interval !== 'all') {
+      const part = need.need(interval);
+      if (part === undefined) continue;
+      dims = bandDims(dims, need.band, part);
+    }
+    weights.set(`${name}:${dims.join()}`, tensorBytes(weight.dtype, dims));
+  }
+}
+
+function extentBytes(part: PartDemand, tensor: string): number {
+  const info = part.walk.index.model.tensors.get(tensor);
+  if (info === undefined) return 0;
+  const extent = part.extents.get(tensor) ?? 'all';
+  return tensorBytes(info.dtype, extent === 'all' ? info.dims : bandDims(info.dims, extent.band, extent.interval));
+}
+
+/** Largest sum of live activations: entering tensors live from the start to their last reader, others from their making. */
+function peakBytes(part: PartDemand): number {
+  const { walk } = part;
+  let live = 0;
+  for (const name of part.entering) live += extentBytes(part, name) * (1 + (walk.held.get(name)?.names.length ?? 0));
+  let peak = live;
+  for (const [i, making] of walk.makings.entries()) {
+    const node = walk.index.model.nodes[making.node];
+    if (node === undefined || !part.intervals.has(i)) continue;
+    const outputs = making.kind === 'band' ? [node.outputs[making.output] ?? ''] : node.outputs;
+    for (const name of outputs) if (name !== '') live += extentBytes(part, name);
+    peak = Math.max(peak, live);
+    for (const name of new Set(readsOf(node))) {
+      if (walk.index.lastUse.get(name) === making.node && walk.index.model.tensors.has(name) && part.extents.has(name)) {
+        live -= extentBytes(part, name);
+      }
+    }
+  }
+  return peak;
+}

@@ -1,0 +1,134 @@
+/** The oracle: runs the parts of a written partition one after another on one engine, and moves boxes along the wires. No network needed. */
+import { join } from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import { type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
+import { allocTensor, boxDims, checkTensor, copyBox, itemBytes, type Tensor, tensorBytes, wholeBox } from '../../broker/tensor.js';
+import type { Engine, Session } from '../engine/engine.js';
+import type { WrittenPartition } from './partition.js';
+import { wireBytes } from './wiring.js';
+
+export interface RunOptions {
+  /** Index into `partition.wires`: what this wire brings is zeroed. A check that sees no change is no check. */
+  readonly zeroWire?: number;
+}
+
+export interface PartitionRun {
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Of each wire, in the order of `partition.wires`. */
+  readonly wireBytes: readonly number[];
+  /** Time inside the engine: `runMs[stage][part]`. */
+  readonly runMs: readonly (readonly number[])[];
+}
+
+/** Loads the slices once and runs them many times (with other inputs, with one wire zeroed). `dispose` when done. */
+export class PartitionRunner {
+  readonly #written: WrittenPartition;
+  readonly #engine: Engine;
+  readonly #sessions = new Map<string, Promise<Session>>();
+
+  constructor(written: WrittenPartition, engine: Engine) {
+    this.#written = written;
+    this.#engine = engine;
+  }
+
+  /** Throws ENGINE_INPUT_INVALID for missing or misfit inputs, ENGINE_* when a slice fails (the message names stage and part). */
+  async run(inputs: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<PartitionRun> {
+    const { partition, slices } = this.#written;
+    const produced = new Map<string, { port: Port; tensor: Tensor }>();
+    const key = (stage: number, part: number, output: number) => `${stage}:${part}:${output}`;
+    partition.inputs.forEach((info, output) => {
+      const tensor = inputs[info.name];
+      if (tensor === undefined) throw new ChairError('ENGINE_INPUT_INVALID', `input ${info.name} is missing`);
+      checkTensor(tensor, `input ${info.name}`);
+      if (tensor.bytes.length !== tensorBytes(info.dtype, info.dims) || tensor.dtype !== info.dtype) {
+        throw new ChairError('ENGINE_INPUT_INVALID', `input ${info.name} does not fit`, {
+          expected: `${info.dtype}[${info.dims}]`,
+          came: `${tensor.dtype}[${tensor.dims}]`,
+        });
+      }
+      produced.set(key(SOURCE, 0, output), { port: { ...info, tensor: info.name, box: wholeBox(info.dims) }, tensor });
+    });
+    const incoming = new Map<string, { wire: Wire; index: number }[]>();
+    partition.wires.forEach((w, index) => {
+      const at = key(w.toStage, w.toPart, w.input);
+      incoming.set(at, [...(incoming.get(at) ?? []), { wire: w, index }]);
+    });
+    const fill = (port: Port, stage: number, part: number, input: number): Tensor => {
+      const target = allocTensor(port.dtype, boxDims(port.box));
+      for (const { wire: w, index } of incoming.get(key(stage, part, input)) ?? []) {
+        const from = produced.get(key(w.fromStage, w.fromPart, w.output));
+        if (from === undefined) throw new ChairError('INTERNAL', `wire ${index} begins nowhere`);
+        if (index === options.zeroWire) continue;
+        copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
+      }
+      return target;
+    };
+    const runMs: number[][] = [];
+    for (const [s, stage] of partition.stages.entries()) {
+      const times: number[] = [];
+      const made: { at: string; port: Port; tensor: Tensor }[] = [];
+      for (const [p, part] of stage.parts.entries()) {
+        const session = await this.#session(slices[s]?.[p]?.graph.sha256 ?? '', s, p);
+        const feeds = Object.fromEntries(part.inputs.map((port, i) => [port.name, fill(port, s, p, i)]));
+        const result = await session.run(feeds, { transfer: true });
+        times.push(result.runMs);
+        part.outputs.forEach((port, output) => {
+          const tensor = result.outputs[port.name];
+          if (tensor === undefined || tensor.bytes.length !== tensorBytes(port.dtype, boxDims(port.box))) {
+            throw new ChairError('INTERNAL', `stage ${s} part ${p}: output ${port.name} is not what the cut says`, {
+              expected: `${port.dtype}[${boxDims(port.box)}]`,
+              came: tensor === undefined ? 'nothing' : `${tensor.dtype}[${tensor.dims}]`,
+            });
+          }
+          made.push({ at: key(s, p, output), port, tensor });
+        });
+      }
+      for (const { at, port, tensor } of made) produced.set(at, { port, tensor });
+      runMs.push(times);
+    }
+    const outputs = Object.fromEntries(
+      partition.outputs.map((info, i) => [info.name, fill({ ...info, tensor: info.name, box: wholeBox(info.dims) }, SINK, 0, i)]),
+    );
+    const wired = partition.stages.map((stage) => ({ cut: stage.spec.cut, parts: stage.parts }));
+    return { outputs, wireBytes: partition.wires.map((w) => wireBytes(wired, partition, w)), runMs };
+  }
+
+  /** Idempotent. */
+  async dispose(): Promise<void> {
+    const sessions = [...this.#sessions.values()];
+    this.#sessions.clear();
+    await Promise.all(sessions.map((loading) => loading.then((session) => session.dispose()).catch(() => undefined)));
+  }
+
+  #session(sha256: string, stage: number, part: number): Promise<Session> {
+    let loading = this.#sessions.get(sha256);
+    if (loading === undefined) {
+      loading = this.#engine.load(join(this.#written.directory, sha256)).catch((error: unknown) => {
+        throw new ChairError(
+          'ENGINE_LOAD_FAILED',
+          `slice of stage ${stage} part ${part}: ${error instanceof Error ? error.message : String(error)}`,
+          {
+            cause: error,
+          },
+        );
+      });
+      this.#sessions.set(sha256, loading);
+    }
+    return loading;
+  }
+}
+
+/** One run of a written partition; loads each distinct slice once and disposes all. */
+export async function runPartition(
+  written: WrittenPartition,
+  engine: Engine,
+  inputs: Readonly<Record<string, Tensor>>,
+  options: RunOptions = {},
+): Promise<PartitionRun> {
+  const runner = new PartitionRunner(written, engine);
+  try {
+    return await runner.run(inputs, options);
+  } finally {
+    await runner.dispose();
+  }
+}

@@ -1,0 +1,115 @@
+/** Wires from boxes: every element of every consumer port is brought exactly once, from the same part index where that part has it. */
+import { type Plan, type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
+import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, wholeBox } from '../../broker/tensor.js';
+
+/** A stage as wiring sees it: its cut and its parts' ports. */
+export interface WiredStage {
+  readonly cut: string;
+  readonly parts: readonly { readonly inputs: readonly Port[]; readonly outputs: readonly Port[] }[];
+}
+
+interface Producer {
+  readonly stage: number;
+  readonly part: number;
+  readonly output: number;
+  readonly box: Box;
+}
+
+/** `box` without `hole` (which lies in it), as disjoint boxes. */
+export function subtractBox(box: Box, hole: Box): Box[] {
+  const rest: Box[] = [];
+  const start = [...box.start];
+  const end = [...box.end];
+  for (let axis = 0; axis < start.length; axis++) {
+    const [low, high] = [hole.start[axis] ?? 0, hole.end[axis] ?? 0];
+    if (low > (start[axis] ?? 0)) rest.push({ start: [...start], end: end.map((e, i) => (i === axis ? low : e)) });
+    if (high < (end[axis] ?? 0)) rest.push({ start: start.map((s, i) => (i === axis ? high : s)), end: [...end] });
+    start[axis] = low;
+    end[axis] = high;
+  }
+  return rest;
+}
+
+export interface Wiring {
+  readonly wires: Wire[];
+  /** Elements that no producer holds (a defect, or a tensor that is missing): empty when all is well. */
+  readonly missing: { readonly stage: number; readonly part: number; readonly input: number; readonly box: Box }[];
+}
+
+/** Wires of a chain of stages between the model's inputs (SOURCE) and outputs (SINK). */
+export function wire(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 'outputs'>): Wiring {
+  const producers = new Map<string, Producer[]>();
+  const add = (tensor: string, producer: Producer) => {
+    const list = producers.get(tensor);
+    if (list === undefined) producers.set(tensor, [producer]);
+    else list.push(producer);
+  };
+  ends.inputs.forEach((info, output) => add(info.name, { stage: SOURCE, part: 0, output, box: wholeBox(info.dims) }));
+  const wiring: Wiring = { wires: [], missing: [] };
+  stages.forEach((stage, s) => {
+    stage.parts.forEach((part, p) =>
+      part.inputs.forEach((port, input) => connect(wiring, producers.get(port.tensor) ?? [], s, p, input, port.box)),
+    );
+    stage.parts.forEach((part, p) =>
+      part.outputs.forEach((port, output) => add(port.tensor, { stage: s, part: p, output, box: port.box })),
+    );
+  });
+  ends.outputs.forEach((info, input) => connect(wiring, producers.get(info.name) ?? [], SINK, 0, input, wholeBox(info.dims)));
+  return wiring;
+}
+
+function connect(wiring: Wiring, producers: readonly Producer[], stage: number, part: number, input: number, box: Box): void {
+  if (elementCount(boxDims(box)) === 0) return;
+  let open: Box[] = [box];
+  // What the same part index holds is local; after it the others in order, starting behind it so that replicas share the sending.
+  const count = producers.length;
+  const ordered = [...producers.keys()].map(
+    (i) =>
+      (i +
+        Math.max(
+          0,
+          producers.findIndex((p) => p.part === part),
+        )) %
+      count,
+  );
+  for (const i of ordered) {
+    const producer = producers[i];
+    if (producer === undefined) continue;
+    const left: Box[] = [];
+    for (const piece of open) {
+      const common = intersectBoxes(piece, producer.box);
+      if (common === undefined) {
+        left.push(piece);
+        continue;
+      }
+      const { stage: fromStage, part: fromPart, output } = producer;
+      wiring.wires.push({ fromStage, fromPart, output, toStage: stage, toPart: part, input, box: common });
+      left.push(...subtractBox(piece, common));
+    }
+    open = left;
+    if (open.length === 0) return;
+  }
+  for (const piece of open) wiring.missing.push({ stage, part, input, box: piece });
+}
+
+/**
+ * Bytes on all wires, except those between the same part of two cut stages of equally many parts: these sit on one agent.
+ * `dtypes[tensor]` of whole tensors; partials have their tensor's.
+ */
+export function bytesMoved(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 'outputs'>, wires: readonly Wire[]): number {
+  let sum = 0;
+  for (const w of wires) if (!isLocal(stages, w)) sum += wireBytes(stages, ends, w);
+  return sum;
+}
+
+export function wireBytes(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 'outputs'>, w: Wire): number {
+  const port = w.fromStage === SOURCE ? ends.inputs[w.output] : stages[w.fromStage]?.parts[w.fromPart]?.outputs[w.output];
+  return port === undefined ? 0 : elementCount(boxDims(w.box)) * itemBytes(port.dtype);
+}
+
+function isLocal(stages: readonly WiredStage[], w: Wire): boolean {
+  const from = stages[w.fromStage];
+  const to = stages[w.toStage];
+  if (from === undefined || to === undefined || w.fromPart !== w.toPart) return false;
+  return from.cut !== 'whole' && to.cut !== 'whole' && from.parts.length === to.parts.length;
+}

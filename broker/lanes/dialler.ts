@@ -69,14 +69,15 @@ export class Dialler {
     void this.#attempt();
   }
 
-  stop(): void {
+  /** `reason` is what sends on their way are rejected with, when it is STOPPED; else they get LANE_DOWN. */
+  stop(reason: Error): void {
     this.#stopped = true;
     clearTimeout(this.#retry);
     clearInterval(this.#ping);
     this.#settleFirst();
-    this.#attempting?.end();
+    this.#attempting?.end(reason);
     this.#lane?.control({ cmd: 'disconnect' });
-    this.#lane?.end();
+    this.#lane?.end(reason);
   }
 
   /** Subscribes to one more topic on the live connection. */

@@ -1,7 +1,7 @@
 /** One end of one lane connection: frames in, a bounded queue out. Knows nothing of peers and routing. */
 import type { Socket } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';
-import { ChairError } from '../errors.js';
+import { ChairError, isChairError } from '../errors.js';
 import { Framer, type FramerOptions, type PublishFrame, publishHeader } from './framing.js';
 import type { Segments } from './lane.js';
 
@@ -82,7 +82,8 @@ export class LaneSocket {
         // What fits into the kernel's buffer says nothing about the peer.
         const now = performance.now();
         if (now - startedAt > SLOW_WRITE_MS) this.activeAt = now;
-        if (error) reject(this.#down(error));
+        // Node calls back without an error for the write that was under way when the socket was destroyed.
+        if (error || this.socket.destroyed) reject(this.#down(error ?? undefined));
         else resolve();
       });
     });
@@ -123,6 +124,7 @@ export class LaneSocket {
   }
 
   #down(cause: Error | undefined = this.#error): ChairError {
+    if (isChairError(this.#error, 'STOPPED')) return this.#error;
     return new ChairError(
       'LANE_DOWN',
       `the lane broke (${this.#error?.message ?? cause?.message ?? 'closed'})`,

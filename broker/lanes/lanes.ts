@@ -114,7 +114,7 @@ class MqttLanes implements Lanes {
     for (const [name, peer] of this.#peers) {
       const entry = wanted.get(name);
       if (peer.dialler !== undefined && (entry === undefined || !sameEntry(entry, peer.dialler.entry))) {
-        peer.dialler.stop();
+        peer.dialler.stop(new Error('the peer table has changed'));
         peer.dialler = undefined;
         if (entry === undefined) this.#tell(name, 'no longer in the peer table');
       }
@@ -175,7 +175,8 @@ class MqttLanes implements Lanes {
 
   async #end(): Promise<void> {
     for (const remove of this.#busListeners.splice(0)) remove();
-    for (const peer of this.#peers.values()) peer.dialler?.stop();
+    const stopped = new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
+    for (const peer of this.#peers.values()) peer.dialler?.stop(stopped);
     const relayed = [...this.#relayed.values()];
     this.#relayed.clear();
     await Promise.all(relayed.map((off) => off.then((unsubscribe) => unsubscribe()).catch(() => undefined)));
@@ -305,9 +306,11 @@ class MqttLanes implements Lanes {
       maxConnections,
       connectTimeoutMs,
       onMessage: (from, frame) => this.#receive(from, frame),
-      onClient: (name, connected, why) => {
-        if (connected) this.#peer(name);
+      onClient: (name, why) => {
+        const reached = this.#listener?.reaches(name) === true;
+        if (reached) this.#peer(name);
         this.#tell(name, why);
+        if (!reached && this.#peers.get(name)?.dialler === undefined) this.#peers.delete(name);
       },
       onRefused: (error) => this.#refuse('(listener)', error),
     });

@@ -19,8 +19,8 @@ export interface ListenerOptions {
   /** A connection without CONNECT is ended after this. */
   readonly connectTimeoutMs: number;
   readonly onMessage: (from: string, frame: PublishFrame) => void;
-  /** A client came or went; `name` is its id up to `~`. */
-  readonly onClient: (name: string, connected: boolean, why: string) => void;
+  /** What a client can be reached with has changed: ask `reaches`. `name` is its id up to `~`. */
+  readonly onClient: (name: string, why: string) => void;
   /** A connection was ended for what it sent. */
   readonly onRefused: (error: Error) => void;
 }
@@ -79,7 +79,8 @@ export class Listener {
     if (this.#stopped) return;
     this.#stopped = true;
     const closed = new Promise<void>((resolve) => (this.#server.listening ? this.#server.close(() => resolve()) : resolve()));
-    for (const session of this.#sessions) session.lane.end();
+    const stopped = new ChairError('STOPPED', 'the lane listener was stopped');
+    for (const session of this.#sessions) session.lane.end(stopped);
     await closed;
   }
 
@@ -127,6 +128,7 @@ export class Listener {
       case 'unsubscribe':
         for (const topic of packet.unsubscriptions) session.topics.delete(topic);
         session.lane.control({ cmd: 'unsuback', messageId: packet.messageId ?? 0, granted: [] });
+        this.#options.onClient(nameOf(session.clientId), 'it unsubscribed');
         return;
       case 'pingreq':
         session.lane.control({ cmd: 'pingresp' });
@@ -162,7 +164,6 @@ export class Listener {
     this.#byName.set(name, [...others, session]);
     this.#watchKeepalive(session, packet.keepalive ?? 0);
     session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
-    this.#options.onClient(name, true, '');
   }
 
   #reject(session: Session, returnCode: number, why: string): void {
@@ -180,7 +181,7 @@ export class Listener {
       return 0;
     });
     session.lane.control({ cmd: 'suback', messageId: packet.messageId ?? 0, granted });
-    this.#options.onClient(nameOf(session.clientId), true, '');
+    this.#options.onClient(nameOf(session.clientId), '');
   }
 
   /** [MQTT-3.1.2-24]: one and a half keep-alive periods without a packet end the connection. */
@@ -206,11 +207,8 @@ export class Listener {
     if (session.clientId === '') return;
     const name = nameOf(session.clientId);
     const left = (this.#byName.get(name) ?? []).filter((other) => other !== session);
-    if (left.length > 0) {
-      this.#byName.set(name, left);
-      return;
-    }
-    this.#byName.delete(name);
-    if (!this.#stopped) this.#options.onClient(name, false, error?.message ?? 'it disconnected');
+    if (left.length > 0) this.#byName.set(name, left);
+    else this.#byName.delete(name);
+    if (!this.#stopped) this.#options.onClient(name, error?.message ?? 'it disconnected');
   }
 }

@@ -1,0 +1,149 @@
+import fc from 'fast-check';
+import { generate, type Packet } from 'mqtt-packet';
+import { describe, expect, it, test } from 'vitest';
+import { isChairError } from '../errors.js';
+import { joinSegments } from '../segments.js';
+import { Framer, lengthBytes, publishHeader } from './framing.js';
+
+interface Seen {
+  readonly topic: string;
+  readonly payload: string;
+  readonly qos: number;
+  readonly id: number;
+}
+
+function feed(
+  chunks: readonly Uint8Array[],
+  maxPacketBytes = 1_000_000,
+): { seen: (Seen | Packet['cmd'])[]; code: string; segments: number } {
+  const seen: (Seen | Packet['cmd'])[] = [];
+  let segments = 0;
+  const framer = new Framer({
+    maxPacketBytes,
+    first: 'connect',
+    onPublish: ({ topic, qos, messageId, payload, payloadBytes }) => {
+      const bytes = Buffer.from(joinSegments(payload));
+      expect(bytes.length).toBe(payloadBytes);
+      segments = payload.length;
+      seen.push({ topic, qos, id: messageId, payload: bytes.toString('latin1') });
+    },
+    onPacket: (packet) => seen.push(packet.cmd),
+  });
+  try {
+    for (const chunk of chunks) framer.push(chunk);
+  } catch (error) {
+    if (isChairError(error)) return { seen, segments, code: error.code };
+    throw error;
+  }
+  return { seen, segments, code: 'none' };
+}
+
+function cut(bytes: Uint8Array, sizes: readonly number[]): Uint8Array[] {
+  const chunks: Uint8Array[] = [];
+  let at = 0;
+  for (const size of sizes) {
+    chunks.push(bytes.subarray(at, at + size));
+    at += size;
+  }
+  return [...chunks, bytes.subarray(at)];
+}
+
+const CONNECT = generate({ cmd: 'connect', clientId: 'a~1', protocolId: 'MQTT', protocolVersion: 4, clean: true, keepalive: 5 });
+
+describe('framer', () => {
+  test('packets come out the same however the stream is cut', () => {
+    const publish = fc.record({
+      topic: fc.constantFrom('t', 'mc/x/lane/pi-3', 'ä'.repeat(70)),
+      payload: fc.uint8Array({ maxLength: 3000 }),
+      qos: fc.constantFrom(0, 1),
+    });
+    fc.assert(
+      fc.property(fc.array(publish, { maxLength: 4 }), fc.array(fc.nat(1500), { maxLength: 30 }), (messages, sizes) => {
+        const stream = [CONNECT];
+        const want: (Seen | string)[] = ['connect'];
+        messages.forEach(({ topic, payload, qos }, i) => {
+          const messageId = qos === 0 ? 0 : i + 1;
+          stream.push(
+            generate({
+              cmd: 'publish',
+              topic,
+              payload: Buffer.from(payload),
+              qos: qos === 0 ? 0 : 1,
+              dup: false,
+              retain: false,
+              messageId,
+            }),
+          );
+          want.push({ topic, payload: Buffer.from(payload).toString('latin1'), qos, id: messageId });
+          if (i === 1) {
+            stream.push(
+              generate({ cmd: 'pingreq' }),
+              generate({ cmd: 'subscribe', messageId: 9, subscriptions: [{ topic: 'r', qos: 0 }] }),
+            );
+            want.push('pingreq', 'subscribe');
+          }
+        });
+        const { seen, code } = feed(cut(Buffer.concat(stream), sizes));
+        expect(code).toBe('none');
+        expect(seen).toEqual(want);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('hands a payload over in the segments it came in', () => {
+    const stream = Buffer.concat([CONNECT, publishHeader('t', 10_000, 20_000), Buffer.alloc(10_000, 7)]);
+    expect(feed(cut(stream, [5000])).segments).toBe(2);
+  });
+
+  it('does not keep a record for every byte of a peer that drips', () => {
+    const stream = Buffer.concat([CONNECT, publishHeader('t', 40_000, 50_000), Buffer.alloc(40_000, 7)]);
+    const { segments, seen } = feed(cut(stream, new Array(stream.length).fill(1)));
+    expect(seen).toHaveLength(2);
+    expect(segments).toBeLessThan(5);
+  });
+
+  it('writes the header that mqtt-packet would', () => {
+    const whole = generate({ cmd: 'publish', topic: 'mc/x', payload: Buffer.alloc(300), qos: 0, dup: false, retain: false });
+    expect(Buffer.concat([publishHeader('mc/x', 300, 1000), Buffer.alloc(300)]).equals(whole)).toBe(true);
+    expect([0, 127, 128, 16_383, 16_384, 268_435_455].map((length) => Buffer.from(lengthBytes(length)).toString('hex'))).toEqual([
+      '00',
+      '7f',
+      '8001',
+      'ff7f',
+      '808001',
+      'ffffff7f',
+    ]);
+  });
+
+  test.each([
+    ['a packet before CONNECT', Buffer.concat([publishHeader('t', 0, 10), CONNECT]), 'CODEC_INVALID'],
+    ['a web browser', Buffer.from('GET / HTTP/1.1\r\n\r\n'), 'CODEC_INVALID'],
+    ['a PUBLISH that announces too much', Buffer.concat([CONNECT, Buffer.of(0x30), lengthBytes(1_000_001)]), 'PACKET_TOO_LARGE'],
+    ['a CONNECT that announces too much', Buffer.concat([Buffer.of(0x10), lengthBytes(70_000)]), 'PACKET_TOO_LARGE'],
+    ['a length of five bytes', Buffer.concat([CONNECT, Buffer.of(0x30, 0xff, 0xff, 0xff, 0xff, 0x01)]), 'CODEC_INVALID'],
+    ['a topic that is longer than its packet', Buffer.concat([CONNECT, Buffer.of(0x30, 4, 0, 9, 65, 65)]), 'CODEC_INVALID'],
+    ['a topic of 60,000 bytes', Buffer.concat([CONNECT, Buffer.of(0x30), lengthBytes(60_002), Buffer.of(0xea, 0x60)]), 'PACKET_TOO_LARGE'],
+    ['a wildcard as a topic', Buffer.concat([CONNECT, publishHeader('a/#', 0, 10)]), 'CODEC_INVALID'],
+    ['QoS 2', Buffer.concat([CONNECT, Buffer.of(0x34, 5, 0, 1, 65, 0, 1)]), 'CODEC_INVALID'],
+  ])('refuses %s', (_what, bytes, code) => {
+    expect(feed([bytes]).code).toBe(code);
+    expect(feed(cut(bytes, [1, 1, 1])).code).toBe(code);
+  });
+
+  test('any bytes give packets or a coded error', () => {
+    const codes = new Set<string>();
+    fc.assert(
+      fc.property(
+        fc.array(fc.oneof(fc.uint8Array({ maxLength: 40 }), fc.constant(CONNECT), fc.constant(publishHeader('t', 3, 99))), {
+          maxLength: 12,
+        }),
+        (parts) => {
+          codes.add(feed([CONNECT, ...parts], 5000).code);
+        },
+      ),
+      { numRuns: 1000 },
+    );
+    expect([...codes].sort()).toEqual(['CODEC_INVALID', 'PACKET_TOO_LARGE', 'none']);
+  });
+});

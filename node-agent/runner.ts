@@ -76,6 +76,10 @@ export class Runner {
     while (this.running.size < (this.options.depth ?? 2)) {
       const job = this.queue.shift();
       if (job === undefined) return;
+      if (!wanted(job)) {
+        this.options.budget.free(job.frame.bytes);
+        continue;
+      }
       const done = this.run(job).finally(() => {
         this.running.delete(job);
         this.next();

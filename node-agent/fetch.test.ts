@@ -1,0 +1,172 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
+import type { BlobChunk, BlobRequest } from '../broker/messages.js';
+import { topicsOf } from '../broker/topics.js';
+import { BlobFetcher, type FetchOptions } from './fetch.js';
+import { BlobStore } from './store.js';
+import { blob, eventually, folder, type ToyBlob } from './test-world.js';
+
+const topics = topicsOf('c');
+const SIZE = 10_000;
+const CHUNK = 1000;
+const big = blob(Buffer.from(Array.from({ length: SIZE }, (_, i) => (i * 7 + (i >> 8)) & 255)));
+
+const undo: (() => unknown)[] = [];
+let broker: FakeBroker;
+let bus: FakeBus;
+let store: BlobStore;
+/** What the gateway was asked, and how it answers (undefined = not at all). */
+let requests: BlobRequest[];
+let respond: (request: BlobRequest) => Partial<BlobChunk> | undefined;
+let most = 0;
+let outstanding = 0;
+
+beforeEach(async () => {
+  broker = createFakeBroker();
+  const gateway = broker.bus('gateway');
+  requests = [];
+  most = outstanding = 0;
+  respond = () => ({});
+  await gateway.subscribe(topics.blobRequest, (request) => {
+    requests.push(request);
+    most = Math.max(most, ++outstanding);
+    const answer = respond(request);
+    if (answer === undefined) return;
+    const { id, sha256, offset, length } = request;
+    const data = big.bytes.subarray(offset, offset + length);
+    setImmediate(() => {
+      outstanding--;
+      void gateway
+        .publish(topics.blobChunk('a'), { id, sha256, offset, totalBytes: SIZE, code: '', data, ...answer })
+        .catch(() => undefined);
+    });
+  });
+  bus = broker.bus('a');
+  store = await BlobStore.open({ directory: await folder(undo), limitBytes: 1e6, diskFreeBytes: async () => 1e9 });
+  undo.push(() => store.close());
+});
+afterEach(async () => {
+  for (const u of undo.splice(0).reverse()) await u();
+  await bus.stop();
+});
+
+async function fetcher(options: Partial<FetchOptions> = {}): Promise<BlobFetcher> {
+  const made = new BlobFetcher({
+    bus,
+    topics: () => topics,
+    agent: 'a',
+    store,
+    chunkBytes: CHUNK,
+    requestTimeoutMs: 20,
+    maxTries: 4,
+    random: () => 0,
+    ...options,
+  });
+  await made.start();
+  undo.push(() => made.stop());
+  return made;
+}
+
+async function fetched(f: BlobFetcher, b: ToyBlob = big, signal = new AbortController().signal): Promise<number> {
+  let bytes = 0;
+  await f.fetch(b.ref, { signal, onBytes: (n) => (bytes += n) });
+  expect(await store.has(b.ref)).toBe(true);
+  return bytes;
+}
+
+describe('fetching a blob', () => {
+  it('asks for chunks with a window and puts them together', async () => {
+    expect(await fetched(await fetcher())).toBe(SIZE);
+    expect(requests).toHaveLength(10);
+    expect(most).toBeGreaterThan(1);
+    expect(most).toBeLessThanOrEqual(4);
+  });
+
+  it('takes an empty blob without asking', async () => {
+    await fetched(await fetcher(), blob(''));
+    expect(requests).toHaveLength(0);
+  });
+
+  it('asks again for what was lost, and is not confused by what comes twice', async () => {
+    let n = 0;
+    respond = () => (n++ % 3 === 0 ? undefined : {});
+    expect(await fetched(await fetcher())).toBe(SIZE);
+    expect(requests.length).toBeGreaterThan(10);
+  });
+
+  it('gives up with a time-out that says what was waited for', async () => {
+    respond = (r) => (r.offset === 3000 ? undefined : {});
+    const f = await fetcher({ requestTimeoutMs: 5 });
+    await expect(fetched(f)).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT', message: expect.stringContaining('1000 bytes at 3000') });
+    expect(requests.filter((r) => r.offset === 3000)).toHaveLength(4);
+    // What came is kept for the next time.
+    expect(store.partBytes(big.ref.sha256)).toBe(3000);
+    respond = () => ({});
+    requests.length = 0;
+    expect(await fetched(f)).toBe(SIZE);
+    expect(requests.map((r) => r.offset).sort((a, b) => a - b)[0]).toBe(3000);
+  });
+
+  it('fetches once more what does not hash to its name, then says so', async () => {
+    let wrong = true;
+    respond = (r) => {
+      if (r.offset !== 5000 || !wrong) return {};
+      wrong = false;
+      return { data: Buffer.alloc(CHUNK) };
+    };
+    expect(await fetched(await fetcher())).toBe(SIZE);
+    expect(requests).toHaveLength(20);
+    await store.remove(big.ref.sha256);
+    respond = (r) => (r.offset === 5000 ? { data: Buffer.alloc(CHUNK) } : {});
+    await expect(fetched(await fetcher())).rejects.toMatchObject({ code: 'BLOB_CORRUPT' });
+    expect(store.usedBytes).toBe(0);
+  });
+
+  it.each([
+    ['BLOB_NOT_FOUND', { code: 'BLOB_NOT_FOUND', data: Buffer.alloc(0) }, 'BLOB_NOT_FOUND'],
+    ['a code from the future', { code: 'WHATEVER', data: Buffer.alloc(0) }, 'BLOB_NOT_FOUND'],
+    ['a chunk of the wrong length', { data: Buffer.alloc(7) }, 'BLOB_CORRUPT'],
+    ['another total', { totalBytes: 5 }, 'BLOB_CORRUPT'],
+  ])('fails on %s', async (_, answer, code) => {
+    respond = () => answer;
+    await expect(fetched(await fetcher())).rejects.toMatchObject({ code });
+  });
+
+  it('waits when the gateway is busy', async () => {
+    let busy = 3;
+    respond = () => (busy-- > 0 ? { code: 'QUEUE_FULL', data: Buffer.alloc(0) } : {});
+    expect(await fetched(await fetcher())).toBe(SIZE);
+  });
+
+  it('goes on where it was when the broker comes back, without using up its tries', async () => {
+    let n = 0;
+    respond = () => {
+      if (++n === 4) setImmediate(() => bus.lose());
+      return n > 3 && !bus.connected ? undefined : {};
+    };
+    const f = await fetcher();
+    const done = fetched(f);
+    await eventually(() => !bus.connected, 'the connection to break');
+    await new Promise((resolve) => setTimeout(resolve, 20 * 4 * 4));
+    respond = () => ({});
+    const before = requests.length;
+    bus.restore();
+    expect(await done).toBe(SIZE);
+    expect(requests.length - before).toBeLessThanOrEqual(10);
+  });
+
+  it('ends at once when it is aborted or stopped, and keeps what it has', async () => {
+    respond = (r) => (r.offset < 2000 ? {} : undefined);
+    const abort = new AbortController();
+    const f = await fetcher({ requestTimeoutMs: 10_000 });
+    const done = fetched(f, big, abort.signal);
+    await eventually(() => store.partBytes(big.ref.sha256) === 2000, 'two chunks');
+    abort.abort(new Error('enough'));
+    await expect(done).rejects.toThrow('enough');
+    const again = fetched(f);
+    await eventually(() => requests.length > 8, 'requests');
+    await f.stop();
+    await expect(again).rejects.toMatchObject({ code: 'STOPPED' });
+    expect(store.partBytes(big.ref.sha256)).toBe(2000);
+  });
+});

@@ -1,0 +1,87 @@
+/** Composition root of the agent process: real bus, lanes and engine. */
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { ChairError } from '../broker/errors.js';
+import { createLanes } from '../broker/lanes/lanes.js';
+import { connectBus } from '../broker/mqtt-bus.js';
+import type { Engine } from '../models/engine/engine.js';
+import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
+import { probeMacsPerSecond } from '../models/engine/probe.js';
+import { Agent } from './agent.js';
+import { type AgentConfigInput, parseAgentConfig } from './config.js';
+import { cores } from './device.js';
+
+export interface RunOptions {
+  /** Announced in hello. */
+  readonly softwareVersion: string;
+  readonly log?: (line: string) => void;
+}
+
+export interface RunningAgent {
+  readonly agent: Agent;
+  /** SIGTERM: hands its seats over, then stops. A second call stops at once. */
+  drain(): Promise<void>;
+  stop(): Promise<void>;
+  /** When it has stopped: what ended it, or undefined when it was asked to. */
+  readonly closed: Promise<ChairError | undefined>;
+}
+
+/** How long an unreachable broker is waited for before that is said. */
+const QUIET_MS = 3000;
+
+/**
+ * Starts an agent and resolves when it listens; it keeps trying when the broker is not there (agents boot before their gateway). Throws
+ * CONFIG_INVALID, AGENT_NAME_INVALID, AGENT_NAME_TAKEN, ENGINE_UNAVAILABLE, PORT_IN_USE.
+ */
+export async function runAgent(input: AgentConfigInput, options: RunOptions): Promise<RunningAgent> {
+  const config = parseAgentConfig(input);
+  const log = options.log ?? (() => undefined);
+  let waiting: NodeJS.Timeout | undefined;
+  const agent = new Agent({
+    config,
+    softwareVersion: options.softwareVersion,
+    log,
+    connect: async (will) => {
+      const bus = await connectBus({ url: config.broker, id: config.name, will, retryFirst: true });
+      waiting = setTimeout(() => {
+        if (!bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${config.broker} yet; trying on`);
+      }, QUIET_MS);
+      bus.onConnect(() => log(`connected to ${config.broker}`));
+      bus.onDisconnect((why) => log(`lost the broker: ${why}; trying on`));
+      return bus;
+    },
+    createLanes: (bus) =>
+      createLanes({
+        id: config.name,
+        bus,
+        listen: config.laneHost !== '',
+        ...(config.laneHost === '' ? {} : { host: config.laneHost }),
+        port: config.lanePort,
+        onRefused: (topic, error) => log(`lane refused a message on ${topic}: ${error.message}`),
+      }),
+    createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),
+    probe: (engine, directory) => probed(engine, directory, config.threads, log),
+  });
+  const closed = agent.closed.finally(() => clearTimeout(waiting));
+  await agent.start();
+  return { agent, drain: () => agent.drain(), stop: () => agent.stop(), closed };
+}
+
+/** The start-up probe, measured once per engine version, thread count and core count, and kept beside the store. */
+async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<number> {
+  const file = path.join(directory, 'probe.json');
+  const key = `${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()}`;
+  try {
+    const known: unknown = JSON.parse(await readFile(file, 'utf8'));
+    if (typeof known === 'object' && known !== null && 'key' in known && 'macsPerSecond' in known && known.key === key) {
+      if (typeof known.macsPerSecond === 'number' && known.macsPerSecond > 0) return known.macsPerSecond;
+    }
+  } catch {
+    // Never measured here, or torn: measured now.
+  }
+  const macsPerSecond = await probeMacsPerSecond(engine);
+  log(`probe: ${(macsPerSecond / 1e9).toFixed(2)} GMAC/s (${key})`);
+  // A disk that is full here only costs the next start 200 ms.
+  await writeFile(file, `${JSON.stringify({ key, macsPerSecond })}\n`).catch(() => undefined);
+  return macsPerSecond;
+}

@@ -49,14 +49,9 @@ export function coverCut(model: Model, kind: CoverKind, shares: readonly number[
   if (kind === 'whole' || n === 0) return { stages: n === 0 ? [] : [wholeStage(0, n)], refusals: [] };
   if (kind === 'stages') return coverStages(model, shares);
   const kinds = kind === 'auto' ? AUTO_KINDS : [kind];
-  const path = shortestPath(
-    model,
-    candidates(model, kinds, shares, {
-      must: kind !== 'auto',
-      maxRecompute: options.maxRecompute ?? 1.2,
-      cost: { ...DEFAULT_COST, ...options.cost },
-    }),
-  );
+  const cost = { ...DEFAULT_COST, ...options.cost };
+  const rules = { must: kind !== 'auto', maxRecompute: options.maxRecompute ?? 1.2, cost };
+  const path = shortestPath(model, candidates(model, kinds, shares, rules), cost.macsPerByte);
   const stages = settle(model, path, shares);
   return { stages, refusals: refusalsOf(model, kinds, stages) };
 }
@@ -105,17 +100,18 @@ function cheapPositions(model: Model): number[] {
   return positions.length > 1 ? positions : [...legal.keys()].filter((p) => legal[p] && p < model.nodes.length);
 }
 
-/** Cheapest chain of candidates from node 0 to the end; the state is (position, kind of the stage that ends there). */
-function shortestPath(model: Model, all: readonly Candidate[]): Candidate[] {
-  interface Reached {
-    readonly cost: number;
-    readonly last?: Candidate;
-    readonly before?: Reached;
-  }
+interface Reached {
+  readonly cost: number;
+  readonly last?: Candidate;
+  readonly before?: Reached;
+}
+
+/** Cheapest chain of candidates from node 0 to the end; one way is kept for each (position, kind of the stage that ends there). */
+function shortestPath(model: Model, all: readonly Candidate[], macsPerByte: number): Candidate[] {
   const reached = new Map<number, Map<CutKind | 'start', Reached>>([[0, new Map([['start', { cost: 0 }]])]]);
   for (const candidate of [...all].sort((a, b) => a.start - b.start || a.end - b.end)) {
-    for (const [kind, before] of reached.get(candidate.start) ?? []) {
-      const cost = before.cost + candidate.cost + (kind === candidate.cut ? candidate.halo : candidate.gather);
+    for (const before of reached.get(candidate.start)?.values() ?? []) {
+      const cost = before.cost + candidate.cost + macsPerByte * bytesToBring(candidate, before);
       const there = reached.get(candidate.end) ?? new Map<CutKind | 'start', Reached>();
       reached.set(candidate.end, there);
       const known = there.get(candidate.cut);
@@ -127,6 +123,19 @@ function shortestPath(model: Model, all: readonly Candidate[]): Candidate[] {
   const path: Candidate[] = [];
   for (let at = end; at?.last !== undefined; at = at.before) path.unshift(at.last);
   return path;
+}
+
+/** Bytes on the busiest end of a stage's wires: what is held in the same bands stays, from a single holder everything leaves through one door. */
+function bytesToBring(candidate: Candidate, before: Reached): number {
+  let bytes = 0;
+  for (const supply of candidate.supplies) {
+    let maker: Reached | undefined = before;
+    while (maker?.last !== undefined && maker.last.start > supply.producer) maker = maker.before;
+    const kind = maker?.last?.cut;
+    if (kind === candidate.cut) bytes += supply.halo;
+    else bytes += kind === undefined || kind === 'whole' ? supply.all : supply.most;
+  }
+  return bytes;
 }
 
 /** Joins whole neighbours, and checks every stage once more with what the stages before it really left behind. */

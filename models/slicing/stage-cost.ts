@@ -1,10 +1,10 @@
 /** Which stages a covering cut may choose from, and what each costs in multiply-accumulates of one device. */
-import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, wholeBox } from '../../broker/tensor.js';
+import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import type { Model } from '../model.js';
 import { bandKindOf, bandsOf } from './bands.js';
 import { cutWalk, isRefusal } from './cut.js';
 import { bandBox, extentOf, shareIntervals } from './interval.js';
-import { indexOf, USED_BY_MODEL } from './model-index.js';
+import { indexOf, readsOf } from './model-index.js';
 import type { CutKind, StageCut } from './partition.js';
 import { StageWalk } from './stage.js';
 
@@ -25,16 +25,26 @@ export interface CandidateRules {
   readonly cost: StageCost;
 }
 
-/** One possible stage: nodes `[start, end)`. All costs in MACs. */
+/** A tensor that a stage takes in, with the bytes that have to travel for it. */
+export interface Supply {
+  /** Node that makes it; -1 for an input of the model. */
+  readonly producer: number;
+  /** To the part that misses most, when every part already holds its own band. */
+  readonly halo: number;
+  /** To the part that needs most, when none holds anything. */
+  readonly most: number;
+  /** To all parts together. */
+  readonly all: number;
+}
+
+/** One possible stage: nodes `[start, end)`. */
 export interface Candidate {
   readonly start: number;
   readonly end: number;
   readonly cut: CutKind;
-  /** Without what its inputs cost to bring. */
+  /** In MACs, without what its inputs cost to bring. */
   readonly cost: number;
-  /** Bringing its inputs when the stage before was cut the same way, and when it was not. */
-  readonly halo: number;
-  readonly gather: number;
+  readonly supplies: readonly Supply[];
 }
 
 /** A node counts as covered when every part does less than this of it. */
@@ -68,15 +78,8 @@ export function candidates(model: Model, cuts: readonly Cut[], shares: readonly 
   positions.slice(0, -1).forEach((start, i) => {
     const end = positions[i + 1] ?? start;
     const macs = (macsBefore[end] ?? 0) - (macsBefore[start] ?? 0);
-    const gather = rules.cost.macsPerByte * aliveBytes(model, start);
-    found.push({
-      start,
-      end,
-      cut: 'whole',
-      cost: macs * (rules.must ? UNCOVERED_WEIGHT : 1) + (rules.must ? rules.cost.macsPerStage : 0),
-      halo: 0,
-      gather,
-    });
+    // Whole neighbours become one stage, so a whole stage has no price of its own.
+    found.push({ start, end, cut: 'whole', cost: macs * (rules.must ? UNCOVERED_WEIGHT : 1), supplies: wholeSupplies(model, start, end) });
     for (const cut of cuts) found.push(...stagesFrom(model, cut, shares, rules, positions.slice(i)));
   });
   return found;
@@ -95,7 +98,8 @@ function stagesFrom(model: Model, cut: Cut, shares: readonly number[], rules: Ca
     const whole = (macsBefore[end] ?? 0) - (macsBefore[start] ?? 0);
     const all = analysed.parts.reduce((sum, part) => sum + part.macs, 0);
     const heavy = macs.slice(start, end).filter((m) => m > whole / 100).length;
-    if (heavy > 1 && all > whole * rules.maxRecompute) return found;
+    // Not monotonic: small nodes that every part repeats weigh less as the stage grows.
+    if (heavy > 1 && all > whole * rules.maxRecompute) continue;
     found.push(priced(model, analysed, rules));
   }
   return found;
@@ -104,24 +108,25 @@ function stagesFrom(model: Model, cut: Cut, shares: readonly number[], rules: Ca
 function priced(model: Model, stage: StageCut, { cost, must }: CandidateRules): Candidate {
   const { cut, nodes } = stage.spec;
   const [start, end] = nodes;
-  const { macs } = indexOf(model);
+  const { macs, producer } = indexOf(model);
   let slowest = 0;
   for (const part of stage.parts) slowest = Math.max(slowest, part.macs);
   let uncovered = 0;
   for (let i = start; i < end; i++) if (!covered(stage, i - start, macs[i] ?? 0)) uncovered += macs[i] ?? 0;
-  let halo = 0;
-  let gather = 0;
   let partials = 0;
+  const supplies = new Map<string, { producer: number; halo: number; most: number; all: number }>();
   stage.parts.forEach((part, p) => {
-    let missing = 0;
     for (const port of part.inputs) {
       const bytes = boxBytes(port.box, itemBytes(port.dtype));
       const own = ownBox(model, cut, stage.spec.shares, stage.partShares[p] ?? 0, port.tensor);
       const common = own && intersectBoxes(own, port.box);
-      missing += bytes - (common === undefined ? 0 : boxBytes(common, itemBytes(port.dtype)));
-      gather += bytes;
+      const missing = bytes - (common === undefined ? 0 : boxBytes(common, itemBytes(port.dtype)));
+      const supply = supplies.get(port.tensor) ?? { producer: producer.get(port.tensor) ?? -1, halo: 0, most: 0, all: 0 };
+      supply.halo = Math.max(supply.halo, missing);
+      supply.most = Math.max(supply.most, bytes);
+      supply.all += bytes;
+      supplies.set(port.tensor, supply);
     }
-    halo = Math.max(halo, missing);
     for (const port of part.outputs) if (port.tensor !== port.name) partials += boxBytes(port.box, itemBytes(port.dtype));
   });
   return {
@@ -129,9 +134,21 @@ function priced(model: Model, stage: StageCut, { cost, must }: CandidateRules): 
     end,
     cut,
     cost: slowest + (must ? UNCOVERED_WEIGHT * uncovered : 0) + cost.macsPerByte * partials + cost.macsPerStage,
-    halo: halo * cost.macsPerByte,
-    gather: gather * cost.macsPerByte,
+    supplies: [...supplies.values()],
   };
+}
+
+/** What a whole stage takes in: all of each tensor. */
+function wholeSupplies(model: Model, start: number, end: number): Supply[] {
+  const { producer } = indexOf(model);
+  const names = new Set(model.nodes.slice(start, end).flatMap((node) => readsOf(node)));
+  return [...names].flatMap((name): Supply[] => {
+    const info = model.tensors.get(name);
+    const from = producer.get(name) ?? -1;
+    if (info === undefined || from >= start) return [];
+    const bytes = tensorBytes(info.dtype, info.dims);
+    return [{ producer: from, halo: 0, most: bytes, all: bytes }];
+  });
 }
 
 /** True when every part does less than COVERED_BELOW of a node. Nodes without MACs are covered by definition. */
@@ -152,18 +169,6 @@ function ownBox(model: Model, cut: CutKind, shares: readonly number[], share: nu
 
 function boxBytes(box: Box, itemSize: number): number {
   return elementCount(boxDims(box)) * itemSize;
-}
-
-/** Bytes of the tensors that are made before node `position` and read at or after it. */
-function aliveBytes(model: Model, position: number): number {
-  const { producer, lastUse } = indexOf(model);
-  let sum = 0;
-  for (const info of model.tensors.values()) {
-    const last = lastUse.get(info.name) ?? -1;
-    if ((producer.get(info.name) ?? -1) < position && last >= position && last !== USED_BY_MODEL)
-      sum += boxBytes(wholeBox(info.dims), itemBytes(info.dtype));
-  }
-  return sum;
 }
 
 /**

@@ -106,6 +106,11 @@ export const settingsSchema = z.strictObject({
         .default(0)
         .describe("Port of the agent's own listener for direct lanes; 0 takes any free one.")
         .meta({ flag: 'lane-port', argument: 'port' }),
+      addresses: z
+        .string()
+        .default('')
+        .describe('Addresses announced to peers, joined with commas; empty = those of the network interfaces.')
+        .meta({ flag: 'addresses', argument: 'list' }),
       relayOnly: z
         .boolean()
         .default(false)

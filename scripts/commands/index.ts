@@ -1,8 +1,26 @@
 /** Every command, in the order of `--help` and of docs/commands.md. */
 import type { CommandDefinition } from '../command.js';
+import { cluster } from './cluster.js';
+import { deploy, plan, undeploy } from './deploy.js';
+import { infer } from './infer.js';
 import { modelsBuild, modelsList } from './models.js';
+import { agent, broker, gateway, scheduler } from './processes.js';
+import { status } from './status.js';
 
-export const COMMANDS: readonly CommandDefinition[] = [modelsList, modelsBuild];
+export const COMMANDS: readonly CommandDefinition[] = [
+  cluster,
+  gateway,
+  agent,
+  broker,
+  scheduler,
+  deploy,
+  undeploy,
+  plan,
+  infer,
+  status,
+  modelsList,
+  modelsBuild,
+];
 
 /** Summaries of the groups: commands of two words. */
 export const GROUPS: Readonly<Record<string, string>> = {

@@ -1,0 +1,165 @@
+/**
+ * A cluster on this machine: a gateway and agents as child processes of their own, as they would be on machines of their own. Children end
+ * with this process, however it ends (they watch the IPC channel to it).
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
+import { CLI_PATH, RUNS_FROM_SOURCE } from './package-root.js';
+
+/** A child that is not ready by then is stuck: starting takes about a second. */
+const READY_WITHIN_MS = 30_000;
+const STOP_WITHIN_MS = 10_000;
+/** Last lines of a child's stderr, for the message when it fails. */
+const KEPT_LINES = 20;
+
+export interface ClusterOptions {
+  readonly agents: number;
+  readonly cluster?: string;
+  /** Port of the broker; 0 = any free one. */
+  readonly port?: number;
+  /** Engine threads of each agent; 0 = one per core. Several agents on one machine share its cores. */
+  readonly threads?: number;
+  /** Agents are called NAME-1, NAME-2, ... */
+  readonly agentName?: string;
+  /** State of all processes; default: a fresh folder that is removed at the end. */
+  readonly directory?: string;
+  /** What the children write. */
+  readonly onLine?: (child: string, line: string) => void;
+}
+
+/** Node flags that make a child of a checkout understand TypeScript. */
+function nodeFlags(): string[] {
+  if (!RUNS_FROM_SOURCE) return [];
+  return ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href];
+}
+
+/** One child: its process, its readiness, its end. */
+export class Child {
+  readonly name: string;
+  readonly process: ChildProcess;
+  /** What it announced; rejects when it ends before. */
+  readonly ready: Promise<Readonly<Record<string, unknown>>>;
+  /** Resolves when it has ended. */
+  readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+  readonly #lines: string[] = [];
+
+  constructor(name: string, args: readonly string[], onLine?: (line: string) => void) {
+    this.name = name;
+    this.process = spawn(process.execPath, [...nodeFlags(), CLI_PATH, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    for (const stream of [this.process.stdout, this.process.stderr]) {
+      stream?.setEncoding('utf8');
+      let rest = '';
+      stream?.on('data', (text: string) => {
+        const lines = (rest + text).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) {
+          this.#lines.push(line);
+          if (this.#lines.length > KEPT_LINES) this.#lines.shift();
+          onLine?.(line);
+        }
+      });
+    }
+    this.ended = new Promise((resolve) => {
+      this.process.once('close', (code, signal) => resolve({ code, signal }));
+    });
+    this.ready = this.#whenReady();
+    // Whoever waits for it sees the failure; nobody else must.
+    this.ready.catch(() => undefined);
+  }
+
+  get pid(): number {
+    return this.process.pid ?? 0;
+  }
+
+  #whenReady(): Promise<Readonly<Record<string, unknown>>> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} was not ready within ${READY_WITHIN_MS} ms`)),
+        READY_WITHIN_MS,
+      );
+      this.process.on('message', (message) => {
+        if (typeof message !== 'object' || message === null || !('ready' in message)) return;
+        clearTimeout(timer);
+        resolve({ ...message });
+      });
+      this.process.once('error', (error) =>
+        reject(new ChairError('INTERNAL', `${this.name} could not be started: ${error.message}`, { cause: error })),
+      );
+      void this.ended.then(() => {
+        clearTimeout(timer);
+        reject(this.failure());
+      });
+    });
+  }
+
+  /** The error the child itself reported (its last line with a code), with its code. */
+  failure(): ChairError {
+    const line = [...this.#lines].reverse().find((l) => /^[A-Z_]+: /.test(l)) ?? this.#lines.at(-1) ?? 'it said nothing';
+    const [, code = '', text = line] = /^([A-Z_]+): (.*)$/.exec(line) ?? [];
+    return new ChairError(code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL', `${this.name}: ${text}`);
+  }
+
+  /** SIGTERM, then SIGKILL when it does not go. Idempotent. */
+  async stop(): Promise<void> {
+    if (this.process.exitCode === null && this.process.signalCode === null) this.process.kill('SIGTERM');
+    const timer = setTimeout(() => this.process.kill('SIGKILL'), STOP_WITHIN_MS);
+    await this.ended;
+    clearTimeout(timer);
+  }
+}
+
+export class LocalCluster {
+  readonly url: string;
+  readonly gateway: Child;
+  readonly agents: readonly Child[];
+  readonly #directory: string;
+  readonly #ownsDirectory: boolean;
+
+  private constructor(url: string, gateway: Child, agents: readonly Child[], directory: string, ownsDirectory: boolean) {
+    this.url = url;
+    this.gateway = gateway;
+    this.agents = agents;
+    this.#directory = directory;
+    this.#ownsDirectory = ownsDirectory;
+  }
+
+  /** Resolves when the gateway listens and all agents have started. Throws what a child reported; then none is left. */
+  static async start(options: ClusterOptions): Promise<LocalCluster> {
+    const ownsDirectory = options.directory === undefined;
+    const directory = options.directory ?? (await mkdtemp(path.join(tmpdir(), 'musical-chair-')));
+    const { cluster = 'default', threads = 0, agentName = 'agent' } = options;
+    const start = (name: string, args: readonly string[]): Child => new Child(name, args, (line) => options.onLine?.(name, line));
+    // Nothing listens outside this machine.
+    const gatewayArgs = ['gateway', '--cluster', cluster, '--host', '127.0.0.1', '--port', String(options.port ?? 0)];
+    const gateway = start('gateway', [...gatewayArgs, '--directory', path.join(directory, 'gateway')]);
+    const agents: Child[] = [];
+    try {
+      const { url } = await gateway.ready;
+      for (let i = 1; i <= options.agents; i++) {
+        const name = `${agentName}-${i}`;
+        const where = ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1', '--directory', path.join(directory, name)];
+        agents.push(
+          start(name, ['agent', '--cluster', cluster, '--broker', String(url), '--name', name, '--threads', String(threads), ...where]),
+        );
+      }
+      await Promise.all(agents.map((a) => a.ready));
+      return new LocalCluster(String(url), gateway, agents, directory, ownsDirectory);
+    } catch (error) {
+      await Promise.all([gateway, ...agents].map((c) => c.stop()));
+      if (ownsDirectory) await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** Stops agents, then the gateway; removes the folder when it was made here. Idempotent. */
+  async stop(): Promise<void> {
+    await Promise.all(this.agents.map((a) => a.stop()));
+    await this.gateway.stop();
+    if (this.#ownsDirectory) await rm(this.#directory, { recursive: true, force: true });
+  }
+}

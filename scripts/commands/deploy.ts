@@ -1,0 +1,79 @@
+/** `deploy`, `plan` and `undeploy`. */
+import path from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import type { CommandDefinition, OptionValues } from '../command.js';
+import { deployWithProgress, withClient } from '../connection.js';
+import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
+import { planText } from '../report.js';
+
+const MODEL_ARGUMENT = { syntax: '<model>', description: 'ONNX file; the gateway reads it, so it must be there under this path' };
+const SHA256 = /^[0-9a-f]{64}$/;
+
+/** Paths are meant from where the user stands; a sha256 names an uploaded model. */
+function modelPath(model: string): string {
+  return SHA256.test(model) ? model : path.resolve(model);
+}
+
+/** `models/det.onnx` -> `det`: a name when none is given. */
+function nameOf(model: string, options: OptionValues): string {
+  const given = optionText(options, 'name');
+  if (given !== '') return given;
+  return path
+    .basename(model, '.onnx')
+    .replaceAll(/[^A-Za-z0-9._-]/g, '-')
+    .slice(0, 64);
+}
+
+export const deploy: CommandDefinition = {
+  name: 'deploy',
+  summary: 'Cut a model, seat its slices on agents and serve it under a name',
+  description: 'Resolves when frames can be sent. A deployment of the same name is replaced without a pause.',
+  arguments: [MODEL_ARGUMENT],
+  options: [
+    { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
+    ...DEPLOY_OPTIONS,
+    { flags: '--verify', description: 'compare the cut model with the whole one before it is served' },
+  ],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [{ line: 'deploy det.onnx --name det --shape x=1,3,640,640 --cut rows:4', text: 'four agents, each with a band of the image' }],
+  run: async ({ arguments: [model = ''], options, settings, output }) => {
+    const request = deployRequest(nameOf(model, options), modelPath(model), options, false);
+    const plan = await withClient(settings, (client) => deployWithProgress(client, request, output));
+    output.report(
+      plan,
+      () => `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with: musical-chair infer ${request.name} FILE...`,
+    );
+  },
+};
+
+export const plan: CommandDefinition = {
+  name: 'plan',
+  summary: 'Show what deploy would do: stages, slices, agents, predicted ms, bytes per link, memory',
+  description: 'Nothing is changed.',
+  arguments: [MODEL_ARGUMENT],
+  options: [{ flags: '--name <name>', description: "name of the deployment; default: the file's name" }, ...DEPLOY_OPTIONS],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [{ line: 'plan alexnet.onnx --objective throughput', text: 'the plan for as many frames per second as possible' }],
+  run: async ({ arguments: [model = ''], options, settings, output }) => {
+    const request = deployRequest(nameOf(model, options), modelPath(model), options, true);
+    const report = await withClient(settings, (client) => client.plan(request));
+    output.report(report, () => planText(report, output.columns));
+  },
+};
+
+export const undeploy: CommandDefinition = {
+  name: 'undeploy',
+  summary: 'Stop serving a deployment and give its memory back',
+  description: 'Frames under way end with DEPLOYMENT_REMOVED.',
+  arguments: [{ syntax: '<name>', description: 'name of the deployment' }],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [{ line: 'undeploy det', text: 'the deployment det is gone' }],
+  run: async ({ arguments: [name = ''], settings, output }) => {
+    if (name === '') throw new ChairError('USAGE', 'no deployment was named');
+    await withClient(settings, (client) => client.undeploy(checkName(name, 'the deployment')));
+    output.report({ name, removed: true }, () => `${name} is no longer served.`);
+  },
+};

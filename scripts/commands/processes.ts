@@ -1,0 +1,125 @@
+/** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
+import type { CommandDefinition, Invocation } from '../command.js';
+import type { Settings } from '../config.js';
+import { announceReady, untilStopped } from '../lifetime.js';
+import { PROGRAM, packageVersion } from '../package-root.js';
+
+/** Lines of a server, on stderr, so that stdout stays for reports. */
+function logger({ output }: Invocation): (line: string) => void {
+  return (line) => output.note(line);
+}
+
+async function runGateway(
+  invocation: Invocation,
+  broker: { readonly url: string } | { readonly host: string; readonly port: number },
+): Promise<void> {
+  const { cluster, gateway: g } = invocation.settings;
+  const { Gateway } = await import('../../scheduler/gateway.js');
+  const gateway = new Gateway({
+    cluster,
+    broker,
+    stateDirectory: g.directory,
+    laneHost: g.host,
+    lanePort: g.dispatcherPort,
+    log: logger(invocation),
+  });
+  const stopped = untilStopped();
+  await gateway.start();
+  try {
+    invocation.output.text(
+      `Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${PROGRAM} agent --broker ${gateway.brokerUrl} --name NAME`,
+    );
+    announceReady({ url: gateway.brokerUrl });
+    await stopped;
+  } finally {
+    await gateway.stop();
+  }
+}
+
+export const gateway: CommandDefinition = {
+  name: 'gateway',
+  summary: 'Run broker, scheduler and dispatcher: the machine that decides',
+  settings: ['cluster', 'gateway.host', 'gateway.port', 'gateway.dispatcherPort', 'gateway.directory'],
+  examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
+  run: (invocation) => {
+    const { host, port } = invocation.settings.gateway;
+    return runGateway(invocation, { host, port });
+  },
+};
+
+export const scheduler: CommandDefinition = {
+  name: 'scheduler',
+  summary: 'Run scheduler and dispatcher on a broker that runs elsewhere (Mosquitto, say)',
+  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory'],
+  examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
+  run: (invocation) => runGateway(invocation, { url: invocation.settings.broker }),
+};
+
+export const broker: CommandDefinition = {
+  name: 'broker',
+  summary: 'Run the MQTT broker alone',
+  settings: ['gateway.host', 'gateway.port'],
+  examples: [{ line: 'broker --port 1884', text: 'an MQTT 3.1.1 broker on port 1884' }],
+  run: async (invocation) => {
+    const { host, port } = invocation.settings.gateway;
+    const { startBroker } = await import('../../broker/server.js');
+    const stopped = untilStopped();
+    const server = await startBroker({ host, port, log: logger(invocation) });
+    try {
+      invocation.output.text(`Ready at ${server.url}.`);
+      announceReady({ url: server.url });
+      await stopped;
+    } finally {
+      await server.stop();
+    }
+  },
+};
+
+/** The agent's own options from the settings. */
+export function agentConfig(settings: Settings) {
+  const { agent, broker: url, cluster } = settings;
+  return {
+    name: agent.name,
+    cluster,
+    broker: url,
+    directory: agent.directory,
+    storeLimitBytes: agent.storeMb * 1_000_000,
+    memoryLimitBytes: agent.memoryMb * 1_000_000,
+    threads: agent.threads,
+    laneHost: agent.relayOnly ? '' : agent.host,
+    lanePort: agent.lanePort,
+    addresses: agent.addresses === '' ? [] : agent.addresses.split(','),
+  };
+}
+
+export const agent: CommandDefinition = {
+  name: 'agent',
+  summary: 'Run an agent: this machine stores slices, runs them and passes activations on',
+  description: 'Waits for the broker when it is not there yet. SIGTERM hands its seats over to others before it ends.',
+  settings: [
+    'cluster',
+    'broker',
+    'agent.name',
+    'agent.directory',
+    'agent.storeMb',
+    'agent.memoryMb',
+    'agent.threads',
+    'agent.host',
+    'agent.lanePort',
+    'agent.addresses',
+    'agent.relayOnly',
+  ],
+  examples: [{ line: 'agent --broker mqtt://gateway:1883 --name pi-3', text: 'one of these on each device' }],
+  run: async (invocation) => {
+    const { runAgent } = await import('../../node-agent/main.js');
+    const stopped = untilStopped();
+    const running = await runAgent(agentConfig(invocation.settings), { softwareVersion: packageVersion(), log: logger(invocation) });
+    announceReady({ name: invocation.settings.agent.name });
+    const first = await Promise.race([stopped, running.closed]);
+    // Ctrl-C and the end of the parent are in a hurry; SIGTERM (systemd, docker) leaves time to move the seats.
+    if (first === 'SIGTERM' && process.channel === undefined) await running.drain();
+    else await running.stop();
+    const failure = await running.closed;
+    if (failure !== undefined) throw failure;
+  },
+};

@@ -1,0 +1,41 @@
+/** `status`: agents, deployments, lanes, latest events. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { CommandDefinition } from '../command.js';
+import { withClient } from '../connection.js';
+import { checkName } from '../deploy-options.js';
+import { statusText } from '../report.js';
+
+const WATCH_MS = 1_000;
+
+export const status: CommandDefinition = {
+  name: 'status',
+  summary: 'Show agents, deployments with their seats, lanes and what happened last',
+  arguments: [{ syntax: '[deployment]', description: 'only this deployment' }],
+  options: [{ flags: '--watch', description: 'show it again every second until Ctrl-C' }],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [
+    { line: 'status', text: 'everything, in 80 columns' },
+    { line: 'status --json', text: 'the same as one JSON document' },
+  ],
+  run: async ({ arguments: [name = ''], options, settings, output }) => {
+    if (name !== '') checkName(name, 'the deployment');
+    await withClient(settings, async (client) => {
+      const show = async (): Promise<void> => {
+        const report = await client.status(name);
+        // Clears the terminal and goes home, only where there is one.
+        if (options.watch === true && output.isTerminal) output.text('\u001b[2J\u001b[H');
+        output.report(report, () => statusText(report, output.columns));
+      };
+      await show();
+      if (options.watch !== true) return;
+      const stop = new AbortController();
+      process.once('SIGINT', () => stop.abort());
+      process.once('SIGTERM', () => stop.abort());
+      while (!stop.signal.aborted) {
+        await delay(WATCH_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+        if (!stop.signal.aborted) await show();
+      }
+    });
+  },
+};

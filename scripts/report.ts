@@ -1,0 +1,172 @@
+/** Plans and the state of a cluster as text for people, 80 columns wide. Pure. */
+import type { AgentStatus, DeploymentStatus, PlanReport, Progress, StatusReport } from '../broker/messages.js';
+import { bytesText, countText, dimsText, formatTable, msText } from './table.js';
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+/** A plan of many seats shows this many rows; the rest is counted. */
+const MAX_ROWS = 60;
+
+/** Stages, parts, agents, work and bytes; links; memory. */
+export function planText(plan: PlanReport, width = 80): string {
+  const shown = plan.seats.slice(0, MAX_ROWS);
+  const seats = formatTable(
+    [
+      { title: 'stage', align: 'right' },
+      { title: 'cut' },
+      { title: 'part', align: 'right' },
+      { title: 'agent' },
+      { title: 'MACs', align: 'right' },
+      { title: 'weights', align: 'right' },
+      { title: 'ms', align: 'right' },
+      { title: 'in', align: 'right' },
+      { title: 'out', align: 'right' },
+    ],
+    shown.map((s) => [
+      String(s.stage + 1),
+      s.cut,
+      s.replica === 0 ? String(s.part + 1) : `${s.part + 1}/r${s.replica + 1}`,
+      s.agent,
+      countText(s.macs),
+      bytesText(s.weightBytes),
+      s.predictedMs.toFixed(1),
+      bytesText(s.bytesIn),
+      bytesText(s.bytesOut),
+    ]),
+    width,
+  );
+  const more = plan.seats.length > shown.length ? `\n... and ${plan.seats.length - shown.length} more seats` : '';
+  const links = formatTable(
+    [{ title: 'from' }, { title: 'to' }, { title: 'bytes per frame', align: 'right' }],
+    plan.links.map((l) => [l.from, l.to, bytesText(l.bytesPerFrame)]),
+    width,
+  );
+  const memory = formatTable(
+    [{ title: 'agent' }, { title: 'needs', align: 'right' }, { title: 'has', align: 'right' }],
+    plan.memory.map((m) => [m.agent, bytesText(m.needBytes), bytesText(m.haveBytes)]),
+    width,
+  );
+  const stages = new Set(plan.seats.map((s) => s.stage)).size;
+  const slices = new Set(plan.seats.map((s) => s.slice)).size;
+  const head = [
+    `Plan of ${plan.deployment}, epoch ${plan.epoch}, by ${plan.planner}: ${stages} stages, ${plan.seats.length} seats, ${slices} different slices`,
+    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
+    ...(plan.why === '' ? [] : [plan.why]),
+  ];
+  return [
+    ...head,
+    '',
+    `${seats}${more}`,
+    ...(plan.links.length === 0 ? [] : ['', links]),
+    ...(plan.memory.length === 0 ? [] : ['', memory]),
+  ].join('\n');
+}
+
+function agentRow(agent: AgentStatus): string[] {
+  const { health } = agent;
+  return [
+    agent.agent,
+    agent.state,
+    `${agent.addresses[0] ?? '-'}:${agent.lanePort === 0 ? '-' : agent.lanePort}`,
+    String(agent.cores),
+    bytesText(agent.memoryBytes),
+    health === null ? '-' : `${Math.round(health.cpu * 100)} %`,
+    health === null ? '-' : bytesText(health.rssBytes),
+    health === null || health.temperature === 0 ? '-' : `${health.temperature.toFixed(0)} C`,
+    health === null ? '-' : health.framesPerSecond.toFixed(1),
+  ];
+}
+
+export function agentsText(agents: readonly AgentStatus[], width = 80): string {
+  if (agents.length === 0) return 'No agents. Start one with: musical-chair agent --broker URL --name NAME';
+  return formatTable(
+    [
+      { title: 'agent' },
+      { title: 'state' },
+      { title: 'lane' },
+      { title: 'cores', align: 'right' },
+      { title: 'memory', align: 'right' },
+      { title: 'cpu', align: 'right' },
+      { title: 'rss', align: 'right' },
+      { title: 'temp', align: 'right' },
+      { title: 'runs/s', align: 'right' },
+    ],
+    agents.map(agentRow),
+    width,
+  );
+}
+
+export function deploymentText(d: DeploymentStatus, width = 80): string {
+  const inputs = d.inputs.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
+  const outputs = d.outputs.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
+  const lines = [
+    `${d.name}: ${d.state}${d.why === '' ? '' : ` (${d.why})`}, epoch ${d.epoch}, model ${d.model.slice(0, 12)}`,
+    ...(inputs === '' ? [] : [`  ${inputs} -> ${outputs}`]),
+    `  frames: ${d.completed} done, ${d.failed} failed, ${d.reissued} issued again, ${d.inFlight} in flight, ${d.queued} queued`,
+    `  ${d.framesPerSecond.toFixed(1)} frames/s, p50 ${msText(d.p50Ms)}, p95 ${msText(d.p95Ms)}`,
+  ];
+  if (d.plan !== null) {
+    const seats = new Map<string, string[]>();
+    for (const s of d.plan.seats)
+      seats.set(s.agent, [...(seats.get(s.agent) ?? []), `${s.stage + 1}${s.cut === 'whole' ? '' : `.${s.part + 1}`}`]);
+    for (const [agent, held] of seats) {
+      const text = `  ${agent}: ${held.length} seat${held.length === 1 ? '' : 's'} ${held.join(' ')}`;
+      lines.push(text.length > width ? `${text.slice(0, width - 1)}…` : text);
+    }
+  }
+  if (d.state !== 'serving') lines.push(...d.progress.map((p) => `  ${progressText(p)}`));
+  return lines.join('\n');
+}
+
+export function progressText(p: Progress): string {
+  const bytes = p.totalBytes === 0 ? '' : ` ${bytesText(p.doneBytes)} of ${bytesText(p.totalBytes)}`;
+  return `${p.agent} ${p.step}${p.step === 'fetch' ? bytes : ''}`;
+}
+
+/** Of one deployment: how far its agents are, in one line. */
+export function progressLine(d: DeploymentStatus): string {
+  const fetching = d.progress.filter((p) => p.step === 'fetch');
+  const [done, total] = [sum(d.progress.map((p) => p.doneBytes)), sum(d.progress.map((p) => p.totalBytes))];
+  const steps = d.progress.map(
+    (p) => `${p.agent} ${p.step === 'fetch' && p.totalBytes > 0 ? `${Math.floor((100 * p.doneBytes) / p.totalBytes)} %` : p.step}`,
+  );
+  const bytes = fetching.length > 0 && total > 0 ? ` ${bytesText(done)} of ${bytesText(total)}` : '';
+  return `${d.name}: ${d.state}${bytes}${steps.length === 0 ? '' : ` [${steps.join(', ')}]`}`;
+}
+
+/** Bytes and messages each agent has sent, by peer. */
+export function lanesText(agents: readonly AgentStatus[], width = 80): string {
+  const rows = agents.flatMap((a) =>
+    (a.health?.lanes ?? [])
+      .filter((l) => l.lane === 'direct' || l.bytesSent > 0 || l.why !== '')
+      .map((l) => [a.agent, l.peer, l.lane, bytesText(l.bytesSent), String(l.messagesSent), l.why]),
+  );
+  if (rows.length === 0) return '';
+  return formatTable(
+    [
+      { title: 'from' },
+      { title: 'to' },
+      { title: 'lane' },
+      { title: 'sent', align: 'right' },
+      { title: 'messages', align: 'right' },
+      { title: 'why' },
+    ],
+    rows,
+    width,
+  );
+}
+
+export function statusText(report: StatusReport, width = 80): string {
+  const head = `Cluster ${report.cluster}, term ${report.term}, up ${Math.round(report.uptimeMs / 1_000)} s, dispatcher ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
+  const lanes = lanesText(report.agents, width);
+  const events = report.events.slice(-5).map((e) => `  ${Math.round(e.atMs / 1_000)} s  ${e.kind}: ${e.text}`.slice(0, width));
+  return [
+    head,
+    '',
+    agentsText(report.agents, width),
+    '',
+    report.deployments.length === 0 ? 'No deployments.' : report.deployments.map((d) => deploymentText(d, width)).join('\n\n'),
+    ...(lanes === '' ? [] : ['', lanes]),
+    ...(events.length === 0 ? [] : ['', 'Latest events:', ...events]),
+  ].join('\n');
+}

@@ -118,9 +118,9 @@ class Demand {
     needs.forEach((need, j) => {
       const name = names[j] ?? '';
       if (name === '' || need === 'drop' || this.#walk.index.model.weights.has(name)) return;
-      if (need === 'all') return this.add(name, 'all');
-      const interval = need.need(out);
-      if (interval !== undefined) this.add(name, { band: need.band, interval });
+      const interval = need === 'all' ? undefined : need.need(out);
+      if (need === 'all') this.add(name, 'all');
+      else if (interval !== undefined) this.add(name, { band: need.band, interval });
     });
   }
 

@@ -44,17 +44,19 @@ export function wire(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 
     if (list === undefined) producers.set(tensor, [producer]);
     else list.push(producer);
   };
-  ends.inputs.forEach((info, output) => add(info.name, { stage: SOURCE, part: 0, output, box: wholeBox(info.dims) }));
+  for (const [output, info] of ends.inputs.entries()) add(info.name, { stage: SOURCE, part: 0, output, box: wholeBox(info.dims) });
   const wiring: Wiring = { wires: [], missing: [] };
   stages.forEach((stage, s) => {
-    stage.parts.forEach((part, p) =>
-      part.inputs.forEach((port, input) => connect(wiring, producers.get(port.tensor) ?? [], s, p, input, port.box)),
-    );
-    stage.parts.forEach((part, p) =>
-      part.outputs.forEach((port, output) => add(port.tensor, { stage: s, part: p, output, box: port.box })),
-    );
+    for (const [p, part] of stage.parts.entries()) {
+      for (const [input, port] of part.inputs.entries()) connect(wiring, producers.get(port.tensor) ?? [], s, p, input, port.box);
+    }
+    for (const [p, part] of stage.parts.entries()) {
+      for (const [output, port] of part.outputs.entries()) add(port.tensor, { stage: s, part: p, output, box: port.box });
+    }
   });
-  ends.outputs.forEach((info, input) => connect(wiring, producers.get(info.name) ?? [], SINK, 0, input, wholeBox(info.dims)));
+  for (const [input, info] of ends.outputs.entries()) {
+    connect(wiring, producers.get(info.name) ?? [], SINK, 0, input, wholeBox(info.dims));
+  }
   return wiring;
 }
 

@@ -113,9 +113,10 @@ function write(writer: GraphWriter, view: NodeView, resize: Resize, input: strin
   // pytorch_half_pixel differs from half_pixel only on axes of one output row: keep it when another axis has one.
   const keep = resize.outDims.some((d, i) => i !== axis && d === 1 && resize.inDims[i] !== 1);
   const attributes = view.opset < 11 || keep ? {} : { coordinate_transformation_mode: coordinates };
-  if (view.node.op === 'Upsample' && view.opset < 9) return writer.copy(view, [input], output);
   if (view.node.op === 'Upsample' || view.opset < 11) {
-    return writer.copy(view, [input, writer.floats(resize.scales ?? [], 'float32')], output);
+    const inAttribute = view.node.op === 'Upsample' && view.opset < 9;
+    writer.copy(view, inAttribute ? [input] : [input, writer.floats(resize.scales ?? [], 'float32')], output);
+    return;
   }
   const parameters = resize.scales !== undefined ? ['', writer.floats(resize.scales, 'float32')] : ['', '', writer.ints(sizes)];
   // Opset 11 wants a tensor for roi (empty: not used).

@@ -198,7 +198,7 @@ export class Deployments {
     return {
       name: request.name,
       request,
-      manual: request.cut === '' ? undefined : this.#o.source.parseCut(request.cut),
+      manual: request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares),
       model: undefined,
       state: 'planning',
       why: '',

@@ -23,6 +23,6 @@ export interface ManualCut {
 export interface ModelSource {
   /** Throws MODEL_... codes. */
   load(request: Pick<DeployRequest, 'model' | 'shapes' | 'images'>): Promise<LoadedModel>;
-  /** Throws CUT_INVALID. */
-  parseCut(text: string): ManualCut;
+  /** `rows:4`, also `replicas:3`; `shares` may be empty. Throws CUT_INVALID. */
+  parseCut(text: string, shares: readonly number[]): ManualCut;
 }

@@ -1,72 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
-import { type Box, wholeBox } from '../../broker/tensor.js';
-import type { StageSpec } from '../../models/slicing/partition.js';
 import { auto } from './auto.js';
+import { chain } from './chain-model.js';
 import { mib } from './draft.js';
 import { manual } from './manual.js';
 import { pipeline } from './pipeline.js';
-import { type CutFacts, type Device, isRefusal, type ModelFacts, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 import { replicas } from './replicas.js';
 import { single } from './single.js';
 
 const GMAC = 1e9;
 const MIB = 2 ** 20;
-
-/** A chain of blocks over tensors of `rows` rows of 1 KiB; a part of a cut stage takes its share of rows, work and weights stay. */
-function chain(blocks: { macs: number; weightBytes: number; rows: number }[], inputRows = 100): ModelFacts {
-  const rowsAt = (block: number): number => (block < 0 ? inputRows : (blocks[block]?.rows ?? 0));
-  const cut = (specs: readonly StageSpec[]): CutFacts => {
-    const wires: Wire[] = [];
-    const box = (from: number, to: number): Box => ({ start: [from, 0], end: [to, 256] });
-    const port = (tensor: number, b: Box) => ({ name: `t${tensor}`, tensor: `t${tensor}`, dtype: 'float32' as const, box: b });
-    const bounds = specs.map((spec) => {
-      const total = spec.shares.reduce((a, b) => a + b, 0);
-      return [0, ...spec.shares.map((_, i) => spec.shares.slice(0, i + 1).reduce((a, b) => a + b, 0) / total)];
-    });
-    const stages = specs.map((spec, s) => {
-      const mine = blocks.slice(spec.nodes[0], spec.nodes[1]);
-      const parts = spec.shares.map((_, p) => {
-        const [from, to] = [bounds[s]?.[p] ?? 0, bounds[s]?.[p + 1] ?? 1];
-        const inRows = rowsAt(spec.nodes[0] - 1);
-        const outRows = rowsAt(spec.nodes[1] - 1);
-        return {
-          inputs: [port(spec.nodes[0] - 1, box(Math.floor(from * inRows), Math.ceil(to * inRows)))],
-          outputs: [port(spec.nodes[1] - 1, box(Math.round(from * outRows), Math.round(to * outRows)))],
-          macs: mine.reduce((sum, b) => sum + b.macs, 0) * (to - from),
-          weightBytes: mine.reduce((sum, b) => sum + b.weightBytes, 0),
-          activationBytes: 2 * outRows * 1024,
-        };
-      });
-      return { spec, parts, partShares: spec.shares.map((_, i) => i) };
-    });
-    for (let s = 0; s <= stages.length; s++) {
-      const from = stages[s - 1]?.parts.map((part) => part.outputs[0]?.box) ?? [box(0, inputRows)];
-      const to = stages[s]?.parts.map((part) => part.inputs[0]?.box) ?? [box(0, rowsAt(blocks.length - 1))];
-      for (const [i, a] of from.entries()) {
-        for (const [j, b] of to.entries()) {
-          const start = Math.max(a?.start[0] ?? 0, b?.start[0] ?? 0);
-          const end = Math.min(a?.end[0] ?? 0, b?.end[0] ?? 0);
-          if (start >= end) continue;
-          const ends = { fromStage: s === 0 ? SOURCE : s - 1, fromPart: i, toStage: s === stages.length ? SINK : s, toPart: j };
-          wires.push({ ...ends, output: 0, input: 0, box: box(start, end) });
-        }
-      }
-    }
-    const info = (name: string, rows: number) => ({ name, dtype: 'float32' as const, dims: wholeBox([rows, 256]).end });
-    return { stages, wires, inputs: [info('in', inputRows)], outputs: [info('out', rowsAt(blocks.length - 1))] };
-  };
-  return {
-    blocks: blocks.map((b, i) => ({ nodes: [i, i + 1], macs: b.macs, weightBytes: b.weightBytes, outBytes: b.rows * 1024 })),
-    inputBytes: inputRows * 1024,
-    cut,
-    cover: (kind, shares) =>
-      kind === 'channels'
-        ? { refused: true, reason: 'channels: no block can be cut so' }
-        : [{ nodes: [0, blocks.length], cut: 'rows', shares: [...shares] }],
-  };
-}
-
 const HEAVY = chain([
   { macs: GMAC, weightBytes: 10 * MIB, rows: 100 },
   { macs: GMAC, weightBytes: 20 * MIB, rows: 50 },

@@ -1,0 +1,276 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ChairError, isChairError } from '../broker/errors.js';
+import type { Tensor } from '../broker/tensor.js';
+import { ChairClient, type DeployOptions } from './client.js';
+import { Gateway, type GatewayOptions } from './gateway.js';
+import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+
+const running: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of running.splice(0).reverse()) await stop();
+});
+
+async function startGateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
+  const stateDirectory = options.stateDirectory ?? (await mkdtemp(join(tmpdir(), 'chair-gateway-')));
+  const gateway = new Gateway({
+    cluster: 'test',
+    stateDirectory,
+    broker: { host: '127.0.0.1', port: 0 },
+    laneHost: '127.0.0.1',
+    source: scriptedSource(),
+    ...options,
+  });
+  running.push(async () => {
+    await gateway.stop();
+    await rm(stateDirectory, { recursive: true, force: true });
+  });
+  await gateway.start();
+  return gateway;
+}
+
+async function startAgent(gateway: Gateway, name: string, options: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> {
+  const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'test', name, ...options });
+  running.push(() => agent.stop());
+  return agent;
+}
+
+async function connect(gateway: Gateway, options: { relayOnly?: boolean; window?: number } = {}): Promise<ChairClient> {
+  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test', ...options });
+  running.push(() => client.close());
+  return client;
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 10_000): Promise<void> {
+  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`not within ${timeoutMs} ms: ${what}`);
+}
+
+/** A gateway with ready agents and a client. */
+async function cluster(names: string[], options: Partial<ScriptedOptions> = {}, source = scriptedSource()) {
+  const gateway = await startGateway({ source });
+  const agents = await Promise.all(names.map((name) => startAgent(gateway, name, options)));
+  await until('all agents ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === names.length);
+  return { gateway, agents, client: await connect(gateway) };
+}
+
+const request = (extra: Partial<DeployOptions> = {}): DeployOptions => ({ name: 'm', model: 'scripted', ...extra });
+
+function frame(seed: number): { in: Tensor } {
+  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => ((i * 7 + seed * 13) % 101) - 50);
+  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
+}
+const values = (tensor: Tensor | undefined) => [...new Float32Array(tensor?.bytes.buffer ?? new ArrayBuffer(0))];
+const answer = (seed: number) => [...scriptedAnswer(frame(seed).in)];
+
+async function codeOf(action: Promise<unknown>): Promise<string> {
+  try {
+    await action;
+    return 'no error';
+  } catch (error) {
+    return isChairError(error) ? error.code : String(error);
+  }
+}
+
+describe('gateway', () => {
+  for (const cut of ['rows:3', 'stages:2', 'replicas:3', '']) {
+    it(`serves frames cut as ${cut || 'the planner likes'}, with the results of the whole`, async () => {
+      const { gateway, client, agents } = await cluster(['a', 'b', 'c']);
+      const report = await client.deploy(request({ cut }));
+      expect(report.seats.length).toBeGreaterThan(0);
+      const results = await Promise.all([1, 2, 3, 4, 5].map((seed) => client.infer('m', frame(seed))));
+      for (const [i, result] of results.entries()) expect(values(result.outputs.out)).toEqual(answer(i + 1));
+      expect(client.lane()).toBe('direct');
+      await until('all counted', () => gateway.status().deployments[0]?.completed === 5);
+      expect(gateway.status().deployments[0]).toMatchObject({ state: 'serving', inFlight: 0, queued: 0, failed: 0 });
+      await client.undeploy('m');
+      for (const agent of agents) expect(agent.epochs.size).toBe(0);
+      expect(gateway.status().deployments).toEqual([]);
+    });
+  }
+
+  it('serves clients that cannot reach the dispatcher directly', async () => {
+    const { gateway, client } = await cluster(['a']);
+    await client.deploy(request());
+    const relayed = await connect(gateway, { relayOnly: true });
+    expect(values((await relayed.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+    expect(relayed.lane()).toBe('relay');
+  });
+
+  it('yields results in the order of the frames on request', async () => {
+    let runs = 0;
+    const { client } = await cluster(['a', 'b'], {
+      onRun: () => {
+        if (++runs === 1) throw new ChairError('ENGINE_RUN_FAILED', 'once');
+      },
+    });
+    await client.deploy(request({ cut: 'replicas:2' }));
+    const got: number[][] = [];
+    for await (const result of client.inferStream('m', [1, 2, 3, 4].map(frame))) got.push(values(result.outputs.out));
+    expect(got).toEqual([1, 2, 3, 4].map(answer));
+  });
+
+  it('gives every frame its result when an agent is killed in the middle, and once', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c', 'd'], { runMs: 5 });
+    await client.deploy(request({ cut: 'rows:4' }));
+    const frames = Array.from({ length: 60 }, (_, i) => client.infer('m', frame(i)));
+    await frames[10];
+    await agents[2]?.kill();
+    const results = await Promise.all(frames);
+    for (const [i, result] of results.entries()) expect(values(result.outputs.out)).toEqual(answer(i));
+    expect(gateway.status().deployments[0]).toMatchObject({ state: 'serving', completed: 60, failed: 0 });
+    expect(gateway.status().agents.find((agent) => agent.agent === 'c')?.state).toBe('lost');
+  });
+
+  it('moves to another plan when an agent wants to leave, and releases the old one', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b']);
+    await client.deploy(request({ agents: ['a', 'b'], planner: 'replicas' }));
+    await agents[0]?.drain();
+    await until('a holds nothing', () => agents[0]?.epochs.size === 0 && agents[1]?.epochs.size === 1);
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+    expect(gateway.status().deployments[0]?.failed).toBe(0);
+  });
+
+  it('waits when no agent is left, says so at the deadline, and serves again when one comes', async () => {
+    const { gateway, agents, client } = await cluster(['a']);
+    await client.deploy(request());
+    await agents[0]?.kill();
+    await until('it waits', () => gateway.status().deployments[0]?.state === 'waiting');
+    const error = await client.infer('m', frame(1), { deadlineMs: 200 }).catch((e: unknown) => e);
+    expect(isChairError(error, 'FRAME_DEADLINE') && error.message).toContain('no ready agent');
+    const waiting = client.infer('m', frame(2));
+    await startAgent(gateway, 'b');
+    expect(values((await waiting).outputs.out)).toEqual(answer(2));
+  });
+
+  it('plans again without an agent that cannot prepare, and says so', async () => {
+    const gateway = await startGateway();
+    await startAgent(gateway, 'a', { hello: { probeMacsPerSecond: 5e12 }, prepareFails: 'AGENT_STORE_FULL' });
+    await startAgent(gateway, 'b');
+    await until('both ready', () => gateway.status().agents.filter((agent) => agent.state === 'ready').length === 2);
+    const client = await connect(gateway);
+    const report = await client.deploy(request({ planner: 'single' }));
+    expect(report.seats.map((seat) => seat.agent)).toEqual(['b']);
+    expect(report.why).toContain('left out a: AGENT_STORE_FULL');
+  });
+
+  it('fails a deployment that nobody can prepare, with the code and words of the agent', async () => {
+    const { gateway, client } = await cluster(['a', 'b'], { prepareFails: 'AGENT_OUT_OF_MEMORY' });
+    for (const cut of ['rows:2', '']) {
+      const error = await client.deploy(request({ cut })).catch((e: unknown) => e);
+      expect(isChairError(error, 'PREPARE_FAILED') && error.message).toContain('AGENT_OUT_OF_MEMORY: scripted to fail');
+    }
+    expect(gateway.status().deployments).toEqual([]);
+  });
+
+  it('refuses a second agent of one name and leaves the first at work', async () => {
+    const { gateway, client } = await cluster(['a']);
+    await client.deploy(request());
+    const second = await startAgent(gateway, 'a');
+    await until('the second was refused', () => second.refused === 'AGENT_NAME_TAKEN');
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+  });
+
+  it('answers frames under way with DEPLOYMENT_REMOVED when the deployment is removed', async () => {
+    const { client } = await cluster(['a'], { runMs: 500 });
+    await client.deploy(request());
+    const frames = [1, 2, 3, 4, 5, 6].map((seed) => codeOf(client.infer('m', frame(seed))));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await client.undeploy('m');
+    expect(new Set(await Promise.all(frames))).toEqual(new Set(['DEPLOYMENT_REMOVED']));
+  });
+
+  it('numbers frames on when a deployment comes back under its name', async () => {
+    const { client } = await cluster(['a']);
+    for (const seed of [1, 2]) {
+      await client.deploy(request());
+      expect(values((await client.infer('m', frame(seed))).outputs.out)).toEqual(answer(seed));
+      await client.undeploy('m');
+    }
+  });
+
+  it('fails a frame after three attempts with the words of the last trouble', async () => {
+    const { client } = await cluster(['a'], {
+      onRun: () => {
+        throw new ChairError('ENGINE_RUN_FAILED', 'the engine is broken');
+      },
+    });
+    await client.deploy(request());
+    const error = await client.infer('m', frame(1)).catch((e: unknown) => e);
+    expect(isChairError(error, 'FRAME_FAILED') && error.message).toContain('the engine is broken');
+  });
+
+  it('answers what cannot be with a code', async () => {
+    const { client } = await cluster(['a']);
+    expect(await codeOf(client.infer('nope', frame(1)))).toBe('DEPLOYMENT_UNKNOWN');
+    expect(await codeOf(client.undeploy('nope'))).toBe('DEPLOYMENT_UNKNOWN');
+    expect(await codeOf(client.deploy(request({ model: 'nope.onnx' })))).toBe('MODEL_NOT_FOUND');
+    expect(await codeOf(client.deploy(request({ cut: 'rows:2' })))).toBe('PLAN_NOT_POSSIBLE');
+    expect(await codeOf(client.deploy(request({ cut: 'rows' })))).toBe('CUT_INVALID');
+    expect(await codeOf(client.deploy(request({ agents: ['x'] })))).toBe('AGENT_UNKNOWN');
+    expect(await codeOf(client.deploy(request({ objective: 'cheap' })))).toBe('PLAN_INVALID');
+    expect(await codeOf(client.deploy(request({ name: 'a/b' })))).toBe('AGENT_NAME_INVALID');
+    await client.deploy(request());
+    expect(await codeOf(client.deploy(request()))).toBe('DEPLOYMENT_EXISTS');
+    const wrong = { in: { dtype: 'float32' as const, dims: [2, 2], bytes: new Uint8Array(16) } };
+    const error = await client.infer('m', wrong).catch((e: unknown) => e);
+    expect(isChairError(error, 'FRAME_INVALID') && error.message).toContain('in: float32[12,256]');
+  });
+
+  it('shows a plan without deploying it', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    const report = await client.plan(request({ cut: 'rows:2' }));
+    expect(report).toMatchObject({ planner: 'rows:2', deployment: 'm' });
+    expect(report.memory).toHaveLength(2);
+    expect(gateway.status().deployments).toEqual([]);
+  });
+
+  it('does not deploy what does not verify', async () => {
+    const verify = async (): Promise<void> => {
+      throw new ChairError('VERIFY_FAILED', 'off by one');
+    };
+    const { gateway, client } = await cluster(['a'], {}, scriptedSource(3, { verify }));
+    expect(await codeOf(client.deploy(request({ verify: true })))).toBe('VERIFY_FAILED');
+    expect(gateway.status().deployments).toEqual([]);
+  });
+
+  it('says that no agent is there, and that no scheduler answers', async () => {
+    const gateway = await startGateway();
+    const client = await connect(gateway);
+    expect(await codeOf(client.deploy(request()))).toBe('NO_AGENTS');
+    const stranger = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'other', requestTimeoutMs: 100 });
+    running.push(() => stranger.close());
+    expect(await codeOf(stranger.status())).toBe('REQUEST_TIMEOUT');
+  });
+
+  it('reigns in a later term after each start', async () => {
+    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const first = await startGateway({ stateDirectory });
+    const { term } = first.status();
+    await first.stop();
+    const second = await startGateway({ stateDirectory });
+    expect(second.status().term).toBe(term + 1);
+    await startAgent(second, 'a', { hello: { term: 40 } });
+    await until('the term is raised', () => second.status().term === 41);
+  });
+
+  it('leaves nothing behind when it stops, twice, or when the port is taken', async () => {
+    const held = () => process.getActiveResourcesInfo().filter((kind) => /^TCP|Timeout|Worker|MessagePort/.test(kind)).length;
+    const before = held();
+    const { gateway, client, agents } = await cluster(['a']);
+    await client.deploy(request());
+    await client.infer('m', frame(1));
+    const port = Number(new URL(gateway.brokerUrl).port);
+    expect(await codeOf(startGateway({ broker: { host: '127.0.0.1', port } }))).toBe('PORT_IN_USE');
+    await client.close();
+    await agents[0]?.stop();
+    await gateway.stop();
+    await gateway.stop();
+    await until('sockets and timers are gone', () => held() <= before);
+  });
+});

@@ -1,0 +1,182 @@
+/**
+ * The gateway: the machine that decides. This file composes broker (its own, or one outside), bus, lanes, dispatcher, scheduler and blob
+ * server, and owns their lives; start reads from top to bottom, stop undoes it.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
+import type { Bus } from '../broker/bus.js';
+import { ChairError } from '../broker/errors.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import { createLanes } from '../broker/lanes/lanes.js';
+import type { PeerEntry, StatusReport } from '../broker/messages.js';
+import { connectBus } from '../broker/mqtt-bus.js';
+import { type BrokerServer, startBroker } from '../broker/server.js';
+import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
+import type { Engine } from '../models/engine/engine.js';
+import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
+import { BlobServer } from './blob-server.js';
+import { Dispatcher } from './dispatcher.js';
+import { libraryDirectories, ModelLibrary } from './model-library.js';
+import type { ModelSource } from './model-source.js';
+import type { Link, Links } from './planners/problem.js';
+import { Scheduler } from './scheduler.js';
+import { nextTerm } from './term.js';
+
+export interface GatewayOptions {
+  readonly cluster: string;
+  /** Folder for the term, models and slices; made when missing. One gateway a folder. */
+  readonly stateDirectory: string;
+  /** A broker of our own on this address (port 0 = any free one), or the URL of one outside. */
+  readonly broker: { readonly host?: string; readonly port: number } | { readonly url: string };
+  /** Address of the dispatcher's listener for direct lanes; default `0.0.0.0`. */
+  readonly laneHost?: string;
+  /** Default 0 = any free port. */
+  readonly lanePort?: number;
+  /** Addresses announced to agents and clients; default: those of the network interfaces. */
+  readonly addresses?: readonly string[];
+  /** What planners assume of links that are not measured; default 1 Gbit/s, 1 ms. */
+  readonly link?: Partial<Link>;
+  readonly createEngine?: () => Promise<Engine>;
+  /** Tests give a small fake. */
+  readonly source?: ModelSource;
+  /** Lines for people. */
+  readonly log?: (line: string) => void;
+}
+
+/** 1 Gbit/s as TCP payload, through a switch. */
+const USUAL_LINK: Link = { bytesPerSecond: 110e6, latencyMs: 1 };
+const SCHEDULER_ID = 'scheduler';
+
+export class Gateway {
+  readonly #o: GatewayOptions;
+  /** Undo of what start did, newest last. */
+  readonly #undo: (() => Promise<void> | void)[] = [];
+  #broker: BrokerServer | undefined;
+  #bus: Bus | undefined;
+  #lanes: Lanes | undefined;
+  #scheduler: Scheduler | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: GatewayOptions) {
+    this.#o = options;
+  }
+
+  /** Throws AGENT_NAME_INVALID (cluster), PORT_IN_USE, BROKER_UNREACHABLE; then nothing is left running. */
+  async start(): Promise<void> {
+    if (!NAME_PATTERN.test(this.#o.cluster)) {
+      throw new ChairError('AGENT_NAME_INVALID', 'a cluster cannot have this name', { came: `'${this.#o.cluster}'` });
+    }
+    try {
+      await this.#open();
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  /** Idempotent; leaves no timer, socket, file or worker. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#close();
+    return this.#stopping;
+  }
+
+  /** For agents and clients on this machine. */
+  get brokerUrl(): string {
+    return this.#broker?.url ?? ('url' in this.#o.broker ? this.#o.broker.url : '');
+  }
+
+  get lanePort(): number {
+    return this.#lanes?.port ?? 0;
+  }
+
+  status(): StatusReport {
+    if (this.#scheduler === undefined) throw new ChairError('STOPPED', 'the gateway does not run');
+    return this.#scheduler.status();
+  }
+
+  async #open(): Promise<void> {
+    const { cluster, stateDirectory, broker, log } = this.#o;
+    const topics = topicsOf(cluster);
+    const directories = libraryDirectories(stateDirectory);
+    await prepareFolders(directories);
+
+    if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...(log === undefined ? {} : { log }) }));
+    this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER_ID }));
+    const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
+    const refused = (topic: string, error: Error): void => log?.(`refused a message on ${topic}: ${error.message}`);
+    this.#undo.push(this.#bus.onRefused(refused));
+    const lanes = await this.#own(createLanes({ id: DISPATCHER, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }));
+    this.#lanes = lanes;
+
+    const dispatcher = new Dispatcher({
+      bus: this.#bus,
+      lanes,
+      topics,
+      onDrained: (deployment, epoch) => this.#scheduler?.drained(deployment, epoch),
+      onTrouble: (trouble) => this.#scheduler?.trouble(trouble),
+    });
+    const scheduler = new Scheduler({
+      cluster,
+      bus: this.#bus,
+      topics,
+      dispatcher,
+      source:
+        this.#o.source ?? new ModelLibrary({ ...directories, createEngine: this.#o.createEngine ?? (() => createOnnxRuntimeEngine()) }),
+      links: this.#links(),
+      dispatcherPeer: () => this.#dispatcherPeer(),
+      onPeers: (peers) => lanes.setPeers(peers),
+      nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),
+      ...(log === undefined ? {} : { log }),
+    });
+    this.#scheduler = scheduler;
+    const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...(log === undefined ? {} : { log }) });
+
+    await (await this.#own(dispatcher)).start();
+    await lanes.start();
+    await (await this.#own(blobs)).start();
+    await (await this.#own(scheduler)).start();
+    log?.(`gateway of cluster '${cluster}': broker ${this.brokerUrl}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
+  }
+
+  async #close(): Promise<void> {
+    for (const undo of this.#undo.splice(0).reverse()) await undo();
+  }
+
+  /** From now on stop also stops this; at once, when stop was called while it was made. */
+  async #own<T extends { stop(): Promise<void> }>(part: T): Promise<T> {
+    this.#undo.push(() => part.stop());
+    if (this.#stopping !== undefined) {
+      await part.stop();
+      throw new ChairError('STOPPED', 'the gateway was stopped while it started');
+    }
+    return part;
+  }
+
+  #links(): Links {
+    return { usual: { ...USUAL_LINK, ...this.#o.link }, between: new Map() };
+  }
+
+  #dispatcherPeer(): PeerEntry {
+    return {
+      agent: DISPATCHER,
+      addresses: this.#o.addresses ?? reachableAddresses(this.#o.laneHost ?? '0.0.0.0'),
+      lanePort: this.lanePort,
+    };
+  }
+}
+
+/** Deployments do not outlive the gateway, so neither do their slices. */
+async function prepareFolders(directories: { readonly workDirectory: string; readonly storeDirectory: string }): Promise<void> {
+  for (const directory of Object.values(directories)) {
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { recursive: true });
+  }
+}
+
+/** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */
+function reachableAddresses(host: string): string[] {
+  if (host !== '0.0.0.0' && host !== '::') return [host];
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const outside = all.filter((a) => !a.internal && a.family === 'IPv4').map((a) => a.address);
+  return outside.length > 0 ? outside.slice(0, 16) : ['127.0.0.1'];
+}

@@ -1,0 +1,179 @@
+/** Models as the scheduler needs them: loaded from files, cut by models/slicing, slices written into the store. */
+import { join } from 'node:path';
+import { ChairError, isChairError } from '../broker/errors.js';
+import type { DeployRequest } from '../broker/messages.js';
+import { allocTensor, elementCount, type Tensor, type TensorInfo, tensorBytes } from '../broker/tensor.js';
+import { blocksOf } from '../models/blocks.js';
+import type { Engine } from '../models/engine/engine.js';
+import type { Model } from '../models/model.js';
+import { loadModel } from '../models/onnx/load.js';
+import { createRandom, randomImage, seedFor } from '../models/random.js';
+import { agrees, compare } from '../models/slicing/compare.js';
+import { coverCut } from '../models/slicing/cover.js';
+import { partition } from '../models/slicing/cut.js';
+import { COVER_KINDS, parseCut } from '../models/slicing/parse-cut.js';
+import type { Partition, StageSpec, WrittenPartition } from '../models/slicing/partition.js';
+import { runPartition } from '../models/slicing/run.js';
+import { writeSlices } from '../models/slicing/write.js';
+import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
+import type { WrittenCut } from './plan-builder.js';
+import { wholeSpec } from './planners/draft.js';
+import type { ModelFacts, PlanRefusal } from './planners/problem.js';
+
+export interface ModelLibraryOptions {
+  /** Made for each load and disposed after it: a gateway that only decides keeps no engine. */
+  readonly createEngine: () => Promise<Engine>;
+  /** Weights of whole models, named by sha256. */
+  readonly workDirectory: string;
+  /** Slices and their blobs, named by sha256: what the blob server serves. */
+  readonly storeDirectory: string;
+}
+
+export class ModelLibrary implements ModelSource {
+  readonly #o: ModelLibraryOptions;
+
+  constructor(options: ModelLibraryOptions) {
+    this.#o = options;
+  }
+
+  async load(request: Pick<DeployRequest, 'model' | 'shapes' | 'images'>): Promise<LoadedModel> {
+    const { images } = request;
+    const { workDirectory } = this.#o;
+    const shapes = parseShapes(request.shapes);
+    const model = await this.#withEngine((engine) => loadModel(request.model, { shapes, images, workDirectory, engine }));
+    return this.#loaded(model, images.length === 0);
+  }
+
+  parseCut(text: string, shares: readonly number[]): ManualCut {
+    const replicas = /^replicas:(\d{1,3})$/.exec(text.trim());
+    if (replicas !== null) return { kind: 'replicas', parts: Math.max(1, Number(replicas[1])) };
+    const { kind, parts } = parseCut(text, shares.length === 0 ? undefined : shares);
+    return kind === 'whole' ? { kind: 'stages', parts: 1 } : { kind, parts };
+  }
+
+  #loaded(model: Model, runsAsItIs: boolean): LoadedModel {
+    const facts = factsOf(model);
+    const write = async (specs: readonly StageSpec[]): Promise<WrittenPartition> =>
+      writeSlices(partition(model, specs), this.#o.storeDirectory);
+    return {
+      sha256: model.sha256,
+      inputs: model.inputs,
+      outputs: model.outputs,
+      facts,
+      write: async (draft) => written(await write(draft.stages.map((stage) => stage.spec))),
+      verify: async ({ cut }) => {
+        const slices = await write(cut.stages.map((stage) => stage.spec));
+        // With images or normalisation in front, the file itself takes other inputs: then the model as one slice is the measure.
+        const whole = runsAsItIs ? undefined : await write([wholeSpec(facts)]);
+        await this.#withEngine((engine) => verify(model, slices, whole, engine));
+      },
+    };
+  }
+
+  async #withEngine<T>(use: (engine: Engine) => Promise<T>): Promise<T> {
+    const engine = await this.#o.createEngine();
+    try {
+      return await use(engine);
+    } finally {
+      await engine.dispose();
+    }
+  }
+}
+
+function written({ partition: cut, slices }: WrittenPartition): WrittenCut {
+  return { cut, slices };
+}
+
+/** The planners' view of a model. Cuts are remembered: planners ask for the same ones again and again. */
+function factsOf(model: Model): ModelFacts {
+  const cuts = new Map<string, Partition | PlanRefusal>();
+  const covers = new Map<string, readonly StageSpec[] | PlanRefusal>();
+  const blocks = blocksOf(model);
+  return {
+    blocks,
+    inputBytes: model.inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0),
+    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => partition(model, specs))),
+    cover: (kind, shares) => {
+      const known = COVER_KINDS.find((one) => one === kind);
+      if (known === undefined) return { refused: true, reason: `there is no cut '${kind}'` };
+      return remembered(covers, JSON.stringify([kind, shares]), () => possible(() => cover(model, known, shares)));
+    },
+  };
+}
+
+function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonly number[]): readonly StageSpec[] | PlanRefusal {
+  const { stages, refusals } = coverCut(model, kind, shares);
+  if (stages.some((stage) => stage.shares.length > 1)) return stages;
+  return { refused: true, reason: `${kind}:${shares.length} cuts nothing of this model: ${refusals[0]?.reason ?? 'no node takes part'}` };
+}
+
+function remembered<T>(answers: Map<string, T>, key: string, make: () => T): T {
+  const known = answers.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  answers.set(key, made);
+  return made;
+}
+
+function possible<T>(make: () => T): T | PlanRefusal {
+  try {
+    return make();
+  } catch (error) {
+    if (isChairError(error, 'CUT_NOT_POSSIBLE')) return { refused: true, reason: error.message };
+    throw error;
+  }
+}
+
+async function verify(model: Model, slices: WrittenPartition, whole: WrittenPartition | undefined, engine: Engine): Promise<void> {
+  const inputs = Object.fromEntries(model.inputs.map((info) => [info.name, randomTensor(info)]));
+  const expected = whole === undefined ? await runFile(model, engine, inputs) : (await runPartition(whole, engine, inputs)).outputs;
+  const actual = (await runPartition(slices, engine, inputs)).outputs;
+  const result = compare(expected, actual);
+  if (agrees(result)) return;
+  throw new ChairError('VERIFY_FAILED', 'the slices do not compute what the whole model computes', {
+    expected: 'a relative difference of at most 1e-4',
+    came: result.problem ?? String(result.maxRelDiff),
+    todo: 'Deploy it with another cut, and please report this one.',
+  });
+}
+
+async function runFile(model: Model, engine: Engine, inputs: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, Tensor>>> {
+  const session = await engine.load(model.path);
+  try {
+    return (await session.run(inputs)).outputs;
+  } finally {
+    await session.dispose();
+  }
+}
+
+function randomTensor(info: TensorInfo): Tensor {
+  if (info.dtype === 'float32') {
+    const values = randomImage(info.dims, seedFor(1, info.name));
+    return { dtype: info.dtype, dims: info.dims, bytes: new Uint8Array(values.buffer) };
+  }
+  const tensor = allocTensor(info.dtype, info.dims);
+  const random = createRandom(seedFor(1, info.name));
+  if (info.dtype === 'uint8') for (let i = 0; i < elementCount(info.dims); i++) tensor.bytes[i] = Math.floor(random() * 256);
+  return tensor;
+}
+
+/** `x=1,3,640,640` by input. Throws MODEL_SHAPE_INVALID. */
+function parseShapes(texts: readonly string[]): Record<string, number[]> {
+  const shapes: Record<string, number[]> = {};
+  for (const text of texts) {
+    const [, input, dims] = /^(.+)=(\d+(?:,\d+)*)$/.exec(text) ?? [];
+    if (input === undefined || dims === undefined) {
+      throw new ChairError('MODEL_SHAPE_INVALID', 'a shape is written wrongly', { expected: 'input=1,3,640,640', came: `"${text}"` });
+    }
+    shapes[input] = dims.split(',').map(Number);
+  }
+  return shapes;
+}
+
+/** Where models and slices stand in the state folder: in a folder of our own, as both are emptied at every start. */
+export function libraryDirectories(stateDirectory: string): Pick<ModelLibraryOptions, 'workDirectory' | 'storeDirectory'> {
+  return {
+    workDirectory: join(stateDirectory, 'gateway-cache', 'models'),
+    storeDirectory: join(stateDirectory, 'gateway-cache', 'slices'),
+  };
+}

@@ -70,7 +70,13 @@ class SliceStore {
     };
     const file = await putBlob(this.#directory, encodeGraph(spec));
     const { macs, weightBytes, activationBytes } = part;
-    return { graph: file, blobs: [...blobs.values()], macs, weightBytes, activationBytes };
+    return {
+      graph: file,
+      blobs: [...blobs.values()],
+      macs: Math.round(macs),
+      weightBytes: Math.round(weightBytes),
+      activationBytes: Math.round(activationBytes),
+    };
   }
 
   async #initializer(weight: PartWeight): Promise<{ initializer: GraphInitializer; blob?: BlobRef }> {

@@ -1,0 +1,495 @@
+// Made by generate.ts from the .avsc files. Do not edit.
+
+export type DType =
+  | 'float32'
+  | 'float64'
+  | 'float16'
+  | 'bfloat16'
+  | 'int8'
+  | 'uint8'
+  | 'int16'
+  | 'uint16'
+  | 'int32'
+  | 'uint32'
+  | 'int64'
+  | 'uint64'
+  | 'bool';
+
+export type Encoding = 'raw' | 'float16' | 'uint8';
+
+export type LaneKind = 'direct' | 'relay' | 'local' | 'down';
+
+export interface Box {
+  readonly start: readonly number[];
+  readonly end: readonly number[];
+}
+
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+export interface BlobRef {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+
+export interface SliceRef {
+  readonly graph: BlobRef;
+  readonly blobs: readonly BlobRef[];
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly activationBytes: number;
+}
+
+export interface Port {
+  readonly name: string;
+  readonly tensor: string;
+  readonly dtype: DType;
+  readonly box: Box;
+}
+
+export interface PlanPart {
+  readonly slice: string;
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+}
+
+export interface PlanStage {
+  readonly cut: string;
+  readonly parts: readonly PlanPart[];
+  readonly agents: readonly (readonly string[])[];
+}
+
+export interface Wire {
+  readonly fromStage: number;
+  readonly fromPart: number;
+  readonly output: number;
+  readonly toStage: number;
+  readonly toPart: number;
+  readonly input: number;
+  readonly box: Box;
+}
+
+export interface PeerEntry {
+  readonly agent: string;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+}
+
+export interface Activation {
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  readonly frame: number;
+  readonly attempt: number;
+  readonly route: readonly number[];
+  readonly wire: number;
+  readonly lowWater: number;
+  readonly remainingMs: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  readonly encoding: Encoding;
+  readonly scale: number;
+  readonly zero: number;
+}
+
+export interface Submit {
+  readonly client: string;
+  readonly sequence: number;
+  readonly deployment: string;
+  readonly deadlineMs: number;
+  readonly input: string;
+  readonly inputCount: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+export interface Result {
+  readonly client: string;
+  readonly sequence: number;
+  readonly code: string;
+  readonly message: string;
+  readonly output: string;
+  readonly outputCount: number;
+  readonly attempts: number;
+  readonly latencyMs: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+export interface ResultAck {
+  readonly client: string;
+  readonly sequence: number;
+}
+
+export interface Cancel {
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  readonly frame: number;
+  readonly attempt: number;
+}
+
+export interface Trouble {
+  readonly agent: string;
+  readonly deployment: string;
+  readonly term: number;
+  readonly epoch: number;
+  readonly frame: number;
+  readonly attempt: number;
+  readonly peer: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface Hello {
+  readonly agent: string;
+  readonly nonce: string;
+  readonly schemaFingerprint: string;
+  readonly schemaVersion: number;
+  readonly softwareVersion: string;
+  readonly term: number;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly arch: string;
+  readonly engine: string;
+  readonly engineVersion: string;
+  readonly probeMacsPerSecond: number;
+  readonly storeBytesFree: number;
+  readonly slices: readonly string[];
+}
+
+export interface SeatHealth {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  readonly framesRun: number;
+  readonly queue: number;
+  readonly runMs: number;
+}
+
+export interface LaneHealth {
+  readonly peer: string;
+  readonly lane: LaneKind;
+  readonly why: string;
+  readonly bytesSent: number;
+  readonly messagesSent: number;
+  readonly sendMs: number;
+}
+
+export interface Health {
+  readonly agent: string;
+  readonly nonce: string;
+  readonly uptimeMs: number;
+  readonly cpu: number;
+  readonly rssBytes: number;
+  readonly anonymousBytes: number;
+  readonly memoryFreeBytes: number;
+  readonly temperature: number;
+  readonly queue: number;
+  readonly framesPerSecond: number;
+  readonly refused: number;
+  readonly seats: readonly SeatHealth[];
+  readonly lanes: readonly LaneHealth[];
+}
+
+export interface Gone {
+  readonly agent: string;
+  readonly nonce: string;
+  readonly why: string;
+}
+
+export interface Reign {
+  readonly term: number;
+  readonly schemaFingerprint: string;
+  readonly schemaVersion: number;
+}
+
+export interface Prepare {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+  readonly stages: readonly PlanStage[];
+  readonly wires: readonly Wire[];
+  readonly slices: readonly SliceRef[];
+  readonly peers: readonly PeerEntry[];
+}
+
+export interface Commit {
+  readonly deployment: string;
+  readonly epoch: number;
+}
+
+export interface Release {
+  readonly deployment: string;
+  readonly epoch: number;
+}
+
+export interface Peers {
+  readonly version: number;
+  readonly peers: readonly PeerEntry[];
+}
+
+export interface Refuse {
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface Ping {
+  readonly padBytes: number;
+}
+
+export type CommandBody =
+  | { readonly kind: 'prepare'; readonly prepare: Prepare }
+  | { readonly kind: 'commit'; readonly commit: Commit }
+  | { readonly kind: 'release'; readonly release: Release }
+  | { readonly kind: 'peers'; readonly peers: Peers }
+  | { readonly kind: 'refuse'; readonly refuse: Refuse }
+  | { readonly kind: 'ping'; readonly ping: Ping };
+
+export interface Command {
+  readonly id: string;
+  readonly term: number;
+  readonly nonce: string;
+  readonly deadlineMs: number;
+  readonly body: CommandBody;
+}
+
+export interface Reply {
+  readonly id: string;
+  readonly agent: string;
+  readonly code: string;
+  readonly message: string;
+  readonly fetchedBytes: number;
+  readonly loadMs: number;
+}
+
+export interface Progress {
+  readonly agent: string;
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly step: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface BlobRequest {
+  readonly agent: string;
+  readonly id: string;
+  readonly sha256: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface BlobChunk {
+  readonly id: string;
+  readonly sha256: string;
+  readonly offset: number;
+  readonly totalBytes: number;
+  readonly code: string;
+  readonly data: Uint8Array;
+}
+
+export interface ImageInput {
+  readonly input: string;
+  readonly height: number;
+  readonly width: number;
+  readonly order: string;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
+export interface DeployRequest {
+  readonly name: string;
+  readonly model: string;
+  readonly shapes: readonly string[];
+  readonly images: readonly ImageInput[];
+  readonly objective: string;
+  readonly planner: string;
+  readonly cut: string;
+  readonly shares: readonly number[];
+  readonly agents: readonly string[];
+  readonly inFlight: number;
+  readonly deadlineMs: number;
+  readonly verify: boolean;
+  readonly dryRun: boolean;
+}
+
+export interface UndeployRequest {
+  readonly name: string;
+}
+
+export interface StatusRequest {
+  readonly name: string;
+}
+
+export type RequestBody =
+  | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
+  | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
+  | { readonly kind: 'status'; readonly status: StatusRequest }
+  | { readonly kind: 'where'; readonly where: StatusRequest };
+
+export interface Request {
+  readonly id: string;
+  readonly client: string;
+  readonly deadlineMs: number;
+  readonly body: RequestBody;
+}
+
+export interface PlanRow {
+  readonly stage: number;
+  readonly cut: string;
+  readonly replica: number;
+  readonly part: number;
+  readonly agent: string;
+  readonly slice: string;
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly predictedMs: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+export interface LinkRow {
+  readonly from: string;
+  readonly to: string;
+  readonly bytesPerFrame: number;
+}
+
+export interface MemoryRow {
+  readonly agent: string;
+  readonly needBytes: number;
+  readonly haveBytes: number;
+}
+
+export interface PlanReport {
+  readonly deployment: string;
+  readonly epoch: number;
+  readonly planner: string;
+  readonly why: string;
+  readonly predictedLatencyMs: number;
+  readonly predictedFps: number;
+  readonly seats: readonly PlanRow[];
+  readonly links: readonly LinkRow[];
+  readonly memory: readonly MemoryRow[];
+}
+
+export interface AgentStatus {
+  readonly agent: string;
+  readonly state: string;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly probeMacsPerSecond: number;
+  readonly softwareVersion: string;
+  readonly health: Health | null;
+}
+
+export interface DeploymentStatus {
+  readonly name: string;
+  readonly model: string;
+  readonly state: string;
+  readonly why: string;
+  readonly epoch: number;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+  readonly images: readonly ImageInput[];
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly completed: number;
+  readonly failed: number;
+  readonly reissued: number;
+  readonly p50Ms: number;
+  readonly p95Ms: number;
+  readonly framesPerSecond: number;
+  readonly plan: PlanReport | null;
+  readonly progress: readonly Progress[];
+}
+
+export interface EventRow {
+  readonly atMs: number;
+  readonly kind: string;
+  readonly text: string;
+}
+
+export interface StatusReport {
+  readonly cluster: string;
+  readonly term: number;
+  readonly uptimeMs: number;
+  readonly dispatcherAddresses: readonly string[];
+  readonly dispatcherPort: number;
+  readonly agents: readonly AgentStatus[];
+  readonly deployments: readonly DeploymentStatus[];
+  readonly events: readonly EventRow[];
+}
+
+export interface Response {
+  readonly id: string;
+  readonly code: string;
+  readonly message: string;
+  readonly status: StatusReport | null;
+  readonly plan: PlanReport | null;
+}
+
+/** Every schema by name. */
+export interface All {
+  DType: DType;
+  Encoding: Encoding;
+  LaneKind: LaneKind;
+  Box: Box;
+  TensorInfo: TensorInfo;
+  BlobRef: BlobRef;
+  SliceRef: SliceRef;
+  Port: Port;
+  PlanPart: PlanPart;
+  PlanStage: PlanStage;
+  Wire: Wire;
+  PeerEntry: PeerEntry;
+  Activation: Activation;
+  Submit: Submit;
+  Result: Result;
+  ResultAck: ResultAck;
+  Cancel: Cancel;
+  Trouble: Trouble;
+  Hello: Hello;
+  SeatHealth: SeatHealth;
+  LaneHealth: LaneHealth;
+  Health: Health;
+  Gone: Gone;
+  Reign: Reign;
+  Prepare: Prepare;
+  Commit: Commit;
+  Release: Release;
+  Peers: Peers;
+  Refuse: Refuse;
+  Ping: Ping;
+  CommandBody: CommandBody;
+  Command: Command;
+  Reply: Reply;
+  Progress: Progress;
+  BlobRequest: BlobRequest;
+  BlobChunk: BlobChunk;
+  ImageInput: ImageInput;
+  DeployRequest: DeployRequest;
+  UndeployRequest: UndeployRequest;
+  StatusRequest: StatusRequest;
+  RequestBody: RequestBody;
+  Request: Request;
+  PlanRow: PlanRow;
+  LinkRow: LinkRow;
+  MemoryRow: MemoryRow;
+  PlanReport: PlanReport;
+  AgentStatus: AgentStatus;
+  DeploymentStatus: DeploymentStatus;
+  EventRow: EventRow;
+  StatusReport: StatusReport;
+  Response: Response;
+}

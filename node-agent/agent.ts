@@ -156,6 +156,8 @@ export class Agent {
           clearTimeout(timer);
           resolve();
         };
+        // Released, or told to stop at once, while saying so.
+        if (this.stopping !== undefined) this.drained();
         this.checkDrained();
       });
       await within(FAREWELL_MS, forwarder?.settled());

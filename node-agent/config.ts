@@ -61,6 +61,9 @@ export function parseAgentConfig(input: AgentConfigInput): AgentConfig {
   const parsed = agentConfigSchema.safeParse(input);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
+  if (issue?.code === 'unrecognized_keys') {
+    throw new ChairError('CONFIG_INVALID', 'agent option is not known', { expected: 'a known option', came: issue.keys.join(', ') });
+  }
   const where = issue?.path.join('.') ?? '';
   const code = where === 'name' || where === 'cluster' ? 'AGENT_NAME_INVALID' : 'CONFIG_INVALID';
   throw new ChairError(code, `agent option ${where === '' ? '' : `"${where}" `}is wrong`, {

@@ -46,6 +46,8 @@ function infosOf(metadata: readonly InferenceSession.ValueMetadata[]): TensorInf
   );
 }
 
+const QUIET = { logSeverityLevel: 4 } as const;
+
 class Sessions {
   readonly #ort: Ort;
   readonly #sessions = new Map<number, InferenceSession>();
@@ -62,7 +64,8 @@ class Sessions {
         interOpNumThreads: 1,
         executionMode: 'sequential',
         graphOptimizationLevel: settings.optimize ? 'all' : 'disabled',
-        logSeverityLevel: 3,
+        // Fatal only: errors are thrown as well, and the engine must not write to stderr beside that.
+        logSeverityLevel: 4,
         extra: {
           session: {
             intra_op: { allow_spinning: '0' },
@@ -89,7 +92,7 @@ class Sessions {
     const feeds: Record<string, OrtTensor> = {};
     for (const input of inputs) feeds[input.name] = this.#tensor(input);
     const start = performance.now();
-    const results = await this.#guard(() => (outputs === null ? session.run(feeds) : session.run(feeds, outputs)));
+    const results = await this.#guard(() => (outputs === null ? session.run(feeds, QUIET) : session.run(feeds, outputs, QUIET)));
     const runMs = performance.now() - start;
     return { outputs: Object.entries(results).map(([name, value]) => wireTensor(name, value)), runMs };
   }
@@ -196,7 +199,7 @@ async function main(): Promise<void> {
   let ort: Ort;
   try {
     ort = await import('onnxruntime-node');
-    ort.env.logLevel = 'error';
+    ort.env.logLevel = 'fatal';
     const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
     greet({ ready: true, version });
   } catch (error) {

@@ -1,0 +1,175 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { allocTensor, DTYPES, type DType, type Tensor, tensorBytes } from '../../broker/tensor.js';
+import { GraphBuilder } from '../onnx/build.js';
+import type { Engine } from './engine.js';
+import { createOnnxRuntimeEngine } from './onnxruntime.js';
+import { probeMacsPerSecond } from './probe.js';
+
+let directory = '';
+let engine: Engine;
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'chair-engine-'));
+  engine = await createOnnxRuntimeEngine({ threads: 1 });
+});
+afterAll(async () => {
+  await engine.dispose();
+  await rm(directory, { recursive: true });
+});
+
+async function identity(dtype: DType, dims: readonly (number | string)[] = [2, 3]): Promise<string> {
+  const graph = new GraphBuilder();
+  graph.output(graph.node1('Identity', [graph.input('x', dtype, dims)], {}, { outputs: ['y'] }), dtype, dims);
+  const path = join(directory, `identity-${dtype}-${dims.join('x')}.onnx`);
+  await graph.write(path);
+  return path;
+}
+
+/** A chain of matrix products: about `repeat * 2 * 512^3` operations. */
+async function slow(repeat: number): Promise<string> {
+  const graph = new GraphBuilder();
+  let x = graph.input('x', 'float32', [512, 512]);
+  const w = graph.weight('w', 'float32', [512, 512], new Float32Array(512 * 512).fill(0.001));
+  for (let i = 0; i < repeat; i++) x = graph.node1('MatMul', [x, w]);
+  graph.output(x, 'float32', [512, 512]);
+  const path = join(directory, `slow-${repeat}.onnx`);
+  await graph.write(path);
+  return path;
+}
+
+const zeros = (dims: readonly number[]): Tensor => allocTensor('float32', dims);
+
+describe('the onnxruntime engine', () => {
+  it('passes every dtype through unchanged', async () => {
+    for (const dtype of DTYPES) {
+      // onnxruntime-node has no bfloat16 tensors.
+      if (dtype === 'bfloat16') continue;
+      const session = await engine.load(await identity(dtype));
+      const bytes = Uint8Array.from({ length: tensorBytes(dtype, [2, 3]) }, (_, i) => (dtype === 'bool' ? i % 2 : (i * 37) % 120));
+      const { outputs } = await session.run({ x: { dtype, dims: [2, 3], bytes } });
+      expect(outputs.y).toEqual({ dtype, dims: [2, 3], bytes });
+      await session.dispose();
+    }
+  });
+
+  it('refuses bfloat16 with a code', async () => {
+    await expect(engine.load(await identity('bfloat16'))).rejects.toMatchObject({ code: 'ENGINE_LOAD_FAILED' });
+  });
+
+  it('copies inputs unless they are handed over', async () => {
+    const session = await engine.load(await identity('float32'));
+    const x = zeros([2, 3]);
+    await session.run({ x });
+    expect(x.bytes.length).toBe(24);
+    await session.run({ x }, { transfer: true });
+    expect(x.bytes.length).toBe(0);
+    await session.dispose();
+  });
+
+  it('does not detach a buffer that it was given only a part of', async () => {
+    const session = await engine.load(await identity('float32'));
+    const whole = new Uint8Array(48).fill(1);
+    const bytes = whole.subarray(24);
+    await session.run({ x: { dtype: 'float32', dims: [2, 3], bytes } }, { transfer: true });
+    expect(whole.length).toBe(48);
+    await session.dispose();
+  });
+
+  it('checks names, dtypes, dims and bytes before it runs', async () => {
+    const session = await engine.load(await identity('float32', ['n', 3]));
+    const x = zeros([2, 3]);
+    const invalid = { code: 'ENGINE_INPUT_INVALID' };
+    await expect(session.run({})).rejects.toMatchObject(invalid);
+    await expect(session.run({ x, z: x })).rejects.toMatchObject(invalid);
+    await expect(session.run({ x: zeros([2, 4]) })).rejects.toMatchObject(invalid);
+    await expect(session.run({ x: zeros([2, 3, 1]) })).rejects.toMatchObject(invalid);
+    await expect(session.run({ x: allocTensor('int32', [2, 3]) })).rejects.toMatchObject(invalid);
+    await expect(session.run({ x: { ...x, bytes: new Uint8Array(23) } })).rejects.toMatchObject(invalid);
+    await expect(session.run({ x }, { outputs: ['nope'] })).rejects.toMatchObject(invalid);
+    // 'n' may be anything.
+    expect((await session.run({ x: zeros([7, 3]) })).outputs.y?.dims).toEqual([7, 3]);
+    await session.dispose();
+  });
+
+  it('tells why a file cannot be loaded', async () => {
+    const broken = join(directory, 'broken.onnx');
+    await writeFile(broken, 'not a model');
+    await expect(engine.load(broken)).rejects.toMatchObject({ code: 'ENGINE_LOAD_FAILED' });
+    await expect(engine.load(join(directory, 'missing.onnx'))).rejects.toMatchObject({ code: 'ENGINE_LOAD_FAILED' });
+    const graph = new GraphBuilder();
+    graph.output(graph.node1('Frobnicate', [graph.input('x', 'float32', [1])]), 'float32', [1]);
+    const unknown = join(directory, 'unknown.onnx');
+    await graph.write(unknown);
+    await expect(engine.load(unknown)).rejects.toMatchObject({
+      code: 'ENGINE_LOAD_FAILED',
+      message: expect.stringContaining('Frobnicate'),
+    });
+  });
+
+  it('reports a failing run and goes on', async () => {
+    const graph = new GraphBuilder();
+    graph.output(
+      graph.node1('Reshape', [graph.input('x', 'float32', ['n']), graph.ints('two', [2])], {}, { outputs: ['y'] }),
+      'float32',
+      [2],
+    );
+    const path = join(directory, 'reshape.onnx');
+    await graph.write(path);
+    const session = await engine.load(path);
+    await expect(session.run({ x: zeros([3]) })).rejects.toMatchObject({ code: 'ENGINE_RUN_FAILED' });
+    expect((await session.run({ x: zeros([2]) })).outputs.y?.dims).toEqual([2]);
+    await session.dispose();
+    await expect(session.run({ x: zeros([2]) })).rejects.toMatchObject({ code: 'ENGINE_CLOSED' });
+  });
+
+  it('chooses prepacking by measurement and computes the same', async () => {
+    const path = await slow(1);
+    const results: Uint8Array[] = [];
+    for (const prepack of [false, true, 'auto', 'auto'] as const) {
+      const session = await engine.load(path, { prepack });
+      const x = zeros([512, 512]);
+      new Float32Array(x.bytes.buffer).fill(2);
+      results.push(Object.values((await session.run({ x })).outputs)[0]?.bytes ?? new Uint8Array(0));
+      await session.dispose();
+    }
+    const [first = new Uint8Array(0), ...others] = results.map(
+      (bytes) => new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4),
+    );
+    for (const other of others) expect(other.reduce((most, v, i) => Math.max(most, Math.abs(v - (first[i] ?? 0))), 0)).toBeLessThan(1e-4);
+    expect(first[0]).toBeCloseTo(2 * 512 * 0.001, 3);
+  });
+
+  it('keeps the event loop free while it runs', async () => {
+    const session = await engine.load(await slow(30));
+    let gapMs = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      gapMs = Math.max(gapMs, performance.now() - last);
+      last = performance.now();
+    }, 5);
+    const { runMs } = await session.run({ x: zeros([512, 512]) });
+    clearInterval(timer);
+    await session.dispose();
+    expect(gapMs).toBeGreaterThan(0);
+    expect(gapMs).toBeLessThan(Math.max(runMs / 2, 50));
+  });
+
+  it('fails what waits when it is disposed, at once and only once', async () => {
+    const other = await createOnnxRuntimeEngine({ threads: 1 });
+    const session = await other.load(await slow(30));
+    const running = [session.run({ x: zeros([512, 512]) }), session.run({ x: zeros([512, 512]) })];
+    const settled = Promise.allSettled(running);
+    await Promise.all([other.dispose(), other.dispose()]);
+    for (const result of await settled) expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ENGINE_CLOSED' } });
+    await expect(other.load('any.onnx')).rejects.toMatchObject({ code: 'ENGINE_CLOSED' });
+    await session.dispose();
+  });
+
+  it('measures a plausible speed', async () => {
+    const macs = await probeMacsPerSecond(engine);
+    expect(macs).toBeGreaterThan(1e8);
+    expect(macs).toBeLessThan(1e13);
+  });
+});

@@ -106,13 +106,26 @@ export class Bands {
         const name = (side === 'output' ? node.outputs[0] : node.inputs[0]) ?? '';
         if (this.#kind === 'channels') {
           const band = anchors.channels?.[side];
-          if (band !== undefined) this.#set(name, band, pending);
+          if (band !== undefined) this.#anchor(name, band, pending);
         } else if (anchors.spatial?.[side].includes(0)) {
           this.#set(name, plainBand(axis), pending);
         }
         this.#carry(pending);
       });
     }
+  }
+
+  /** An anchor behind a Flatten counts in whole channels, not in single elements, so that it is a band before the Flatten too. */
+  #anchor(tensor: string, band: Band, pending: string[]): void {
+    const producer = this.#index.producer.get(tensor) ?? -1;
+    const view = this.#index.views[producer];
+    const source = view?.node.inputs[0] ?? '';
+    const before = view && !this.#bands.has(tensor) ? this.#index.rules[producer]?.backward?.(view, band) : undefined;
+    if (before !== undefined) {
+      this.#anchor(source, before, pending);
+      this.#carry(pending);
+    }
+    this.#set(tensor, band, pending);
   }
 
   /** Tensors that no anchor reaches: axis 2 for rows, 3 for columns, 1 for channels, as in NCHW. */

@@ -2,7 +2,17 @@
 import { join } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import { type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
-import { allocTensor, boxDims, checkTensor, copyBox, itemBytes, type Tensor, tensorBytes, wholeBox } from '../../broker/tensor.js';
+import {
+  allocTensor,
+  type Box,
+  boxDims,
+  checkTensor,
+  copyBox,
+  itemBytes,
+  type Tensor,
+  tensorBytes,
+  wholeBox,
+} from '../../broker/tensor.js';
 import type { Engine, Session } from '../engine/engine.js';
 import type { WrittenPartition } from './partition.js';
 import { wireBytes } from './wiring.js';
@@ -10,6 +20,8 @@ import { wireBytes } from './wiring.js';
 export interface RunOptions {
   /** Index into `partition.wires`: what this wire brings is zeroed. A check that sees no change is no check. */
   readonly zeroWire?: number;
+  /** Called with what the zeroed wire would have brought: a message of nothing but zeros is no loss. */
+  readonly onZeroed?: (bytes: Uint8Array) => void;
 }
 
 export interface PartitionRun {
@@ -58,7 +70,10 @@ export class PartitionRunner {
       for (const { wire: w, index } of incoming.get(key(stage, part, input)) ?? []) {
         const from = produced.get(key(w.fromStage, w.fromPart, w.output));
         if (from === undefined) throw new ChairError('INTERNAL', `wire ${index} begins nowhere`);
-        if (index === options.zeroWire) continue;
+        if (index === options.zeroWire) {
+          options.onZeroed?.(boxBytes(from.tensor, from.port.box, w.box));
+          continue;
+        }
         copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
       }
       return target;
@@ -116,6 +131,13 @@ export class PartitionRunner {
     }
     return loading;
   }
+}
+
+/** The dense bytes of a box of a tensor that covers `holder`. */
+function boxBytes(tensor: Tensor, holder: Box, box: Box): Uint8Array {
+  const part = allocTensor(tensor.dtype, boxDims(box));
+  copyBox(tensor.bytes, holder, part.bytes, box, box, itemBytes(tensor.dtype));
+  return part.bytes;
 }
 
 /** One run of a written partition; loads each distinct slice once and disposes all. */

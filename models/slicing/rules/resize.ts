@@ -56,22 +56,39 @@ function fraction(resize: Resize, axis: number): { p: number; q: number } {
 }
 
 /** The source coordinate of output row `x` of the whole. */
-function sourceOf(resize: Resize, axis: number): (x: number, scale: number) => number {
-  const outSize = resize.outDims[axis] ?? 1;
+function sourceOf(resize: Resize): (x: number, scale: number) => number {
   switch (resize.coordinates) {
     case 'asymmetric':
       return (x, scale) => x / scale;
     case 'tf_half_pixel_for_nn':
       return (x, scale) => (x + 0.5) / scale;
+    case 'pytorch_half_pixel':
     case 'half_pixel_symmetric':
     case 'half_pixel':
-      return (x, scale) => (x + 0.5) / scale - 0.5;
-    case 'pytorch_half_pixel':
-      if (outSize === 1) refuse('a single output row');
       return (x, scale) => (x + 0.5) / scale - 0.5;
     default:
       return refuse(`coordinate mode ${resize.coordinates} depends on the size of the whole`);
   }
+}
+
+/**
+ * The mode in which a band is written. Two modes are half_pixel with an exception that depends on the sizes of the whole: where the whole is no
+ * exception, bands must not become one.
+ */
+function bandCoordinates(resize: Resize): string {
+  const scaled = resize.inDims.flatMap((d, i) => (d === resize.outDims[i] ? [] : [i]));
+  if (resize.coordinates === 'pytorch_half_pixel') {
+    if (scaled.some((i) => resize.outDims[i] === 1)) refuse('an axis is resized to a single element');
+    return 'half_pixel';
+  }
+  if (resize.coordinates === 'half_pixel_symmetric') {
+    const exact = scaled.every(
+      (i) => (resize.scales?.[i] ?? 0) * (resize.inDims[i] ?? 0) === resize.outDims[i] || resize.scales === undefined,
+    );
+    if (!exact) refuse('a centre that depends on the whole');
+    return 'half_pixel';
+  }
+  return resize.coordinates;
 }
 
 /** Rows that the interpolation reads around its coordinate. */
@@ -86,13 +103,12 @@ interface ResizeBand {
 
 function bandOf(resize: Resize, axis: number): (out: Interval) => ResizeBand {
   const { p, q } = fraction(resize, axis);
-  const source = sourceOf(resize, axis);
+  const source = sourceOf(resize);
   const inSize = resize.inDims[axis] ?? 1;
   const margin = MARGIN[resize.mode] ?? refuse(`mode ${resize.mode}`);
   const exactScale = resize.scales !== undefined;
   const whole = resize.outDims[axis] ?? 1;
   if (!exactScale && whole * q !== inSize * p) refuse('sizes that are no multiple');
-  if (resize.coordinates === 'half_pixel_symmetric' && whole * q !== inSize * p) refuse('a centre that depends on the whole');
   return ([a, b]) => {
     const low = Math.max(0, Math.floor(source(a, p / q)) - margin);
     const start = Math.floor(low / q) * q;
@@ -109,10 +125,7 @@ function bandOf(resize: Resize, axis: number): (out: Interval) => ResizeBand {
 
 function write(writer: GraphWriter, view: NodeView, resize: Resize, input: string, axis: number, rows: number, output: string): void {
   const sizes = resize.outDims.map((d, i) => (i === axis ? rows : d));
-  const coordinates = resize.coordinates === 'pytorch_half_pixel' && (resize.outDims[axis] ?? 1) > 1 ? 'half_pixel' : resize.coordinates;
-  // pytorch_half_pixel differs from half_pixel only on axes of one output row: keep it when another axis has one.
-  const keep = resize.outDims.some((d, i) => i !== axis && d === 1 && resize.inDims[i] !== 1);
-  const attributes = view.opset < 11 || keep ? {} : { coordinate_transformation_mode: coordinates };
+  const attributes = view.opset < 11 ? {} : { coordinate_transformation_mode: bandCoordinates(resize) };
   if (view.node.op === 'Upsample' || view.opset < 11) {
     const inAttribute = view.node.op === 'Upsample' && view.opset < 9;
     writer.copy(view, inAttribute ? [input] : [input, writer.floats(resize.scales ?? [], 'float32')], output);
@@ -145,6 +158,7 @@ function resized(view: NodeView, band: Band): Banding {
   }
   if (!isPlain(band)) refuse('rows in blocks');
   if (intAttr(view.node, 'antialias', 0) !== 0) refuse('antialiasing');
+  if (view.opset >= 11) bandCoordinates(resize);
   const bands = bandOf(resize, axis);
   return {
     inputs: [{ band, need: (out) => bands(out).need }, ...drop],

@@ -105,6 +105,8 @@ export interface Rule {
   readonly band: (view: NodeView, output: number, band: Band) => Banding;
   /** For operators that reshape: bands of an output for a band of an input (others are found by trying each axis). */
   readonly forward?: (view: NodeView, input: number, band: Band, output: number) => Band | undefined;
+  /** The other way, into coarser units: the band of input 0 whose units are made of whole units of an output's band. */
+  readonly backward?: (view: NodeView, band: Band) => Band | undefined;
   /** How the node reduces over the band that input `input` is held in. */
   readonly reduce?: (view: NodeView, input: number, band: Band) => Reducing;
   /** Contracts over an axis with weights: what the cuts `inputs` and `pair` are made for. Returns the input and the axis that is contracted. */

@@ -254,6 +254,11 @@ export const reshape: Rule = {
     const out = need(view.output(0), 'the output').dims;
     return reshapeBand(dims, band, out) ?? coarserBand(dims, band, out);
   },
+  backward(view, band) {
+    const dims = need(view.input(0), 'the input').dims;
+    const out = need(view.output(0), 'the output').dims;
+    return reshapeBand(out, band, dims) ?? coarserBand(out, band, dims);
+  },
 };
 
 /** Gather: data axes before and after `axis` keep their band; a band on the indices gathers from the whole data. */

@@ -69,7 +69,8 @@ class World {
     await this.lanes.start();
   }
 
-  async agent(name: string, config: Partial<AgentConfigInput> = {}, options: Partial<AgentOptions> = {}): Promise<Agent> {
+  /** Not started. */
+  async make(name: string, config: Partial<AgentConfigInput> = {}, options: Partial<AgentOptions> = {}): Promise<Agent> {
     const directory = config.directory ?? (await folder(this.undo));
     const agent = new Agent({
       config: parseAgentConfig({ name, cluster: 'c', broker: 'memory', directory, healthMs: 50, drainMs: 500, ...config }),
@@ -90,6 +91,11 @@ class World {
       ...options,
     });
     this.undo.push(() => agent.stop());
+    return agent;
+  }
+
+  async agent(name: string, config: Partial<AgentConfigInput> = {}, options: Partial<AgentOptions> = {}): Promise<Agent> {
+    const agent = await this.make(name, config, options);
     await agent.start();
     await eventually(() => this.hellos.some((h) => h.nonce === agent.nonce), `hello of ${name}`);
     return agent;
@@ -269,6 +275,26 @@ describe('an agent in the cluster', () => {
     const first = await world.agent('a', { directory });
     await expect(world.agent('a', { directory })).rejects.toMatchObject({ code: 'AGENT_NAME_TAKEN' });
     expect(await world.ask(first, 'a', { kind: 'ping', ping: { padBytes: 0 } })).toMatchObject({ code: '' });
+  });
+
+  it('that is stopped while it starts leaves nothing running', async () => {
+    const directory = await folder(world.undo);
+    const agent: Agent = await world.make(
+      'a',
+      { directory },
+      {
+        probe: async () => {
+          void agent.stop();
+          return 1;
+        },
+      },
+    );
+    await expect(agent.start()).rejects.toMatchObject({ code: 'STOPPED' });
+    expect(await agent.closed).toBeUndefined();
+    expect(world.engine('a').disposed).toBe(true);
+    expect(world.buses.get('a')?.connected).toBe(false);
+    expect(world.hellos).toEqual([]);
+    await world.agent('a', { directory });
   });
 
   it('that cannot start leaves nothing running', async () => {

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { SegmentReader } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
-import { type ChairError, isChairError, toChairError } from '../broker/errors.js';
+import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { Command, Gone, Hello, LaneHealth, Reign } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
@@ -112,10 +112,14 @@ export class Agent {
     try {
       await this.open();
     } catch (error) {
-      this.failure = toChairError(error);
+      this.failure ??= toChairError(error);
       await this.stop();
-      throw this.failure;
     }
+    if (this.stopping === undefined) return;
+    // Stopped or refused while it was starting: what came after that is undone here.
+    await this.stopping;
+    await this.unwind();
+    throw this.failure ?? new ChairError('STOPPED', 'the agent was stopped while it started');
   }
 
   /** Port of the direct listener, 0 when there is none. */
@@ -174,14 +178,18 @@ export class Agent {
   private async close(): Promise<void> {
     this.drained?.();
     if (this.parts.bus?.connected === true) await this.sayGone('stopped');
-    for (const undo of this.undo.reverse()) {
+    await this.unwind();
+    this.settleClosed(this.failure);
+  }
+
+  private async unwind(): Promise<void> {
+    for (let undo = this.undo.pop(); undo !== undefined; undo = this.undo.pop()) {
       try {
         await undo();
       } catch (error) {
         this.log(`while stopping: ${toChairError(error).message}`);
       }
     }
-    this.settleClosed(this.failure);
   }
 
   private async open(): Promise<void> {
@@ -292,6 +300,7 @@ export class Agent {
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
     // A reply that is lost with the broker is asked for again: commands are idempotent.
     await this.parts.bus?.publish(this.topics.reply, reply).catch((error) => this.log(`reply not sent: ${toChairError(error).message}`));
+    if (reply.code === 'ENGINE_CLOSED') this.fail(new ChairError(reply.code, reply.message));
   }
 
   private onReign(reign: Reign): void {

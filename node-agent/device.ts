@@ -68,13 +68,16 @@ export function temperatureCelsius(): number {
   return hottest;
 }
 
+/** Bridges of containers and virtual machines: their addresses are the same on every machine, so a peer would reach itself. */
+const VIRTUAL = /^(docker|br-|veth|virbr|cni|podman)/;
+
 /**
  * Where peers can reach a listener bound to `host`: that address itself, or for a wildcard all addresses but loopback, IPv4 first.
  * A machine without a network has loopback only.
  */
 export function reachableAddresses(host: string): string[] {
   if (host !== '0.0.0.0' && host !== '::' && host !== '') return [host];
-  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const all = Object.entries(networkInterfaces()).flatMap(([name, list]) => (VIRTUAL.test(name) ? [] : (list ?? [])));
   const outside = all.filter((a) => !a.internal && !a.address.startsWith('fe80:') && (a.family === 'IPv4' || host !== '0.0.0.0'));
   const sorted = outside.sort((a, b) => a.family.localeCompare(b.family)).map((a) => a.address);
   return sorted.length > 0 ? sorted.slice(0, 16) : ['127.0.0.1'];

@@ -1,6 +1,7 @@
 /** Every command, in the order of `--help` and of docs/commands.md. */
 import type { CommandDefinition } from '../command.js';
 import { cluster } from './cluster.js';
+import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { infer } from './infer.js';
 import { modelsBuild, modelsList } from './models.js';
@@ -8,6 +9,7 @@ import { agent, broker, gateway, scheduler } from './processes.js';
 import { status } from './status.js';
 
 export const COMMANDS: readonly CommandDefinition[] = [
+  demo,
   cluster,
   gateway,
   agent,

@@ -73,9 +73,9 @@ export interface GraphSpec {
 const PROTOBUF_LIMIT_BYTES = 2 ** 31 - 1;
 
 // Field numbers of onnx.proto that are written by hand, so that weights can be streamed.
-const MODEL_GRAPH = 7;
-const GRAPH_INITIALIZER = 5;
-const TENSOR_RAW_DATA = 9;
+export const MODEL_GRAPH = 7;
+export const GRAPH_INITIALIZER = 5;
+export const TENSOR_RAW_DATA = 9;
 
 function varint(value: number): Uint8Array {
   const out: number[] = [];
@@ -89,7 +89,7 @@ function varint(value: number): Uint8Array {
 }
 
 /** Key and length of a length-delimited field. */
-function fieldHead(field: number, length: number): Uint8Array {
+export function fieldHead(field: number, length: number): Uint8Array {
   const key = varint(field * 8 + 2);
   const size = varint(length);
   const head = new Uint8Array(key.length + size.length);

@@ -1,8 +1,6 @@
-/**
- * From an ONNX file to structure and references: the file is read once, large weights go to blobs, and nothing keeps the file's buffer alive.
- */
-import { createHash, type Hash } from 'node:crypto';
-import { mkdir, open, readFile } from 'node:fs/promises';
+/** From an ONNX file to structure and references: large weights go to blobs and are never held. */
+import { createHash } from 'node:crypto';
+import { mkdir, open } from 'node:fs/promises';
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
@@ -24,11 +22,12 @@ import type { BlobRef } from '../../broker/plan.js';
 import { type DType, tensorBytes } from '../../broker/tensor.js';
 import type { ModelNode, Weight, WeightBytes } from '../model.js';
 import { attribute } from './attributes.js';
-import { putBlob, putBlobChunks } from './blobs.js';
+import { hasBlob, putBlob, putBlobChunks } from './blobs.js';
 import { dtypeOfCode, onnxTypeName } from './dtypes.js';
 import { nodeProto } from './encode.js';
+import { type RawRange, type ScannedFile, scanModel } from './scan.js';
 import { capturedNames } from './subgraphs.js';
-import { type RawTensor, rawTensor } from './tensor-proto.js';
+import { checkLength, type RawTensor, rawTensor } from './tensor-proto.js';
 
 /** An input as declared: unknown dims are symbolic names or '?'; no dims at all when the file does not give the rank. */
 export interface DeclaredInput {
@@ -57,11 +56,9 @@ const READ_BYTES = 4 << 20;
 /** Errors: MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_UNSUPPORTED (inputs that are no tensors), MODEL_WEIGHTS_MISSING. */
 export async function importGraph(path: string, workDirectory: string): Promise<ImportedGraph> {
   await mkdir(workDirectory, { recursive: true });
-  const bytes = await readModelFile(path);
-  const hash = createHash('sha256').update(bytes);
-  const model = decode(bytes, path);
-  const constants = new Constants(path, workDirectory, hash);
-  for (const tensor of model.graph.initializer) await constants.add(tensor.name, tensor);
+  const { model, raw, sha256 } = await readModel(path);
+  const constants = new Constants(path, workDirectory);
+  for (const [index, tensor] of model.graph.initializer.entries()) await constants.add(tensor.name, tensor, raw[index]);
   for (const tensor of model.graph.sparseInitializer) constants.addSparse(tensor);
   const nodes: NodeProto[] = [];
   for (const node of model.graph.node) if (!(await constants.addNode(node))) nodes.push(node);
@@ -69,7 +66,7 @@ export async function importGraph(path: string, workDirectory: string): Promise<
   // Before IR version 4 every initializer was listed as an input too.
   const known = new Set([...constants.weights.keys(), ...constants.kept.flatMap((n) => n.output)]);
   return {
-    sha256: hash.digest('hex'),
+    sha256: constants.modelHash(sha256),
     path,
     irVersion: Number(model.irVersion),
     opsets: model.opsetImport.map((o) => ({ domain: standardDomain(o.domain), version: Number(o.version) })),
@@ -81,39 +78,30 @@ export async function importGraph(path: string, workDirectory: string): Promise<
   };
 }
 
-async function readModelFile(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    throw new ChairError('MODEL_NOT_FOUND', `the model file ${path} cannot be read`, {
-      expected: 'an ONNX file',
-      came: error instanceof Error ? error.message : String(error),
-      todo: 'Check the path.',
-      cause: error,
-    });
-  }
-}
+type WholeModel = ModelProto & { graph: GraphProto };
 
-function decode(bytes: Uint8Array, path: string): ModelProto & { graph: GraphProto } {
+async function readModel(path: string): Promise<{ model: WholeModel; raw: ScannedFile['raw']; sha256: string }> {
   const unreadable = (came: string, cause?: unknown) =>
     new ChairError('MODEL_UNREADABLE', `${path} is not a complete ONNX model`, {
       expected: 'an ONNX model (protobuf)',
-      came: `${bytes.length} bytes: ${came}`,
+      came,
       todo: 'If it was downloaded or copied, it may be cut short: get it again.',
       cause,
     });
-  if (bytes.length === 0) throw unreadable('the file is empty');
   let model: ModelProto;
+  let file: ScannedFile;
   try {
-    model = fromBinary(ModelProtoSchema, bytes, { readUnknownFields: false });
+    file = await scanModel(path, BLOB_BYTES);
+    model = fromBinary(ModelProtoSchema, file.model, { readUnknownFields: false });
   } catch (error) {
+    if (error instanceof ChairError) throw error;
     throw unreadable(error instanceof Error ? error.message : String(error), error);
   }
   const { graph } = model;
   if (graph === undefined || graph.output.length === 0 || model.opsetImport.length === 0 || model.irVersion < 1n) {
-    throw unreadable('no graph with outputs, operator sets and an IR version in it');
+    throw unreadable(file.sizeBytes === 0 ? 'an empty file' : 'no graph with outputs, operator sets and an IR version in it');
   }
-  return Object.assign(model, { graph });
+  return { model: Object.assign(model, { graph }), raw: file.raw, sha256: file.sha256 };
 }
 
 function declaredInput(value: ValueInfoProto, path: string): DeclaredInput {
@@ -163,9 +151,7 @@ function modelNode(node: NodeProto): ModelNode {
   };
 }
 
-type WholeModel = ModelProto & { graph: GraphProto };
-
-/** Decoded bytes fields are views into the file's buffer: what is kept is decoded again from bytes of its own. */
+/** Decoded bytes fields are views into one buffer that also holds the constants: what is kept is decoded again from bytes of its own. */
 function detach(model: WholeModel, nodes: NodeProto[]): { graph: GraphProto; functions: FunctionProto[] } {
   Object.assign(model.graph, { node: nodes, initializer: [], sparseInitializer: [], valueInfo: [] });
   model.trainingInfo = [];
@@ -180,16 +166,31 @@ class Constants {
   readonly kept: NodeProto[] = [];
   readonly #path: string;
   readonly #workDirectory: string;
-  readonly #modelHash: Hash;
+  readonly #externalHash = createHash('sha256');
+  #hasExternal = false;
 
-  constructor(path: string, workDirectory: string, modelHash: Hash) {
+  constructor(path: string, workDirectory: string) {
     this.#path = path;
     this.#workDirectory = workDirectory;
-    this.#modelHash = modelHash;
   }
 
-  async add(name: string, tensor: TensorProto): Promise<void> {
+  /** The file's own hash, or one over that and all external data, in order of appearance. */
+  modelHash(fileSha256: string): string {
+    if (!this.#hasExternal) return fileSha256;
+    return createHash('sha256').update(fileSha256).update(this.#externalHash.digest()).digest('hex');
+  }
+
+  /** `left`: where the raw data is when it was left in the file. */
+  async add(name: string, tensor: TensorProto, left?: RawRange): Promise<void> {
     const dtype = dtypeOfCode(tensor.dataType);
+    if (left !== undefined) {
+      if (dtype === undefined)
+        throw new ChairError('MODEL_UNSUPPORTED', `weight ${name} is a large tensor of ${onnxTypeName(tensor.dataType)}`);
+      const dims = tensor.dims.map(Number);
+      checkLength(`weight ${name} of ${this.#path}`, dtype, dims, left.length);
+      this.weights.set(name, { name, dtype, dims, bytes: blobBytes(this.#workDirectory, await this.#leftInFile(name, left)) });
+      return;
+    }
     if (tensor.dataLocation === TensorProto_DataLocation.EXTERNAL) {
       if (dtype === undefined)
         throw new ChairError('MODEL_UNSUPPORTED', `weight ${name} is of ${onnxTypeName(tensor.dataType)} in external data`);
@@ -246,6 +247,16 @@ class Constants {
     this.kept.push(nodeProto({ op: 'Constant', name, inputs: [], outputs: [name], attributes: new Map([[value.name, value]]) }));
   }
 
+  async #leftInFile(name: string, { offset, length, sha256 }: RawRange): Promise<BlobRef> {
+    const blob = { sha256, sizeBytes: length };
+    if (await hasBlob(this.#workDirectory, blob)) return blob;
+    const written = await putBlobChunks(this.#workDirectory, fileChunks(name, this.#path, offset, length));
+    if (written.sha256 === sha256) return blob;
+    throw new ChairError('MODEL_UNREADABLE', `${this.#path} changed while it was read`, {
+      todo: 'Try again when it is written completely.',
+    });
+  }
+
   async #external(name: string, tensor: TensorProto, sizeBytes: number): Promise<WeightBytes> {
     const entry = (key: string) => tensor.externalData.find((e) => e.key === key)?.value;
     const location = entry('location') ?? '';
@@ -253,12 +264,14 @@ class Constants {
     if (file === '.' || isAbsolute(file) || file.split(sep).includes('..')) {
       throw new ChairError('MODEL_WEIGHTS_MISSING', `weight ${name} names external data outside of the model's folder`, { came: location });
     }
-    const chunks = externalChunks(name, join(dirname(this.#path), file), Number(entry('offset') ?? 0), sizeBytes);
-    if (sizeBytes >= BLOB_BYTES) return blobBytes(this.#workDirectory, await putBlobChunks(this.#workDirectory, chunks, this.#modelHash));
+    this.#hasExternal = true;
+    const chunks = fileChunks(name, join(dirname(this.#path), file), Number(entry('offset') ?? 0), sizeBytes);
+    if (sizeBytes >= BLOB_BYTES)
+      return blobBytes(this.#workDirectory, await putBlobChunks(this.#workDirectory, chunks, this.#externalHash));
     const parts: Uint8Array[] = [];
     for await (const chunk of chunks) parts.push(chunk);
     const bytes = new Uint8Array(Buffer.concat(parts));
-    this.#modelHash.update(bytes);
+    this.#externalHash.update(bytes);
     return { kind: 'inline', bytes };
   }
 }
@@ -278,9 +291,9 @@ export async function storeWeight(workDirectory: string, name: string, tensor: R
   return { name, dtype, dims, bytes: blobBytes(workDirectory, await putBlob(workDirectory, bytes)) };
 }
 
-async function* externalChunks(name: string, path: string, offset: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
+async function* fileChunks(name: string, path: string, offset: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
   const missing = (came: string, cause?: unknown) =>
-    new ChairError('MODEL_WEIGHTS_MISSING', `the external data of weight ${name} cannot be read`, {
+    new ChairError('MODEL_WEIGHTS_MISSING', `the data of weight ${name} cannot be read`, {
       expected: `${sizeBytes} bytes at offset ${offset} of ${path}`,
       came,
       todo: 'Put the data file beside the model, under its original name.',

@@ -54,14 +54,18 @@ export function rawTensor(proto: TensorProto, what: string): RawTensor | undefin
     const typed = fromTypedField(proto, dtype);
     bytes = new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
   }
-  if (bytes.length !== tensorBytes(dtype, dims)) {
-    throw new ChairError('MODEL_UNREADABLE', `${what} contradicts itself`, {
-      expected: `${tensorBytes(dtype, dims)} bytes for ${dtype}[${dims.join(',')}]`,
-      came: `${bytes.length} bytes`,
-      todo: 'The file is damaged or its weights were stripped; get it again.',
-    });
-  }
+  checkLength(what, dtype, dims, bytes.length);
   return { dtype, dims, bytes };
+}
+
+/** MODEL_UNREADABLE unless a tensor of these dims has so many bytes. */
+export function checkLength(what: string, dtype: DType, dims: readonly number[], sizeBytes: number): void {
+  if (sizeBytes === tensorBytes(dtype, dims)) return;
+  throw new ChairError('MODEL_UNREADABLE', `${what} contradicts itself`, {
+    expected: `${tensorBytes(dtype, dims)} bytes for ${dtype}[${dims.join(',')}]`,
+    came: `${sizeBytes} bytes`,
+    todo: 'The file is damaged or its weights were stripped; get it again.',
+  });
 }
 
 export function tensorProto(dtype: DType, dims: readonly number[], bytes: Uint8Array): TensorProto {

@@ -14,7 +14,7 @@ export interface Bus {
   publishBytes(name: string, payload: Uint8Array, qos?: 0 | 1): Promise<void>;
   /**
    * Subscribes on an exact topic; re-subscribed by itself after a reconnect. Messages that do not decode and handlers that throw are reported to `onRefused`.
-   * Resolves when the broker has confirmed (at once while disconnected: restored before `onConnect`).
+   * Throws BROKER_REFUSED. Resolves when the broker has confirmed (at once while disconnected: restored before `onConnect`).
    */
   subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>>;
   subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>>;

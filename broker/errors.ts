@@ -30,6 +30,7 @@ export const ERROR_CODES = {
   CODEC_LIMIT: 'A message exceeds a bound (rank, dims, bytes, list length).',
   SCHEMA_MISMATCH: 'Peer and host speak schema versions that cannot be reconciled.',
   BROKER_UNREACHABLE: 'The MQTT broker cannot be reached.',
+  BROKER_REFUSED: 'The MQTT broker does not permit this topic to this client.',
   BROKER_LOST: 'The connection to the MQTT broker was lost while something waited on it.',
   PORT_IN_USE: 'The address to listen on is already in use.',
   PACKET_TOO_LARGE: 'An MQTT packet exceeds the limit set for this listener.',

@@ -9,7 +9,7 @@ import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
 import { backoffMs } from './backoff.js';
 import type { Bus } from './bus.js';
 import { encode } from './codec.js';
-import { ChairError } from './errors.js';
+import { ChairError, isChairError } from './errors.js';
 import { Listeners } from './listeners.js';
 import { checkName, Subscriptions } from './subscriptions.js';
 import type { Topic } from './topics.js';
@@ -158,8 +158,8 @@ class MqttBus implements Bus {
       try {
         await subscribeAll(client, [name]);
       } catch (error) {
-        // A lost connection restores it later; a refusal is for the caller to know.
-        if (this.#client === client) {
+        // A refusal is for the caller to know. Anything else is a connection that breaks: the next one restores it.
+        if (isChairError(error, 'BROKER_REFUSED')) {
           this.#subscriptions.remove(name, handler);
           throw error;
         }
@@ -219,6 +219,9 @@ class MqttBus implements Bus {
   async #attempt(): Promise<void> {
     const { url } = this.#options;
     let client: MqttClient | undefined;
+    // A broker that lets us in and then says nothing must not hold the attempt either.
+    const watchdogMs = (this.#connection.connectTimeout ?? 0) + WATCHDOG_EXTRA_MS;
+    const watchdog = setTimeout(() => client?.end(true), 2 * watchdogMs);
     try {
       client = mqtt.connect(url, this.#connection);
       this.#attempting = client;
@@ -226,7 +229,7 @@ class MqttBus implements Bus {
       // An emitter without a listener throws; what matters is listened to where it matters.
       live.on('error', () => undefined);
       live.on('message', (name, payload) => this.#subscriptions.dispatch(name, payload));
-      await opened(live, (this.#connection.connectTimeout ?? 0) + WATCHDOG_EXTRA_MS);
+      await opened(live, watchdogMs);
       // Subscriptions may be added while the first ones are confirmed.
       const confirmed = new Set<string>();
       for (;;) {
@@ -244,6 +247,7 @@ class MqttBus implements Bus {
         cause,
       });
     } finally {
+      clearTimeout(watchdog);
       this.#attempting = undefined;
     }
   }
@@ -356,10 +360,15 @@ async function opened(client: MqttClient, watchdogMs: number): Promise<void> {
   });
 }
 
+/** Throws BROKER_REFUSED when the broker says no to a topic (SUBACK 0x80), else what mqtt.js throws when the connection breaks. */
 async function subscribeAll(client: MqttClient, names: readonly string[]): Promise<void> {
-  const granted = await client.subscribeAsync([...names], { qos: 1 });
-  const refused = granted.find((grant) => grant.qos !== 0 && grant.qos !== 1 && grant.qos !== 2);
-  if (refused !== undefined) throw new ChairError('BROKER_LOST', `the broker refused the subscription to ${refused.topic}`);
+  try {
+    await client.subscribeAsync([...names], { qos: 1 });
+  } catch (cause) {
+    const answered = cause instanceof Error && 'packet' in cause && cause.packet !== undefined;
+    if (!answered) throw cause;
+    throw new ChairError('BROKER_REFUSED', `the broker refused a subscription`, { came: names.join(', '), cause });
+  }
 }
 
 /** Ends a connection with DISCONNECT, so that no will is published; by force when the broker does not take it. */

@@ -166,6 +166,6 @@ class EmbeddedBroker implements BrokerServer {
   #refusal(clientId: string, action: AccessRequest['action'], topic: string): Error | null {
     const reserved = topic.startsWith('$') || topic.length > 512 || /[+#\0]/.test(topic);
     if (!reserved && (this.#options.authorize?.({ clientId, action, topic }) ?? true)) return null;
-    return new ChairError('USAGE', `client ${clientId} may not ${action} on ${topic}`);
+    return new ChairError('BROKER_REFUSED', `client ${clientId} may not ${action} on ${topic}`);
   }
 }

@@ -9,6 +9,8 @@ type ByteHandler = (payload: Uint8Array) => void;
 export class Subscriptions {
   readonly refused = new Listeners<[topicName: string, error: Error]>();
   readonly #handlers = new Map<string, Set<ByteHandler>>();
+  /** Topic and code of what was warned of: once each, whatever a peer sends. */
+  readonly #warned = new Set<string>();
 
   get names(): string[] {
     return [...this.#handlers.keys()];
@@ -37,7 +39,7 @@ export class Subscriptions {
     this.#handlers.clear();
   }
 
-  /** Hands a message to its handlers; what they throw goes to `refused`. */
+  /** Hands a message to its handlers; what they throw goes to `refused`, or becomes a warning when nobody listens there. */
   dispatch(name: string, payload: Uint8Array): void {
     for (const handler of [...(this.#handlers.get(name) ?? [])]) {
       try {
@@ -50,8 +52,14 @@ export class Subscriptions {
 
   refuse(name: string, error: unknown): void {
     const coded = toChairError(error);
-    if (this.refused.size > 0) this.refused.emit(name, coded);
-    else process.emitWarning(`message on ${name} refused: ${coded.message}`, { code: coded.code });
+    if (this.refused.size > 0) {
+      this.refused.emit(name, coded);
+      return;
+    }
+    const key = `${coded.code} ${name}`;
+    if (this.#warned.has(key)) return;
+    this.#warned.add(key);
+    process.emitWarning(`message on ${name} refused: ${coded.message}`, { code: coded.code });
   }
 
   /** A handler of bytes that decodes for `handler`. A message that does not decode is refused; an exception of the handler too. */

@@ -8,6 +8,7 @@ import { isChairError } from '../errors.js';
 import { listen } from '../listen.js';
 import { connectBus } from '../mqtt-bus.js';
 import { joinSegments } from '../segments.js';
+import { startBroker } from '../server.js';
 import { EMBEDDED, installed, MOSQUITTO, resources, startProxy, type TestBroker, until } from '../test-brokers.js';
 import type { LaneMessage, Lanes } from './lane.js';
 import { createLanes, type LanesOptions } from './lanes.js';
@@ -289,6 +290,19 @@ describe('relay', () => {
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => b.got.length === 1);
     expect(b.got[0]?.from).toBe('a');
+  });
+
+  it('carries nothing while direct lanes are up', async () => {
+    const server = await startBroker({ host: '127.0.0.1', port: 0 });
+    onTestFinished(() => server.stop());
+    const [a, b] = [await node('a', { bus: await bus(server.url, 'a') }), await node('b', { bus: await bus(server.url, 'b') })];
+    a.lanes.setPeers([entry('b', b.lanes.port)]);
+    await a.lanes.send('b', 't/b', [Buffer.from('first')]);
+    const before = server.stats();
+    for (let i = 0; i < 10; i++) await a.lanes.send('b', 't/b', [numbers(1_000_000)]);
+    await until('all', () => b.got.length === 11);
+    const { bytesIn, bytesOut } = server.stats();
+    expect(bytesIn + bytesOut - before.bytesIn - before.bytesOut).toBe(0);
   });
 
   it('is used at once for a peer whose port is closed, and the reason is shown', async () => {

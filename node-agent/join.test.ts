@@ -167,6 +167,28 @@ describe('a join', () => {
     expect(joins.open(seat, wire, { ...key(1), route: [0, 1] })).toBe('route');
   });
 
+  it('names a box that came twice a duplicate, before and after its frame ran', () => {
+    const seat = table.seats.find((s) => s.wiresIn.length > 1) as Seat;
+    const [w0, w1] = seat.wiresIn as [number, number];
+    const { joins } = fresh();
+    send(joins, w0, 1, 1);
+    expect(send(joins, w0, 1, 1)).toBe('duplicate');
+    expect(send(joins, w1, 1, 1)).toMatchObject({ frame: 1 });
+    expect(send(joins, w1, 1, 1)).toBe('duplicate');
+  });
+
+  it('gives back the memory of finished and cancelled frames at once', () => {
+    const seat = table.seats.find((s) => s.wiresIn.length > 1) as Seat;
+    const { joins, budget } = fresh();
+    for (const frame of [1, 2, 3, 4]) send(joins, seat.wiresIn[0] as number, frame, 1);
+    joins.raise(3);
+    expect([joins.waiting, budget.usedBytes]).toEqual([2, 2 * seat.inputBytes]);
+    joins.cancel(3, 1);
+    expect([joins.waiting, budget.usedBytes]).toEqual([1, seat.inputBytes]);
+    expect(joins.wants(4, 1)).toBe(true);
+    expect([joins.wants(2, 1), joins.wants(3, 1), joins.wants(4, 2)]).toEqual([false, false, false]);
+  });
+
   it('drops what waits after its deadline, and nothing else', () => {
     const seat = table.seats.find((s) => s.wiresIn.length > 1) as Seat;
     const { joins, budget } = fresh();

@@ -49,11 +49,18 @@ export function coverCut(model: Model, kind: CoverKind, shares: readonly number[
   if (kind === 'whole' || n === 0) return { stages: n === 0 ? [] : [wholeStage(0, n)], refusals: [] };
   if (kind === 'stages') return coverStages(model, shares);
   const kinds = kind === 'auto' ? AUTO_KINDS : [kind];
-  const cost = { ...DEFAULT_COST, ...options.cost };
-  const rules = { must: kind !== 'auto', maxRecompute: options.maxRecompute ?? 1.2, cost };
+  const must = kind !== 'auto';
+  const cost = { ...(must ? scaledCost(model) : DEFAULT_COST), ...options.cost };
+  const rules = { must, maxRecompute: options.maxRecompute ?? 1.2, cost };
   const path = shortestPath(model, candidates(model, kinds, shares, rules), cost.macsPerByte);
   const stages = settle(model, path, shares);
   return { stages, refusals: refusalsOf(model, kinds, stages) };
+}
+
+/** When all must be cut, pay or not, prices shrink with the model: or small models would look as if they could not be cut. */
+function scaledCost(model: Model): StageCost {
+  const scale = Math.min(1, (indexOf(model).macsBefore.at(-1) ?? 0) / 1e9);
+  return { macsPerByte: DEFAULT_COST.macsPerByte * scale, macsPerStage: DEFAULT_COST.macsPerStage * scale };
 }
 
 function wholeStage(start: number, end: number): StageSpec {

@@ -3,7 +3,7 @@
  * Several readers of a tensor: the hull of what they need. What is demanded of entering tensors is the halo.
  */
 import { type Box, tensorBytes, wholeBox } from '../../broker/tensor.js';
-import { type Band, bandBox, bandDims, compatible, extentOf, hull, type Interval, inUnits, isEmpty } from './interval.js';
+import { type Band, bandBox, compatible, extentOf, hull, type Interval, inUnits, isEmpty } from './interval.js';
 import { operandOf, readsOf } from './model-index.js';
 import type { InputNeed } from './rules/rule.js';
 import type { Making, StageWalk } from './stage.js';
@@ -184,27 +184,30 @@ export function reducedInput(walk: StageWalk, making: Making & { readonly kind: 
 }
 
 function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all', weights: Map<string, number>): void {
-  const node = walk.index.model.nodes[making.node];
   const needs = making.kind === 'band' ? making.banding.inputs : making.kind === 'partial' ? making.reducing.inputs : undefined;
-  for (const [j, name] of (node === undefined ? [] : readsOf(node)).entries()) {
-    const weight = walk.index.model.weights.get(name);
-    const need = needs?.[j] ?? 'all';
-    if (weight === undefined || need === 'drop') continue;
-    let dims = weight.dims;
-    if (typeof need === 'object' && interval !== 'all') {
-      const part = need.need(interval);
-      if (part === undefined) continue;
-      dims = bandDims(dims, need.band, part);
+  for (const { input, weight } of walk.index.weightReads[making.node] ?? []) {
+    const need = needs?.[input] ?? 'all';
+    if (need === 'drop') continue;
+    const bytes = tensorBytes(weight.dtype, weight.dims);
+    if (need === 'all' || interval === 'all') {
+      weights.set(weight.name, bytes);
+      continue;
     }
-    weights.set(`${name}:${dims.join()}`, tensorBytes(weight.dtype, dims));
+    const part = need.need(interval);
+    if (part !== undefined)
+      weights.set(
+        `${weight.name}\n${need.band.axis}:${part[0]}:${part[1]}`,
+        (bytes * (part[1] - part[0])) / extentOf(need.band, weight.dims),
+      );
   }
 }
 
 function extentBytes(part: PartDemand, tensor: string): number {
-  const info = part.walk.index.model.tensors.get(tensor);
-  if (info === undefined) return 0;
-  const extent = part.extents.get(tensor) ?? 'all';
-  return tensorBytes(info.dtype, extent === 'all' ? info.dims : bandDims(info.dims, extent.band, extent.interval));
+  const { bytes, model } = part.walk.index;
+  const whole = bytes.get(tensor) ?? 0;
+  const extent = part.extents.get(tensor);
+  if (extent === undefined || extent === 'all') return whole;
+  return (whole * (extent.interval[1] - extent.interval[0])) / extentOf(extent.band, model.tensors.get(tensor)?.dims ?? []);
 }
 
 /** Largest sum of live activations: entering tensors live from the start to their last reader, others from their making. */
@@ -213,17 +216,16 @@ function peakBytes(part: PartDemand): number {
   let live = 0;
   for (const name of part.entering) live += extentBytes(part, name) * (1 + (walk.held.get(name)?.names.length ?? 0));
   let peak = live;
+  let freed = walk.start;
   for (const [i, making] of walk.makings.entries()) {
-    const node = walk.index.model.nodes[making.node];
-    if (node === undefined || !part.intervals.has(i)) continue;
-    const outputs = making.kind === 'band' ? [node.outputs[making.output] ?? ''] : node.outputs;
-    for (const name of outputs) if (name !== '') live += extentBytes(part, name);
-    peak = Math.max(peak, live);
-    for (const name of new Set(readsOf(node))) {
-      if (walk.index.lastUse.get(name) === making.node && walk.index.model.tensors.has(name) && part.extents.has(name)) {
-        live -= extentBytes(part, name);
-      }
-    }
+    // A node may have several makings (the outputs of a Split): what it reads is free after the last of them.
+    for (; freed < making.node; freed++)
+      for (const name of walk.index.frees[freed] ?? []) if (part.extents.has(name)) live -= extentBytes(part, name);
+    if (!part.intervals.has(i)) continue;
+    const outputs = walk.index.model.nodes[making.node]?.outputs ?? [];
+    if (making.kind === 'band') live += extentBytes(part, outputs[making.output] ?? '');
+    else for (const name of outputs) live += extentBytes(part, name);
+    if (live > peak) peak = live;
   }
   return peak;
 }

@@ -5,7 +5,7 @@ import type { WrittenPartition } from './partition.js';
 import type { PartitionRunner } from './run.js';
 
 /** A drop counts as noticed when the output changes by so many times the tolerance. */
-const NOTICED_ABOVE = 10 * TOLERANCE;
+const NOTICED_ABOVE = 5 * TOLERANCE;
 
 export interface DropReport {
   /** Messages that were zeroed, one run each. */

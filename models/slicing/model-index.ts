@@ -1,5 +1,5 @@
 /** What every analysis asks of a model again and again, computed once per model. */
-import type { TensorInfo } from '../../broker/tensor.js';
+import { type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 import { nodeMacs } from '../macs.js';
 import type { Model, ModelNode, Weight } from '../model.js';
 import { inlineNumbers } from '../onnx/weights.js';
@@ -20,6 +20,12 @@ export interface ModelIndex {
   readonly producer: ReadonlyMap<string, number>;
   /** Nodes that read a tensor (also from inside subgraphs), ascending. */
   readonly consumers: ReadonlyMap<string, readonly number[]>;
+  /** Activations that no node after this one reads, by node: their memory is free then. */
+  readonly frees: readonly (readonly string[])[];
+  /** Bytes of every activation. */
+  readonly bytes: ReadonlyMap<string, number>;
+  /** Names of the weights each node reads (also from inside subgraphs), with the index of the input (-1: captured). */
+  readonly weightReads: readonly (readonly { readonly input: number; readonly weight: Weight }[])[];
   /** Last reader of a tensor, USED_BY_MODEL for model outputs; absent when nothing reads it. */
   readonly lastUse: ReadonlyMap<string, number>;
 }
@@ -55,6 +61,14 @@ function buildIndex(model: Model): ModelIndex {
   const lastUse = new Map<string, number>();
   for (const [name, list] of consumers) lastUse.set(name, list.at(-1) ?? 0);
   for (const output of model.outputs) lastUse.set(output.name, USED_BY_MODEL);
+  const frees: string[][] = model.nodes.map(() => []);
+  for (const [name, node] of lastUse) if (model.tensors.has(name)) frees[node]?.push(name);
+  const weightReads = model.nodes.map((node) =>
+    readsOf(node).flatMap((name, i) => {
+      const weight = model.weights.get(name);
+      return weight === undefined ? [] : [{ input: i < node.inputs.length ? i : -1, weight }];
+    }),
+  );
   const macs = model.nodes.map((node) => nodeMacs(model, node));
   const macsBefore = [0];
   for (const m of macs) macsBefore.push((macsBefore.at(-1) ?? 0) + m);
@@ -67,6 +81,9 @@ function buildIndex(model: Model): ModelIndex {
     producer,
     consumers,
     lastUse,
+    frees,
+    weightReads,
+    bytes: new Map([...model.tensors].map(([name, info]) => [name, tensorBytes(info.dtype, info.dims)])),
   };
 }
 

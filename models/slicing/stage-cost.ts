@@ -183,7 +183,7 @@ function stagePositions(model: Model, cuts: readonly Cut[]): number[] {
   const sums = cuts.includes('inputs') || cuts.includes('pair');
   model.nodes.forEach((node, i) => {
     const heavy = (macs[i] ?? 0) > 0;
-    if (heavy || /Pool|Resize|Upsample|Concat|Flatten|Reshape|Reduce/.test(node.op)) positions.add(i);
+    if (heavy || /Pool|LRN|Resize|Upsample|Concat|Flatten|Reshape|Reduce/.test(node.op)) positions.add(i);
     if (rules[i] === undefined || (heavy && sums)) positions.add(i).add(i + 1);
   });
   const seen = new Set<number>();

@@ -16,7 +16,7 @@ export { COVER_KINDS, type CoverKind, type ParsedCut, parseCut } from './parse-c
 export { DEFAULT_COST, type StageCost } from './stage-cost.js';
 
 export interface CoverOptions {
-  /** What a stage costs; default: a Raspberry Pi 4 on wired Ethernet, roughly. */
+  /** What a stage costs; default: DEFAULT_COST, less for models below 1 GMAC. */
   readonly cost?: Partial<StageCost>;
   /** Work of all parts over work of the whole that a stage of several heavy nodes may have (halos computed twice). Default 1.2. */
   readonly maxRecompute?: number;
@@ -49,16 +49,15 @@ export function coverCut(model: Model, kind: CoverKind, shares: readonly number[
   if (kind === 'whole' || n === 0) return { stages: n === 0 ? [] : [wholeStage(0, n)], refusals: [] };
   if (kind === 'stages') return coverStages(model, shares);
   const kinds = kind === 'auto' ? AUTO_KINDS : [kind];
-  const must = kind !== 'auto';
-  const cost = { ...(must ? scaledCost(model) : DEFAULT_COST), ...options.cost };
-  const rules = { must, maxRecompute: options.maxRecompute ?? 1.2, cost };
+  const cost = { ...defaultCost(model), ...options.cost };
+  const rules = { must: kind !== 'auto', maxRecompute: options.maxRecompute ?? 1.2, cost };
   const path = shortestPath(model, candidates(model, kinds, shares, rules), cost.macsPerByte);
   const stages = settle(model, path, shares);
   return { stages, refusals: refusalsOf(model, kinds, stages) };
 }
 
-/** When all must be cut, pay or not, prices shrink with the model: or small models would look as if they could not be cut. */
-function scaledCost(model: Model): StageCost {
+/** DEFAULT_COST, shrunk with models below 1 GMAC: where to cut is asked here, not whether a model is large enough to be worth it. */
+function defaultCost(model: Model): StageCost {
   const scale = Math.min(1, (indexOf(model).macsBefore.at(-1) ?? 0) / 1e9);
   return { macsPerByte: DEFAULT_COST.macsPerByte * scale, macsPerStage: DEFAULT_COST.macsPerStage * scale };
 }

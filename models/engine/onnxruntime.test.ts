@@ -1,11 +1,16 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allocTensor, DTYPES, type DType, type Tensor, tensorBytes } from '../../broker/tensor.js';
 import { GraphBuilder } from '../onnx/build.js';
 import type { Engine } from './engine.js';
-import { createOnnxRuntimeEngine } from './onnxruntime.js';
+import { createOnnxRuntimeEngine, OnnxRuntimeEngine } from './onnxruntime.js';
 import { probeMacsPerSecond } from './probe.js';
 
 let directory = '';
@@ -74,6 +79,17 @@ describe('the onnxruntime engine', () => {
     const bytes = whole.subarray(24);
     await session.run({ x: { dtype: 'float32', dims: [2, 3], bytes } }, { transfer: true });
     expect(whole.length).toBe(48);
+    await session.dispose();
+  });
+
+  it('copies Node buffers, which share one pool', async () => {
+    const session = await engine.load(await identity('float32'));
+    const bytes = Buffer.from(new Uint8Array(24).fill(7));
+    for (const transfer of [false, true]) {
+      const { outputs } = await session.run({ x: { dtype: 'float32', dims: [2, 3], bytes } }, { transfer });
+      expect(outputs.y?.bytes).toEqual(new Uint8Array(24).fill(7));
+      expect(bytes.length).toBe(24);
+    }
     await session.dispose();
   });
 
@@ -165,6 +181,32 @@ describe('the onnxruntime engine', () => {
     for (const result of await settled) expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ENGINE_CLOSED' } });
     await expect(other.load('any.onnx')).rejects.toMatchObject({ code: 'ENGINE_CLOSED' });
     await session.dispose();
+  });
+
+  it('fails everything when its worker dies', async () => {
+    const dying = new Worker("require('node:worker_threads').parentPort.once('message', () => { throw new Error('boom'); })", {
+      eval: true,
+    });
+    const other = new OnnxRuntimeEngine(dying, '0', 1);
+    const closed = { code: 'ENGINE_CLOSED', message: expect.stringContaining('boom') };
+    await expect(other.load('a.onnx')).rejects.toMatchObject(closed);
+    await expect(other.load('a.onnx')).rejects.toMatchObject(closed);
+    await other.dispose();
+  });
+
+  it('lets the process end when it is idle, disposed or not', async () => {
+    const script = `
+      import { createOnnxRuntimeEngine, OnnxRuntimeEngine } from ${JSON.stringify(new URL('./onnxruntime.ts', import.meta.url).href)};
+      await createOnnxRuntimeEngine({ threads: 1 });
+      console.log('idle');`;
+    const tsx = createRequire(import.meta.url).resolve('tsx');
+    const child = spawn(process.execPath, ['--import', pathToFileURL(tsx).href, '--input-type=module', '-e', script], { timeout: 20_000 });
+    let output = '';
+    child.stdout.on('data', (chunk) => {
+      output += String(chunk);
+    });
+    const [code] = await once(child, 'exit');
+    expect({ code, output }).toEqual({ code: 0, output: 'idle\n' });
   });
 
   it('measures a plausible speed', async () => {

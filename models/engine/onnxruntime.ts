@@ -189,12 +189,13 @@ class OnnxRuntimeSession implements Session {
     checkInputs(this.inputs, inputs);
     const wanted = options.outputs;
     if (wanted !== undefined) checkOutputs(this.outputs, wanted);
+    // `new Uint8Array` copies; `slice` would not when the bytes are a Node Buffer.
     const wire = Object.entries(inputs).map(
       ([name, t]): WireTensor => ({
         name,
         dtype: t.dtype,
         dims: [...t.dims],
-        bytes: options.transfer === true && isWholeBuffer(t.bytes) ? t.bytes : t.bytes.slice(),
+        bytes: options.transfer === true && isWholeBuffer(t.bytes) ? t.bytes : new Uint8Array(t.bytes),
       }),
     );
     const transfer = [...new Set(wire.map((w) => w.bytes.buffer as ArrayBuffer))];

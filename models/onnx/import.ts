@@ -287,7 +287,7 @@ function blobBytes(workDirectory: string, blob: BlobRef): WeightBytes {
 /** A weight from bytes in memory: a blob when large, else a copy of its own. */
 export async function storeWeight(workDirectory: string, name: string, tensor: RawTensor): Promise<Weight> {
   const { dtype, dims, bytes } = tensor;
-  if (bytes.length < BLOB_BYTES) return { name, dtype, dims, bytes: { kind: 'inline', bytes: bytes.slice() } };
+  if (bytes.length < BLOB_BYTES) return { name, dtype, dims, bytes: { kind: 'inline', bytes: new Uint8Array(bytes) } };
   return { name, dtype, dims, bytes: blobBytes(workDirectory, await putBlob(workDirectory, bytes)) };
 }
 

@@ -88,6 +88,7 @@ class Learner {
   ): Promise<Map<string, TensorInfo>> {
     const inputs = new Set(this.#graph.inputs.map((i) => i.name));
     const outputs = values.filter((name) => !inputs.has(name)).map((name) => ({ name }));
+    if (outputs.length === 0) return new Map(this.#graph.inputs.map((info) => [info.name, info]));
     return this.#load(this.#spec(nodes, weights, outputs), async (session) => {
       const known = [...this.#graph.inputs, ...session.outputs];
       return new Map(known.map((info) => [info.name, info]));
@@ -96,6 +97,7 @@ class Learner {
 
   async #shapes(values: readonly string[], declared: ReadonlyMap<string, TensorInfo>): Promise<Map<string, TensorInfo>> {
     const wanted = values.filter((name) => declared.has(name));
+    if (wanted.length === 0) return new Map();
     const nodes = wanted.map((name, i): GraphNode => ({ op: 'Shape', inputs: [name], outputs: [`shape:${i}`] }));
     const outputs = wanted.map((_, i) => ({ name: `shape:${i}` }));
     const spec = this.#spec([...this.#nodes, ...nodes], this.#graph.weights, outputs);

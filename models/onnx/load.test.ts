@@ -263,6 +263,12 @@ describe('the graph of a loaded model', () => {
     expect([...(outputs.z ?? [])]).toEqual([-1]);
   });
 
+  it('may consist of a constant alone', async () => {
+    const graph = new GraphBuilder();
+    graph.output(graph.node1('Constant', [], { value_ints: [1, 2] }, { outputs: ['y'] }), 'int64', [2]);
+    expect(await load(graph)).toMatchObject({ nodes: [{ op: 'Identity' }], outputs: [{ name: 'y', dtype: 'int64', dims: [2] }] });
+  });
+
   it('takes initializers that old files list as inputs for weights', async () => {
     const graph = convolution();
     graph.input('w', 'float32', [16, 3, 3, 3]);

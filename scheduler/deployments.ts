@@ -89,7 +89,7 @@ export class Deployments {
     const deployment = this.#create(request);
     if (request.dryRun) {
       deployment.model = await this.#o.source.load(request);
-      return reportOf(request.name, 0, this.#draft(deployment));
+      return reportOf(request.name, 0, await this.#draft(deployment));
     }
     this.#all.set(request.name, deployment);
     try {
@@ -245,7 +245,7 @@ export class Deployments {
     if (deployment.serving === undefined) deployment.state = 'planning';
     else this.#o.log('re-planning', `${name}: ${why}`);
     try {
-      const draft = this.#draft(deployment);
+      const draft = await this.#draft(deployment);
       const written = await model.write(draft);
       if (deployment.request.verify && !deployment.verified) await model.verify(written);
       deployment.verified = true;
@@ -271,7 +271,7 @@ export class Deployments {
     this.kick(deployment);
   }
 
-  #draft(deployment: Deployment): PlanDraft {
+  async #draft(deployment: Deployment): Promise<PlanDraft> {
     const { request, model, manual } = deployment;
     if (model === undefined) throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${deployment.name}' has no model yet`);
     const { registry, links } = this.#o;
@@ -283,7 +283,7 @@ export class Deployments {
     const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
     const usedBytes = memoryOf(held);
     const fewerParts = deployment.serving !== undefined;
-    return draftPlan({ request, facts: model.facts, manual, agents: registry.all(), excluded, usedBytes, links, fewerParts });
+    return await draftPlan({ request, facts: model.facts, manual, agents: registry.all(), excluded, usedBytes, links, fewerParts });
   }
 
   #planFailed(deployment: Deployment, error: ChairError): void {

@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ChairError, isChairError } from '../broker/errors.js';
+import { startBroker } from '../broker/server.js';
 import type { Tensor } from '../broker/tensor.js';
-import { ChairClient, type DeployOptions } from './client.js';
+import { ChairClient, type ClientOptions, type DeployOptions } from './client.js';
 import { Gateway, type GatewayOptions } from './gateway.js';
 import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
 
@@ -37,7 +38,7 @@ async function startAgent(gateway: Gateway, name: string, options: Partial<Scrip
   return agent;
 }
 
-async function connect(gateway: Gateway, options: { relayOnly?: boolean; window?: number } = {}): Promise<ChairClient> {
+async function connect(gateway: Gateway, options: Partial<ClientOptions> = {}): Promise<ChairClient> {
   const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test', ...options });
   running.push(() => client.close());
   return client;
@@ -257,6 +258,41 @@ describe('gateway', () => {
     expect(second.status().term).toBe(term + 1);
     await startAgent(second, 'a', { hello: { term: 40 } });
     await until('the term is raised', () => second.status().term === 41);
+  });
+
+  it('goes on when the broker dies and comes back: frames under way travel directly, requests work again', async () => {
+    const first = await startBroker({ host: '127.0.0.1', port: 0 });
+    const gateway = await startGateway({ broker: { url: first.url } });
+    const agent = await startAgent(gateway, 'a', { runMs: 10 });
+    await until('ready', () => gateway.status().agents[0]?.state === 'ready');
+    const client = await connect(gateway, { requestTimeoutMs: 500 });
+    await client.deploy(request());
+    const warm = await client.infer('m', frame(0));
+    expect(values(warm.outputs.out)).toEqual(answer(0));
+    const frames = Array.from({ length: 30 }, (_, i) => client.infer('m', frame(i)));
+    await first.stop();
+    for (const [i, result] of (await Promise.all(frames)).entries()) expect(values(result.outputs.out)).toEqual(answer(i));
+    const again = await startBroker({ host: '127.0.0.1', port: first.port });
+    running.push(() => again.stop());
+    await until('requests work', async () => (await codeOf(client.status())) === 'no error', 15_000);
+    expect(gateway.status()).toMatchObject({ agents: [{ state: 'ready' }], deployments: [{ state: 'serving', completed: 31, failed: 0 }] });
+    expect(agent.epochs.size).toBe(1);
+  });
+
+  it('answers frames of a gateway that was started anew', async () => {
+    const broker = await startBroker({ host: '127.0.0.1', port: 0 });
+    running.push(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url } });
+    await startAgent(first, 'a', { runMs: 2000 });
+    await until('ready', () => first.status().agents[0]?.state === 'ready');
+    const client = await connect(first);
+    await client.deploy(request());
+    const slow = codeOf(client.infer('m', frame(1)));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await first.stop();
+    await startGateway({ broker: { url: broker.url } });
+    expect(['DEPLOYMENT_REMOVED', 'DEPLOYMENT_UNKNOWN']).toContain(await slow);
+    expect(await codeOf(client.infer('m', frame(2)))).toBe('DEPLOYMENT_UNKNOWN');
   });
 
   it('leaves nothing behind when it stops, twice, or when the port is taken', async () => {

@@ -2,6 +2,7 @@
 import { ChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
 import type { ManualCut } from './model-source.js';
+import { cutsToTry } from './planners/auto.js';
 import { ENGINE_BYTES } from './planners/estimate.js';
 import { PLANNERS } from './planners/planners.js';
 import { type Device, isRefusal, type Links, type ModelFacts, type Objective, type PlanDraft } from './planners/problem.js';
@@ -26,10 +27,19 @@ export interface PlanningInput {
   readonly fewerParts: boolean;
 }
 
-/** Throws NO_AGENTS, AGENT_UNKNOWN or PLAN_NOT_POSSIBLE. */
-export function draftPlan(input: PlanningInput): PlanDraft {
+/**
+ * Throws NO_AGENTS, AGENT_UNKNOWN or PLAN_NOT_POSSIBLE. Cuts that the planner will look at are analysed first, with pauses between, so that
+ * heartbeats and frames go on; the planner itself is one synchronous function.
+ */
+export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
   const { request, facts, links } = input;
   const devices = devicesFor(input);
+  if (input.manual === undefined && (request.planner || 'auto') === 'auto') {
+    for (const { kind, shares } of cutsToTry(devices)) {
+      facts.cover(kind, shares);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
   const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
   const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
   if (planner === undefined) throw new ChairError('PLAN_INVALID', `there is no planner '${request.planner}'`);

@@ -5,14 +5,12 @@
  */
 import { best, bottleneckLine, draft, formatMs, refuse, score, seated } from './draft.js';
 import { pipeline } from './pipeline.js';
-import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { bySpeed, type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 import { replicas } from './replicas.js';
 import { single } from './single.js';
 
 /** A plan must beat one device by this much. */
 const CLEAR_GAIN = 0.1;
-/** Cuts over more devices than this are tried only at a few sizes. */
-const EVERY_SIZE_UP_TO = 8;
 const CUT_KINDS = ['auto', 'rows', 'channels'];
 
 export function auto(problem: PlanProblem): PlanDraft | PlanRefusal {
@@ -30,35 +28,43 @@ export function auto(problem: PlanProblem): PlanDraft | PlanRefusal {
   return { ...chosen, why: explain(chosen, best(others, objective), oneIsEnough && problem.devices.length > 1, problem) };
 }
 
-/** Parts over the n fastest devices, for each n. */
-function cuts(problem: PlanProblem): (PlanDraft | PlanRefusal)[] {
-  const devices = bySpeed(problem.devices);
-  const drafts: (PlanDraft | PlanRefusal)[] = [];
-  for (const n of sizes(devices.length)) {
-    const taking = devices.slice(0, n);
-    const shares = taking.map((device) => device.macsPerSecond / (taking[0]?.macsPerSecond ?? 1));
-    for (const kind of CUT_KINDS) {
-      const specs = problem.facts.cover(kind, shares);
-      if (isRefusal(specs)) drafts.push(specs);
-      else {
-        const name = kind === 'auto' ? `parts:${n}` : `${kind}:${n}`;
-        drafts.push(
-          draft(
-            problem,
-            name,
-            specs.map((spec) => seated(spec, taking)),
-          ),
-        );
-      }
-    }
-  }
-  return drafts;
+export interface CutToTry {
+  readonly kind: string;
+  readonly devices: readonly Device[];
+  readonly shares: readonly number[];
 }
 
+/**
+ * Parts over the n fastest devices, with shares by speed. The caller may ask the model for these covers beforehand, with pauses between: each
+ * may take a second, and is remembered.
+ */
+export function cutsToTry(devices: readonly Device[]): CutToTry[] {
+  const sorted = bySpeed(devices);
+  return sizes(sorted.length).flatMap((n) => {
+    const taking = sorted.slice(0, n);
+    const shares = taking.map((device) => device.macsPerSecond / (taking[0]?.macsPerSecond ?? 1));
+    return CUT_KINDS.map((kind) => ({ kind, devices: taking, shares }));
+  });
+}
+
+function cuts(problem: PlanProblem): (PlanDraft | PlanRefusal)[] {
+  return cutsToTry(problem.devices).map(({ kind, devices, shares }) => {
+    const specs = problem.facts.cover(kind, shares);
+    if (isRefusal(specs)) return specs;
+    const name = kind === 'auto' ? `parts:${devices.length}` : `${kind}:${devices.length}`;
+    return draft(
+      problem,
+      name,
+      specs.map((spec) => seated(spec, devices)),
+    );
+  });
+}
+
+/** 2, 3, 4, 6, 8, 12, 16, ... and all. */
 function sizes(devices: number): number[] {
   const found: number[] = [];
-  for (let n = 2; n <= devices; n = n < EVERY_SIZE_UP_TO ? n + 1 : n * 2) found.push(n);
-  if (devices > 1 && found.at(-1) !== devices) found.push(devices);
+  for (let n = 2; n <= devices; n *= 2) found.push(...[n, n * 1.5].filter((size) => size <= devices && Number.isInteger(size)));
+  if (devices > 1 && !found.includes(devices)) found.push(devices);
   return found;
 }
 

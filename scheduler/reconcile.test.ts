@@ -1,0 +1,92 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { Plan } from '../broker/plan.js';
+import { type AgentsView, type DeploymentView, type Placement, reconcile, type SeatProgress } from './reconcile.js';
+
+const PLAN: Plan = {
+  ...{ deployment: 'm', model: '', term: 1, epoch: 1, planner: '', why: '', inputs: [], outputs: [], slices: {}, stages: [], wires: [] },
+  ...{ predictedLatencyMs: 0, predictedFps: 0 },
+};
+function placement(seats: Record<string, SeatProgress>): Placement {
+  const agents = Object.keys(seats);
+  return { plan: PLAN, nonces: new Map(agents.map((agent) => [agent, `${agent}1`])), seats: new Map(Object.entries(seats)) };
+}
+const view = (over: Partial<DeploymentView> = {}): DeploymentView => ({
+  ...{ removing: false, planning: false, stuck: false, recovering: false, serving: undefined, next: undefined },
+  ...over,
+});
+const agents = (here: string[], draining: string[] = []): AgentsView => ({
+  serves: (agent, nonce) => here.includes(agent) && nonce === `${agent}1`,
+  draining: (agent) => draining.includes(agent),
+});
+const serving = placement({ a: 'committed', b: 'committed' });
+const dos = (deployment: DeploymentView, world: AgentsView) => reconcile(deployment, world).map((step) => step.do);
+
+describe('reconcile', () => {
+  it('goes from plan over prepare and commit to the switch, each when all agents have done the one before', () => {
+    const world = agents(['a', 'b']);
+    expect(dos(view(), world)).toEqual(['plan']);
+    expect(dos(view({ planning: true }), world)).toEqual([]);
+    expect(dos(view({ next: placement({ a: 'wanted', b: 'wanted' }) }), world)).toEqual(['prepare', 'prepare']);
+    expect(dos(view({ next: placement({ a: 'asked', b: 'prepared' }) }), world)).toEqual([]);
+    expect(dos(view({ next: placement({ a: 'prepared', b: 'prepared' }) }), world)).toEqual(['commit', 'commit']);
+    expect(dos(view({ next: placement({ a: 'committing', b: 'committed' }) }), world)).toEqual([]);
+    expect(dos(view({ next: placement({ a: 'committed', b: 'committed' }) }), world)).toEqual(['switch']);
+  });
+
+  it('leaves alone what serves', () => {
+    expect(dos(view({ serving }), agents(['a', 'b']))).toEqual([]);
+  });
+
+  it('plans again when an agent of the plan is lost, restarted or leaves', () => {
+    expect(reconcile(view({ serving }), agents(['a']))).toEqual([{ do: 'plan', why: 'agent b was lost' }]);
+    const restarted: AgentsView = { serves: (agent, nonce) => agent === 'a' || nonce === 'b2', draining: () => false };
+    expect(dos(view({ serving }), restarted)).toEqual(['plan']);
+    expect(reconcile(view({ serving }), agents(['a', 'b'], ['a']))).toEqual([{ do: 'plan', why: 'agent a leaves' }]);
+  });
+
+  it('plans again when an agent comes after a loss, but does not try in vain what failed', () => {
+    expect(dos(view({ serving, recovering: true }), agents(['a', 'b']))).toEqual(['plan']);
+    expect(dos(view({ serving, stuck: true }), agents(['a']))).toEqual([]);
+    expect(dos(view({ stuck: true }), agents([]))).toEqual([]);
+  });
+
+  it('abandons a plan whose agent is lost while it prepares', () => {
+    expect(dos(view({ serving, next: placement({ a: 'asked', b: 'prepared' }) }), agents(['a']))).toEqual(['abandon']);
+  });
+
+  it('does nothing for a deployment that goes', () => {
+    expect(dos(view({ removing: true, serving }), agents([]))).toEqual([]);
+  });
+
+  it('comes to rest with a switch in any order of replies, and never commits before all have prepared', () => {
+    const names = ['a', 'b', 'c', 'd'];
+    fc.assert(
+      fc.property(fc.array(fc.nat(3), { minLength: 60, maxLength: 60 }), (order) => {
+        const seats = new Map<string, SeatProgress>(names.map((name) => [name, 'wanted']));
+        const next: Placement = { plan: PLAN, nonces: new Map(names.map((n) => [n, `${n}1`])), seats };
+        const world = agents(names);
+        let switched = false;
+        const drive = () => {
+          for (const step of reconcile(view({ next }), world)) {
+            if (step.do === 'prepare') seats.set(step.agent, 'asked');
+            else if (step.do === 'commit') {
+              expect([...seats.values()].every((progress) => progress !== 'wanted' && progress !== 'asked')).toBe(true);
+              seats.set(step.agent, 'committing');
+            } else if (step.do === 'switch') switched = true;
+          }
+        };
+        const reply = (name: string) => {
+          const progress = seats.get(name);
+          if (progress === 'asked') seats.set(name, 'prepared');
+          if (progress === 'committing') seats.set(name, 'committed');
+          drive();
+        };
+        drive();
+        for (const i of order) reply(names[i] ?? 'a');
+        for (const name of [...names, ...names]) reply(name);
+        expect(switched).toBe(true);
+      }),
+    );
+  });
+});

@@ -446,6 +446,19 @@ describe('terms', () => {
     expect(world.replies.find((r) => r.id === id)).toBeUndefined();
   });
 
+  it('a scheduler clears away what its predecessor left, and may use the same numbers itself', async () => {
+    const agent = await world.agent('a');
+    await world.seat(single(['a'], 'd', 7), { a: agent });
+    world.term = 2;
+    for (let i = 0; i < 2; i++) {
+      expect(await world.ask(agent, 'a', { kind: 'release', release: { deployment: 'd', epoch: 7 } })).toMatchObject({ code: '' });
+      expect(agent.state.epochs).toEqual([]);
+    }
+    for (const epoch of [1, 7]) await world.seat(single(['a'], 'd', epoch), { a: agent });
+    await world.ask(agent, 'a', { kind: 'release', release: { deployment: 'd', epoch: 7 } });
+    expect(agent.state.epochs).toMatchObject([{ term: 2, epoch: 1 }]);
+  });
+
   it('seats of a former term serve until the new scheduler has had time to take them over, then go', async () => {
     const agent = await world.agent('a', { orphanMs: 100 });
     await world.seat(single(['a'], 'old', 7), { a: agent });

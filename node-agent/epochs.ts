@@ -63,6 +63,8 @@ interface UnderWay {
 }
 
 const PROGRESS_EVERY_MS = 200;
+/** Deployments whose last released epoch is remembered. */
+const MAX_RELEASED = 1000;
 
 export class Epochs {
   private readonly held = new Map<string, Epoch>();
@@ -140,10 +142,24 @@ export class Epochs {
     }
   }
 
-  /** Drops seats, waiting frames and sessions nobody else uses. Idempotent. A prepare of it under way is abandoned. */
+  /**
+   * Drops seats, waiting frames and sessions nobody else uses. Idempotent. A prepare of it under way is abandoned. A scheduler also clears away
+   * what its predecessors left, of which it knows the number but not the term.
+   */
   async release(key: EpochKey): Promise<void> {
+    const same = [...this.held.values(), ...[...this.underWay.values()].map((entry) => entry.key)].filter(
+      (other) => other.deployment === key.deployment && other.epoch === key.epoch && other.term <= key.term,
+    );
+    const exact = same.filter((other) => other.term === key.term);
+    for (const one of exact.length > 0 ? exact : same) await this.releaseOne(one);
+  }
+
+  private async releaseOne(key: EpochKey): Promise<void> {
     const last = this.released.get(key.deployment);
-    if (last === undefined || compare(last, key) < 0) this.released.set(key.deployment, key);
+    if (last === undefined || compare(last, key) < 0)
+      this.released.set(key.deployment, { term: key.term, deployment: key.deployment, epoch: key.epoch });
+    // Deployments come and go under ever new names; the oldest are no longer late.
+    if (this.released.size > MAX_RELEASED) for (const name of [...this.released.keys()].slice(0, 1)) this.released.delete(name);
     const entry = this.underWay.get(keyText(key));
     if (entry !== undefined) {
       entry.abort.abort(stale(key, 'prepare'));
@@ -161,7 +177,7 @@ export class Epochs {
   /** Releases what belongs to terms before `term`: their scheduler is gone and will not do it. */
   async releaseBefore(term: number): Promise<void> {
     const old = [...this.held.values(), ...[...this.underWay.values()].map((entry) => entry.key)].filter((key) => key.term < term);
-    for (const key of old) await this.release(key);
+    for (const key of old) await this.releaseOne(key);
   }
 
   async releaseAll(): Promise<void> {
@@ -233,7 +249,7 @@ export class Epochs {
       sessions.checkMemory(slices);
     } catch (error) {
       const before = this.held.size;
-      for (const old of [...this.held.values()]) if (old.term < term) await this.release(old);
+      for (const old of [...this.held.values()]) if (old.term < term) await this.releaseOne(old);
       if (this.held.size === before) throw error;
       sessions.checkMemory(slices);
     }

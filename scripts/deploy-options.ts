@@ -60,12 +60,12 @@ export function parseShapes(texts: readonly string[]): Record<string, number[]> 
   return shapes;
 }
 
-/** `3,2,1` to numbers above 0. Throws USAGE. */
+/** `3,2,1` to numbers. Throws USAGE. */
 export function parseShares(text: string): number[] {
   if (text === '') return [];
   const shares = text.split(',').map(Number);
-  if (shares.every((s) => Number.isFinite(s) && s > 0)) return shares;
-  throw new ChairError('USAGE', '--shares is wrong', { expected: 'numbers above 0 as in 3,2,1', came: `"${text}"` });
+  if (shares.every((s) => Number.isFinite(s) && s >= 0)) return shares;
+  throw new ChairError('USAGE', '--shares is wrong', { expected: 'numbers as in 3,2,1', came: `"${text}"` });
 }
 
 function numbersOf(text: string, key: string, fallback: readonly number[]): number[] {

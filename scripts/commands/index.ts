@@ -4,9 +4,11 @@ import { cluster } from './cluster.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { infer } from './infer.js';
+import { inspect } from './inspect.js';
 import { modelsBuild, modelsList } from './models.js';
 import { agent, broker, gateway, scheduler } from './processes.js';
 import { status } from './status.js';
+import { verify } from './verify.js';
 
 export const COMMANDS: readonly CommandDefinition[] = [
   demo,
@@ -20,6 +22,8 @@ export const COMMANDS: readonly CommandDefinition[] = [
   plan,
   infer,
   status,
+  inspect,
+  verify,
   modelsList,
   modelsBuild,
 ];

@@ -53,7 +53,7 @@ function overlay(photo: Picture, lines: readonly TextLine[], { bands }: DrawingF
     const quad = corners(line.box.rectangle);
     const stroke = colour(bandOf(line.box.rectangle.centre.y, photo.height, Math.max(1, bands.length)));
     out.push(
-      `<polygon points="${points(quad)}" fill="${stroke}" fill-opacity=".16" stroke="${stroke}" stroke-width="3.5" stroke-linejoin="round"/>`,
+      `<polygon points="${points(quad)}" fill="${stroke}" fill-opacity=".07" stroke="${stroke}" stroke-width="3.5" stroke-linejoin="round"/>`,
     );
     const number = String(i + 1);
     const [at] = quad;

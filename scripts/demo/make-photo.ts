@@ -140,7 +140,7 @@ function shopWindow(): string {
   ]);
   const white = 'fill="#fdf6e3" opacity=".95"';
   out.push(glass.text(SERIF, 'Fresh Coffee', 254, 196, 68, white, 0.5), glass.text(SANS, 'BREAD  &  CAKES', 254, 258, 34, white, 0.5));
-  out.push(glass.text(NARROW, 'Open daily 8:00 - 18:30', 254, 322, 38, white, 0.5));
+  out.push(glass.text(NARROW, 'Open daily 8:00  to  18:30', 254, 322, 38, white, 0.5));
   return out.join('');
 }
 
@@ -213,7 +213,7 @@ function chalkboard(): string {
   });
   out.push(board.box(70, 376, 260, 2, 'fill="#f4f1e8" opacity=".5"'));
   out.push(
-    board.text(SANS, 'PLEASE TAKE A SEAT', 200, 420, 26, chalk, 0.5),
+    board.text(SANS, 'PLEASE  TAKE  A  SEAT', 200, 420, 26, chalk, 0.5),
     board.text(NARROW, 'before the music stops', 200, 464, 33, warm, 0.5),
   );
   return out.join('');
@@ -239,7 +239,7 @@ function chairAndPlates(): string {
   out.push(plate.box(4, 6, 240, 74, 'fill="#000" opacity=".4" filter="url(#soft)"'), plate.box(0, 0, 240, 74, 'fill="#21467e"'));
   out.push(
     plate.box(5, 5, 230, 64, 'fill="none" stroke="#f3f3ee" stroke-width="2.5"'),
-    plate.text(NARROW, 'STATION STREET 42', 120, 47, 30, 'fill="#f3f3ee"', 0.5),
+    plate.text(NARROW, 'STATION STREET  42', 120, 47, 29, 'fill="#f3f3ee"', 0.5),
   );
   return out.join('');
 }

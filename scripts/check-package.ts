@@ -1,0 +1,67 @@
+/**
+ * `npm run check:package`: builds, packs, installs the tarball in an empty folder as a user would, and runs what was installed there.
+ * Not part of `npm test`: it installs from the registry.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { PACKAGE_ROOT } from './package-root.js';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'mc-package-'));
+
+/** Runs a command in the folder; its output on failure. Installed packages must not depend on this checkout, so nothing of npm's is inherited. */
+function run(what: string, command: string, args: readonly string[], cwd = folder, timeoutMs = 180_000): string {
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(npm_(lifecycle|package|command|execpath)|INIT_CWD$|NODE_OPTIONS$)/.test(name)),
+  );
+  const { status, stdout, stderr } = spawnSync(command, args, {
+    cwd,
+    env,
+    encoding: 'utf8',
+    timeout: timeoutMs,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  if (status !== 0) throw new Error(`${what} ended with ${status}\n${stdout}${stderr}`);
+  console.log(`ok  ${what}`);
+  return stdout;
+}
+
+try {
+  run('build', process.execPath, [...process.execArgv, path.join(PACKAGE_ROOT, 'scripts', 'build.ts')], PACKAGE_ROOT);
+  run('npm pack', 'npm', ['pack', '--pack-destination', folder], PACKAGE_ROOT);
+  const tarball = readdirSync(folder).find((f) => f.endsWith('.tgz'));
+  if (tarball === undefined) throw new Error('npm pack left no tarball');
+  const listed = run('contents', 'tar', ['-tzf', tarball]);
+  const stray = listed.split('\n').filter((f) => /\.test\.js$|\/e2e\/|\/node_modules\//.test(f));
+  if (stray.length > 0) throw new Error(`the tarball holds what it should not: ${stray.join(', ')}`);
+  writeFileSync(path.join(folder, 'package.json'), '{"name": "empty", "private": true}\n');
+  run('npm install of the tarball', 'npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', `./${tarball}`]);
+  const help = run('musical-chair --help', 'npx', ['--no-install', 'musical-chair', '--help']);
+  if (!help.includes('Usage: musical-chair')) throw new Error(`--help printed: ${help}`);
+  run('musical-chair models build', 'npx', [
+    '--no-install',
+    'musical-chair',
+    'models',
+    'build',
+    'resnet18',
+    '--scale',
+    '0.1',
+    '--size',
+    '64',
+    '--out',
+    'net.onnx',
+  ]);
+  const verified: unknown = JSON.parse(
+    run('musical-chair verify', 'npx', ['--no-install', 'musical-chair', 'verify', 'net.onnx', '--cut', 'rows:2', '--json']),
+  );
+  if (typeof verified !== 'object' || verified === null || !('ok' in verified) || verified.ok !== true)
+    throw new Error('verify did not say ok');
+  run('musical-chair demo', 'npx', ['--no-install', 'musical-chair', 'demo', '--agents', '2']);
+  console.log('the package works where only its tarball was installed');
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error));
+  process.exitCode = 1;
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}

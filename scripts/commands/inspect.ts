@@ -1,0 +1,65 @@
+/** `inspect`: what a model consists of, and how it can be cut. */
+import path from 'node:path';
+import type { ModelReport } from '../../models/inspect.js';
+import type { CommandDefinition } from '../command.js';
+import { optionList, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
+import { bytesText, countText, dimsText, formatTable } from '../table.js';
+import { withWorkbench } from './verify.js';
+
+const KINDS = ['rows', 'columns', 'channels', 'inputs', 'pair'] as const;
+
+function reportText(r: ModelReport, width: number): string {
+  const port = (t: { readonly name: string; readonly dtype: string; readonly dims: readonly number[] }): string =>
+    `${t.name} ${t.dtype}${dimsText(t.dims)}`;
+  const blocks = formatTable(
+    [
+      { title: '#', align: 'right' },
+      { title: 'operators' },
+      { title: 'out' },
+      { title: 'MACs', align: 'right' },
+      { title: 'weights', align: 'right' },
+      ...KINDS.map((title) => ({ title, align: 'right' as const })),
+    ],
+    r.blocks.map((b) => [
+      String(b.index),
+      b.ops,
+      b.out.map((t) => dimsText(t.dims)).join(' '),
+      countText(b.macs),
+      bytesText(b.weightBytes),
+      ...KINDS.map((k) => (b.cuts[k] === 0 ? '-' : `${Math.round(b.cuts[k] * 100)} %`)),
+    ]),
+    width,
+  );
+  const refusals = r.blocks.flatMap((b) =>
+    KINDS.flatMap((k) =>
+      (k === 'rows' || k === 'channels') && b.refusals[k] !== undefined && b.macs > 0 ? [`  block ${b.index}, ${k}: ${b.refusals[k]}`] : [],
+    ),
+  );
+  return [
+    `${r.path}`,
+    `  sha256 ${r.sha256}`,
+    `  ${r.inputs.map(port).join(', ')} -> ${r.outputs.map(port).join(', ')}`,
+    `  ${r.nodes} nodes, ${r.blocks.length} blocks, ${countText(r.macs)} MACs, ${countText(r.params)} parameters, ${bytesText(r.weightBytes)} of weights`,
+    '',
+    'Blocks between cut points, and the part of the work that each cut divides:',
+    blocks,
+    ...(refusals.length === 0 ? [] : ['', 'In the way:', ...refusals.slice(0, 10)]),
+  ].join('\n');
+}
+
+export const inspect: CommandDefinition = {
+  name: 'inspect',
+  summary: 'Print the blocks of a model with shapes, MACs and weights, and which cuts each allows',
+  arguments: [{ syntax: '<model>', description: 'ONNX file' }],
+  options: [SHAPE_OPTION],
+  json: true,
+  examples: [{ line: 'inspect det.onnx --shape x=1,3,640,640', text: 'where the work is, and where it can be cut' }],
+  run: async ({ arguments: [model = ''], options, output }) => {
+    const { loadModel } = await import('../../models/onnx/load.js');
+    const { inspectModel } = await import('../../models/inspect.js');
+    const report = await withWorkbench(async (engine, workDirectory) =>
+      inspectModel(await loadModel(path.resolve(model), { shapes: parseShapes(optionList(options, 'shape')), workDirectory, engine })),
+    );
+    output.report(report, () => reportText(report, Math.max(output.columns, 100)));
+  },
+};

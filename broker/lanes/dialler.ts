@@ -24,9 +24,14 @@ export interface DiallerOptions {
   readonly onChange: () => void;
 }
 
-/** A peer that is silent for this many keep-alive periods is dead; for this many while we still have bytes on their way to it. */
-const MISSED_PERIODS = 2.5;
-const MISSED_PERIODS_SENDING = 6;
+/**
+ * A peer that leaves this many pings in a row unanswered is dead: 2 to 3 keep-alive periods of silence. Pings are counted and not time, so that a stall of our
+ * own event loop is not taken for the peer's death. While bytes are on their way to it, an answer may have to wait behind them on a slow link.
+ */
+const DEAD_AFTER_PINGS = 2;
+const DEAD_AFTER_PINGS_SENDING = 5;
+/** What the listener is told to allow, in our periods. */
+const KEEPALIVE_PERIODS = 2.5;
 /** Largest keep-alive MQTT can express, in seconds. */
 const MAX_KEEPALIVE_S = 65_535;
 
@@ -37,6 +42,8 @@ export class Dialler {
   #why = 'connecting';
   #retry: NodeJS.Timeout | undefined;
   #ping: NodeJS.Timeout | undefined;
+  #pingedAt = 0;
+  #unanswered = 0;
   #failures = 0;
   #messageId = 0;
   #stopped = false;
@@ -128,7 +135,7 @@ export class Dialler {
       });
       this.#attempting = lane;
       socket.once('connect', () => {
-        const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * MISSED_PERIODS) / 1500));
+        const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * KEEPALIVE_PERIODS) / 1500));
         lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive });
       });
     });
@@ -144,6 +151,8 @@ export class Dialler {
     }
     this.#lane = lane;
     this.#failures = 0;
+    this.#unanswered = 0;
+    this.#pingedAt = 0;
     this.subscribe(this.#options.topics());
     clearInterval(this.#ping);
     this.#ping = setInterval(() => this.#check(lane), this.#options.keepaliveMs);
@@ -152,10 +161,14 @@ export class Dialler {
   }
 
   #check(lane: LaneSocket): void {
-    const idleMs = performance.now() - lane.activeAt;
-    const periods = lane.queuedBytes > 0 ? MISSED_PERIODS_SENDING : MISSED_PERIODS;
-    if (idleMs > this.#options.keepaliveMs * periods) lane.end(new Error(`nothing heard for ${Math.round(idleMs)} ms`));
-    else lane.control({ cmd: 'pingreq' });
+    this.#unanswered = lane.activeAt > this.#pingedAt ? 0 : this.#unanswered + 1;
+    const limit = lane.queuedBytes > 0 ? DEAD_AFTER_PINGS_SENDING : DEAD_AFTER_PINGS;
+    if (this.#unanswered >= limit) {
+      lane.end(new Error(`nothing heard for ${Math.round(performance.now() - lane.activeAt)} ms`));
+      return;
+    }
+    this.#pingedAt = performance.now();
+    lane.control({ cmd: 'pingreq' });
   }
 
   #lost(error: Error | undefined): void {

@@ -39,6 +39,8 @@ async function node(id: string, options: Partial<LanesOptions> = {}): Promise<No
     id,
     host: '127.0.0.1',
     random: () => 0.1,
+    // The machine may be busy; what depends on time says so itself.
+    graceMs: 10_000,
     onRefused: (topic, error) => refused.push(`${topic} ${isChairError(error) ? error.code : error.message}`),
     ...options,
   });
@@ -200,9 +202,9 @@ describe('direct lanes', () => {
   });
 
   it('stay up while nothing is sent', async () => {
-    const [a, b] = [await node('a', { keepaliveMs: 20 }), await node('b')];
+    const [a, b] = [await node('a', { keepaliveMs: 60 }), await node('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await new Promise((resolve) => setTimeout(resolve, 600));
     expect(a.told).toEqual(['b direct']);
   });
 
@@ -303,6 +305,25 @@ describe('relay', () => {
     await until('all', () => b.got.length === 11);
     const { bytesIn, bytesOut } = server.stats();
     expect(bytesIn + bytesOut - before.bytesIn - before.bytesOut).toBe(0);
+  });
+
+  it('is used when a peer does not answer the dial in time', async () => {
+    const { url } = await broker();
+    const deaf = createServer();
+    onTestFinished(() => void deaf.close());
+    const [a, b] = [
+      await node('a', { bus: await bus(url, 'a'), graceMs: 50, connectTimeoutMs: 60_000 }),
+      await node('b', { bus: await bus(url, 'b') }),
+    ];
+    a.lanes.setPeers([entry('b', await listen(deaf, '127.0.0.1', 0))]);
+    const startedAt = performance.now();
+    await a.lanes.send('b', 't/b', [Buffer.from('x')]);
+    const waitedMs = performance.now() - startedAt;
+    await a.lanes.send('b', 't/b', [Buffer.from('y')]);
+    await until('both', () => b.got.length === 2);
+    expect(b.got.map(({ from }) => from)).toEqual(['', '']);
+    expect(waitedMs).toBeGreaterThan(40);
+    expect(a.lanes.health()[0]).toMatchObject({ lane: 'relay', why: 'connecting' });
   });
 
   it('is used at once for a peer whose port is closed, and the reason is shown', async () => {

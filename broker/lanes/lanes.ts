@@ -31,10 +31,10 @@ export interface LanesOptions {
   readonly maxQueuedBytes?: number;
   /** At the listener; default 512. */
   readonly maxConnections?: number;
-  /** Default 5,000 ms; a peer that is silent for 2.5 of them is dead. */
+  /** Default 5,000 ms; a peer that is silent for two to three of them is dead. */
   readonly keepaliveMs?: number;
   readonly connectTimeoutMs?: number;
-  /** How long the first messages to a new peer wait for its direct lane before they are relayed; default 300 ms. */
+  /** How long the first messages to a new peer wait for its direct lane before they are relayed, from `setPeers` on; default 300 ms. */
   readonly graceMs?: number;
   readonly random?: () => number;
   /** A handler threw, a peer sent what no lane takes, or a message came for a topic without handler. Default: a process warning, once. */
@@ -209,6 +209,8 @@ class MqttLanes implements Lanes {
   async #grace(peer: Peer): Promise<void> {
     const { dialler } = peer;
     if (dialler === undefined) return;
+    // Without a relay there is nothing to fall back on: wait for the attempt, which has its own time-outs.
+    if (this.#options.bus?.connected !== true) return dialler.first;
     const leftMs = (this.#options.graceMs ?? 300) - (performance.now() - dialler.createdAt);
     if (leftMs <= 0) return;
     let timer: NodeJS.Timeout | undefined;

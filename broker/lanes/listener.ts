@@ -193,8 +193,15 @@ export class Listener {
     const check = () => {
       // Bytes of a large packet count: it may take longer than a period.
       const idleMs = performance.now() - session.lane.activeAt;
-      if (idleMs >= limitMs) session.lane.end(new Error(`nothing heard for ${Math.round(idleMs)} ms`));
-      else session.timer = setTimeout(check, limitMs - idleMs + 1);
+      if (idleMs < limitMs) {
+        session.timer = setTimeout(check, limitMs - idleMs + 1);
+        return;
+      }
+      // One turn of the event loop: what came while we were busy is read before it is judged.
+      setImmediate(() => {
+        if (performance.now() - session.lane.activeAt >= limitMs) session.lane.end(new Error(`nothing heard for ${Math.round(idleMs)} ms`));
+        else if (!session.lane.closed) check();
+      });
     };
     session.timer = setTimeout(check, limitMs);
   }

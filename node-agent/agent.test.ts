@@ -10,8 +10,9 @@ import { SOURCE } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { boxDims } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
-import { Agent, type AgentOptions } from './agent.js';
+import { Agent } from './agent.js';
 import { type AgentConfigInput, parseAgentConfig } from './config.js';
+import type { AgentOptions } from './options.js';
 import { eventually, folder, ToyEngine, type ToyPlan, toyExpected, toyPlan } from './test-world.js';
 
 const topics = topicsOf('c');
@@ -497,6 +498,19 @@ describe('frames', () => {
     for (const frame of routes.keys()) expect(await world.result(plan, frame)).toEqual(toyExpected(input(frame), 3));
     const used = world.network.log.filter((m) => m.from === 'a' && m.to === 'b').length;
     expect(used).toBe(routes.flatMap((r) => [r.slice(0, 2), r.slice(1)]).filter(([x, y]) => x === 0 && y === 1).length);
+  });
+
+  it('heard of first run first, also where an agent holds several seats of theirs', async () => {
+    const agent = await world.agent('a');
+    const whole = { parts: [{ reads: [0, 8] as const, writes: [0, 8] as const }], agents: [['a']] };
+    const plan = toyPlan('d', 1, [whole, whole]);
+    await world.seat(plan, { a: agent });
+    const engine = world.engine('a');
+    engine.runMs = 20;
+    for (const frame of [1, 2, 3, 4]) await world.issue(plan, frame, input(frame), [0, 0]);
+    await world.result(plan, 4);
+    // Two runs are in the engine's hands at a time; then the second stage of an old frame goes before the first stage of a young one.
+    expect(engine.trace).toEqual(['1:100', '1:200', '2:201', '2:401', '1:300', '1:400', '2:601', '2:801']);
   });
 
   it('that come before this agent has prepared wait a little for it', async () => {

@@ -7,49 +7,28 @@ import type { SegmentReader } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
-import type { Command, Gone, Hello, LaneHealth, Reign } from '../broker/messages.js';
+import type { Command, Gone, Hello, Reign } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
-import { type Topic, type Topics, topicsOf } from '../broker/topics.js';
+import { type Topics, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
 import { answer, Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
 import { cores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
 import { EarlyBuffer } from './early.js';
 import { type Epoch, type EpochKey, Epochs } from './epochs.js';
-import { BlobFetcher, type FetchOptions } from './fetch.js';
+import { BlobFetcher } from './fetch.js';
 import { Forwarder } from './forward.js';
 import { HealthMeter } from './health.js';
 import { Inbox } from './inbox.js';
 import { FrameBudget, type ReadyFrame } from './join.js';
+import type { AgentOptions } from './options.js';
 import { PeerTable } from './peers.js';
 import { Runner } from './runner.js';
-import { type Memory, SessionCache } from './sessions.js';
+import { SessionCache } from './sessions.js';
 import { BlobStore } from './store.js';
 import { TermFile } from './term.js';
 import { TroubleReporter } from './trouble.js';
-
-export interface Will {
-  readonly topic: Topic<Gone>;
-  readonly value: Gone;
-}
-
-export interface AgentOptions {
-  readonly config: AgentConfig;
-  readonly softwareVersion: string;
-  /** Connects to the control plane, with this Last Will. */
-  readonly connect: (will: Will) => Promise<Bus>;
-  readonly createLanes: (bus: Bus) => Promise<Lanes> | Lanes;
-  readonly createEngine: () => Promise<Engine>;
-  /** Multiply-accumulates per second of the engine; default 0 = unknown. */
-  readonly probe?: (engine: Engine, directory: string) => Promise<number>;
-  /** Default: the configured limit or the machine's, and this process's anonymous memory. */
-  readonly memory?: () => Memory;
-  /** Monotonic. */
-  readonly nowMs?: () => number;
-  readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;
-  /** Lines for people. */
-  readonly log?: (line: string) => void;
-}
+import { within } from './within.js';
 
 /** Everything between start and stop. */
 interface Parts {
@@ -315,25 +294,12 @@ export class Agent {
 
   private startTimers(parts: Parts, nowMs: () => number): void {
     const { bus, epochs, runner, lanes, inbox, forwarder } = parts;
-    const local = (): LaneHealth[] =>
-      forwarder.localMessages === 0
-        ? []
-        : [
-            {
-              peer: this.config.name,
-              lane: 'local',
-              why: '',
-              bytesSent: forwarder.localBytes,
-              messagesSent: forwarder.localMessages,
-              sendMs: 0,
-            },
-          ];
     const meter = new HealthMeter({
       agent: this.config.name,
       nonce: this.nonce,
       epochs,
       runner,
-      lanes: () => [...lanes.health(), ...local()],
+      lanes: () => [...lanes.health(), ...forwarder.health(this.config.name)],
       refused: () => inbox.counts.refused + inbox.counts.stale,
       nowMs,
     });
@@ -354,14 +320,14 @@ export class Agent {
     const { store, term, engine, probe, bus, sessions } = this.parts;
     if (!store || !term || !engine || !bus || !sessions || this.stopping !== undefined) return;
     try {
-      const { config } = this;
+      const { name, addresses, laneHost } = this.config;
       const hello: Hello = {
-        agent: config.name,
+        agent: name,
         nonce: this.nonce,
         ...OUR_SCHEMAS,
         softwareVersion: this.options.softwareVersion,
         term: term.value,
-        addresses: config.addresses.length > 0 ? config.addresses : reachableAddresses(config.laneHost),
+        addresses: addresses.length > 0 ? addresses : reachableAddresses(laneHost),
         lanePort: this.lanePort,
         cores: cores(),
         memoryBytes: this.memoryLimit(),
@@ -414,16 +380,4 @@ export class Agent {
     this.undo.push(() => unmake(made));
     return made;
   }
-}
-
-/** Waits for the promise, but not longer. */
-async function within(ms: number, promise: Promise<unknown> | undefined): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([
-    promise,
-    new Promise((resolve) => {
-      timer = setTimeout(resolve, ms);
-    }),
-  ]);
-  clearTimeout(timer);
 }

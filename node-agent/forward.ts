@@ -5,6 +5,7 @@
 import { encodeActivation } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
+import type { LaneHealth } from '../broker/messages.js';
 import { boxDims, boxEquals, copyBox, itemBytes, type Tensor, tensorBytes } from '../broker/tensor.js';
 import type { Topics } from '../broker/topics.js';
 import type { Epoch } from './epochs.js';
@@ -24,9 +25,9 @@ export interface ForwardOptions {
 
 export class Forwarder {
   private readonly sending = new Set<Promise<void>>();
-  /** Bytes handed over inside this agent, per frame without a socket. */
-  localBytes = 0;
+  /** Handed over inside this agent, without a socket. */
   localMessages = 0;
+  private localBytes = 0;
 
   constructor(private readonly options: ForwardOptions) {}
 
@@ -41,6 +42,12 @@ export class Forwarder {
     } catch (error) {
       this.options.onFailure(epoch, frame, '', error);
     }
+  }
+
+  /** The lane to itself, once it was used. */
+  health(self: string): LaneHealth[] {
+    if (this.localMessages === 0) return [];
+    return [{ peer: self, lane: 'local', why: '', bytesSent: this.localBytes, messagesSent: this.localMessages, sendMs: 0 }];
   }
 
   /** Resolves when everything started so far was sent or failed. */

@@ -59,6 +59,8 @@ export class ToyEngine implements Engine {
   runs = 0;
   runMs = 0;
   failRuns = false;
+  /** Of each run: the slice's shift and the first input value. */
+  readonly trace: string[] = [];
   disposed = false;
   private queue: Promise<unknown> = Promise.resolve();
   private readonly timers = new Set<() => void>();
@@ -114,6 +116,7 @@ export class ToyEngine implements Engine {
       const out = allocTensor(info.dtype, info.dims);
       const from = new Float32Array(input.bytes.buffer, input.bytes.byteOffset);
       const to = new Float32Array(out.bytes.buffer);
+      this.trace.push(`${slice.shift}:${from[0]}`);
       const row = to.length / (info.dims[0] ?? 1);
       for (let k = 0; k < to.length; k++) to[k] = (from[info.from * row + k] ?? Number.NaN) * slice.scale + slice.shift;
       outputs[info.name] = out;

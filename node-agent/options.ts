@@ -1,0 +1,32 @@
+/** What an agent is made of from outside: its configuration, and factories for the seams. */
+import type { Bus } from '../broker/bus.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import type { Gone } from '../broker/messages.js';
+import type { Topic } from '../broker/topics.js';
+import type { Engine } from '../models/engine/engine.js';
+import type { AgentConfig } from './config.js';
+import type { FetchOptions } from './fetch.js';
+import type { Memory } from './sessions.js';
+
+export interface Will {
+  readonly topic: Topic<Gone>;
+  readonly value: Gone;
+}
+
+export interface AgentOptions {
+  readonly config: AgentConfig;
+  readonly softwareVersion: string;
+  /** Connects to the control plane, with this Last Will. */
+  readonly connect: (will: Will) => Promise<Bus>;
+  readonly createLanes: (bus: Bus) => Promise<Lanes> | Lanes;
+  readonly createEngine: () => Promise<Engine>;
+  /** Multiply-accumulates per second of the engine; default 0 = unknown. */
+  readonly probe?: (engine: Engine, directory: string) => Promise<number>;
+  /** Default: the configured limit or the machine's, and this process's anonymous memory. */
+  readonly memory?: () => Memory;
+  /** Monotonic. */
+  readonly nowMs?: () => number;
+  readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;
+  /** Lines for people. */
+  readonly log?: (line: string) => void;
+}

@@ -26,7 +26,7 @@ export interface DispatcherOptions {
   readonly now?: () => number;
   /** An epoch that is not in force any more has no frame under way: its seats may be released. */
   readonly onDrained?: (deployment: string, epoch: number) => void;
-  /** An agent reported trouble that names a peer. */
+  /** An agent could not reach a peer. */
   readonly onTrouble?: (trouble: Trouble) => void;
 }
 
@@ -170,7 +170,7 @@ export class Dispatcher {
 
   #trouble(trouble: Trouble): void {
     const served = this.#served.get(trouble.deployment);
-    if (trouble.peer !== '') this.#options.onTrouble?.(trouble);
+    if (trouble.peer !== '' && trouble.code === 'LANE_DOWN') this.#options.onTrouble?.(trouble);
     if (served === undefined || trouble.term !== this.#term) return;
     this.#do(trouble.deployment, served, served.frames.trouble(trouble, this.#now()));
   }

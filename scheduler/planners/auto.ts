@@ -24,8 +24,13 @@ export function auto(problem: PlanProblem): PlanDraft | PlanRefusal {
   }
   const oneIsEnough = !isRefusal(alone) && score(winner.estimate, objective) > score(alone.estimate, objective) * (1 - CLEAR_GAIN);
   const chosen = oneIsEnough ? alone : winner;
-  const others = drafts.filter((d) => isRefusal(d) || (d !== chosen && d.planner !== chosen.planner));
+  const others = drafts.filter((other) => isRefusal(other) || !sameSeats(other, chosen));
   return { ...chosen, why: explain(chosen, best(others, objective), oneIsEnough && problem.devices.length > 1, problem) };
+}
+
+/** Different planners may come to the same plan. */
+function sameSeats(a: PlanDraft, b: PlanDraft): boolean {
+  return JSON.stringify(a.stages) === JSON.stringify(b.stages);
 }
 
 export interface CutToTry {

@@ -81,16 +81,25 @@ describe('frames', () => {
     expect(end[0]?.error?.message).toContain('boom');
   });
 
-  it('re-issues an attempt that takes too long, counts it, and takes whichever result comes first', () => {
+  it('re-issues an attempt that was overtaken and takes too long, counts it, and takes whichever result comes first', () => {
     const frames = table({ attemptFloorMs: 100 });
     frames.submit(submission(1), 0);
-    const again = issues(frames.tick(100));
-    expect(again).toMatchObject([{ frame: 1, attempt: 2 }]);
+    frames.submit(submission(2), 5);
+    frames.complete(2, 1, 'overtook', 1, 20);
+    expect(frames.tick(99)).toEqual([]);
+    expect(issues(frames.tick(100))).toMatchObject([{ frame: 1, attempt: 2 }]);
     expect(frames.inFlight).toBe(2);
-    expect(issues(frames.submit(submission(2), 110))).toEqual([]);
+    expect(issues(frames.submit(submission(3), 110))).toEqual([]);
     const done = frames.complete(1, 1, 'late but right', 1, 120);
     expect(done.map((e) => e.kind)).toEqual(['cancel', 'answer', 'issue']);
     expect(frames.complete(1, 2, 'dup', 1, 130)).toEqual([]);
+  });
+
+  it('is patient while nothing at all comes back: more attempts would make a slow cluster slower', () => {
+    const frames = table({ attemptFloorMs: 100 });
+    frames.submit(submission(1), 0);
+    expect(frames.tick(399)).toEqual([]);
+    expect(issues(frames.tick(400))).toMatchObject([{ frame: 1, attempt: 2 }]);
   });
 
   it('says at the deadline what the frame waited for', () => {

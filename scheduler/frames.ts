@@ -43,6 +43,7 @@ export const FRAME_LIMITS: FrameLimits = {
 
 /** At most this often a frame is issued; the header's `attempt` is 1 to 3. */
 export const ATTEMPTS = 3;
+const PATIENCE = 4;
 
 export interface FrameError {
   readonly code: ErrorCode;
@@ -154,6 +155,8 @@ export class FrameTable<Input, Output> {
   #queueBytes = 0;
   #router: Router | undefined;
   #expectedMs = 0;
+  /** When the newest of the attempts that finished had begun. */
+  #newestDoneMs = Number.NEGATIVE_INFINITY;
   #budget = 0;
   #noPlanWhy = 'the plan is being made';
   #nextNumber: number;
@@ -270,6 +273,7 @@ export class FrameTable<Input, Output> {
     const winner = frame.live.find((a) => a.attempt === attempt);
     if (winner !== undefined) {
       this.#endAttempt(frame, winner, nowMs - winner.sinceMs);
+      this.#newestDoneMs = Math.max(this.#newestDoneMs, winner.sinceMs);
       this.#latency.add(nowMs - winner.sinceMs, nowMs);
     }
     this.completed++;
@@ -325,7 +329,7 @@ export class FrameTable<Input, Output> {
         effects.push(...this.#finish(frame, { error: this.#deadlineError(frame, nowMs) }, 0, nowMs));
         continue;
       }
-      for (const attempt of frame.live) attempt.overdue ||= nowMs - attempt.sinceMs >= this.#attemptTimeoutMs();
+      for (const attempt of frame.live) attempt.overdue ||= this.#isOverdue(attempt, nowMs);
     }
     for (const [key, kept] of this.#kept) {
       if (nowMs - kept.atMs < this.#limits.keptMs) break;
@@ -425,8 +429,14 @@ export class FrameTable<Input, Output> {
     this.#keptBytes -= kept.bytes;
   }
 
-  #attemptTimeoutMs(): number {
-    return Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
+  /**
+   * Overtaken by an attempt that began later and took far longer than usual: something of it was lost on the way. While nothing at all comes
+   * back the cluster may only be slow, and more attempts would make it slower: then patience is four times as long.
+   */
+  #isOverdue(attempt: Attempt, nowMs: number): boolean {
+    const usualMs = Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
+    const ageMs = nowMs - attempt.sinceMs;
+    return ageMs >= (this.#newestDoneMs > attempt.sinceMs ? usualMs : PATIENCE * usualMs);
   }
 
   #deadlineError(frame: Frame<Input>, nowMs: number): FrameError {

@@ -66,7 +66,7 @@ export function cutWalk(walk: StageWalk, shares: readonly number[]): StageCut | 
   const partShares: number[] = [];
   goals.forEach((goal, i) => {
     if (!goal.busy) return;
-    parts.push(makePart(walk, { ...goal, first: parts.length === 0 }, parts.length));
+    parts.push(makePart(walk, goal, parts.length));
     partShares.push(i);
   });
   return { spec, parts, partShares };
@@ -75,13 +75,14 @@ export function cutWalk(walk: StageWalk, shares: readonly number[]): StageCut | 
 interface Goal {
   readonly bands: Map<string, Interval>;
   readonly partials: Map<number, Interval>;
+  readonly biased: Set<number>;
   /** False when the part would hold nothing of its own: it is dropped. */
   busy: boolean;
 }
 
 /** Every part's share of every tensor that leaves in bands, and of every band that is summed over. */
 function goalsOf(walk: StageWalk, shares: readonly number[]): Goal[] {
-  const goals = shares.map((): Goal => ({ bands: new Map(), partials: new Map(), busy: walk.cut === 'whole' }));
+  const goals = shares.map((): Goal => ({ bands: new Map(), partials: new Map(), biased: new Set(), busy: walk.cut === 'whole' }));
   const tensors = walk.index.model.tensors;
   for (const [tensor, holding] of walk.holdings) {
     if (holding.kind !== 'band' || !walk.leaves(tensor)) continue;
@@ -96,9 +97,12 @@ function goalsOf(walk: StageWalk, shares: readonly number[]): Goal[] {
   walk.makings.forEach((making, m) => {
     if (making.kind !== 'partial') return;
     const extent = extentOf(making.band, tensors.get(reducedInput(walk, making))?.dims ?? []);
+    let biased = false;
     shareIntervals(extent, shares).forEach((interval, i) => {
       const goal = goals[i];
       if (goal === undefined || isEmpty(interval)) return;
+      if (!biased) goal.biased.add(m);
+      biased = true;
       goal.partials.set(m, interval);
       goal.busy = true;
     });
@@ -106,7 +110,7 @@ function goalsOf(walk: StageWalk, shares: readonly number[]): Goal[] {
   return goals;
 }
 
-function makePart(walk: StageWalk, goal: Goal & { readonly first: boolean }, index: number): PartCut {
+function makePart(walk: StageWalk, goal: Goal, index: number): PartCut {
   const demand = demandOf(walk, goal);
   const { model } = walk.index;
   const inputs = demand.entering.flatMap((tensor): Port[] => {

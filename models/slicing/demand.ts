@@ -22,17 +22,18 @@ export interface PartDemand {
   readonly entering: readonly string[];
   /** Tensors that leave, in order of making. */
   readonly leaving: readonly string[];
-  /** This part adds the bias of partial sums. */
-  readonly first: boolean;
+  /** Makings whose partial sums this part adds the bias to. */
+  readonly biased: ReadonlySet<number>;
 }
 
-/** `shares[making or tensor]`: what a part must hold at the end of its stage. */
+/** What a part must hold at the end of its stage. */
 export interface PartGoal {
   /** Interval of each leaving banded tensor. */
   readonly bands: ReadonlyMap<string, Interval>;
   /** Interval that each partial is summed over, by index of making. */
   readonly partials: ReadonlyMap<number, Interval>;
-  readonly first: boolean;
+  /** Makings of which it is the first part that sums anything: it adds the bias. */
+  readonly biased: ReadonlySet<number>;
 }
 
 export function demandOf(walk: StageWalk, goal: PartGoal): PartDemand {
@@ -57,7 +58,7 @@ export function demandOf(walk: StageWalk, goal: PartGoal): PartDemand {
     intervals: demand.intervals,
     entering: demand.entering(),
     leaving: leaving.filter(made),
-    first: goal.first,
+    biased: goal.biased,
   };
 }
 

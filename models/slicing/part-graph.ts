@@ -62,7 +62,7 @@ class PartWriter implements GraphWriter {
     const inputs = this.#part.entering.flatMap((tensor) => this.#enter(tensor));
     for (const [i, making] of walk.makings.entries()) {
       const interval = this.#part.intervals.get(i);
-      if (interval !== undefined) this.#make(making, interval, partialName);
+      if (interval !== undefined) this.#make(i, making, interval, partialName);
     }
     const outputs = leaving.map((tensor): GraphValue => {
       const partial = walk.holdings.get(tensor)?.kind === 'partial';
@@ -90,7 +90,7 @@ class PartWriter implements GraphWriter {
     return partials.names.map((name) => ({ name, dtype: info.dtype, dims }));
   }
 
-  #make(making: Making, interval: Interval | 'all', partialName: (tensor: string) => string): void {
+  #make(i: number, making: Making, interval: Interval | 'all', partialName: (tensor: string) => string): void {
     const view = this.#part.walk.index.views[making.node];
     if (view === undefined) return;
     const { node } = view;
@@ -108,7 +108,7 @@ class PartWriter implements GraphWriter {
     }
     const needs = making.kind === 'band' ? making.banding.inputs : making.reducing.inputs;
     const needed = needs.map((need) => (typeof need === 'object' ? need.need(interval) : undefined));
-    const first = this.#part.first;
+    const first = this.#part.biased.has(i);
     const inputs = needs.map((need, j) => this.#operand(node.inputs[j] ?? '', need, needed[j]));
     if (making.kind === 'partial') {
       const output = partialName(node.outputs[0] ?? '');

@@ -36,7 +36,9 @@ export function regionFrom(model: Model, start: number, cut: CutKind, held: Held
   const obstacle = walkOn(walk, options, () => {
     if (walk.obstacle() === undefined) ends.push(walk.end);
   });
-  return { start, ends, obstacle: ends.length === 0 ? (walk.obstacle() ?? obstacle) : obstacle };
+  // With no end at all, a node in the way says more than what the stage lacks; when the nodes ran out, the stage says what it lacks.
+  const ranOut = obstacle.node >= Math.min(options.limit ?? model.nodes.length, model.nodes.length);
+  return { start, ends, obstacle: ends.length === 0 && ranOut ? (walk.obstacle() ?? obstacle) : obstacle };
 }
 
 /**

@@ -102,6 +102,7 @@ describe('ConvTranspose', () => {
     ['with a stride larger than its kernel', [4, 6, 2, 2], { strides: [3, 4] }],
     ['with auto_pad SAME_UPPER', [4, 6, 3, 3], { strides: [2, 2], auto_pad: 'SAME_UPPER' }],
     ['with output_shape', [4, 6, 3, 3], { strides: [2, 2], output_shape: [14, 19] }],
+    ['with an output_shape beyond its size', [4, 6, 3, 3], { strides: [3, 2], output_shape: [22, 20] }],
     ['in groups', [4, 3, 3, 3], { group: 2, strides: [2, 2], pads: [1, 1, 1, 1] }],
   ];
   for (const [what, weights, attributes] of cases) {
@@ -487,6 +488,47 @@ describe('partial sums', () => {
       },
       (n, cut, shares) => head(n, cut, shares, 4),
       SPATIAL,
+    );
+  });
+});
+
+describe('older operator sets', () => {
+  it('say their parameters as attributes', async () => {
+    await agrees(
+      (g) => {
+        const x = g.input('x', 'float32', [1, 6, 12, 10]);
+        const y = g.node1('Pad', [x], { pads: [0, 1, 2, 1, 0, 0, 3, 2], value: 0.5 });
+        const z = g.node1('Clip', [g.node1('Slice', [y], { starts: [1, 2], ends: [5, -1], axes: [1, 3] })], { min: -0.4, max: 0.4 });
+        return g.node1('Upsample', [z, g.floats('scales', [1, 1, 2, 3])], { mode: 'nearest' });
+      },
+      ALL,
+      9,
+    );
+    await agrees(
+      (g) => g.node1('Resize', [g.input('x', 'float32', [1, 6, 12, 10]), g.floats('s', [1, 1, 2, 3])], { mode: 'linear' }),
+      ALL,
+      10,
+    );
+    await agrees((g) => g.node1('Softmax', [g.input('x', 'float32', [6, 6, 12])], { axis: 2 }), ['channels'], 11);
+  });
+  it('of Resize want a tensor for every parameter', async () => {
+    for (const sizes of [false, true]) {
+      await agrees(
+        (g) => {
+          const parameters = sizes ? [g.floats('s', []), g.ints('z', [1, 6, 24, 30])] : [g.floats('s', [1, 1, 2, 3])];
+          return g.node1('Resize', [g.input('x', 'float32', [1, 6, 12, 10]), g.floats('roi', []), ...parameters], { mode: 'linear' });
+        },
+        ALL,
+        11,
+      );
+    }
+  });
+});
+
+describe('what is not known', () => {
+  it('runs whole: no rule, no cut', async () => {
+    await expect(agrees((g) => g.node1('Det', [g.input('x', 'float32', [3, 4, 3, 3])]), ['rows'])).rejects.toThrow(
+      /no rule says how Det is cut/,
     );
   });
 });

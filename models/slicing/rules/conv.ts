@@ -192,10 +192,12 @@ function transposeWindows(view: NodeView): (Window & { outputPadding: number })[
   return plain.map((w, i) => {
     const extra = outputPadding[i] ?? 0;
     if (!fromShape) return { ...w, outputPadding: extra };
-    const total = Math.max(0, (w.inSize - 1) * w.stride + extra + reach(w) - w.outSize);
+    const size = (w.inSize - 1) * w.stride + extra + reach(w);
+    const total = Math.max(0, size - w.outSize);
     const half = Math.floor(total / 2);
     const padStart = auto === 'SAME_UPPER' ? half : total - half;
-    return { ...w, padStart, padEnd: total - padStart, outputPadding: extra };
+    // A wanted shape beyond the natural size is filled at the end, as output_padding is.
+    return { ...w, padStart, padEnd: total - padStart, outputPadding: extra + Math.max(0, w.outSize - size) };
   });
 }
 

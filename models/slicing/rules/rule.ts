@@ -26,7 +26,7 @@ export interface NodeView {
   output(index: number): Operand | undefined;
   /** The constant behind an input. */
   weight(index: number): Weight | undefined;
-  /** Values of a small constant input (integers or float32); undefined when omitted. Throws a `RuleRefusal` when it is computed at run time. */
+  /** Values of a small constant input (integers or float32); undefined when omitted. Throws a `RuleRefusal` when it is computed at run time: then nothing is known of other runs. */
   constants(index: number): number[] | undefined;
   /** True when something uses this output. */
   used(output: number): boolean;

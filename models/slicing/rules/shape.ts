@@ -242,6 +242,7 @@ export const reshape: Rule = {
     const dims = need(view.input(0), 'the input').dims;
     const out = need(view.output(0), 'the output').dims;
     if (product(dims) === 0) refuse('an empty tensor');
+    view.constants(1);
     const input = reshapeBand(out, band, dims) ?? refuse('the band does not survive the reshape');
     return {
       inputs: dataOnly(view, same(input)),
@@ -280,6 +281,7 @@ export const expand: Rule = {
     onlyFirst(view, output);
     const out = need(view.output(0), 'the output').dims;
     const data = need(view.input(0), 'the data').dims;
+    view.constants(1);
     return {
       inputs: dataOnly(view, broadcastNeed(data, out, band)),
       write: (writer, io) => {

@@ -304,8 +304,8 @@ describe('an agent process', () => {
     const first = (await hub.result(1))[0];
     const seconds = (performance.now() - started) / 1000;
     expect(first).toBeCloseTo(1 / 640, 5);
-    // Half of what is due: the machine may be busy with other tests.
-    expect(hub.healths.length - before).toBeGreaterThanOrEqual(Math.floor(seconds * 5));
+    // A third of what is due: the machine may be busy with other tests.
+    expect(hub.healths.length - before).toBeGreaterThanOrEqual(Math.floor(seconds * 3));
     expect(seconds).toBeGreaterThan(0.3);
     const drained = agent.drain();
     await hub.ask('a', { kind: 'release', release: { deployment: 'd', epoch: 1 } });

@@ -96,17 +96,17 @@ function usageError(error: CommanderError): ChairError | undefined {
   return new ChairError('USAGE', text.replaceAll(/\s*\n\s*/g, ' '), { todo: `See ${PROGRAM} --help`, cause: error });
 }
 
-/** Runs one command line; resolves with the exit status. */
-export async function main(argv: readonly string[]): Promise<number> {
+/** Runs one command line; resolves with the exit status. Errors are written to `stderr`. */
+export async function main(argv: readonly string[], stderr: { write(text: string): unknown } = process.stderr): Promise<number> {
   try {
     await createProgram().parseAsync([...argv], { from: 'user' });
     return typeof process.exitCode === 'number' ? process.exitCode : 0;
   } catch (caught) {
     const error = caught instanceof CommanderError ? usageError(caught) : caught;
     if (error === undefined) return 0;
-    process.stderr.write(`${errorLine(error)}\n`);
+    stderr.write(`${errorLine(error)}\n`);
     if (argv.includes('--verbose')) {
-      for (let e: unknown = error; e instanceof Error; e = e.cause) process.stderr.write(`${e.stack ?? e.message}\n`);
+      for (let e: unknown = error; e instanceof Error; e = e.cause) stderr.write(`${e.stack ?? e.message}\n`);
     }
     return exitStatus(error);
   }

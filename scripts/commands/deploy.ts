@@ -1,6 +1,5 @@
 /** `deploy`, `plan` and `undeploy`. */
 import path from 'node:path';
-import { ChairError } from '../../broker/errors.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
 import { deployWithProgress, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
@@ -72,8 +71,8 @@ export const undeploy: CommandDefinition = {
   json: true,
   examples: [{ line: 'undeploy det', text: 'the deployment det is gone' }],
   run: async ({ arguments: [name = ''], settings, output }) => {
-    if (name === '') throw new ChairError('USAGE', 'no deployment was named');
-    await withClient(settings, (client) => client.undeploy(checkName(name, 'the deployment')));
+    checkName(name, 'the deployment');
+    await withClient(settings, (client) => client.undeploy(name));
     output.report({ name, removed: true }, () => `${name} is no longer served.`);
   },
 };

@@ -10,7 +10,7 @@ import type { Model } from '../model.js';
 import type { AttributeValue } from '../onnx/attributes.js';
 import { GraphBuilder } from '../onnx/build.js';
 import { cutStage, isRefusal, partition } from './cut.js';
-import { compare, modelOf, numbers, randomInputs, randomWeight, type Spec, specs } from './fixture.js';
+import { compare, modelOf, numbers, randomInputs, randomWeight, removeFixtures, type Spec, specs } from './fixture.js';
 import type { Partition } from './partition.js';
 import { growingStage, macsBetween, regionFrom } from './region.js';
 import { runPartition } from './run.js';
@@ -20,7 +20,10 @@ let engine: Engine;
 beforeAll(async () => {
   engine = await createOnnxRuntimeEngine({ threads: 1 });
 });
-afterAll(() => engine.dispose());
+afterAll(async () => {
+  await engine.dispose();
+  await removeFixtures();
+});
 
 function conv(g: GraphBuilder, x: string, weights: readonly number[], attributes: Record<string, AttributeValue> = {}, name = ''): string {
   const stem = `w${weights.join('_')}${name}`;

@@ -1,6 +1,6 @@
 /** Test fixture: small graphs as models, random inputs, and the comparison of a cut with the whole on the real engine. Not part of the product. */
 import { createHash } from 'node:crypto';
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
@@ -12,6 +12,34 @@ import { partition } from './cut.js';
 import type { CutKind, StageSpec, WrittenPartition } from './partition.js';
 import { runPartition } from './run.js';
 import { writeSlices } from './write.js';
+
+const directories: string[] = [];
+const wanted = new WeakMap<Model, Map<number, Readonly<Record<string, Tensor>>>>();
+
+async function directory(): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), 'chair-slicing-'));
+  directories.push(made);
+  return made;
+}
+
+/** Removes all files that fixtures made. */
+export async function removeFixtures(): Promise<void> {
+  await Promise.all(directories.splice(0).map((made) => rm(made, { recursive: true, force: true })));
+}
+
+/** What the whole model makes of `randomInputs(seed)`, run once. */
+async function wholeOutputs(model: Model, engine: Engine, seed: number): Promise<Readonly<Record<string, Tensor>>> {
+  const known = wanted.get(model) ?? new Map<number, Readonly<Record<string, Tensor>>>();
+  wanted.set(model, known);
+  let outputs = known.get(seed);
+  if (outputs === undefined) {
+    const session = await engine.load(model.path);
+    outputs = (await session.run(randomInputs(model.inputs, seed), { outputs: model.outputs.map((o) => o.name) })).outputs;
+    await session.dispose();
+    known.set(seed, outputs);
+  }
+  return outputs;
+}
 
 /** A random float weight of about unit gain: `[-1, 1) / sqrt(fan in)`. */
 export function randomWeight(g: GraphBuilder, name: string, dims: readonly number[], scale?: number): string {
@@ -28,14 +56,14 @@ export function randomWeight(g: GraphBuilder, name: string, dims: readonly numbe
 
 /** A model from a builder: every intermediate shape is learned by running it once. */
 export async function modelOf(g: GraphBuilder, engine: Engine): Promise<Model> {
-  const directory = await mkdtemp(join(tmpdir(), 'chair-slicing-'));
+  const made = await directory();
   const spec = g.spec();
-  const path = join(directory, 'model.onnx');
+  const path = join(made, 'model.onnx');
   await g.write(path);
   const declared = spec.inputs.map((i): TensorInfo => ({ name: i.name, dtype: i.dtype ?? 'float32', dims: (i.dims ?? []).map(Number) }));
   const outputs = spec.outputs.map((o) => o.name);
   for (const node of spec.nodes) for (const name of node.outputs) if (name !== '' && !outputs.includes(name)) g.output(name);
-  const probe = join(directory, 'probe.onnx');
+  const probe = join(made, 'probe.onnx');
   await g.write(probe);
   const session = await engine.load(probe);
   const { outputs: values } = await session.run(randomInputs(declared, 1));
@@ -113,12 +141,9 @@ export interface Comparison {
 
 /** Cuts, writes, runs, and compares with the whole model on the same engine and inputs. */
 export async function compare(model: Model, list: readonly Spec[], engine: Engine, seed = 3): Promise<Comparison> {
-  const directory = await mkdtemp(join(tmpdir(), 'chair-slices-'));
-  const written = await writeSlices(partition(model, specs(list)), directory);
+  const written = await writeSlices(partition(model, specs(list)), await directory());
   const inputs = randomInputs(model.inputs, seed);
-  const whole = await engine.load(model.path);
-  const want = (await whole.run(inputs, { outputs: model.outputs.map((o) => o.name) })).outputs;
-  await whole.dispose();
+  const want = await wholeOutputs(model, engine, seed);
   const { outputs } = await runPartition(written, engine, inputs);
   let maxRelDiff = 0;
   let spread = 0;

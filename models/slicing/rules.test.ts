@@ -7,7 +7,7 @@ import type { Engine } from '../engine/engine.js';
 import { createOnnxRuntimeEngine } from '../engine/onnxruntime.js';
 import type { AttributeValue } from '../onnx/attributes.js';
 import { GraphBuilder } from '../onnx/build.js';
-import { compare, modelOf, randomWeight, type Spec } from './fixture.js';
+import { compare, modelOf, randomWeight, removeFixtures, type Spec } from './fixture.js';
 import type { CutKind } from './partition.js';
 
 const SHARES: readonly (number | readonly number[])[] = [2, 3, 5, [3, 2, 1]];
@@ -20,6 +20,7 @@ beforeAll(async () => {
 afterAll(async () => {
   console.log(`largest relative difference of all rules: ${worst}`);
   await engine.dispose();
+  await removeFixtures();
 });
 
 /** Builds a graph and cuts all of it as one stage in each of the ways. */

@@ -6,12 +6,13 @@ import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { CommandBody, DeployRequest, Health, PeerEntry, PlanReport, Progress } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import type { Commands } from './commands.js';
+import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
-import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
+import type { ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
 import type { Links, PlanDraft } from './planners/problem.js';
 import { checkRequest, draftPlan, memoryOf } from './planning.js';
-import { type Placement, reconcile, type SeatProgress, type Step } from './reconcile.js';
+import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import type { Registry } from './registry.js';
 
 const COMMAND_MS = 10_000;
@@ -20,38 +21,6 @@ const PREPARE_MS = 60_000;
 const PREPARE_BYTES_PER_MS = 500;
 /** How long to wait before a seat that nobody knows is released again. */
 const RELEASE_AGAIN_MS = 5000;
-
-export type DeploymentState = 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
-
-interface Placed extends Placement {
-  readonly draft: PlanDraft;
-  readonly report: PlanReport;
-  readonly seats: Map<string, SeatProgress>;
-}
-
-export interface Deployment {
-  readonly name: string;
-  readonly request: DeployRequest;
-  readonly manual: ManualCut | undefined;
-  model: LoadedModel | undefined;
-  state: DeploymentState;
-  why: string;
-  removing: boolean;
-  planning: boolean;
-  stuck: boolean;
-  /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
-  afterLoss: boolean;
-  recovering: boolean;
-  verified: boolean;
-  serving: Placed | undefined;
-  next: Placed | undefined;
-  readonly draining: Map<number, Placed>;
-  /** Agents that could not prepare: by name, which process and why. */
-  readonly excluded: Map<string, { readonly nonce: string; readonly why: string }>;
-  readonly progress: Map<string, Progress>;
-  /** Settles the deploy request; undefined when it is answered. */
-  first: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
-}
 
 export interface DeploymentsOptions {
   readonly registry: Registry;
@@ -195,26 +164,7 @@ export class Deployments {
       });
     }
     checkRequest(request);
-    return {
-      name: request.name,
-      request,
-      manual: request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares),
-      model: undefined,
-      state: 'planning',
-      why: '',
-      removing: false,
-      planning: false,
-      stuck: false,
-      afterLoss: false,
-      recovering: false,
-      verified: false,
-      serving: undefined,
-      next: undefined,
-      draining: new Map(),
-      excluded: new Map(),
-      progress: new Map(),
-      first: undefined,
-    };
+    return createDeployment(request, request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares));
   }
 
   #checkWanted(deployment: Deployment): void {

@@ -13,7 +13,8 @@ import { joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, type Topics } from '../broker/topics.js';
 import { Assembly, type Tensors } from './assembly.js';
-import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type Issue } from './frames.js';
+import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Issue } from './frame-types.js';
+import { FrameTable } from './frames.js';
 import { Intake } from './intake.js';
 
 const TICK_MS = 50;

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, FrameTable, type InForce, type Issue } from './frames.js';
+import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, type InForce, type Issue } from './frame-types.js';
+import { FrameTable } from './frames.js';
 
 type Effect = FrameEffect<string, string>;
 const LIMITS: FrameLimits = { ...FRAME_LIMITS, queueFrames: 4 };

@@ -249,6 +249,12 @@ describe('gateway', () => {
     expect(await codeOf(stranger.status())).toBe('REQUEST_TIMEOUT');
   });
 
+  it('says which broker cannot be reached', async () => {
+    const nowhere = 'mqtt://127.0.0.1:1';
+    expect(await codeOf(startGateway({ broker: { url: nowhere } }))).toBe('BROKER_UNREACHABLE');
+    expect(await codeOf(ChairClient.connect({ brokerUrl: nowhere, cluster: 'test' }))).toBe('BROKER_UNREACHABLE');
+  });
+
   it('reigns in a later term after each start', async () => {
     const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
     const first = await startGateway({ stateDirectory });

@@ -1,6 +1,6 @@
 /** What `status` shows: read from the registry, the deployments and the dispatcher. */
 import type { AgentStatus, DeploymentStatus, EventRow } from '../broker/messages.js';
-import type { Deployment } from './deployments.js';
+import type { Deployment } from './deployment.js';
 import type { DispatcherStats } from './dispatcher.js';
 import type { AgentRecord } from './registry.js';
 

@@ -1,0 +1,60 @@
+/** One deployment as the scheduler knows it: changed by deployments.ts only, read by reconcile.ts and status.ts. */
+import type { DeployRequest, PlanReport, Progress } from '../broker/messages.js';
+import type { LoadedModel, ManualCut } from './model-source.js';
+import type { PlanDraft } from './planners/problem.js';
+import type { Placement, SeatProgress } from './reconcile.js';
+
+export type DeploymentState = 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
+
+export interface Placed extends Placement {
+  readonly draft: PlanDraft;
+  readonly report: PlanReport;
+  readonly seats: Map<string, SeatProgress>;
+}
+
+export interface Deployment {
+  readonly name: string;
+  readonly request: DeployRequest;
+  readonly manual: ManualCut | undefined;
+  model: LoadedModel | undefined;
+  state: DeploymentState;
+  why: string;
+  removing: boolean;
+  planning: boolean;
+  stuck: boolean;
+  /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
+  afterLoss: boolean;
+  recovering: boolean;
+  verified: boolean;
+  serving: Placed | undefined;
+  next: Placed | undefined;
+  readonly draining: Map<number, Placed>;
+  /** Agents that could not prepare: by name, which process and why. */
+  readonly excluded: Map<string, { readonly nonce: string; readonly why: string }>;
+  readonly progress: Map<string, Progress>;
+  /** Settles the deploy request; undefined when it is answered. */
+  first: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
+}
+
+export function createDeployment(request: DeployRequest, manual: ManualCut | undefined): Deployment {
+  return {
+    name: request.name,
+    request,
+    manual,
+    model: undefined,
+    state: 'planning',
+    why: '',
+    removing: false,
+    planning: false,
+    stuck: false,
+    afterLoss: false,
+    recovering: false,
+    verified: false,
+    serving: undefined,
+    next: undefined,
+    draining: new Map(),
+    excluded: new Map(),
+    progress: new Map(),
+    first: undefined,
+  };
+}

@@ -103,7 +103,7 @@ export class ChairClient {
     this.name = name;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    this.#lanes = createLanes({ id: name, bus, listen: false });
+    this.#lanes = createLanes({ id: name, cluster: options.cluster, bus, listen: false });
   }
 
   async #start(): Promise<void> {

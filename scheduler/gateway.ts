@@ -105,7 +105,9 @@ export class Gateway {
     const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
     const refused = (topic: string, error: Error): void => log?.(`refused a message on ${topic}: ${error.message}`);
     this.#undo.push(this.#bus.onRefused(refused));
-    const lanes = await this.#own(createLanes({ id: DISPATCHER, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }));
+    const lanes = await this.#own(
+      createLanes({ id: DISPATCHER, cluster, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }),
+    );
     this.#lanes = lanes;
 
     const dispatcher = new Dispatcher({

@@ -55,6 +55,8 @@ export interface RegistryOptions {
 
 /** A tick that comes this much late means that we were busy ourselves, not that every agent fell silent. */
 const LATE_TICK_MS = 1000;
+/** Lost and refused agents are shown this long. */
+const FORGET_AFTER_MS = 3_600_000;
 
 export class Registry {
   readonly #agents = new Map<string, AgentRecord>();
@@ -176,7 +178,10 @@ export class Registry {
     if (!this.#online) return [];
     const changes: RegistryChange[] = [];
     for (const known of this.all()) {
-      if (!isAlive(known)) continue;
+      if (!isAlive(known)) {
+        if (nowMs - known.seenMs > FORGET_AFTER_MS) this.#agents.delete(known.agent);
+        continue;
+      }
       const record = lateMs > LATE_TICK_MS ? { ...known, seenMs: Math.min(nowMs, known.seenMs + lateMs) } : known;
       if (record !== known) this.#set(record);
       const silentMs = nowMs - record.seenMs;

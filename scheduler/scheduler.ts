@@ -20,6 +20,8 @@ const TICK_MS = 250;
 const REIGN_AGAIN_MS = 2000;
 /** QoS 1 may deliver a request twice: ids of so many are remembered. */
 const REMEMBERED_REQUESTS = 500;
+/** An answer that is too long to send would be none. */
+const MESSAGE_CHARACTERS = 4000;
 
 export interface SchedulerOptions {
   readonly cluster: string;
@@ -232,7 +234,7 @@ export class Scheduler {
       response = { id: request.id, code: '', message: '', status: null, plan: null, ...(await this.#answer(request.body)) };
     } catch (thrown) {
       const error = toChairError(thrown);
-      response = { id: request.id, code: error.code, message: error.message, status: null, plan: null };
+      response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), status: null, plan: null };
     }
     if (this.#stopped) return;
     try {

@@ -5,13 +5,14 @@ import type { DispatcherStats } from './dispatcher.js';
 import type { AgentRecord } from './registry.js';
 
 const KEPT_EVENTS = 200;
+const KEPT_CHARACTERS = 1000;
 
 /** The last things that happened, newest last. */
 export class EventLog {
   readonly #rows: EventRow[] = [];
 
   add(atMs: number, kind: string, text: string): void {
-    this.#rows.push({ atMs, kind, text });
+    this.#rows.push({ atMs, kind, text: text.slice(0, KEPT_CHARACTERS) });
     if (this.#rows.length > KEPT_EVENTS) this.#rows.shift();
   }
 

@@ -6,7 +6,7 @@ import type { Model } from '../model.js';
 import { type Band, compatible, extentOf, plainBand } from './interval.js';
 import { indexOf, type ModelIndex } from './model-index.js';
 import type { CutKind } from './partition.js';
-import { type Banding, type Reducing, RuleRefusal } from './rules/rule.js';
+import { type Banding, type Reducing, type Rule, RuleRefusal } from './rules/rule.js';
 
 /** What is cut into intervals. `channels` serves the cuts channels, inputs and pair. */
 export type BandKind = 'rows' | 'columns' | 'channels';
@@ -22,7 +22,8 @@ export function refused<T extends object>(asked: Asked<T>): asked is { readonly 
   return 'refusal' in asked;
 }
 
-function ask<T extends object>(question: () => T): Asked<T> {
+/** Calls a rule; its refusal becomes a value. */
+export function ask<T extends object>(question: () => T): Asked<T> {
   try {
     return question();
   } catch (error) {
@@ -100,8 +101,9 @@ export class Bands {
     for (const side of ['output', 'input'] as const) {
       model.nodes.forEach((node, i) => {
         const view = views[i];
-        const anchors = view && rules[i]?.anchors?.(view);
-        if (anchors === undefined) return;
+        const asked = ask(() => (view && rules[i]?.anchors?.(view)) ?? {});
+        if (refused(asked)) return;
+        const anchors: ReturnType<NonNullable<Rule['anchors']>> = asked;
         const pending: string[] = [];
         const name = (side === 'output' ? node.outputs[0] : node.inputs[0]) ?? '';
         if (this.#kind === 'channels') {

@@ -527,6 +527,17 @@ describe('older operator sets', () => {
 });
 
 describe('what is not known', () => {
+  it('a MatMul with a vector is no reason to stop the walk with an error', async () => {
+    const build = (g: GraphBuilder) => g.node1('MatMul', [g.input('x', 'float32', [5, 8]), randomWeight(g, 'v', [8])]);
+    await expect(agrees(build, ['inputs'])).rejects.toThrow(/cannot be cut by inputs/);
+  });
+  it('Dropout in training mode is not taken for its inference', async () => {
+    const build = (g: GraphBuilder) => {
+      const x = g.input('x', 'float32', [1, 4, 6, 6]);
+      return g.node1('Dropout', [x, g.floats('ratio', [0.5], []), g.weight('training', 'bool', [], Uint8Array.of(1))]);
+    };
+    await expect(agrees(build, ['rows'])).rejects.toThrow(/training/);
+  });
   it('runs whole: no rule, no cut', async () => {
     await expect(agrees((g) => g.node1('Det', [g.input('x', 'float32', [3, 4, 3, 3])]), ['rows'])).rejects.toThrow(
       /no rule says how Det is cut/,

@@ -3,7 +3,7 @@
  * Nothing here depends on shares: regions (`region.ts`) and cuts (`demand.ts`) of any shares start from the same walk.
  */
 import type { Model } from '../model.js';
-import { type Asked, type Bands, bandKindOf, bandsOf, refused } from './bands.js';
+import { type Asked, ask, type Bands, bandKindOf, bandsOf, refused } from './bands.js';
 import { type Band, compatible } from './interval.js';
 import { indexOf, type ModelIndex, readsOf, USED_BY_MODEL } from './model-index.js';
 import type { CutKind } from './partition.js';
@@ -187,7 +187,9 @@ export class StageWalk {
 
   #contraction(index: number): boolean {
     const view = this.index.views[index];
-    return view !== undefined && this.index.rules[index]?.contraction?.(view) !== undefined;
+    const rule = this.index.rules[index];
+    const asked = ask(() => (view && rule?.contraction?.(view)) ?? { refusal: 'no contraction' });
+    return !refused(asked);
   }
 
   /** Tries to make an output in bands of its band axis. */

@@ -38,6 +38,7 @@ export const elementwise: Rule = {
 export const passThrough: Rule = {
   band(view, output, band) {
     onlyFirst(view, output);
+    if (view.constants(2)?.[0]) refuse('Dropout in training mode');
     return {
       inputs: view.node.inputs.map((_, i) => (i === 0 ? same(band) : 'drop')),
       write: (writer, io) => {

@@ -1,5 +1,6 @@
 /** `demo` (`npm start`): reads the text in a photo on a gateway and agents that are separate processes, and on one machine beside it. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -202,6 +203,7 @@ async function tell(m: Measured, one: OcrResult, photo: Picture, agents: number,
       lanesMatrix(lanes, width),
       '',
       comparisonText(m.cluster, one, agents, width),
+      `The agents share the ${availableParallelism()} cores of this machine: times show that it works, not how fast devices are.`,
       '',
       `Largest difference between the two: ${difference.toExponential(2)} of at most 1; ${same ? 'the same text' : 'NOT the same text'}.`,
       `Picture: ${path.relative(process.cwd(), path.resolve(file))}`,

@@ -53,6 +53,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     createLanes: (bus) =>
       createLanes({
         id: config.name,
+        cluster: config.cluster,
         bus,
         listen: config.laneHost !== '',
         ...(config.laneHost === '' ? {} : { host: config.laneHost }),

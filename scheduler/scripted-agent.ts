@@ -103,7 +103,7 @@ export class ScriptedAgent {
     this.#o = options;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    this.#lanes = createLanes({ id: options.name, bus, host: '127.0.0.1' });
+    this.#lanes = createLanes({ id: options.name, cluster: options.cluster, bus, host: '127.0.0.1' });
   }
 
   async #start(): Promise<void> {

@@ -11,6 +11,8 @@ import { LaneSocket } from './lane-socket.js';
 
 export interface DiallerOptions {
   readonly clientId: string;
+  /** Whom we mean to reach (`addressee`), said as the user name: another listener at that address refuses. */
+  readonly addressee: string;
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
   /** Per address. */
@@ -32,6 +34,8 @@ const DEAD_AFTER_PINGS = 2;
 const DEAD_AFTER_PINGS_SENDING = 5;
 /** What the listener is told to allow, in our periods. */
 const KEEPALIVE_PERIODS = 2.5;
+/** CONNACK return code (MQTT 3.1.1, 3.2.2.3). */
+const NOT_AUTHORIZED = 5;
 /** Largest keep-alive MQTT can express, in seconds. */
 const MAX_KEEPALIVE_S = 65_535;
 
@@ -112,14 +116,17 @@ export class Dialler {
   /** TCP connection, CONNECT, CONNACK. */
   #open(address: string): Promise<LaneSocket> {
     return new Promise((resolve, reject) => {
-      const { connectTimeoutMs, clientId, keepaliveMs } = this.#options;
+      const { connectTimeoutMs, clientId, addressee, keepaliveMs } = this.#options;
       const socket: Socket = connect({ host: address, port: this.entry.lanePort, noDelay: true });
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
         if (packet.cmd !== 'connack') return;
         clearTimeout(timer);
         if (packet.returnCode === 0) resolve(lane);
-        else lane.end(new Error(`refused with code ${packet.returnCode}`));
+        else
+          lane.end(
+            new Error(packet.returnCode === NOT_AUTHORIZED ? 'somebody else listens there' : `refused with code ${packet.returnCode}`),
+          );
       };
       const lane = new LaneSocket(socket, {
         first: 'connack',
@@ -136,7 +143,7 @@ export class Dialler {
       this.#attempting = lane;
       socket.once('connect', () => {
         const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * KEEPALIVE_PERIODS) / 1500));
-        lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive });
+        lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive, username: addressee });
       });
     });
   }

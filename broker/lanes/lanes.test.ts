@@ -170,6 +170,18 @@ describe('direct lanes', () => {
     await until('the message', () => b.got.length === 1);
   });
 
+  it('pass by a stranger who listens at an address of the peer', async () => {
+    const [a, b] = [await node('a'), await node('b', { host: '127.0.0.2' })];
+    const stranger = await node('c', { host: '127.0.0.1', port: b.lanes.port });
+    const elsewhere = await node('b', { host: '127.0.0.3', port: b.lanes.port, cluster: 'other' });
+    a.lanes.setPeers([{ agent: 'b', addresses: ['127.0.0.1', '127.0.0.3', '127.0.0.2'], lanePort: b.lanes.port }]);
+    await a.lanes.send('b', 't/b', [Buffer.from('x')]);
+    await until('the message', () => b.got.length === 1);
+    expect(stranger.refused).toEqual(['(listener) LANE_DOWN']);
+    expect(elsewhere.refused).toEqual(['(listener) LANE_DOWN']);
+    expect(elsewhere.got).toHaveLength(0);
+  });
+
   it('reject what is on its way when the connection breaks', async () => {
     const peer = await lazyPeer(false);
     const a = await node('a');
@@ -210,12 +222,14 @@ describe('direct lanes', () => {
 
   it('follow the peer table', async () => {
     const [a, b, c] = [await node('a'), await node('b'), await node('c')];
+    const moved = await node('b');
     a.lanes.setPeers([entry('b', b.lanes.port), entry('c', c.lanes.port), entry('a', a.lanes.port)]);
     await until('both', () => a.told.length === 2);
-    a.lanes.setPeers([entry('b', c.lanes.port)]);
+    a.lanes.setPeers([entry('b', moved.lanes.port)]);
     await until('the new place of b', () => a.lanes.health().find((row) => row.peer === 'b')?.lane === 'direct');
-    await a.lanes.send('b', 't/c', [Buffer.from('x')]);
-    await until('the message', () => c.got.length === 1);
+    await a.lanes.send('b', 't/b', [Buffer.from('x')]);
+    await until('the message', () => moved.got.length === 1);
+    expect(b.got).toHaveLength(0);
     expect(await codeOf(a.lanes.send('c', 't/c', [Buffer.from('x')]))).toBe('LANE_DOWN');
   });
 

@@ -17,6 +17,8 @@ import { Listener } from './listener.js';
 
 export interface LanesOptions {
   readonly id: string;
+  /** Two clusters may use the same names: lanes connect only within one. Default ''. */
+  readonly cluster?: string;
   /** Relay, when there is one. Not stopped by `stop`. */
   readonly bus?: Bus;
   /** Run a listener, so that peers can send directly to us; default true. Without, peers reach us on the connections that we dial, or by relay. */
@@ -287,6 +289,7 @@ class MqttLanes implements Lanes {
   #createDialler(name: string, entry: PeerEntry): Dialler {
     return new Dialler(entry, {
       clientId: this.#clientId,
+      addressee: this.#addressee(name),
       maxPacketBytes: this.#maxPacketBytes,
       maxQueuedBytes: this.#maxQueuedBytes,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
@@ -298,9 +301,15 @@ class MqttLanes implements Lanes {
     });
   }
 
+  /** What a dialler says to be let in by `name` and by nobody else. */
+  #addressee(name: string): string {
+    return `${this.#options.cluster ?? ''}/${name}`;
+  }
+
   #createListener(): Listener {
     const { host = '0.0.0.0', port = 0, maxConnections = 512, connectTimeoutMs = 5_000 } = this.#options;
     return new Listener({
+      addressee: this.#addressee(this.id),
       host,
       port,
       maxPacketBytes: this.#maxPacketBytes,

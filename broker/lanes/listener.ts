@@ -10,6 +10,8 @@ import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
 
 export interface ListenerOptions {
+  /** Our own `addressee`. A client that names another as its user name is not for us; one that names none (a stock client) is welcome. */
+  readonly addressee: string;
   readonly host: string;
   /** 0 = any free port. */
   readonly port: number;
@@ -38,6 +40,7 @@ interface Session {
 const ACCEPTED = 0;
 const UNACCEPTABLE_VERSION = 1;
 const IDENTIFIER_REJECTED = 2;
+const NOT_AUTHORIZED = 5;
 /** SUBACK failure (3.9.3). */
 const SUBSCRIBE_FAILED = 0x80;
 const MAX_TOPICS_PER_CLIENT = 64;
@@ -156,6 +159,11 @@ export class Listener {
       this.#reject(session, IDENTIFIER_REJECTED, 'a client without an id asked for a stored session');
       return;
     }
+    // Addresses are reused (NAT, loopback, private networks): a frame must not vanish at a process that has no use for it.
+    if (packet.username !== undefined && packet.username !== this.#options.addressee) {
+      this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`);
+      return;
+    }
     session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
     const name = nameOf(session.clientId);
     const others = this.#byName.get(name) ?? [];
@@ -170,7 +178,7 @@ export class Listener {
     session.lane.control({ cmd: 'connack', returnCode, sessionPresent: false });
     // Let the answer out, then close.
     session.lane.socket.end();
-    this.#options.onRefused(new ChairError('CODEC_INVALID', why));
+    this.#options.onRefused(new ChairError(returnCode === NOT_AUTHORIZED ? 'LANE_DOWN' : 'CODEC_INVALID', why));
   }
 
   #subscribe(session: Session, packet: ISubscribePacket): void {

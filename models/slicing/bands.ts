@@ -36,6 +36,8 @@ export class Bands {
   readonly #index: ModelIndex;
   readonly #kind: BandKind;
   readonly #bands = new Map<string, Band>();
+  readonly #blocks: [string, Band][] = [];
+  #blocksToo = false;
   readonly #bandings = new Map<string, Asked<Banding>>();
   readonly #reducings = new Map<string, Asked<Reducing>>();
 
@@ -43,7 +45,9 @@ export class Bands {
     this.#index = index;
     this.#kind = kind;
     this.#findAnchors();
+    this.#carryBlocks();
     this.#findDefaults();
+    this.#carryBlocks();
   }
 
   /** The band axis of an activation; undefined when it has none (or only one unit of it). */
@@ -90,8 +94,23 @@ export class Bands {
     if (dims === undefined || this.#bands.has(tensor) || band.axis < 0 || band.axis >= dims.length) return;
     const extent = extentOf(band, dims);
     if (extent <= 1 || !Number.isInteger(extent)) return;
+    // Blocks cannot enter or leave a stage: a tensor has them only when nothing gives it a plain band (behind a channel shuffle, say).
+    if (band.outer !== 1 && !this.#blocksToo) {
+      this.#blocks.push([tensor, band]);
+      return;
+    }
     this.#bands.set(tensor, band);
     pending.push(tensor);
+  }
+
+  #carryBlocks(): void {
+    this.#blocksToo = true;
+    for (const [tensor, band] of this.#blocks.splice(0)) {
+      const pending: string[] = [];
+      this.#set(tensor, band, pending);
+      this.#carry(pending);
+    }
+    this.#blocksToo = false;
   }
 
   #findAnchors(): void {

@@ -182,6 +182,24 @@ describe('graphs with branches', () => {
     expect(p.wires.some((w) => w.fromStage === 0 && w.toStage === 2)).toBe(true);
   });
 
+  it('shuffle channels between grouped convolutions without leaving their bands', async () => {
+    const m = await model((g) => {
+      const x = conv(g, g.input('x', 'float32', [1, 4, 13, 11]), [12, 2, 1, 1], { group: 2 });
+      const open = g.node1('Reshape', [x, g.ints('open', [1, 3, 4, 13, 11])]);
+      const closed = g.node1('Reshape', [g.node1('Transpose', [open], { perm: [0, 2, 1, 3, 4] }), g.ints('close', [1, 12, 13, 11])]);
+      const y = conv(g, g.node1('Relu', [closed]), [12, 1, 3, 3], { ...SAME, group: 12 });
+      return conv(g, y, [6, 4, 1, 1], { group: 3 });
+    });
+    for (const cut of ['rows', 'columns'] as const) await expectSame(m, [[0, m.nodes.length, cut, 3]]);
+    // Four groups of three become three of four: bands of channels do not survive that, so they meet there.
+    const shuffle = regionFrom(m, 0, 'channels').ends.at(-1) ?? 0;
+    await expectSame(m, [
+      [0, shuffle, 'channels', 3],
+      [shuffle, 4, 'whole', 1],
+      [4, m.nodes.length, 'channels', 3],
+    ]);
+  });
+
   it('of dense concatenation, several inputs and several outputs agree', async () => {
     const m = await model((g) => {
       const a = g.input('a', 'float32', [1, 4, 14, 9]);

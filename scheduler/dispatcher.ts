@@ -5,7 +5,7 @@
 import { decodeActivation, decodeSubmit, encodeActivation, encodeResult } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { decode, encode } from '../broker/codec.js';
-import { toChairError } from '../broker/errors.js';
+import { type ChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { Cancel, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
@@ -29,6 +29,8 @@ export interface DispatcherOptions {
   readonly onDrained?: (deployment: string, epoch: number) => void;
   /** An agent could not reach a peer. */
   readonly onTrouble?: (trouble: Trouble) => void;
+  /** A lane message could not be read, or did not fit its deployment. */
+  readonly onRefused?: (error: ChairError) => void;
 }
 
 export interface DispatcherStats {
@@ -265,13 +267,13 @@ export class Dispatcher {
     }
   }
 
-  /** A message that cannot be read is counted, and reported by the lane. */
+  /** A message that cannot be read or does not fit is counted and reported; it must not stop the lane. */
   #readable(read: () => void): void {
     try {
       read();
     } catch (error) {
       this.refused++;
-      throw error;
+      this.#options.onRefused?.(toChairError(error));
     }
   }
 }

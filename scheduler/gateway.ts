@@ -116,6 +116,7 @@ export class Gateway {
       topics,
       onDrained: (deployment, epoch) => this.#scheduler?.drained(deployment, epoch),
       onTrouble: (trouble) => this.#scheduler?.trouble(trouble),
+      onRefused: (error) => refused('a lane', error),
     });
     const scheduler = new Scheduler({
       cluster,

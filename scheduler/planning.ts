@@ -91,7 +91,7 @@ function devicesFor({ request, agents, excluded, usedBytes }: PlanningInput): De
     });
   }
   const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
-  const usual = speeds.sort((a, b) => a - b)[Math.floor(speeds.length / 2)] ?? GUESSED_MACS_PER_SECOND;
+  const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   return able.map(({ agent, hello }) => ({
     agent,
     macsPerSecond: hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual,

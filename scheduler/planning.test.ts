@@ -1,0 +1,85 @@
+import { describe, expect, it } from 'vitest';
+import { isChairError } from '../broker/errors.js';
+import type { DeployRequest, Hello } from '../broker/messages.js';
+import { OUR_SCHEMAS } from '../broker/schema/version.js';
+import { chain } from './planners/chain-model.js';
+import { checkRequest, draftPlan, memoryOf, type PlanningInput } from './planning.js';
+import type { AgentRecord, AgentState } from './registry.js';
+
+const MIB = 2 ** 20;
+const request: DeployRequest = {
+  ...{ name: 'm', model: 'x', shapes: [], images: [], objective: 'latency', planner: 'single', cut: '', shares: [], agents: [] },
+  ...{ inFlight: 0, deadlineMs: 0, verify: false, dryRun: false },
+};
+
+function agent(name: string, speed: number, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {
+  const hello: Hello = {
+    ...{ agent: name, nonce: '1', ...OUR_SCHEMAS, softwareVersion: '0', term: 0, addresses: [], lanePort: 0, cores: 1, arch: '' },
+    ...{ engine: '', engineVersion: '', storeBytesFree: 0, slices: [], probeMacsPerSecond: speed, memoryBytes: memoryMib * MIB },
+  };
+  return { agent: name, nonce: '1', state, why: '', hello, health: null, seenMs: 0 };
+}
+
+const input = (over: Partial<PlanningInput> = {}): PlanningInput => ({
+  request,
+  facts: chain(new Array(3).fill({ macs: 1e9, weightBytes: 100 * MIB, rows: 12 }), 12),
+  manual: undefined,
+  agents: [agent('a', 1e9), agent('b', 2e9)],
+  excluded: new Map(),
+  usedBytes: new Map(),
+  links: { usual: { bytesPerSecond: 1e8, latencyMs: 1 }, between: new Map() },
+  fewerParts: false,
+  ...over,
+});
+const agentsOf = async (over: Partial<PlanningInput>) => (await draftPlan(input(over))).stages.flatMap((stage) => stage.agents.flat());
+async function codeOf(over: Partial<PlanningInput>): Promise<string> {
+  try {
+    await draftPlan(input(over));
+    return 'no error';
+  } catch (error) {
+    return isChairError(error) ? error.code : String(error);
+  }
+}
+
+describe('planning', () => {
+  it('plans with ready agents only, and without those that could not prepare', async () => {
+    expect(await agentsOf({})).toEqual(['b']);
+    expect(await agentsOf({ agents: [agent('a', 1e9), agent('b', 2e9, 'suspect')] })).toEqual(['a']);
+    expect(await agentsOf({ excluded: new Map([['b', 'disk full']]) })).toEqual(['a']);
+    expect(await codeOf({ agents: [agent('b', 2e9, 'draining')] })).toBe('NO_AGENTS');
+  });
+
+  it('counts the memory that other deployments hold', async () => {
+    const first = await draftPlan(input());
+    const used = memoryOf([first]);
+    expect(used.get('b')).toBeGreaterThan(300 * MIB);
+    expect(await agentsOf({ usedBytes: used })).toEqual(['b']);
+    const small = [agent('a', 1e9, 'ready', 600), agent('b', 2e9, 'ready', 600)];
+    expect(await agentsOf({ agents: small, usedBytes: used })).toEqual(['a']);
+    expect(await codeOf({ agents: small.slice(1), usedBytes: used })).toBe('PLAN_NOT_POSSIBLE');
+  });
+
+  it('takes an agent that could not probe itself for an average one', async () => {
+    expect(await agentsOf({ agents: [agent('a', 0), agent('b', 2e9), agent('c', 3e9)] })).toEqual(['c']);
+  });
+
+  it('reduces a cut made by hand to the agents left, but only after a loss', async () => {
+    const manual = { kind: 'rows', parts: 3 };
+    expect(await codeOf({ manual })).toBe('PLAN_NOT_POSSIBLE');
+    expect((await draftPlan(input({ manual, fewerParts: true }))).planner).toBe('rows:2');
+    expect((await draftPlan(input({ manual, fewerParts: true, agents: [agent('a', 1e9)] }))).stages).toHaveLength(1);
+  });
+
+  it('refuses requests that contradict themselves before a model is loaded', () => {
+    for (const wrong of [
+      { objective: 'cheap' },
+      { planner: 'nope' },
+      { planner: 'manual' },
+      { shares: [1, 2] },
+      { cut: 'rows:2', shares: [1, 0] },
+    ]) {
+      expect(() => checkRequest({ ...request, ...wrong })).toThrow(/is wrong/);
+    }
+    expect(() => checkRequest({ ...request, planner: '', objective: '', cut: 'rows:2', shares: [2, 1] })).not.toThrow();
+  });
+});

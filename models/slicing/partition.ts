@@ -68,4 +68,5 @@ export interface WrittenPartition {
 //   partition(model, specs): Partition                     throws CUT_NOT_POSSIBLE            cut.ts
 //   coverCut(model, kind, shares, options): CoverResult    stages that cover what can be      cover.ts
 //   writeSlices(partition, directory): Promise<WrittenPartition>                              write.ts
-//   runPartition(written, engine, inputs): Promise<...>    the oracle: parts in order         verify.ts
+//   regionFrom(model, start, cut, held)                    how far a stage can reach, and why  region.ts
+//   runPartition(written, engine, inputs): Promise<...>    the oracle: parts in order          run.ts

@@ -1,6 +1,6 @@
 /**
  * Every rule against the whole model on the real engine: small random graphs, cut in every way that applies, even and uneven, and compared.
- * A refusal where a cut should apply is a failure; so is a dead output.
+ * A refusal where a cut should apply is a failure; so is a dead output. Long because it is a table: one entry per operator and variant.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Engine } from '../engine/engine.js';

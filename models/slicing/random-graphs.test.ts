@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, it } from 'vitest';
+import { isChairError } from '../../broker/errors.js';
 import type { Engine } from '../engine/engine.js';
 import { createOnnxRuntimeEngine } from '../engine/onnxruntime.js';
 import type { Model } from '../model.js';
@@ -30,6 +31,16 @@ const requests: fc.Arbitrary<Request> = fc.record({
   shares: fc.array(fc.nat({ max: 4 }), { minLength: 2, maxLength: 6 }).filter((shares) => shares.some((s) => s > 0)),
   tiles: fc.array(fc.record({ length: fc.integer({ min: 1, max: 6 }), kind: fc.nat({ max: CUT_KINDS.length - 1 }) }), { maxLength: 12 }),
 });
+
+async function runs(engine: Engine, path: string): Promise<boolean> {
+  try {
+    await (await engine.load(path)).dispose();
+    return true;
+  } catch (error) {
+    if (isChairError(error, 'ENGINE_LOAD_FAILED')) return false;
+    throw error;
+  }
+}
 
 /** Stages of random length and kind one after another; where a kind is refused the stage stays whole. */
 function tile(model: Model, { tiles, shares }: Request): StageSpec[] {
@@ -70,6 +81,8 @@ describe('a random network, cut at random', () => {
     const property = fc.asyncProperty(programs(12), fc.array(requests, { minLength: 3, maxLength: 3 }), async (program, asked) => {
       const path = join(folder, `${graph++}.onnx`);
       await buildProgram(program).write(path);
+      // The engine's own fusions refuse a few legal graphs (a Pad fused into a pool whose pads must be smaller than its kernel): nothing to compare.
+      fc.pre(await runs(engine, path));
       const oracle = await openOracle(path, { engine, directory: folder, seed: program.seed });
       if ((oracle.spread ?? 0) > 1e-3) vary++;
       for (const request of asked) {

@@ -50,6 +50,12 @@ describe('import arrows', () => {
     expect(messagesOf('models/cut.ts', "import fc from 'fast-check';")[0]).toContain('for tests only');
   });
 
+  it('keep what is for tests out of the program', () => {
+    expect(messagesOf('models/slicing/random-graph.ts', "import fc from 'fast-check';")).toEqual([]);
+    expect(messagesOf('models/slicing/cut.ts', "import './random-graph.js';")[0]).toContain('for tests only');
+    expect(messagesOf('models/slicing/cut.test.ts', "import './random-graph.js';")).toEqual([]);
+  });
+
   it('refuse names that say nothing and imports without an ending', () => {
     expect(messagesOf('models/utils/x.ts', '')).toHaveLength(1);
     expect(messagesOf('models/common.ts', '')).toHaveLength(1);

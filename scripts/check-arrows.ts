@@ -65,6 +65,9 @@ const TEST_ENTRANCES: Readonly<Record<string, RegExp>> = {
   'mqtt-packet': /^broker\//,
 };
 
+/** Tests, and what only tests use: neither is in the built package, so nothing else may import it. tsconfig.build.json leaves out the same files. */
+const TEST_FILE = /\.test\.ts$|(^|\/)(test-[^/]+|fixture|random-graph|scripted-agent|chain-model)\.ts$|^scripts\/(e2e\/|verify-|testdata)/;
+
 const FORBIDDEN_NAMES = /(^|\/)(utils?|common|shared|helpers?)(\/|\.[a-z]+$)/;
 
 /** What stands before the string that names a module. */
@@ -136,6 +139,7 @@ function checkOwn(file: string, specifier: string): string | undefined {
   const from = file.split('/')[0] ?? '';
   const to = target.split('/')[0] ?? '';
   const arrow = ARROWS[from];
+  if (TEST_FILE.test(target) && !TEST_FILE.test(file)) return `${target} is for tests only`;
   if (from === to || arrow === undefined || arrow(target)) return undefined;
   return `${from}/ may import ${MAY[from]}; got ${target}`;
 }
@@ -143,7 +147,7 @@ function checkOwn(file: string, specifier: string): string | undefined {
 function checkPackage(file: string, specifier: string): string | undefined {
   if (specifier.startsWith('node:')) return undefined;
   const name = packageOf(specifier);
-  const isTest = /\.test\.ts$/.test(file);
+  const isTest = TEST_FILE.test(file);
   if (TEST_ONLY.has(name)) return isTest || file.endsWith('.config.ts') ? undefined : `${name} is for tests only`;
   const entrance = ENTRANCES[name];
   if (entrance === undefined)

@@ -4,9 +4,9 @@ import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { PACKAGE_ROOT } from './package-root.js';
 
-/** Folders whose files other than TypeScript are read at run time: schemas, plain JavaScript workers, the demo's picture and font. */
+/** Folders whose files other than TypeScript are read at run time: schemas, the demo's picture and font. */
 const ASSET_FOLDERS = ['broker', 'models', 'node-agent', 'scheduler', 'scripts/demo'] as const;
-const ASSET = /\.(avsc|mjs|jpg|png|woff2?|ttf|txt|json)$/;
+const ASSET = /\.(avsc|jpg|png|woff2?|ttf|txt|json)$/;
 
 function copyAssets(dist: string): number {
   let copied = 0;

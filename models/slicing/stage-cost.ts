@@ -52,7 +52,7 @@ export const COVERED_BELOW = 0.7;
 /** What uncovered work costs when everything that can be cut must be. */
 const UNCOVERED_WEIGHT = 100;
 /** Stages of more candidate positions than this are not looked at: halos have long made them dear. */
-const MAX_SPAN = 24;
+const MAX_SPAN = 16;
 
 type Cut = Exclude<CutKind, 'whole'>;
 

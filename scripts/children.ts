@@ -22,6 +22,8 @@ export interface ClusterOptions {
   readonly cluster?: string;
   /** Port of the broker; 0 = any free one. */
   readonly port?: number;
+  /** A broker that runs elsewhere (Mosquitto, say): then the gateway process runs the scheduler only. */
+  readonly brokerUrl?: string;
   /** Engine threads of each agent; 0 = one per core. Several agents on one machine share its cores. */
   readonly threads?: number;
   /** Agents are called NAME-1, NAME-2, ... */
@@ -33,9 +35,17 @@ export interface ClusterOptions {
 }
 
 /** Node flags that make a child of a checkout understand TypeScript. */
-function nodeFlags(): string[] {
+export function nodeFlags(): string[] {
   if (!RUNS_FROM_SOURCE) return [];
   return ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href];
+}
+
+/** How a child is started, when not as a plain process of the CLI. */
+export interface LaunchOptions {
+  /** Program and first arguments; default: this Node with the CLI. */
+  readonly command?: readonly string[];
+  /** A child under a CPU quota starts slowly. */
+  readonly readyWithinMs?: number;
 }
 
 /** One child: its process, its readiness, its end. */
@@ -48,9 +58,11 @@ export class Child {
   readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
   readonly #lines: string[] = [];
 
-  constructor(name: string, args: readonly string[], onLine?: (line: string) => void) {
+  constructor(name: string, args: readonly string[], onLine?: (line: string) => void, launch: LaunchOptions = {}) {
     this.name = name;
-    this.process = spawn(process.execPath, [...nodeFlags(), CLI_PATH, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    const [program = process.execPath, ...first] = launch.command ?? [process.execPath, ...nodeFlags(), CLI_PATH];
+    // Advanced serialization: tensors may travel between the two.
+    this.process = spawn(program, [...first, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], serialization: 'advanced' });
     for (const stream of [this.process.stdout, this.process.stderr]) {
       stream?.setEncoding('utf8');
       let rest = '';
@@ -67,7 +79,7 @@ export class Child {
     this.ended = new Promise((resolve) => {
       this.process.once('close', (code, signal) => resolve({ code, signal }));
     });
-    this.ready = this.#whenReady();
+    this.ready = this.#whenReady(launch.readyWithinMs ?? READY_WITHIN_MS);
     // Whoever waits for it sees the failure; nobody else must.
     this.ready.catch(() => undefined);
   }
@@ -76,11 +88,11 @@ export class Child {
     return this.process.pid ?? 0;
   }
 
-  #whenReady(): Promise<Readonly<Record<string, unknown>>> {
+  #whenReady(withinMs: number): Promise<Readonly<Record<string, unknown>>> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(
-        () => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} was not ready within ${READY_WITHIN_MS} ms`)),
-        READY_WITHIN_MS,
+        () => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} was not ready within ${withinMs} ms`)),
+        withinMs,
       );
       this.process.on('message', (message) => {
         if (typeof message !== 'object' || message === null || !('ready' in message)) return;
@@ -135,7 +147,9 @@ export class LocalCluster {
     const { cluster = 'default', threads = 0, agentName = 'agent' } = options;
     const start = (name: string, args: readonly string[]): Child => new Child(name, args, (line) => options.onLine?.(name, line));
     // Nothing listens outside this machine.
-    const gatewayArgs = ['gateway', '--cluster', cluster, '--host', '127.0.0.1', '--port', String(options.port ?? 0)];
+    const decides =
+      options.brokerUrl === undefined ? ['gateway', '--port', String(options.port ?? 0)] : ['scheduler', '--broker', options.brokerUrl];
+    const gatewayArgs = [...decides, '--cluster', cluster, '--host', '127.0.0.1'];
     const gateway = start('gateway', [...gatewayArgs, '--directory', path.join(directory, 'gateway')]);
     const agents: Child[] = [];
     try {

@@ -4,13 +4,48 @@ import { bytesText, countText, dimsText, formatTable, msText } from './table.js'
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
-/** A plan of many seats shows this many rows; the rest is counted. */
-const MAX_ROWS = 60;
+/** A plan of more seats is shown by stages: one row each instead of one per seat. `--json` has them all. */
+const MAX_SEAT_ROWS = 24;
 
-/** Stages, parts, agents, work and bytes; links; memory. */
-export function planText(plan: PlanReport, width = 80): string {
-  const shown = plan.seats.slice(0, MAX_ROWS);
-  const seats = formatTable(
+function stageTable(plan: PlanReport, width: number): string {
+  const stages = [...new Set(plan.seats.map((s) => s.stage))].sort((a, b) => a - b);
+  return formatTable(
+    [
+      { title: 'stage', align: 'right' },
+      { title: 'cut' },
+      { title: 'parts', align: 'right' },
+      { title: 'MACs', align: 'right' },
+      { title: 'largest', align: 'right' },
+      { title: 'weights', align: 'right' },
+      { title: 'ms', align: 'right' },
+      { title: 'in', align: 'right' },
+      { title: 'out', align: 'right' },
+      { title: 'agents' },
+    ],
+    stages.map((stage) => {
+      const all = plan.seats.filter((s) => s.stage === stage);
+      const seats = all.filter((s) => s.replica === 0);
+      const replicas = new Set(all.map((s) => s.replica)).size;
+      const macs = sum(seats.map((s) => s.macs));
+      return [
+        String(stage + 1),
+        seats[0]?.cut ?? '',
+        replicas === 1 ? String(seats.length) : `${seats.length} x ${replicas}`,
+        countText(macs),
+        macs === 0 ? '-' : `${Math.round((100 * Math.max(...seats.map((s) => s.macs))) / macs)} %`,
+        bytesText(sum(seats.map((s) => s.weightBytes))),
+        Math.max(...all.map((s) => s.predictedMs)).toFixed(1),
+        bytesText(sum(seats.map((s) => s.bytesIn))),
+        bytesText(sum(seats.map((s) => s.bytesOut))),
+        [...new Set(all.map((s) => s.agent))].join(' '),
+      ];
+    }),
+    width,
+  );
+}
+
+function seatTable(plan: PlanReport, width: number): string {
+  return formatTable(
     [
       { title: 'stage', align: 'right' },
       { title: 'cut' },
@@ -22,7 +57,7 @@ export function planText(plan: PlanReport, width = 80): string {
       { title: 'in', align: 'right' },
       { title: 'out', align: 'right' },
     ],
-    shown.map((s) => [
+    plan.seats.map((s) => [
       String(s.stage + 1),
       s.cut,
       s.replica === 0 ? String(s.part + 1) : `${s.part + 1}/r${s.replica + 1}`,
@@ -35,7 +70,11 @@ export function planText(plan: PlanReport, width = 80): string {
     ]),
     width,
   );
-  const more = plan.seats.length > shown.length ? `\n... and ${plan.seats.length - shown.length} more seats` : '';
+}
+
+/** Stages, parts, agents, work and bytes; links; memory. */
+export function planText(plan: PlanReport, width = 80): string {
+  const seats = plan.seats.length > MAX_SEAT_ROWS ? stageTable(plan, width) : seatTable(plan, width);
   const links = formatTable(
     [{ title: 'from' }, { title: 'to' }, { title: 'bytes per frame', align: 'right' }],
     plan.links.map((l) => [l.from, l.to, bytesText(l.bytesPerFrame)]),
@@ -53,13 +92,9 @@ export function planText(plan: PlanReport, width = 80): string {
     `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
     ...(plan.why === '' ? [] : [plan.why]),
   ];
-  return [
-    ...head,
-    '',
-    `${seats}${more}`,
-    ...(plan.links.length === 0 ? [] : ['', links]),
-    ...(plan.memory.length === 0 ? [] : ['', memory]),
-  ].join('\n');
+  return [...head, '', seats, ...(plan.links.length === 0 ? [] : ['', links]), ...(plan.memory.length === 0 ? [] : ['', memory])].join(
+    '\n',
+  );
 }
 
 function agentRow(agent: AgentStatus): string[] {

@@ -130,24 +130,30 @@ export const demo: CommandDefinition = {
       ...(options.log === true ? { onLine: (child, line) => output.note(`${child}: ${line}`) } : {}),
     });
     try {
-      const work = async (): Promise<void> => {
-        const client = await ChairClient.connect({ brokerUrl: local.url, cluster: 'default' });
-        try {
-          await untilAgentsReady(client, agents);
-          const measured = await measureCluster(client, photo, dictionary, agents, output);
-          await tell(
-            measured,
-            await measureOneMachine(photo, dictionary, output),
-            photo,
-            agents,
-            optionText(options, 'out', 'out/demo.png'),
-            output,
-          );
-        } finally {
-          await client.close();
-        }
-      };
-      await Promise.race([work(), stopped]);
+      const client = await ChairClient.connect({ brokerUrl: local.url, cluster: 'default' });
+      // Ctrl-C ends what is under way: everything that waits on the client fails with STOPPED.
+      let interrupted = false;
+      void stopped.then(() => {
+        interrupted = true;
+        return client.close();
+      });
+      try {
+        await untilAgentsReady(client, agents);
+        const measured = await measureCluster(client, photo, dictionary, agents, output);
+        await tell(
+          measured,
+          await measureOneMachine(photo, dictionary, output),
+          photo,
+          agents,
+          optionText(options, 'out', 'out/demo.png'),
+          output,
+        );
+      } catch (error) {
+        if (interrupted) return;
+        throw error;
+      } finally {
+        await client.close();
+      }
       if (options.stay !== true) return;
       output.text(
         `\nThe cluster stays up at ${local.url}. In another terminal:\n  ${PROGRAM} status --broker ${local.url}\n  ${PROGRAM} infer detection ${optionText(options, 'photo', path.relative(process.cwd(), PHOTO))} --broker ${local.url}\nCtrl-C stops everything.`,

@@ -1,0 +1,190 @@
+import { describe, expect, it } from 'vitest';
+import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import { laneRows, lanesMatrix, stageRows, stagesText } from './demo/account.js';
+import { planText, progressLine, statusText } from './report.js';
+import { bytesText, countText, formatTable, msText } from './table.js';
+
+const seat = (stage: number, part: number, agent: string, more: Partial<PlanRow> = {}): PlanRow => ({
+  stage,
+  cut: 'rows',
+  replica: 0,
+  part,
+  agent,
+  slice: `s${stage}${part}`,
+  macs: 30_000_000,
+  weightBytes: 6_200,
+  predictedMs: 0.84,
+  bytesIn: 1_200_000,
+  bytesOut: 860_000,
+  ...more,
+});
+
+const planOf = (seats: readonly PlanRow[]): PlanReport => ({
+  deployment: 'det',
+  epoch: 2,
+  planner: 'auto',
+  why: 'because',
+  predictedLatencyMs: 12.3,
+  predictedFps: 81,
+  seats,
+  links: [{ from: 'dispatcher', to: 'pi-1', bytesPerFrame: 922_000 }],
+  memory: [{ agent: 'pi-1', needBytes: 217e6, haveBytes: 8e9 }],
+});
+
+const agentOf = (agent: string, lanes: readonly [string, string, number, number][], runMs = 3): AgentStatus => ({
+  agent,
+  state: 'ready',
+  addresses: ['10.0.0.7'],
+  lanePort: 4_000,
+  cores: 4,
+  memoryBytes: 8e9,
+  probeMacsPerSecond: 5e9,
+  softwareVersion: '0.1.0',
+  health: {
+    agent,
+    nonce: 'n',
+    uptimeMs: 1,
+    cpu: 0.5,
+    rssBytes: 2e8,
+    anonymousBytes: 1e8,
+    memoryFreeBytes: 4e9,
+    temperature: 61,
+    queue: 0,
+    framesPerSecond: 12,
+    refused: 0,
+    seats: [{ deployment: 'det', epoch: 2, stage: 0, replica: 0, part: agent === 'pi-1' ? 0 : 1, framesRun: 4, queue: 0, runMs }],
+    lanes: lanes.map(([peer, lane, bytesSent, messagesSent]) => ({
+      peer,
+      lane: lane as 'direct',
+      why: '',
+      bytesSent,
+      messagesSent,
+      sendMs: 1,
+    })),
+  },
+});
+
+describe('plans for people', () => {
+  it('have a row per seat, links and memory, within the width', () => {
+    const text = planText(planOf([seat(0, 0, 'pi-1'), seat(0, 1, 'pi-2')]), 80);
+    expect(text).toContain('1 stages, 2 seats, 2 different slices');
+    expect(text).toMatch(/1 +rows +2 +pi-2 +30\.0 M/);
+    expect(text).toMatch(/dispatcher +pi-1 +922 kB/);
+    expect(text).toMatch(/pi-1 +217 MB +8\.0 GB/);
+    for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+  });
+
+  it('have a row per stage when there are many seats', () => {
+    const seats = Array.from({ length: 80 }, (_, i) =>
+      seat(Math.floor(i / 4), i % 4, `pi-${i % 4}`, i % 4 === 0 ? { macs: 60_000_000 } : {}),
+    );
+    const text = planText(planOf(seats), 100);
+    expect(text.split('\n').length).toBeLessThan(40);
+    expect(text).toMatch(/20 +rows +4 +150 M +40 %/);
+  });
+});
+
+describe('the status for people', () => {
+  const deployment: DeploymentStatus = {
+    name: 'det',
+    model: 'abc',
+    state: 'preparing',
+    why: '',
+    epoch: 2,
+    inputs: [{ name: 'x', dtype: 'uint8', dims: [960, 1280, 3] }],
+    outputs: [],
+    images: [],
+    inFlight: 1,
+    queued: 0,
+    completed: 9,
+    failed: 0,
+    reissued: 0,
+    p50Ms: 10,
+    p95Ms: 20,
+    framesPerSecond: 5,
+    plan: planOf([seat(0, 0, 'pi-1')]),
+    progress: [
+      { agent: 'pi-1', deployment: 'det', epoch: 2, step: 'fetch', doneBytes: 1e6, totalBytes: 4e6 },
+      { agent: 'pi-2', deployment: 'det', epoch: 2, step: 'ready', doneBytes: 4e6, totalBytes: 4e6 },
+    ],
+  };
+
+  it('shows agents, deployments with their seats, lanes and events', () => {
+    const report: StatusReport = {
+      cluster: 'home',
+      term: 3,
+      uptimeMs: 61_000,
+      dispatcherAddresses: ['10.0.0.1'],
+      dispatcherPort: 9,
+      agents: [agentOf('pi-1', [['pi-2', 'direct', 5_000, 3]])],
+      deployments: [deployment],
+      events: [{ atMs: 1_000, kind: 'joined', text: 'agent pi-1' }],
+    };
+    const text = statusText(report);
+    for (const part of [
+      'pi-1   ready',
+      '61 C',
+      'det: preparing',
+      'pi-1: 1 seat 1.1',
+      'pi-1 fetch 1.0 MB of 4.0 MB',
+      'direct',
+      'joined: agent pi-1',
+    ])
+      expect(text).toContain(part);
+    for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+  });
+
+  it('says how far models have travelled in one line', () => {
+    expect(progressLine(deployment)).toBe('det: preparing 5.0 MB of 8.0 MB [pi-1 25 %, pi-2 ready]');
+  });
+});
+
+describe("the demo's account", () => {
+  it('takes the slowest part of each stage, as its agent measured it', () => {
+    const rows = stageRows(planOf([seat(0, 0, 'pi-1'), seat(0, 1, 'pi-2', { macs: 10_000_000 })]), [
+      agentOf('pi-1', [], 3),
+      agentOf('pi-2', [], 7),
+    ]);
+    expect(rows).toEqual([expect.objectContaining({ stage: 0, parts: 2, macs: 40_000_000, largestShare: 0.75, measuredMs: 7 })]);
+    expect(stagesText(rows)).toContain('75 %');
+  });
+
+  it('counts only what was sent since, and tells hand-overs and relays apart', () => {
+    const before = [agentOf('pi-1', [['pi-2', 'direct', 1_000, 1]])];
+    const after = [
+      agentOf('pi-1', [
+        ['pi-2', 'direct', 6_000, 3],
+        ['pi-1', 'local', 2_000, 1],
+        ['pi-3', 'relay', 500, 1],
+      ]),
+    ];
+    const rows = laneRows(before, after);
+    expect(rows[0]).toMatchObject({ bytes: 5_000, messages: 2 });
+    const text = lanesMatrix(rows);
+    expect(text).toContain('(2.0 kB)');
+    expect(text).toContain('500 B relayed');
+  });
+});
+
+describe('tables and units', () => {
+  it('cut the widest text, never a number', () => {
+    const text = formatTable([{ title: 'name' }, { title: 'n', align: 'right' }], [['a'.repeat(40), '123456']], 20);
+    expect(text).toContain('…');
+    expect(text).toContain('123456');
+    for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(20);
+  });
+
+  it.each([
+    [bytesText(0), '0 B'],
+    [bytesText(999), '999 B'],
+    [bytesText(999_600), '1.0 MB'],
+    [bytesText(28_249_000), '28.2 MB'],
+    [countText(153), '153'],
+    [countText(15_470_000_000), '15.5 G'],
+    [msText(4.25), '4.3 ms'],
+    [msText(430.4), '430 ms'],
+    [msText(12_345), '12.3 s'],
+  ])('read %s', (text, wanted) => {
+    expect(text).toBe(wanted);
+  });
+});

@@ -1,0 +1,94 @@
+/** A client of the cluster as a process of its own, inside the testbed's network; the process that started it calls it over IPC (see client.ts). */
+import { isChairError } from '../../broker/errors.js';
+import { elementCount, itemBytes, type Tensor, type TensorInfo } from '../../broker/tensor.js';
+import { ChairClient } from '../../scheduler/client.js';
+import { announceReady, followParent, untilStopped } from '../lifetime.js';
+import type { Call, LoadReport, LoadRequest, Reply } from './client.js';
+
+/** Different frames, so that nothing can be answered from memory; few, so that making them costs nothing while it is measured. */
+const DIFFERENT_FRAMES = 4;
+
+/** Small repeatable generator: inputs must vary, and be the same in two runs. */
+function numbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+function randomTensor({ dtype, dims }: TensorInfo, next: () => number): Tensor {
+  const count = elementCount(dims);
+  if (dtype === 'float32') {
+    const values = Float32Array.from({ length: count }, () => next() * 2 - 1);
+    return { dtype, dims, bytes: new Uint8Array(values.buffer) };
+  }
+  return { dtype, dims, bytes: Uint8Array.from({ length: count * itemBytes(dtype) }, () => Math.floor(next() * 256)) };
+}
+
+/** Keeps `inFlight` frames outstanding until `frames` have ended. */
+async function load(client: ChairClient, request: LoadRequest): Promise<LoadReport> {
+  const { deployments } = await client.status(request.deployment);
+  const inputs = deployments.find((d) => d.name === request.deployment)?.inputs ?? [];
+  const next = numbers(request.seed ?? 1);
+  const different = Array.from({ length: DIFFERENT_FRAMES }, () =>
+    Object.fromEntries(inputs.map((info) => [info.name, randomTensor(info, next)])),
+  );
+  const [latenciesMs, endedAtMs]: [number[], number[]] = [[], []];
+  const failures: string[] = [];
+  let [sent, retried] = [0, 0];
+  const startedAt = performance.now();
+  const sender = async (): Promise<void> => {
+    while (sent < request.frames) {
+      const frame = different[sent++ % DIFFERENT_FRAMES] ?? {};
+      const from = performance.now();
+      try {
+        const { attempts } = await client.infer(request.deployment, frame, { deadlineMs: request.deadlineMs ?? 120_000 });
+        if (attempts > 1) retried++;
+        latenciesMs.push(performance.now() - from);
+        endedAtMs.push(performance.now() - startedAt);
+      } catch (error) {
+        failures.push(isChairError(error) ? error.code : String(error));
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: request.inFlight }, sender));
+  return { latenciesMs, endedAtMs, failures, retried, lane: client.lane() };
+}
+
+async function answer(client: ChairClient, call: Call): Promise<unknown> {
+  switch (call.method) {
+    case 'deploy':
+      return client.deploy(...call.args);
+    case 'plan':
+      return client.plan(...call.args);
+    case 'undeploy':
+      return client.undeploy(...call.args);
+    case 'status':
+      return client.status(...call.args);
+    case 'infer':
+      return client.infer(...call.args);
+    case 'load':
+      return load(client, ...call.args);
+  }
+}
+
+const [brokerUrl = '', cluster = '', window = '16'] = process.argv.slice(2);
+followParent();
+const stopped = untilStopped();
+const client = await ChairClient.connect({ brokerUrl, cluster, window: Number(window) });
+process.on('message', (message) => {
+  const call = message as Call;
+  const reply = (value: Omit<Reply, 'id'>): void => void process.send?.({ id: call.id, ...value });
+  answer(client, call).then(
+    (value) => reply({ value }),
+    (error: unknown) =>
+      reply({
+        error: { code: isChairError(error) ? error.code : 'INTERNAL', message: error instanceof Error ? error.message : String(error) },
+      }),
+  );
+});
+announceReady({});
+await stopped;
+await client.close();
+process.exit(0);

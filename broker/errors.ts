@@ -65,6 +65,7 @@ export const ERROR_CODES = {
   // scripts/
   USAGE: 'The command line is wrong.',
   CONFIG_INVALID: 'A configuration file, variable or flag is wrong.',
+  TESTBED_FAILED: 'The testbed could not make or remove a namespace, link, control group or process.',
   INTERNAL: 'A defect in musical-chair; please report it.',
 } as const;
 

@@ -145,7 +145,7 @@ class Hub {
     undo.push(() => server.stop());
     const bus = await connectBus({ url: server.url, id: 'scheduler' });
     undo.push(() => bus.stop());
-    const lanes = createLanes({ id: DISPATCHER, bus, host: '127.0.0.1' });
+    const lanes = createLanes({ id: DISPATCHER, cluster: 'real', bus, host: '127.0.0.1' });
     undo.push(() => lanes.stop());
     const hub = new Hub(server, bus, lanes);
     await hub.listen();

@@ -30,7 +30,7 @@ export function programs(maxSteps: number): fc.Arbitrary<Program> {
     height: fc.integer({ min: 5, max: 21 }),
     width: fc.integer({ min: 5, max: 21 }),
     steps: fc.array(step, { minLength: 1, maxLength: maxSteps }),
-    tail: fc.nat({ max: 4 }),
+    tail: fc.nat({ max: 5 }),
     seed: fc.nat({ max: 1e6 }),
   });
 }
@@ -356,6 +356,10 @@ class Interpreter {
 
   #tail(tail: number, x: Value): void {
     const [, c, h, w] = x.dims;
+    if (tail === 5) {
+      this.#sequence(x);
+      return;
+    }
     if (tail <= 1) {
       this.#g.output(x.name);
       if (tail === 1) this.#g.output(this.#g.node1('Sigmoid', [(this.#values[0] ?? x).name]));
@@ -367,5 +371,18 @@ class Interpreter {
     const hidden = this.#g.node1('Gemm', [flat, this.#weight([7, features], 2), this.#vector(7, -0.2, 0.2)], { transB: 1 });
     const scores = this.#g.node1('Gemm', [this.#g.node1('Relu', [hidden]), this.#weight([5, 7], 2)], { transB: 1 });
     this.#g.output(tail === 4 ? this.#g.node1('Softmax', [scores], { axis: 1 }) : scores);
+  }
+
+  /** As recognisers of text end: columns become a sequence, normalised per step, classified by a MatMul. `[1, C, H, W]` -> `[1, W, 4]` */
+  #sequence(x: Value): void {
+    const [, c, , w] = x.dims;
+    const g = this.#g;
+    const flat = g.node1('ReduceMean', [x.name], { axes: { ints: [2] }, keepdims: 1 });
+    const steps = g.node1('Transpose', [g.node1('Reshape', [flat, g.ints('sequence', [1, c, w])])], { perm: [0, 2, 1] });
+    const centred = g.node1('Sub', [steps, g.node1('ReduceMean', [steps], { axes: { ints: [-1] }, keepdims: 1 })]);
+    const variance = g.node1('ReduceMean', [g.node1('Mul', [centred, centred])], { axes: { ints: [-1] }, keepdims: 1 });
+    const norm = g.node1('Div', [centred, g.node1('Sqrt', [g.node1('Add', [variance, g.floats('epsilon', [0.01], [])])])]);
+    const scores = g.node1('MatMul', [norm, this.#weight([c, 4], 4 / c)]);
+    g.output(g.node1('Softmax', [g.node1('Add', [scores, this.#vector(4, -0.2, 0.2)])], { axis: 2 }));
   }
 }

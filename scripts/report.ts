@@ -7,6 +7,15 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 /** A plan of more seats is shown by stages: one row each instead of one per seat. `--json` has them all. */
 const MAX_SEAT_ROWS = 24;
 
+/** `pi-1 pi-2`, or `pi-1 +3` for more. */
+function fewNames(names: readonly string[]): string {
+  return names.length <= 2 ? names.join(' ') : `${names[0]} +${names.length - 1}`;
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 function stageTable(plan: PlanReport, width: number): string {
   const stages = [...new Set(plan.seats.map((s) => s.stage))].sort((a, b) => a - b);
   return formatTable(
@@ -37,7 +46,7 @@ function stageTable(plan: PlanReport, width: number): string {
         Math.max(...all.map((s) => s.predictedMs)).toFixed(1),
         bytesText(sum(seats.map((s) => s.bytesIn))),
         bytesText(sum(seats.map((s) => s.bytesOut))),
-        [...new Set(all.map((s) => s.agent))].join(' '),
+        fewNames([...new Set(all.map((s) => s.agent))]),
       ];
     }),
     width,
@@ -86,9 +95,15 @@ export function planText(plan: PlanReport, width = 80): string {
     width,
   );
   const stages = new Set(plan.seats.map((s) => s.stage)).size;
-  const slices = new Set(plan.seats.map((s) => s.slice)).size;
+  // A plan that was only asked for has no slices yet: they are written when it is deployed.
+  const slices = new Set(plan.seats.map((s) => s.slice).filter((slice) => slice !== '')).size;
+  const sizes = [
+    counted(stages, 'stage'),
+    counted(plan.seats.length, 'seat'),
+    ...(slices === 0 ? [] : [`${counted(slices, 'slice')} that differ`]),
+  ].join(', ');
   const head = [
-    `Plan of ${plan.deployment}, epoch ${plan.epoch}, by ${plan.planner}: ${stages} stages, ${plan.seats.length} seats, ${slices} different slices`,
+    `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
     `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
     ...(plan.why === '' ? [] : [plan.why]),
   ];

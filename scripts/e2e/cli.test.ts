@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ERROR_CODES, type ErrorCode } from '../../broker/errors.js';
 import { allocTensor } from '../../broker/tensor.js';
+import { GraphBuilder } from '../../models/onnx/build.js';
 import { buildZoo } from '../../models/zoo/index.js';
 import { LocalCluster } from '../children.js';
 import { readNpy, writeNpy } from '../npy.js';
@@ -45,7 +46,7 @@ function expectRefusal(result: CliResult, code: ErrorCode): void {
   expect(ERROR_CODES[code]).toBeDefined();
 }
 
-describe('the command line', () => {
+describe('the command line', { timeout: 60_000 }, () => {
   it('prints its version, and help with an example for every command', async () => {
     expect((await runCli(['--version'])).stdout.trim()).toBe(packageVersion());
     const help = await runCli(['--help']);
@@ -105,7 +106,7 @@ describe('the command line', () => {
   });
 });
 
-describe('the command line with a cluster', () => {
+describe('the command line with a cluster', { timeout: 60_000 }, () => {
   it('says what a broken model is', async () => {
     writeFileSync(file('cut.onnx'), readFileSync(file('net.onnx')));
     truncateSync(file('cut.onnx'), 5_000);
@@ -115,6 +116,12 @@ describe('the command line with a cluster', () => {
       expect(result.stderr).toMatch(/^MODEL_(UNREADABLE|WEIGHTS_MISSING): .+\n$/);
       expect(result.status).toBe(1);
     }
+    const odd = new GraphBuilder();
+    odd.output(odd.node1('Teleport', [odd.input('x', 'float32', [1, 4])]), 'float32', [1, 4]);
+    await odd.write(file('odd.onnx'));
+    const unknown = await runCli(onCluster('deploy', file('odd.onnx')));
+    expect(unknown.stderr).toMatch(/^MODEL_UNSUPPORTED: .*Teleport.*$/m);
+    expect(unknown.status).toBe(1);
     expectRefusal(await runCli(onCluster('plan', file('nowhere.onnx'))), 'MODEL_NOT_FOUND');
     expectRefusal(await runCli(onCluster('plan', file('net.onnx'), '--shape', 'nothing=1,2')), 'MODEL_SHAPE_INVALID');
   });
@@ -159,7 +166,7 @@ describe('the command line with a cluster', () => {
   });
 });
 
-describe.runIf(process.platform === 'linux')('a cluster whose parent is killed', () => {
+describe.runIf(process.platform === 'linux')('a cluster whose parent is killed', { timeout: 60_000 }, () => {
   it('does not outlive it', async () => {
     const parent = spawn(process.execPath, ['--import', 'tsx', CLI_PATH, 'cluster', '--agents', '2', '--port', '0'], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -53,7 +53,7 @@ function writing(h: number, w: number, random: () => number): Int8Array {
     for (let y = Math.max(0, top); y < Math.min(h, top + height); y++)
       ink.fill(value, y * w + Math.min(w, left), y * w + Math.min(w, left + width));
   };
-  const lines = Math.max(1, Math.floor(h / 48));
+  const lines = Math.max(1, Math.floor(h / (36 + 24 * random())));
   for (let line = 0; line < lines; line++) {
     const size = Math.max(2, Math.floor(Math.min(h, 48) * (0.3 + 0.4 * random())));
     const top = Math.floor(((line + 0.1 + 0.2 * random()) * h) / lines);

@@ -8,6 +8,7 @@ import {
   boxDims,
   checkTensor,
   copyBox,
+  type DType,
   itemBytes,
   type Tensor,
   tensorBytes,
@@ -20,8 +21,8 @@ import { wireBytes } from './wiring.js';
 export interface RunOptions {
   /** Index into `partition.wires`: what this wire brings is zeroed. A check that sees no change is no check. */
   readonly zeroWire?: number;
-  /** Called with what the zeroed wire would have brought: a message of nothing but zeros is no loss. */
-  readonly onZeroed?: (bytes: Uint8Array) => void;
+  /** What the wire brings instead of zeros, made from the dense bytes of its box (they may be changed in place). */
+  readonly rewrite?: (bytes: Uint8Array, dtype: DType) => Uint8Array;
 }
 
 export interface PartitionRun {
@@ -71,7 +72,9 @@ export class PartitionRunner {
         const from = produced.get(key(w.fromStage, w.fromPart, w.output));
         if (from === undefined) throw new ChairError('INTERNAL', `wire ${index} begins nowhere`);
         if (index === options.zeroWire) {
-          options.onZeroed?.(boxBytes(from.tensor, from.port.box, w.box));
+          if (options.rewrite === undefined) continue;
+          const bytes = options.rewrite(boxBytes(from.tensor, from.port.box, w.box), port.dtype);
+          copyBox(bytes, w.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
           continue;
         }
         copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));

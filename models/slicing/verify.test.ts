@@ -107,6 +107,18 @@ describe('the report of a cut', () => {
     expect(report.problem).toContain('lost unnoticed');
   });
 
+  it('calls messages masked when the network flattens their loss but not their corruption', async () => {
+    const g = new GraphBuilder();
+    const x = g.input('x', 'float32', [1, 1, 8, 8]);
+    const high = g.node1('Conv', [x, g.floats('w', new Array(9).fill(1), [1, 1, 3, 3]), g.floats('b', [60])], { pads: [1, 1, 1, 1] });
+    g.output(g.node1('Clip', [high, g.floats('zero', [0], []), g.floats('one', [1], [])]));
+    const path = join(folder, 'masked.onnx');
+    await g.write(path);
+    const report = await verifyCut(path, 'rows:2', { engine, directory: join(folder, 'masked'), dropOne: true });
+    expect(report.dropped?.masked.map((m) => m.tensor)).toEqual(['x', 'x']);
+    expect(report).toMatchObject({ ok: true, inputsVary: false });
+  });
+
   it('is not ok when the slices compute something else', async () => {
     const good = await oracle('alexnet');
     const other = await oracle('vgg16');

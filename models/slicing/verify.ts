@@ -158,7 +158,7 @@ export async function verifyStages(
     for (const sample of oracle.samples) comparisons.push(compare(sample.expected, (await runner.run(sample.inputs)).outputs));
     const sample = oracle.samples[0];
     if (sample === undefined) throw new ChairError('INTERNAL', 'an oracle without samples');
-    const dropped = options.dropOne === true ? await dropEachWire(runner, written, sample) : undefined;
+    const dropped = options.dropOne === true ? await dropEachWire(runner, written, sample.inputs) : undefined;
     const distinct = new Set(written.slices.flat().map((slice) => slice.graph.sha256));
     return reportOf(oracle, cut, distinct.size, comparisons, dropped);
   } finally {

@@ -5,8 +5,8 @@ import { encode } from '../broker/codec.js';
 import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
 import type { Lanes } from '../broker/lanes/lane.js';
-import type { ActivationHeader, CommandBody, Gone, Health, Hello, Progress, Reply, Trouble } from '../broker/messages.js';
-import { SOURCE } from '../broker/plan.js';
+import type { ActivationHeader, CommandBody, Gone, Health, Hello, Prepare, Progress, Reply, Trouble } from '../broker/messages.js';
+import { type Port, SOURCE } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { boxDims } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
@@ -424,6 +424,29 @@ describe('prepare', () => {
     expect(await world.ask(agent, 'a', { kind: 'prepare', prepare: { ...plan.prepare, slices: [] } })).toMatchObject({
       code: 'PLAN_INVALID',
     });
+  });
+});
+
+describe('a slice that is not what the plan says', () => {
+  it('is refused while preparing, not with the first frame', async () => {
+    const agent = await world.agent('a');
+    const plan = single(['a']);
+    const changed = (change: (port: Port) => Port, side: 'inputs' | 'outputs'): Prepare => ({
+      ...plan.prepare,
+      stages: plan.prepare.stages.map((stage) => ({
+        ...stage,
+        parts: stage.parts.map((part) => ({ ...part, [side]: part[side].map(change) })),
+      })),
+    });
+    for (const [sha256, bytes] of plan.blobs) world.blobs.set(sha256, bytes);
+    for (const side of ['inputs', 'outputs'] as const) {
+      const prepare = changed((p) => ({ ...p, name: 'other' }), side);
+      const reply = await world.ask(agent, 'a', { kind: 'prepare', prepare });
+      expect(reply).toMatchObject({ code: 'PLAN_INVALID', message: expect.stringContaining(`no such ${side.slice(0, -1)}`) });
+    }
+    expect(world.engine('a').open).toEqual([]);
+    expect(agent.state.epochs).toEqual([]);
+    expect(await world.prepare(agent, 'a', plan)).toMatchObject({ code: '' });
   });
 });
 

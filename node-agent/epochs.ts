@@ -8,7 +8,7 @@ import type { BlobRef, SliceRef } from '../broker/plan.js';
 import type { Session } from '../models/engine/engine.js';
 import type { BlobFetcher } from './fetch.js';
 import { type FrameBudget, JoinTable } from './join.js';
-import { SeatTable } from './seats.js';
+import { checkPorts, SeatTable } from './seats.js';
 import { blobsOf, type SessionCache } from './sessions.js';
 import type { BlobStore } from './store.js';
 
@@ -225,6 +225,7 @@ export class Epochs {
         progress('load', 0);
         fetchedBytes += await this.load(slice, acquired, signal, progress);
       }
+      for (const seat of seats.seats) checkPorts(seat, acquired.get(seat.slice));
       signal.throwIfAborted();
       const loadMs = this.options.nowMs() - startedMs;
       const joins = new JoinTable(seats, budget, () => this.order++);
@@ -285,11 +286,8 @@ export class Epochs {
     }
     progress('fetch', here);
     await store.makeRoom(missing.reduce((sum, ref) => sum + ref.sizeBytes - Math.min(ref.sizeBytes, store.partBytes(ref.sha256)), 0));
-    let fetched = 0;
-    for (const ref of missing) {
-      fetched += ref.sizeBytes - store.partBytes(ref.sha256);
-      await fetcher.fetch(ref, { signal, onBytes: (bytes) => progress('fetch', bytes) });
-    }
+    const fetched = missing.reduce((sum, ref) => sum + ref.sizeBytes - store.partBytes(ref.sha256), 0);
+    await fetcher.fetchAll(missing, { signal, onBytes: (bytes) => progress('fetch', bytes) });
     return fetched;
   }
 

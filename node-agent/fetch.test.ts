@@ -155,6 +155,44 @@ describe('fetching a blob', () => {
     expect(requests.length - before).toBeLessThanOrEqual(10);
   });
 
+  it('fetches small blobs side by side, as many bytes as a window holds, and a large one alone', async () => {
+    const small = Array.from({ length: 12 }, (_, i) => blob(Buffer.alloc(CHUNK / 2, i)));
+    const bytesOf = new Map([...small, big].map((b) => [b.ref.sha256, b]));
+    respond = ({ sha256, offset, length }) => {
+      const of = bytesOf.get(sha256);
+      return { totalBytes: of?.ref.sizeBytes ?? 0, data: of?.bytes.subarray(offset, offset + length) ?? Buffer.alloc(0) };
+    };
+    const f = await fetcher({ window: 4 });
+    let bytes = 0;
+    const call = { signal: new AbortController().signal, onBytes: (n: number) => (bytes += n) };
+    await f.fetchAll(
+      small.map((b) => b.ref),
+      call,
+    );
+    expect(most).toBeGreaterThan(4);
+    expect(most).toBeLessThanOrEqual(8);
+    expect(bytes).toBe(6 * CHUNK);
+    most = 0;
+    await f.fetchAll([...small.slice(0, 1), big].map((b) => b.ref).reverse(), call);
+    expect(most).toBeLessThanOrEqual(4);
+    for (const b of [...small, big]) expect(await store.has(b.ref)).toBe(true);
+  });
+
+  it('ends the others when one of several fails, keeps what they have, and says why', async () => {
+    const [lost, found] = [blob('lost'), blob('found')];
+    respond = ({ sha256 }) => (sha256 === lost.ref.sha256 ? { code: 'BLOB_NOT_FOUND', data: Buffer.alloc(0) } : undefined);
+    const f = await fetcher({ requestTimeoutMs: 60_000 });
+    const call = { signal: new AbortController().signal, onBytes: () => undefined };
+    await expect(f.fetchAll([found.ref, lost.ref], call)).rejects.toMatchObject({ code: 'BLOB_NOT_FOUND' });
+    // No file is open any more: the same blobs can be fetched at once.
+    respond = ({ sha256 }) => {
+      const { bytes } = sha256 === lost.ref.sha256 ? lost : found;
+      return { totalBytes: bytes.length, data: bytes };
+    };
+    await f.fetchAll([found.ref, lost.ref], call);
+    expect(await store.has(lost.ref)).toBe(true);
+  });
+
   it('ends at once when it is aborted or stopped, and keeps what it has', async () => {
     respond = (r) => (r.offset < 2000 ? {} : undefined);
     const abort = new AbortController();

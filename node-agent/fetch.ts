@@ -9,14 +9,20 @@ import type { BlobRef } from '../broker/plan.js';
 import type { Topics } from '../broker/topics.js';
 import type { BlobStore, PartialBlob } from './store.js';
 
+/** Small enough that health and commands slip in between on a slow link. */
+const CHUNK_BYTES = 512 * 1024;
+const WINDOW = 4;
+/** Open files. */
+const BLOBS_AT_ONCE = 16;
+
 export interface FetchOptions {
   readonly bus: Bus;
   readonly topics: () => Topics;
   readonly agent: string;
   readonly store: BlobStore;
-  /** Default 512 KiB: small enough that health and commands slip in between on a slow link. */
+  /** Default 512 KiB. */
   readonly chunkBytes?: number;
-  /** Requests outstanding; default 4. */
+  /** Requests outstanding for one blob; default 4. Of several blobs at once: so many chunks' worth of bytes. */
   readonly window?: number;
   /** Of the first try of one chunk; doubles with each, up to 16 times. Default 3,000. */
   readonly requestTimeoutMs?: number;
@@ -62,6 +68,41 @@ export class BlobFetcher {
       if (!isChairError(error, 'BLOB_CORRUPT')) throw error;
       await this.once(ref, call);
     }
+  }
+
+  /**
+   * Fetches several blobs, as many at once as fit into one window: a plan of many small slices costs few round trips, and a large blob still
+   * has the link to itself. Throws what the first failure threw, after the others have ended.
+   */
+  async fetchAll(refs: readonly BlobRef[], call: FetchCall): Promise<void> {
+    const { chunkBytes = CHUNK_BYTES, window = WINDOW } = this.options;
+    const windowBytes = chunkBytes * window;
+    const failed = new AbortController();
+    const signal = AbortSignal.any([call.signal, failed.signal]);
+    const running = new Set<Promise<void>>();
+    let runningBytes = 0;
+    let failure: { readonly reason: unknown } | undefined;
+    const start = (ref: BlobRef) => {
+      const bytes = Math.min(ref.sizeBytes, windowBytes);
+      runningBytes += bytes;
+      const one = this.fetch(ref, { ...call, signal })
+        .catch((reason: unknown) => {
+          failure ??= { reason };
+          failed.abort(reason);
+        })
+        .finally(() => {
+          runningBytes -= bytes;
+          running.delete(one);
+        });
+      running.add(one);
+    };
+    for (const ref of refs) {
+      while (running.size > 0 && (running.size >= BLOBS_AT_ONCE || runningBytes + ref.sizeBytes > windowBytes)) await Promise.race(running);
+      if (failure !== undefined) break;
+      start(ref);
+    }
+    await Promise.all(running);
+    if (failure !== undefined) throw failure.reason;
   }
 
   /** Idempotent. Transfers under way fail with STOPPED and keep what they have. */
@@ -193,7 +234,7 @@ class Transfer {
   }
 
   private pump(): void {
-    const { chunkBytes = 512 * 1024, window = 4 } = this.options;
+    const { chunkBytes = CHUNK_BYTES, window = WINDOW } = this.options;
     while (this.next < this.ref.sizeBytes && this.outstanding.size + this.arrived.size < window) {
       const request: Outstanding = {
         offset: this.next,

@@ -5,8 +5,9 @@
 import { ChairError } from '../broker/errors.js';
 import type { Prepare } from '../broker/messages.js';
 import { type Port, SINK, SOURCE, type Wire } from '../broker/plan.js';
-import { type Box, boxDims, type DType, elementCount, intersectBoxes, tensorBytes } from '../broker/tensor.js';
+import { type Box, boxDims, type DType, elementCount, intersectBoxes, type TensorInfo, tensorBytes } from '../broker/tensor.js';
 import { DISPATCHER } from '../broker/topics.js';
+import type { Session } from '../models/engine/engine.js';
 
 /** One slice on this agent, with the wires (indices into the plan's wires) that fill its inputs and carry its outputs. */
 export interface Seat {
@@ -128,6 +129,36 @@ export class SeatTable {
     const { slice, inputs, outputs } = planPart;
     return { index, stage, replica, part, slice, inputs, outputs, wiresIn, wiresOut, inputBytes };
   }
+}
+
+/**
+ * The loaded slice must have the ports that the plan names, or each frame would fail when it is there. Throws PLAN_INVALID. A slice that
+ * declares no shape for a port, or a dimension of -1, is believed: the run checks it.
+ */
+export function checkPorts(seat: Seat, session: Pick<Session, 'inputs' | 'outputs'> | undefined): void {
+  const what = `slice ${seat.slice} at stage ${seat.stage} part ${seat.part}`;
+  for (const [kind, ports, declared] of [
+    ['input', seat.inputs, session?.inputs ?? []],
+    ['output', seat.outputs, session?.outputs ?? []],
+  ] as const) {
+    for (const port of ports) {
+      const info = declared.find((one) => one.name === port.name);
+      if (info !== undefined && fits(info, port)) continue;
+      throw planInvalid(
+        `${what}, ${kind} '${port.name}'`,
+        `${port.dtype}[${boxDims(port.box).join(',')}]`,
+        info === undefined ? `no such ${kind}` : `${info.dtype}[${info.dims.join(',')}] in the slice`,
+      );
+    }
+  }
+  const unfed = session?.inputs.find((info) => !seat.inputs.some((port) => port.name === info.name));
+  if (unfed !== undefined) throw planInvalid(`${what}, input '${unfed.name}'`, 'a port of the plan that feeds it', 'none');
+}
+
+function fits(info: TensorInfo, port: Port): boolean {
+  const dims = boxDims(port.box);
+  if (info.dtype !== port.dtype) return false;
+  return info.dims.length === 0 || (info.dims.length === dims.length && info.dims.every((d, i) => d < 0 || d === dims[i]));
 }
 
 function place(stage: number, replica: number, part: number): string {

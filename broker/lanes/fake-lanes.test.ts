@@ -35,4 +35,17 @@ describe('fake lanes', () => {
     await b.stop();
     await expect(b.send('a', 't', [])).rejects.toThrow(/stopped/);
   });
+
+  it('hold a handler that throws away from the others, as real lanes do', async () => {
+    const network = createFakeNetwork();
+    const [a, b] = [network.lanes('a'), network.lanes('b')];
+    let got = 0;
+    b.on('t', () => {
+      throw new Error('a bad handler');
+    });
+    b.on('t', () => got++);
+    await a.send('b', 't', []);
+    await until('the second handler', () => got === 1);
+    expect(network.refused).toMatchObject([{ at: 'b', topic: 't', error: { message: 'a bad handler' } }]);
+  });
 });

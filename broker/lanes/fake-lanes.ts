@@ -18,6 +18,8 @@ export interface FakeNetwork {
   kill(id: string): void;
   /** Messages sent so far, in order. */
   readonly log: readonly { readonly from: string; readonly to: string; readonly topic: string; readonly bytes: number }[];
+  /** What handlers threw: as on real lanes, the sender and the other handlers do not notice. */
+  readonly refused: readonly { readonly at: string; readonly topic: string; readonly error: unknown }[];
 }
 
 export function createFakeNetwork(): FakeNetwork {
@@ -30,6 +32,7 @@ class Network implements FakeNetwork {
   filter: FakeNetwork['filter'] = () => true;
   delayMs: FakeNetwork['delayMs'] = () => 0;
   readonly log: { from: string; to: string; topic: string; bytes: number }[] = [];
+  readonly refused: { at: string; topic: string; error: unknown }[] = [];
   readonly nodes = new Map<string, FakeLanes>();
   readonly #pairs = new Map<string, { lane: LaneKind; why: string }>();
 
@@ -148,7 +151,13 @@ class FakeLanes implements Lanes {
 
   receive(message: LaneMessage): void {
     if (this.#stopped || this.network.nodes.get(this.id) !== this) return;
-    for (const handler of [...(this.#handlers.get(message.topic) ?? [])]) handler(message);
+    for (const handler of [...(this.#handlers.get(message.topic) ?? [])]) {
+      try {
+        handler(message);
+      } catch (error) {
+        this.network.refused.push({ at: this.id, topic: message.topic, error });
+      }
+    }
   }
 
   #checkRunning(): void {

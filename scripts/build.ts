@@ -1,4 +1,6 @@
-/** `npm run build`: compiles to dist/ and copies what the program reads at run time. `npm run package` makes the tarball of it. */
+/**
+ * `npm run build`: compiles to dist/ (or `--out DIRECTORY`) and copies what the program reads at run time. `npm run package` makes the tarball of it.
+ */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -23,16 +25,17 @@ function copyAssets(dist: string): number {
   return copied;
 }
 
-const dist = path.join(PACKAGE_ROOT, 'dist');
+const out = process.argv.indexOf('--out');
+const dist = path.resolve(PACKAGE_ROOT, out < 0 ? 'dist' : (process.argv[out + 1] ?? 'dist'));
 rmSync(dist, { recursive: true, force: true });
 const tsc = path.join(PACKAGE_ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-const { status } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], {
+const { status } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', dist], {
   cwd: PACKAGE_ROOT,
   stdio: ['ignore', 'inherit', 'inherit'],
 });
 if (status === 0) {
   chmodSync(path.join(dist, 'scripts', 'cli.js'), 0o755);
-  console.log(`dist/ is built, with ${copyAssets(dist)} files beside the code`);
+  console.log(`${path.relative(PACKAGE_ROOT, dist)}/ is built, with ${copyAssets(dist)} files beside the code`);
   // `npm run package`: npm does not run prepack here (ignore-scripts), so the tarball is made from what was just built.
   if (process.argv.includes('--pack'))
     process.exitCode = spawnSync('npm', ['pack'], { cwd: PACKAGE_ROOT, stdio: ['ignore', 'inherit', 'inherit'] }).status ?? 1;

@@ -1,0 +1,117 @@
+/** What putting an activation into a message costs, and taking it out, against copying its bytes once. */
+import { decodeActivation, encodeActivation, scatter } from '../../broker/activation.js';
+import type { ActivationHeader } from '../../broker/messages.js';
+import { allocTensor, type Box, boxDims } from '../../broker/tensor.js';
+import type { Bench, BenchContext, BenchResult } from './bench.js';
+import { atMost, type Figure, figure, interleaved } from './figures.js';
+
+/** 1.2 MB of float32: [1, 96, 56, 56]. */
+const WHOLE: Box = { start: [0, 0, 0, 0], end: [1, 96, 56, 56] };
+/** Its lower half: one run per channel. */
+const BAND: Box = { start: [0, 0, 28, 0], end: [1, 96, 56, 56] };
+/** A halo: two rows of each channel. */
+const HALO: Box = { start: [0, 0, 26, 0], end: [1, 96, 28, 56] };
+/** What one socket read gives. */
+const SEGMENT_BYTES = 65_536;
+
+function headerOf(box: Box): ActivationHeader {
+  const frame = { deployment: 'net', term: 1, epoch: 3, frame: 1234, attempt: 1, route: [0, 0, 1, 0], wire: 17, lowWater: 1200 };
+  return { ...frame, remainingMs: 812.5, dtype: 'float32', dims: boxDims(box), encoding: 'raw', scale: 1, zero: 0 };
+}
+
+/** Microseconds of one call, over enough calls for the clock. */
+function microseconds(work: () => void, calls: number): number {
+  const from = performance.now();
+  for (let i = 0; i < calls; i++) work();
+  return ((performance.now() - from) * 1000) / calls;
+}
+
+/** Cut as a socket would: data is viewed, so this costs nothing that is measured. */
+function asReceived(message: Uint8Array): Uint8Array[] {
+  return Array.from({ length: Math.ceil(message.length / SEGMENT_BYTES) }, (_, i) =>
+    message.subarray(i * SEGMENT_BYTES, (i + 1) * SEGMENT_BYTES),
+  );
+}
+
+async function pairsOf(pairs: number, a: () => void, b: () => void, calls: number): Promise<{ a: number; b: number }[]> {
+  microseconds(a, calls);
+  microseconds(b, calls);
+  return interleaved(
+    pairs,
+    async () => microseconds(a, calls),
+    async () => microseconds(b, calls),
+  );
+}
+
+async function run({ quick }: BenchContext): Promise<BenchResult> {
+  const [pairs, calls] = quick ? [7, 50] : [51, 200];
+  const { bytes } = allocTensor('float32', boxDims(WHOLE));
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 31) & 0xff;
+  const target = new Uint8Array(bytes.length);
+  const copy = (): void => target.set(bytes);
+  const figures: Figure[] = [];
+  for (const [name, box] of [
+    ['1.2 MB, whole', WHOLE],
+    ['0.6 MB, lower half of each channel', BAND],
+    ['43 KB, two rows of each channel', HALO],
+  ] as const) {
+    const header = headerOf(box);
+    const part = bytes.subarray(
+      0,
+      boxDims(box).reduce((a, b) => a * b, 4),
+    );
+    const samples = await pairsOf(
+      pairs,
+      () => encodeActivation(header, bytes, WHOLE, box),
+      () => void Buffer.allocUnsafeSlow(part.length).set(part),
+      calls,
+    );
+    const bound = box === WHOLE ? atMost(1.2) : undefined;
+    figures.push(
+      figure(
+        `encode ${name}: over one copy into a new buffer`,
+        'x',
+        samples.map(({ a, b }) => a / b),
+        bound,
+      ),
+    );
+    figures.push(
+      figure(
+        `encode ${name}`,
+        'µs',
+        samples.map(({ a }) => a),
+      ),
+    );
+  }
+  const message = Buffer.concat(encodeActivation(headerOf(WHOLE), bytes, WHOLE, WHOLE));
+  const received = asReceived(message);
+  const { header, data } = decodeActivation(received);
+  const copied = data.segments.filter((s) => s.buffer !== message.buffer).reduce((sum, s) => sum + s.length, 0);
+  figures.push(figure('decode 1.2 MB: bytes of data copied', 'bytes', [copied], atMost(0)));
+  const decode = await pairsOf(pairs, () => void decodeActivation(received), copy, calls);
+  figures.push(
+    figure(
+      'decode 1.2 MB',
+      'µs',
+      decode.map(({ a }) => a),
+    ),
+  );
+  const fill = await pairsOf(pairs, () => scatter(decodeActivation(received).data, header, 4, target, WHOLE, WHOLE), copy, calls);
+  figures.push(
+    figure(
+      "decode 1.2 MB into the engine's input: over one copy into a warm buffer",
+      'x',
+      fill.map(({ a, b }) => a / b),
+    ),
+  );
+  figures.push(
+    figure(
+      'one copy of 1.2 MB into a warm buffer',
+      'µs',
+      fill.map(({ b }) => b),
+    ),
+  );
+  return { figures, conditions: { processes: 1, dtype: 'float32', segments: `${SEGMENT_BYTES} bytes` } };
+}
+
+export const codec: Bench = { name: 'codec', summary: 'encode and decode of activations against one copy of their bytes', run };

@@ -1,0 +1,65 @@
+/** What a benchmark gives: figures with their spread, target and raw samples. Pure. */
+
+export interface Target {
+  readonly text: string;
+  readonly isMet: (value: number) => boolean;
+}
+
+export const atLeast = (bound: number): Target => ({ text: `>= ${bound}`, isMet: (value) => value >= bound });
+export const atMost = (bound: number): Target => ({ text: `<= ${bound}`, isMet: (value) => value <= bound });
+
+export interface Figure {
+  readonly figure: string;
+  /** Median of the samples. */
+  readonly value: number;
+  /** Their quartiles. */
+  readonly spread: readonly [number, number];
+  /** `x` = a ratio. */
+  readonly unit: string;
+  /** '' = none: the figure explains another one. */
+  readonly target: string;
+  readonly met: boolean | null;
+  readonly samples: readonly number[];
+}
+
+/** The `q` quantile, linear between samples; NaN without samples. */
+export function quantile(samples: readonly number[], q: number): number {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const at = q * (sorted.length - 1);
+  const [low, high] = [sorted[Math.floor(at)] ?? Number.NaN, sorted[Math.ceil(at)] ?? Number.NaN];
+  return low + (high - low) * (at - Math.floor(at));
+}
+
+export const median = (samples: readonly number[]): number => quantile(samples, 0.5);
+
+export function figure(name: string, unit: string, samples: readonly number[], target?: Target): Figure {
+  const value = median(samples);
+  return {
+    figure: name,
+    value,
+    spread: [quantile(samples, 0.25), quantile(samples, 0.75)],
+    unit,
+    target: target?.text ?? '',
+    // A figure that could not be measured is not met.
+    met: target === undefined ? null : Number.isFinite(value) && target.isMet(value),
+    samples,
+  };
+}
+
+/**
+ * Measures two things in turn, the first one first in every other pair, so that what drifts meets both alike.
+ * Returns the samples of both; ratios are to be made pair by pair.
+ */
+export async function interleaved<A, B>(pairs: number, a: () => Promise<A>, b: () => Promise<B>): Promise<{ a: A; b: B }[]> {
+  const samples: { a: A; b: B }[] = [];
+  for (let pair = 0; pair < pairs; pair++) {
+    if (pair % 2 === 0) {
+      const first = await a();
+      samples.push({ a: first, b: await b() });
+    } else {
+      const first = await b();
+      samples.push({ a: await a(), b: first });
+    }
+  }
+  return samples;
+}

@@ -1,0 +1,212 @@
+/** A lane beside a bare TCP socket, between two processes on loopback, in turn. */
+import { connect, createServer, type Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { createLanes } from '../../broker/lanes/lanes.js';
+import { listen } from '../../broker/listen.js';
+import { Child, nodeFlags } from '../children.js';
+import type { Bench, BenchContext, BenchResult } from './bench.js';
+import { atLeast, atMost, type Figure, figure, interleaved } from './figures.js';
+
+/** Topics of the benchmark. */
+export const [BULK, DONE, ECHO, BACK] = ['bulk', 'done', 'echo', 'back'];
+const PEER = fileURLToPath(new URL('./lane-peer.ts', import.meta.url));
+
+type Write = (segments: readonly Uint8Array[]) => Promise<void>;
+
+/** Length-prefixed messages on a bare socket, handed on as they came and not joined: the least a receiver can do. */
+function framed(socket: Socket, onMessage: (segments: Uint8Array[]) => void): Write {
+  let left = 0;
+  let segments: Uint8Array[] = [];
+  socket.on('data', (chunk) => {
+    for (let at = 0; at < chunk.length; ) {
+      if (left === 0) {
+        left = chunk.readUInt32LE(at);
+        at += 4;
+      }
+      const take = Math.min(left, chunk.length - at);
+      segments.push(chunk.subarray(at, at + take));
+      left -= take;
+      at += take;
+      if (left > 0) continue;
+      const whole = segments;
+      segments = [];
+      onMessage(whole);
+    }
+  });
+  return (parts) => {
+    const header = Buffer.alloc(4);
+    header.writeUInt32LE(parts.reduce((sum, part) => sum + part.length, 0));
+    socket.cork();
+    socket.write(header);
+    for (const part of parts.slice(0, -1)) socket.write(part);
+    const taken = new Promise<void>((resolve) => socket.write(parts.at(-1) ?? Buffer.alloc(0), () => resolve()));
+    socket.uncork();
+    return taken;
+  };
+}
+
+/** A server of such messages, on a free port of loopback. */
+export async function listenFramed(onMessage: (segments: Uint8Array[], write: Write) => void): Promise<{ readonly port: number }> {
+  const server = createServer({ noDelay: true }, (socket) => {
+    socket.on('error', () => socket.destroy());
+    const write = framed(socket, (segments) => onMessage(segments, write));
+  });
+  server.unref();
+  return { port: await listen(server, '127.0.0.1', 0) };
+}
+
+/** Both ways to the far process. */
+interface Way {
+  /** Resolves when all `count` messages have arrived. */
+  bulk(payload: Uint8Array, count: number): Promise<void>;
+  echo(payload: Uint8Array): Promise<void>;
+  stop(): Promise<void>;
+}
+
+async function laneWay(port: number): Promise<Way> {
+  const lanes = createLanes({ id: 'near', host: '127.0.0.1' });
+  let answered: () => void = () => undefined;
+  lanes.on(DONE ?? '', () => answered());
+  lanes.on(BACK ?? '', () => answered());
+  await lanes.start();
+  lanes.setPeers([{ agent: 'far', addresses: ['127.0.0.1'], lanePort: port }]);
+  return {
+    bulk: async (payload, count) => {
+      const done = new Promise<void>((resolve) => {
+        answered = resolve;
+      });
+      await lanes.send('far', BULK ?? '', [Uint8Array.of(count)]);
+      for (let i = 0; i < count; i++) await lanes.send('far', BULK ?? '', [payload]);
+      await done;
+    },
+    echo: (payload) =>
+      new Promise((resolve, reject) => {
+        answered = resolve;
+        lanes.send('far', ECHO ?? '', [payload]).catch(reject);
+      }),
+    stop: () => lanes.stop(),
+  };
+}
+
+function tcpWay(port: number): Way {
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+  let answered: () => void = () => undefined;
+  const write = framed(socket, () => answered());
+  return {
+    bulk: async (payload, count) => {
+      const done = new Promise<void>((resolve) => {
+        answered = resolve;
+      });
+      await write([Uint8Array.of(count)]);
+      for (let i = 0; i < count; i++) await write([payload]);
+      await done;
+    },
+    echo: (payload) =>
+      new Promise((resolve) => {
+        answered = resolve;
+        void write([payload]);
+      }),
+    stop: async () => void socket.destroy(),
+  };
+}
+
+async function msOf(work: () => Promise<void>): Promise<number> {
+  const from = performance.now();
+  await work();
+  return performance.now() - from;
+}
+
+const SIZES = [
+  { name: '1 MB', bytes: 1_000_000, count: 32 },
+  { name: '4 MB', bytes: 4_000_000, count: 8 },
+] as const;
+const ROUND_TRIPS = 100;
+
+async function measure(lane: Way, tcp: Way, quick: boolean): Promise<Figure[]> {
+  const pairs = quick ? 5 : 31;
+  const figures: Figure[] = [];
+  for (const { name, bytes, count } of SIZES) {
+    const payload = Uint8Array.from({ length: bytes }, (_, i) => (i * 31) & 0xff);
+    const megabytesPerSecond = async (way: Way): Promise<number> => (bytes * count) / 1000 / (await msOf(() => way.bulk(payload, count)));
+    await megabytesPerSecond(lane);
+    await megabytesPerSecond(tcp);
+    const samples = await interleaved(
+      pairs,
+      () => megabytesPerSecond(lane),
+      () => megabytesPerSecond(tcp),
+    );
+    figures.push(
+      figure(
+        `one hop, ${name}: throughput over bare TCP`,
+        'x',
+        samples.map(({ a, b }) => a / b),
+        atLeast(0.75),
+      ),
+    );
+    figures.push(
+      figure(
+        `one hop, ${name}: lane`,
+        'MB/s',
+        samples.map(({ a }) => a),
+      ),
+    );
+    figures.push(
+      figure(
+        `one hop, ${name}: bare TCP`,
+        'MB/s',
+        samples.map(({ b }) => b),
+      ),
+    );
+  }
+  const small = Uint8Array.from({ length: 16_384 }, (_, i) => (i * 31) & 0xff);
+  const roundTripMs = (way: Way) => async (): Promise<number> =>
+    (await msOf(async () => {
+      for (let i = 0; i < ROUND_TRIPS; i++) await way.echo(small);
+    })) / ROUND_TRIPS;
+  await roundTripMs(lane)();
+  await roundTripMs(tcp)();
+  const trips = await interleaved(pairs, roundTripMs(lane), roundTripMs(tcp));
+  figures.push(
+    figure(
+      'round trip, 16 KB: time over bare TCP',
+      'x',
+      trips.map(({ a, b }) => a / b),
+      atMost(2.5),
+    ),
+  );
+  figures.push(
+    figure(
+      'round trip, 16 KB: lane',
+      'ms',
+      trips.map(({ a }) => a),
+    ),
+  );
+  figures.push(
+    figure(
+      'round trip, 16 KB: bare TCP',
+      'ms',
+      trips.map(({ b }) => b),
+    ),
+  );
+  return figures;
+}
+
+async function run({ quick }: BenchContext): Promise<BenchResult> {
+  const far = new Child('far end', [], undefined, { command: [process.execPath, ...nodeFlags(), PEER] });
+  try {
+    const { lanePort, tcpPort } = await far.ready;
+    const [lane, tcp] = [await laneWay(Number(lanePort)), tcpWay(Number(tcpPort))];
+    try {
+      return {
+        figures: await measure(lane, tcp, quick),
+        conditions: { processes: 2, network: 'loopback', encryption: 'none', 'CPU limit': 'none' },
+      };
+    } finally {
+      await Promise.all([lane.stop(), tcp.stop()]);
+    }
+  } finally {
+    await far.stop();
+  }
+}
+
+export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', run };

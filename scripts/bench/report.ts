@@ -1,0 +1,69 @@
+/** A benchmark's result as Markdown. Pure. */
+import type { Figure } from './figures.js';
+import type { Machine } from './machine.js';
+
+export interface Report {
+  readonly name: string;
+  readonly commit: string;
+  readonly date: string;
+  readonly machine: Machine;
+  readonly conditions: unknown;
+  readonly figures: readonly Figure[];
+}
+
+/** Three significant digits. */
+export function numberText(value: number): string {
+  if (!Number.isFinite(value)) return '-';
+  const magnitude = Math.abs(value);
+  return magnitude >= 100 ? String(Math.round(value)) : value.toPrecision(3);
+}
+
+const withUnit = (text: string, unit: string): string => (unit === 'x' ? `${text}x` : `${text} ${unit}`);
+
+function row({ figure, value, spread, unit, target, met, samples }: Figure): string {
+  const cells = [
+    figure,
+    withUnit(numberText(value), unit),
+    `${numberText(spread[0])} to ${numberText(spread[1])}`,
+    String(samples.length),
+    target,
+    met === null ? '' : met ? 'yes' : '**no**',
+  ];
+  return `| ${cells.map((c) => c.replaceAll('|', '\\|')).join(' | ')} |`;
+}
+
+export function markdown({ name, commit, date, machine, conditions, figures }: Report): string {
+  const memory = `${Math.round(machine.memoryBytes / 2 ** 30)} GiB`;
+  const lines = [
+    `## ${name}`,
+    '',
+    `Commit ${commit}, ${date}; ${machine.processor}, ${machine.cores} cores, ${memory}, Linux ${machine.kernel}, Node ${machine.node}; load before ${machine.loadBefore.toFixed(2)}.`,
+    '',
+    `Conditions: ${conditionsText(conditions)}`,
+    '',
+    '| figure | median | quartiles | samples | target | met |',
+    '| --- | ---: | ---: | ---: | ---: | --- |',
+    ...figures.map(row),
+  ];
+  if (!machine.quiet) lines.push('', '**The machine was not quiet: these figures do not count.**');
+  return lines.join('\n');
+}
+
+/** `key: value` pairs; equal agents are counted, not listed. */
+function conditionsText(conditions: unknown): string {
+  if (typeof conditions !== 'object' || conditions === null) return String(conditions);
+  return Object.entries(conditions)
+    .filter(([, value]) => value !== '' && value !== false)
+    .map(([key, value]) => `${key} ${valueText(value)}`)
+    .join('; ');
+}
+
+function valueText(value: unknown): string {
+  if (Array.isArray(value)) {
+    const counts = new Map<string, number>();
+    for (const item of value) counts.set(valueText(item), (counts.get(valueText(item)) ?? 0) + 1);
+    return [...counts].map(([text, count]) => `${count} x (${text})`).join(', ');
+  }
+  if (typeof value === 'object' && value !== null) return conditionsText(value).replaceAll('; ', ', ');
+  return typeof value === 'number' ? String(Number(value.toPrecision(4))) : String(value);
+}

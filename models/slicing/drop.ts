@@ -9,6 +9,8 @@ import type { PartitionRunner } from './run.js';
 const NOTICED_ABOVE = 5 * TOLERANCE;
 /** Further random inputs that a loss may show on: on one image the rows around a band's border may be of no consequence. */
 const MORE_SAMPLES = 3;
+/** Different corruptions that are tried: a single one may fall on the flat side of a ReLU. */
+const CORRUPTIONS = 6;
 
 type Tensors = Readonly<Record<string, Tensor>>;
 
@@ -69,7 +71,7 @@ class Dropper {
       const quiet = { wire, tensor: this.#tensorOf(wire), change };
       if (change > NOTICED_ABOVE) smallestChange = Math.min(smallestChange, change);
       else if (empty) zeros.push(wire);
-      else if ((await this.#change(wire, 0, corrupt)) > NOTICED_ABOVE) masked.push(quiet);
+      else if (await this.#showsCorruption(wire)) masked.push(quiet);
       else unnoticed.push(quiet);
     }
     const [first] = unnoticed;
@@ -89,6 +91,13 @@ class Dropper {
 
   #add(inputs: Tensors): void {
     this.#samples.push({ inputs, outputs: this.#runner.run(inputs).then((run) => run.outputs) });
+  }
+
+  async #showsCorruption(wire: number): Promise<boolean> {
+    for (let seed = 1; seed <= CORRUPTIONS; seed++) {
+      if ((await this.#change(wire, 0, (bytes, dtype) => corrupt(bytes, dtype, seed))) > NOTICED_ABOVE) return true;
+    }
+    return false;
   }
 
   async #change(wire: number, sample: number, rewrite: (bytes: Uint8Array, dtype: DType) => Uint8Array): Promise<number> {
@@ -112,13 +121,13 @@ class Dropper {
   }
 }
 
-/** Random values of ten times the size that floats have; other types with all bits turned. */
-function corrupt(bytes: Uint8Array, dtype: DType): Uint8Array {
+/** Random floats, by the seed from ten times to a million times as large as those that were there; other types with all bits turned. */
+function corrupt(bytes: Uint8Array, dtype: DType, seed: number): Uint8Array {
   if (dtype !== 'float32')
     return bytes.map((b, i) => (dtype.startsWith('float') && i % itemBytes(dtype) === itemBytes(dtype) - 1 ? b : b ^ 0xff));
   let largest = 1;
   for (const value of tensorValues({ dtype, dims: [bytes.length / 4], bytes }) as Float32Array)
     largest = Math.max(largest, Math.abs(value));
-  const random = createRandom(1);
-  return new Uint8Array(Float32Array.from({ length: bytes.length / 4 }, () => (random() - 0.5) * 20 * largest).buffer);
+  const random = createRandom(seed);
+  return new Uint8Array(Float32Array.from({ length: bytes.length / 4 }, () => (random() * 2 - 1) * largest * 10 ** seed).buffer);
 }

@@ -6,16 +6,13 @@
 import path from 'node:path';
 import type { Engine } from '../../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
-import { loadModel } from '../../models/onnx/load.js';
-import { coverCut, parseCut } from '../../models/slicing/cover.js';
-import { partition } from '../../models/slicing/cut.js';
-import { writeSlices } from '../../models/slicing/write.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import type { Device } from '../testbed/testbed.js';
 import { BareEngine } from './bare.js';
 import type { Bench, BenchContext, BenchResult } from './bench.js';
 import { type Cluster, onCluster } from './cluster.js';
 import { atLeast, type Figure, figure, interleaved, median } from './figures.js';
+import { sliceFiles } from './slices.js';
 
 /** How much faster than one device, by number of agents. */
 const SPEEDUP: Readonly<Record<number, number>> = { 2: 1.8, 4: 3.1, 6: 4.2, 8: 5.0 };
@@ -25,23 +22,17 @@ const ROOMY = { ...DEFAULT_DEVICE, memoryBytes: 4 * 2 ** 30 };
 
 /** Median time of each part when it runs alone, per stage: milliseconds. */
 async function partTimes(device: Device, model: string, cut: string, directory: string, engine: Engine, runs: number): Promise<number[][]> {
-  const loaded = await loadModel(model, { workDirectory: directory, engine });
-  const { kind, shares } = parseCut(cut);
-  const written = await writeSlices(partition(loaded, coverCut(loaded, kind, shares).stages), path.join(directory, 'slices'));
-  const files = [...new Set(written.slices.flat().map((s) => s.graph.sha256))];
+  const slices = await sliceFiles(model, cut, directory, engine);
+  const files = [...new Set(slices.flat())];
   // As agents load them: not prepacked.
-  const bare = await BareEngine.start(
-    device,
-    files.map((f) => path.join(written.directory, f)),
-    { prepack: false },
-  );
+  const bare = await BareEngine.start(device, files, { prepack: false });
   const times = new Map<string, number>();
   for (const [i, file] of files.entries()) {
     await bare.run(1, i);
     times.set(file, median(await bare.run(runs, i)));
   }
   await bare.stop();
-  return written.slices.map((parts) => parts.map((s) => times.get(s.graph.sha256) ?? Number.NaN));
+  return slices.map((parts) => parts.map((file) => times.get(file) ?? Number.NaN));
 }
 
 interface Setting {

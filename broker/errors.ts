@@ -50,6 +50,7 @@ export const ERROR_CODES = {
   EPOCH_STALE: 'A command or message belongs to an epoch or term that is over.',
   SEAT_UNKNOWN: 'A message names a seat this agent does not hold.',
   // scheduler/
+  CLUSTER_TAKEN: 'Another gateway or scheduler serves this cluster, or holds its state folder.',
   NO_AGENTS: 'No ready agent is available for the plan.',
   PLAN_INVALID: 'A plan contradicts itself or names what does not exist.',
   PLAN_NOT_POSSIBLE: 'No plan satisfies the request on these agents; the message gives the tightest limit.',

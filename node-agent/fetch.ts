@@ -2,6 +2,7 @@
  * Fetches blobs from the gateway in chunks over the bus (QoS 0): a window of outstanding requests, each with its own deadline and retries;
  * what came stays on disk, so a lost broker, a restart or a deadline only interrupts. Verified by a streaming sha256 (store.ts).
  */
+import { setMaxListeners } from 'node:events';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
 import type { BlobChunk } from '../broker/messages.js';
@@ -79,6 +80,7 @@ export class BlobFetcher {
     const windowBytes = chunkBytes * window;
     const failed = new AbortController();
     const signal = AbortSignal.any([call.signal, failed.signal]);
+    setMaxListeners(BLOBS_AT_ONCE, signal);
     const running = new Set<Promise<void>>();
     let runningBytes = 0;
     let failure: { readonly reason: unknown } | undefined;

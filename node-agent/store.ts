@@ -13,8 +13,8 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError, toChairError } from '../broker/errors.js';
+import { lockDirectory } from '../broker/lock.js';
 import type { BlobRef } from '../broker/plan.js';
-import { lockDirectory } from './lock.js';
 
 export interface StoreOptions {
   readonly directory: string;
@@ -48,7 +48,12 @@ export class BlobStore {
   /** Creates the folder, locks it and scans it. Throws AGENT_NAME_TAKEN when another live process holds it. */
   static async open(options: StoreOptions): Promise<BlobStore> {
     await mkdir(path.join(options.directory, 'blobs'), { recursive: true });
-    const unlock = await lockDirectory(options.directory);
+    const unlock = await lockDirectory(options.directory, {
+      code: 'AGENT_NAME_TAKEN',
+      what: 'slice store',
+      expected: 'one agent per store directory',
+      todo: 'Stop that process, or give this agent another --name and --directory',
+    });
     const store = new BlobStore(options, unlock);
     try {
       await store.scan();

@@ -1,10 +1,13 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ChairError, isChairError } from '../broker/errors.js';
+import { connectBus } from '../broker/mqtt-bus.js';
+import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { startBroker } from '../broker/server.js';
 import type { Tensor } from '../broker/tensor.js';
+import { topicsOf } from '../broker/topics.js';
 import { ChairClient, type ClientOptions, type DeployOptions } from './client.js';
 import { Gateway, type GatewayOptions } from './gateway.js';
 import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
@@ -253,6 +256,48 @@ describe('gateway', () => {
     const nowhere = 'mqtt://127.0.0.1:1';
     expect(await codeOf(startGateway({ broker: { url: nowhere } }))).toBe('BROKER_UNREACHABLE');
     expect(await codeOf(ChairClient.connect({ brokerUrl: nowhere, cluster: 'test' }))).toBe('BROKER_UNREACHABLE');
+  });
+
+  it('does not share its state folder, and leaves alone what the first one keeps there', async () => {
+    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const first = await startGateway({ stateDirectory });
+    const slices = join(stateDirectory, 'gateway-cache', 'slices', 'kept');
+    await writeFile(slices, '');
+    const second = new Gateway({ cluster: 'other', stateDirectory, broker: { host: '127.0.0.1', port: 0 }, source: scriptedSource() });
+    await expect(second.start()).rejects.toMatchObject({ code: 'CLUSTER_TAKEN', message: expect.stringContaining(`${process.pid}`) });
+    await access(slices);
+    await first.stop();
+    await startGateway({ stateDirectory });
+  });
+
+  it('is refused where another scheduler serves the cluster, and may serve another one', async () => {
+    const broker = await startBroker({ host: '127.0.0.1', port: 0 });
+    running.push(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url } });
+    expect(await codeOf(startGateway({ broker: { url: broker.url } }))).toBe('CLUSTER_TAKEN');
+    await startGateway({ broker: { url: broker.url }, cluster: 'other' });
+    expect(first.status().term).toBe(1);
+    await first.stop();
+    expect(await first.closed).toBeUndefined();
+    await startGateway({ broker: { url: broker.url } });
+  });
+
+  it('steps down when another scheduler reigns in a later term, but not for a message that says so', async () => {
+    const broker = await startBroker({ host: '127.0.0.1', port: 0 });
+    running.push(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url } });
+    const bus = await connectBus({ url: broker.url, id: 'rival' });
+    running.push(() => bus.stop());
+    const topics = topicsOf('test');
+    await bus.publish(topics.reign, { term: 7, ...OUR_SCHEMAS });
+    await new Promise((resolve) => setTimeout(resolve, 1300));
+    expect(first.status().term).toBe(1);
+    const status = { ...first.status(), term: 7 };
+    await bus.subscribe(topics.request, ({ id, client }) => {
+      void bus.publish(topics.response(client), { id, code: '', message: '', status, plan: null });
+    });
+    await bus.publish(topics.reign, { term: 7, ...OUR_SCHEMAS });
+    expect(await first.closed).toMatchObject({ code: 'CLUSTER_TAKEN' });
   });
 
   it('reigns in a later term after each start', async () => {

@@ -8,6 +8,7 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
+import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
@@ -56,12 +57,18 @@ export class Gateway {
   #lanes: Lanes | undefined;
   #scheduler: Scheduler | undefined;
   #stopping: Promise<void> | undefined;
+  #settleClosed: (error: ChairError | undefined) => void = () => undefined;
+  /** Resolves when the gateway has stopped: with what ended it, or undefined when it was asked to. */
+  readonly closed: Promise<ChairError | undefined>;
 
   constructor(options: GatewayOptions) {
     this.#o = options;
+    this.closed = new Promise((resolve) => {
+      this.#settleClosed = resolve;
+    });
   }
 
-  /** Throws AGENT_NAME_INVALID (cluster), PORT_IN_USE, BROKER_UNREACHABLE; then nothing is left running. */
+  /** Throws AGENT_NAME_INVALID (cluster), CLUSTER_TAKEN, PORT_IN_USE, BROKER_UNREACHABLE; then nothing is left running. */
   async start(): Promise<void> {
     if (!NAME_PATTERN.test(this.#o.cluster)) {
       throw new ChairError('AGENT_NAME_INVALID', 'a cluster cannot have this name', { came: `'${this.#o.cluster}'` });
@@ -76,8 +83,7 @@ export class Gateway {
 
   /** Idempotent; leaves no timer, socket, file or worker. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#close();
-    return this.#stopping;
+    return this.#end(undefined);
   }
 
   /** For agents and clients on this machine. */
@@ -98,6 +104,15 @@ export class Gateway {
     const { cluster, stateDirectory, broker, log } = this.#o;
     const topics = topicsOf(cluster);
     const directories = libraryDirectories(stateDirectory);
+    await mkdir(stateDirectory, { recursive: true });
+    // Before anything is touched: another gateway may be serving slices from there.
+    const unlock = await lockDirectory(stateDirectory, {
+      code: 'CLUSTER_TAKEN',
+      what: 'the state folder',
+      expected: 'one gateway or scheduler per folder',
+      todo: 'Stop that process, or give this one another --directory.',
+    });
+    await this.#own({ stop: unlock });
     await prepareFolders(directories);
 
     if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...(log === undefined ? {} : { log }) }));
@@ -129,6 +144,11 @@ export class Gateway {
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),
+      sharedBroker: 'url' in broker,
+      onReplaced: (error) => {
+        log?.(`${error.code}: ${error.message}`);
+        void this.#end(error);
+      },
       ...(log === undefined ? {} : { log }),
     });
     this.#scheduler = scheduler;
@@ -139,6 +159,11 @@ export class Gateway {
     await (await this.#own(blobs)).start();
     await (await this.#own(scheduler)).start();
     log?.(`gateway of cluster '${cluster}': broker ${this.brokerUrl}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
+  }
+
+  #end(why: ChairError | undefined): Promise<void> {
+    this.#stopping ??= this.#close().finally(() => this.#settleClosed(why));
+    return this.#stopping;
   }
 
   async #close(): Promise<void> {

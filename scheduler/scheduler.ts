@@ -3,8 +3,8 @@
  * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
  */
 import type { Bus } from '../broker/bus.js';
-import { toChairError } from '../broker/errors.js';
-import type { Hello, PeerEntry, Request, RequestBody, Response, StatusReport, Trouble } from '../broker/messages.js';
+import { ChairError, toChairError } from '../broker/errors.js';
+import type { Hello, PeerEntry, Reign, Request, RequestBody, Response, StatusReport, Trouble } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { Commands } from './commands.js';
@@ -13,6 +13,7 @@ import type { Dispatcher } from './dispatcher.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
+import { Rivals } from './rivals.js';
 import { agentStatus, deploymentStatus, EventLog } from './status.js';
 
 const TICK_MS = 250;
@@ -20,6 +21,8 @@ const TICK_MS = 250;
 const REIGN_AGAIN_MS = 2000;
 /** QoS 1 may deliver a request twice: ids of so many are remembered. */
 const REMEMBERED_REQUESTS = 500;
+/** How long another scheduler of this cluster has time to answer. */
+const RIVAL_MS = 1000;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
 
@@ -36,6 +39,10 @@ export interface SchedulerOptions {
   readonly onPeers?: (peers: readonly PeerEntry[]) => void;
   /** The next term, written down before it is used; higher than `atLeast`. */
   readonly nextTerm: (atLeast: number) => Promise<number>;
+  /** The broker is not our own: another scheduler may be there already. Default false. */
+  readonly sharedBroker?: boolean;
+  /** Another scheduler reigns in this cluster in a later term: this one has to stop. */
+  readonly onReplaced?: (error: ChairError) => void;
   readonly registry?: Registry;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
@@ -50,9 +57,11 @@ export class Scheduler {
   readonly #events = new EventLog();
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #requests = new Set<string>();
+  readonly #rivals: Rivals;
   readonly #startedMs: number;
   #term = 0;
   #raising = false;
+  #searching = false;
   #reignedMs = Number.NEGATIVE_INFINITY;
   #peersVersion = 0;
   #stopped = false;
@@ -63,6 +72,7 @@ export class Scheduler {
     this.#startedMs = this.#now();
     this.#registry = options.registry ?? new Registry({ incompatible });
     this.#commands = new Commands(options.bus, options.topics);
+    this.#rivals = new Rivals(options.bus, options.topics);
     this.#deployments = new Deployments({
       registry: this.#registry,
       commands: this.#commands,
@@ -80,9 +90,18 @@ export class Scheduler {
     return this.#term;
   }
 
+  /** Throws CLUSTER_TAKEN when another scheduler answers. */
   async start(): Promise<void> {
+    const { bus, topics, cluster } = this.#o;
+    const rival = this.#o.sharedBroker === true ? await this.#rivals.find(RIVAL_MS) : undefined;
+    if (rival !== undefined) {
+      throw new ChairError('CLUSTER_TAKEN', `another scheduler serves cluster '${cluster}' on this broker`, {
+        expected: 'one scheduler per cluster',
+        came: `one that reigns in term ${rival.term}`,
+        todo: 'Stop that one, or give this one another --cluster.',
+      });
+    }
     this.#term = await this.#o.nextTerm(0);
-    const { bus, topics } = this.#o;
     this.#undo.push(
       await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
       await bus.subscribe(topics.health, (health) => {
@@ -93,6 +112,7 @@ export class Scheduler {
       await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
       await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
       await bus.subscribe(topics.request, (request) => void this.#request(request)),
+      await bus.subscribe(topics.reign, (reign) => void this.#reigned(reign)),
       bus.onConnect(() => {
         this.#apply({ kind: 'online' });
         this.#reign();
@@ -171,6 +191,26 @@ export class Scheduler {
     this.#o.bus.publish(this.#o.topics.reign, reign).catch((error: unknown) => this.#log('offline', toChairError(error).message));
   }
 
+  /** Our own come back, too. A later term is another scheduler's, if there really is one: one forged message must not stop this one. */
+  async #reigned({ term }: Reign): Promise<void> {
+    if (term <= this.#term || this.#raising || this.#searching || this.#stopped) return;
+    this.#searching = true;
+    try {
+      const rival = await this.#rivals.find(RIVAL_MS);
+      if (rival === undefined || rival.term <= this.#term || this.#stopped) return;
+      this.#o.onReplaced?.(
+        new ChairError('CLUSTER_TAKEN', `another scheduler reigns in cluster '${this.#o.cluster}' in term ${rival.term}`, {
+          expected: `term ${this.#term}, which is this one's`,
+          todo: 'Run one scheduler per cluster on a broker.',
+        }),
+      );
+    } catch (error) {
+      this.#log('offline', toChairError(error).message);
+    } finally {
+      this.#searching = false;
+    }
+  }
+
   #apply(event: RegistryEvent): void {
     const changes = this.#registry.apply(event, this.#now());
     for (const change of changes) this.#changed(change);
@@ -226,7 +266,7 @@ export class Scheduler {
   }
 
   async #request(request: Request): Promise<void> {
-    if (!NAME_PATTERN.test(request.client) || this.#requests.has(request.id)) return;
+    if (!NAME_PATTERN.test(request.client) || request.client === this.#rivals.client || this.#requests.has(request.id)) return;
     this.#requests.add(request.id);
     if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
     let response: Response;

@@ -17,15 +17,18 @@ export function followParent(): void {
   process.channel.unref();
 }
 
-/** Resolves with the signal's name on the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
-export function untilStopped(): Promise<NodeJS.Signals> {
+/**
+ * Resolves with the signal's name on the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. It ends itself when the stop takes longer
+ * than 8 s, after SIGTERM than `terminateWithinMs`: an agent hands its seats over first.
+ */
+export function untilStopped(terminateWithinMs = STOP_WITHIN_MS): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     let stopping = false;
     const onSignal = (signal: NodeJS.Signals): void => {
       if (stopping) process.exit(130);
       stopping = true;
       // A stop that hangs is a defect, but not one that may keep a terminal.
-      setTimeout(() => process.exit(1), STOP_WITHIN_MS).unref();
+      setTimeout(() => process.exit(1), signal === 'SIGTERM' ? terminateWithinMs : STOP_WITHIN_MS).unref();
       resolve(signal);
     };
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);

@@ -30,10 +30,12 @@ async function runGateway(
       `Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${PROGRAM} agent --broker ${gateway.brokerUrl} --name NAME`,
     );
     announceReady({ url: gateway.brokerUrl });
-    await stopped;
+    await Promise.race([stopped, gateway.closed]);
   } finally {
     await gateway.stop();
   }
+  const failure = await gateway.closed;
+  if (failure !== undefined) throw failure;
 }
 
 export const gateway: CommandDefinition = {
@@ -75,6 +77,10 @@ export const broker: CommandDefinition = {
   },
 };
 
+/** How long an agent that was asked to leave serves on until others hold its seats, and how long its stop may take after that. */
+const DRAIN_MS = 30_000;
+const STOP_MS = 8_000;
+
 /** The agent's own options from the settings. */
 export function agentConfig(settings: Settings) {
   const { agent, broker: url, cluster } = settings;
@@ -88,6 +94,7 @@ export function agentConfig(settings: Settings) {
     threads: agent.threads,
     laneHost: agent.relayOnly ? '' : agent.host,
     lanePort: agent.lanePort,
+    drainMs: DRAIN_MS,
     addresses: agent.addresses === '' ? [] : agent.addresses.split(','),
   };
 }
@@ -112,7 +119,7 @@ export const agent: CommandDefinition = {
   examples: [{ line: 'agent --broker mqtt://gateway:1883 --name pi-3', text: 'one of these on each device' }],
   run: async (invocation) => {
     const { runAgent } = await import('../../node-agent/main.js');
-    const stopped = untilStopped();
+    const stopped = untilStopped(DRAIN_MS + STOP_MS);
     const running = await runAgent(agentConfig(invocation.settings), { softwareVersion: packageVersion(), log: logger(invocation) });
     announceReady({ name: invocation.settings.agent.name });
     const first = await Promise.race([stopped, running.closed]);

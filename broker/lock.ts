@@ -1,19 +1,34 @@
-/** One process per store folder: a lock file with the owner's pid and start time, so that a reused pid after a crash is not mistaken for the owner. */
+/** One process per state folder: a lock file with the owner's pid and start time, so that a reused pid after a crash is not mistaken for the owner. */
 import { readFileSync } from 'node:fs';
 import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ChairError } from '../broker/errors.js';
+import { ChairError, type ErrorCode } from './errors.js';
 
 /** Folders held by this process: the file cannot tell two agents of one process apart. */
 const held = new Set<string>();
 
-/** Throws AGENT_NAME_TAKEN when a live process holds the folder. Returns the unlock (idempotent). */
-export async function lockDirectory(directory: string): Promise<() => Promise<void>> {
+/** What is said when the folder is taken. */
+export interface LockWords {
+  readonly code: ErrorCode;
+  /** What the folder is, e.g. "slice store". */
+  readonly what: string;
+  readonly expected: string;
+  readonly todo: string;
+}
+
+/** Throws `words.code` when a live process holds the folder, which must exist. Returns the unlock (idempotent). */
+export async function lockDirectory(directory: string, words: LockWords): Promise<() => Promise<void>> {
   const file = path.resolve(directory, 'lock');
-  if (held.has(file)) throw taken(directory, String(process.pid));
+  const taken = (pid: string) =>
+    new ChairError(words.code, `${words.what} ${directory} is in use`, {
+      expected: words.expected,
+      came: `process ${pid} holding it`,
+      todo: words.todo,
+    });
+  if (held.has(file)) throw taken(String(process.pid));
   held.add(file);
   try {
-    await acquire(file, directory);
+    await acquire(file, taken);
   } catch (error) {
     held.delete(file);
     throw error;
@@ -24,7 +39,7 @@ export async function lockDirectory(directory: string): Promise<() => Promise<vo
   };
 }
 
-async function acquire(file: string, directory: string): Promise<void> {
+async function acquire(file: string, taken: (pid: string) => ChairError): Promise<void> {
   const mine = `${file}.${process.pid}`;
   await writeFile(mine, `${process.pid} ${startTime(process.pid)}\n`);
   try {
@@ -33,10 +48,10 @@ async function acquire(file: string, directory: string): Promise<void> {
       if (await linked(mine, file)) return;
       const owner = await readFile(file, 'utf8').catch(() => '');
       const [pid = '', started = ''] = owner.trim().split(' ');
-      if (isAlive(Number(pid), started)) throw taken(directory, pid);
+      if (isAlive(Number(pid), started)) throw taken(pid);
       await removeStale(file, `${mine}.stale`, owner);
     }
-    throw taken(directory, 'unknown');
+    throw taken('unknown');
   } finally {
     await rm(mine, { force: true });
   }
@@ -81,12 +96,4 @@ function startTime(pid: number): string {
   } catch {
     return '';
   }
-}
-
-function taken(directory: string, pid: string): ChairError {
-  return new ChairError('AGENT_NAME_TAKEN', `slice store ${directory} is in use`, {
-    expected: 'one agent per store directory',
-    came: `process ${pid} holding it`,
-    todo: 'Stop that process, or give this agent another name or --store',
-  });
 }

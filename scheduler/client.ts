@@ -14,6 +14,7 @@ import { connectBus } from '../broker/mqtt-bus.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
+import { answeredDeploy } from './deploy-watch.js';
 
 export interface ClientOptions {
   /** `mqtt://host:1883` */
@@ -23,7 +24,7 @@ export interface ClientOptions {
   readonly name?: string;
   /** Frames outstanding at once; more wait in here. Default 16. */
   readonly window?: number;
-  /** For status and undeploy; default 10,000 ms. */
+  /** For status and undeploy; default 10,000 ms. A gateway that is silent for three times as long is given up while it deploys. */
   readonly requestTimeoutMs?: number;
   /** Send frames through the broker even when the dispatcher could be reached directly. */
   readonly relayOnly?: boolean;
@@ -129,12 +130,16 @@ export class ChairClient {
     if (lane !== 'down') this.#resubmit();
   }
 
-  /** Resolves when the deployment serves. Throws what the scheduler found (MODEL_..., PLAN_..., PREPARE_FAILED, ...), REQUEST_TIMEOUT. */
+  /**
+   * Resolves when the deployment serves. Throws what the scheduler found (MODEL_..., PLAN_..., PREPARE_FAILED, ...), STOPPED when the gateway
+   * was restarted meanwhile, REQUEST_TIMEOUT when it fell silent.
+   */
   async deploy(options: DeployOptions, timeoutMs = DEPLOY_TIMEOUT_MS): Promise<PlanReport> {
     const deploy = { ...DEPLOY_DEFAULTS, ...options };
-    const { plan } = await this.#request({ kind: 'deploy', deploy }, timeoutMs, `deploy ${options.name}`);
-    if (plan === null) throw new ChairError('INTERNAL', 'the scheduler answered a deploy request without a plan');
-    return plan;
+    const { name, dryRun } = deploy;
+    const answer = this.#request({ kind: 'deploy', deploy }, timeoutMs, `deploy ${name}`).then(({ plan }) => plan);
+    const times = { everyMs: this.#timeoutMs / 5, silentMs: 3 * this.#timeoutMs };
+    return answeredDeploy(answer, { name, dryRun, status: () => this.status(name), ...times });
   }
 
   /** What `deploy` would do: nothing is changed. */

@@ -330,6 +330,21 @@ describe('gateway', () => {
     expect(agent.epochs.size).toBe(1);
   });
 
+  it('ends a deploy request whose gateway was started anew meanwhile', async () => {
+    const broker = await startBroker({ host: '127.0.0.1', port: 0 });
+    running.push(() => broker.stop());
+    const source = scriptedSource(3, { verify: () => new Promise(() => undefined) });
+    const first = await startGateway({ broker: { url: broker.url }, source });
+    await startAgent(first, 'a');
+    await until('ready', () => first.status().agents[0]?.state === 'ready');
+    const client = await connect(first, { requestTimeoutMs: 500 });
+    const deployed = codeOf(client.deploy(request({ verify: true })));
+    await until('planning', () => first.status().deployments[0]?.state === 'planning');
+    await first.stop();
+    await startGateway({ broker: { url: broker.url } });
+    expect(await deployed).toBe('STOPPED');
+  });
+
   it('answers frames of a gateway that was started anew', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
     running.push(() => broker.stop());

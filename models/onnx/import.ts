@@ -1,6 +1,6 @@
 /** From an ONNX file to structure and references: large weights go to blobs and are never held. */
 import { createHash } from 'node:crypto';
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir, open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
@@ -55,8 +55,9 @@ const READ_BYTES = 4 << 20;
 
 /** Errors: MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_UNSUPPORTED (inputs that are no tensors), MODEL_WEIGHTS_MISSING. */
 export async function importGraph(path: string, workDirectory: string): Promise<ImportedGraph> {
-  await mkdir(workDirectory, { recursive: true });
   const { model, raw, sha256 } = await readModel(path);
+  refuseNames(model.graph, path);
+  await mkdir(workDirectory, { recursive: true });
   const constants = new Constants(path, workDirectory);
   for (const [index, tensor] of model.graph.initializer.entries()) await constants.add(tensor.name, tensor, raw[index]);
   for (const tensor of model.graph.sparseInitializer) constants.addSparse(tensor);
@@ -102,6 +103,13 @@ async function readModel(path: string): Promise<{ model: WholeModel; raw: Scanne
     throw unreadable(file.sizeBytes === 0 ? 'an empty file' : 'no graph with outputs, operator sets and an IR version in it');
   }
   return { model: Object.assign(model, { graph }), raw: file.raw, sha256: file.sha256 };
+}
+
+/** The engine's interface keeps values in plain objects, in which this one name cannot be a key. */
+function refuseNames(graph: GraphProto, path: string): void {
+  const names = [...graph.input.map((v) => v.name), ...graph.initializer.map((t) => t.name), ...graph.node.flatMap((n) => n.output)];
+  if (!names.includes('__proto__')) return;
+  throw new ChairError('MODEL_UNSUPPORTED', `${path} has a value named __proto__`, { todo: 'Give it another name.' });
 }
 
 function declaredInput(value: ValueInfoProto, path: string): DeclaredInput {
@@ -195,7 +203,9 @@ class Constants {
       if (dtype === undefined)
         throw new ChairError('MODEL_UNSUPPORTED', `weight ${name} is of ${onnxTypeName(tensor.dataType)} in external data`);
       const dims = tensor.dims.map(Number);
-      this.weights.set(name, { name, dtype, dims, bytes: await this.#external(name, tensor, tensorBytes(dtype, dims)) });
+      const sizeBytes = tensorBytes(dtype, dims);
+      checkLength(`weight ${name} of ${this.#path}`, dtype, dims, sizeBytes);
+      this.weights.set(name, { name, dtype, dims, bytes: await this.#external(name, tensor, sizeBytes) });
       return;
     }
     const raw = rawTensor(tensor, `weight ${name} of ${this.#path}`);
@@ -259,13 +269,16 @@ class Constants {
 
   async #external(name: string, tensor: TensorProto, sizeBytes: number): Promise<WeightBytes> {
     const entry = (key: string) => tensor.externalData.find((e) => e.key === key)?.value;
-    const location = entry('location') ?? '';
-    const file = normalize(location);
-    if (file === '.' || isAbsolute(file) || file.split(sep).includes('..')) {
-      throw new ChairError('MODEL_WEIGHTS_MISSING', `weight ${name} names external data outside of the model's folder`, { came: location });
+    const [offset, length] = [entry('offset') ?? '0', entry('length') ?? String(sizeBytes)];
+    if (!/^\d{1,15}$/.test(offset) || length !== String(sizeBytes)) {
+      throw new ChairError('MODEL_UNREADABLE', `weight ${name} of ${this.#path} contradicts itself`, {
+        expected: `${sizeBytes} bytes at a whole number of bytes`,
+        came: `length ${length} at offset ${offset}`,
+      });
     }
     this.#hasExternal = true;
-    const chunks = fileChunks(name, join(dirname(this.#path), file), Number(entry('offset') ?? 0), sizeBytes);
+    const file = await externalFile(name, this.#path, entry('location') ?? '');
+    const chunks = fileChunks(name, file, Number(offset), sizeBytes);
     if (sizeBytes >= BLOB_BYTES)
       return blobBytes(this.#workDirectory, await putBlobChunks(this.#workDirectory, chunks, this.#externalHash));
     const parts: Uint8Array[] = [];
@@ -274,6 +287,35 @@ class Constants {
     this.#externalHash.update(bytes);
     return { kind: 'inline', bytes };
   }
+}
+
+/**
+ * The path of external data. A model must not reach for files of the machine that reads it: the location, with links followed, lies in the folder of the
+ * model, or of the file that the model's own path is a link to (download caches keep both as links into one folder).
+ */
+async function externalFile(name: string, model: string, location: string): Promise<string> {
+  const outside = () =>
+    new ChairError('MODEL_WEIGHTS_MISSING', `weight ${name} names external data outside of the model's folder`, { came: location });
+  const relative = normalize(location);
+  if (relative === '.' || isAbsolute(relative) || relative.split(sep).includes('..')) throw outside();
+  const path = join(dirname(model), relative);
+  const real = await realpath(path).catch((error: unknown) => {
+    throw missingData(name, path, error instanceof Error ? error.message : String(error), error);
+  });
+  const folders = [await realpath(dirname(model)), dirname(await realpath(model))];
+  if (!folders.some((folder) => real.startsWith(folder.endsWith(sep) ? folder : folder + sep))) throw outside();
+  // Opening a pipe would wait for its other end.
+  if (!(await stat(real)).isFile()) throw missingData(name, path, 'a folder or a device');
+  return path;
+}
+
+function missingData(name: string, path: string, came: string, cause?: unknown): ChairError {
+  return new ChairError('MODEL_WEIGHTS_MISSING', `the data of weight ${name} cannot be read`, {
+    expected: `a file ${path}`,
+    came,
+    todo: 'Put the data file beside the model, under its original name.',
+    cause,
+  });
 }
 
 function raw(dtype: DType, dims: readonly number[], data: ArrayBufferView): RawTensor {
@@ -292,21 +334,14 @@ export async function storeWeight(workDirectory: string, name: string, tensor: R
 }
 
 async function* fileChunks(name: string, path: string, offset: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
-  const missing = (came: string, cause?: unknown) =>
-    new ChairError('MODEL_WEIGHTS_MISSING', `the data of weight ${name} cannot be read`, {
-      expected: `${sizeBytes} bytes at offset ${offset} of ${path}`,
-      came,
-      todo: 'Put the data file beside the model, under its original name.',
-      cause,
-    });
   const file = await open(path, 'r').catch((error: unknown) => {
-    throw missing(error instanceof Error ? error.message : String(error), error);
+    throw missingData(name, path, error instanceof Error ? error.message : String(error), error);
   });
   try {
     for (let done = 0; done < sizeBytes; ) {
       const length = Math.min(READ_BYTES, sizeBytes - done);
       const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, offset + done);
-      if (bytesRead === 0) throw missing(`a file that ends after ${offset + done} bytes`);
+      if (bytesRead === 0) throw missingData(name, path, `a file that ends after ${offset + done} of ${offset + sizeBytes} bytes`);
       yield buffer.subarray(0, bytesRead);
       done += bytesRead;
     }

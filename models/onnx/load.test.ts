@@ -1,14 +1,18 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
   AttributeProto_AttributeType,
   AttributeProtoSchema,
   GraphProtoSchema,
   ModelProtoSchema,
+  StringStringEntryProtoSchema,
+  type TensorProto,
+  TensorProto_DataLocation,
   TensorProtoSchema,
   ValueInfoProtoSchema,
 } from 'onnx-buf';
@@ -46,6 +50,15 @@ async function write(graph: GraphBuilder | Uint8Array): Promise<string> {
 
 async function load(graph: GraphBuilder | Uint8Array | string, options: Partial<LoadModelOptions> = {}): Promise<Model> {
   return loadModel(typeof graph === 'string' ? graph : await write(graph), { workDirectory: work, engine, ...options });
+}
+
+/** A model y = x + w of eight numbers, with its weight tampered with. */
+function sumWith(change: (w: TensorProto) => void): Uint8Array {
+  const graph = new GraphBuilder();
+  graph.output(graph.node1('Add', [graph.input('x', 'float32', [8]), graph.floats('w', [1, 2, 3, 4, 5, 6, 7, 8])]));
+  const model = fromBinary(ModelProtoSchema, graph.encode());
+  for (const weight of model.graph?.initializer ?? []) change(weight);
+  return toBinary(ModelProtoSchema, model);
 }
 
 function random(dims: readonly number[], seed = 1): Tensor {
@@ -107,6 +120,14 @@ describe('loadModel on models nobody here wrote', () => {
     expect(new Set(whole).size).toBeGreaterThanOrEqual(Math.min(50, whole?.length ?? 50));
   });
 
+  it('is refused, not allocated, when it is larger than any tensor can be', async () => {
+    for (const dims of [[1_000_000, 1_000_000], [1, 3, 30_000, 30_000], [Number.MAX_SAFE_INTEGER]]) {
+      const g = new GraphBuilder();
+      g.output(g.node1('Relu', [g.input('x', 'float32', dims)]), 'float32', dims);
+      await expect(load(g)).rejects.toMatchObject({ code: 'MODEL_SHAPE_INVALID' });
+    }
+  });
+
   it('asks for a shape where the file leaves it open, and says how', async () => {
     const path = join(assets, 'ch_PP-OCRv4_det_infer.onnx');
     await expect(load(path)).rejects.toMatchObject({
@@ -152,6 +173,56 @@ describe('weights of a loaded model', () => {
     await expect(load(path)).rejects.toMatchObject({ code: 'MODEL_WEIGHTS_MISSING', message: expect.stringContaining('weight w') });
     await rm(`${path}.data`);
     await expect(load(path)).rejects.toMatchObject({ code: 'MODEL_WEIGHTS_MISSING' });
+  });
+
+  it('may be external data of no other folder, no other kind of file and no other place than it says', async () => {
+    const folder = join(directory, 'external');
+    await mkdir(join(folder, 'folder'), { recursive: true });
+    await writeFile(join(directory, 'secret'), new Uint8Array(4096));
+    await symlink('../secret', join(folder, 'link'));
+    await writeFile(join(folder, 'data'), new Uint8Array(4096).fill(1));
+    await symlink('data', join(folder, 'inner'));
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    const load = async (location: string, entries: Record<string, string> = {}) => {
+      const path = join(folder, 'model.onnx');
+      const change = (w: TensorProto) => {
+        const externalData = Object.entries({ location, ...entries }).map(([key, value]) =>
+          create(StringStringEntryProtoSchema, { key, value }),
+        );
+        Object.assign(w, { rawData: new Uint8Array(0), dataLocation: TensorProto_DataLocation.EXTERNAL, externalData });
+      };
+      await writeFile(path, sumWith(change));
+      return loadModel(path, { workDirectory: work, engine });
+    };
+    for (const location of [
+      '../secret',
+      join(directory, 'secret'),
+      'folder/../../secret',
+      '',
+      '/dev/zero',
+      'link',
+      'folder',
+      'pipe',
+      'data\0',
+    ]) {
+      await expect(load(location), location).rejects.toMatchObject({ code: 'MODEL_WEIGHTS_MISSING' });
+    }
+    for (const entries of [{ offset: '-4' }, { offset: 'x' }, { offset: '1.5' }, { length: '31' }, { length: '' }]) {
+      await expect(load('data', entries), JSON.stringify(entries)).rejects.toMatchObject({ code: 'MODEL_UNREADABLE' });
+    }
+    for (const location of ['data', './folder/../data', 'inner'])
+      expect((await load(location, { offset: '16', length: '32' })).weights.size).toBe(1);
+  });
+
+  it('may not claim dims that are none', async () => {
+    for (const dims of [
+      [-1n, -8n],
+      [2n ** 63n - 1n, 0n],
+      [2n ** 40n, 2n ** 40n],
+    ]) {
+      const change = (w: TensorProto) => Object.assign(w, { dims, ...(dims[1] === 0n ? { rawData: new Uint8Array(0) } : {}) });
+      await expect(load(sumWith(change)), String(dims)).rejects.toMatchObject({ code: 'MODEL_UNREADABLE' });
+    }
   });
 
   it('may be written in any of the forms of TensorProto', async () => {
@@ -280,6 +351,18 @@ describe('a file that is no model', () => {
   it('is not there', async () => {
     await expect(load(join(directory, 'nowhere.onnx'))).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
     await expect(load(directory)).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
+  });
+
+  it('is a pipe that nobody writes to', async () => {
+    const path = join(directory, 'pipe.onnx');
+    execFileSync('mkfifo', [path]);
+    await expect(load(path)).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
+  });
+
+  it('has a value that no object can hold', async () => {
+    const g = new GraphBuilder();
+    g.output(g.node1('Relu', [g.input('x', 'float32', [2])], {}, { outputs: ['__proto__'] }));
+    await expect(load(g)).rejects.toMatchObject({ code: 'MODEL_UNSUPPORTED' });
   });
 
   it('is something else, or empty', async () => {

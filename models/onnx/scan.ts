@@ -5,7 +5,7 @@
  * Only three fields of onnx.proto are walked into: ModelProto.graph, GraphProto.initializer and TensorProto.raw_data.
  */
 import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { ChairError } from '../../broker/errors.js';
 import { fieldHead, GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA } from './encode.js';
 
@@ -63,11 +63,12 @@ async function openModel(path: string): Promise<FileHandle> {
       todo: 'Check the path.',
       cause,
     });
-  const file = await open(path, 'r').catch((error: unknown) => {
+  try {
+    // Opening a pipe would wait for its other end.
+    if ((await stat(path)).isFile()) return await open(path, 'r');
+  } catch (error) {
     throw failed(error instanceof Error ? error.message : String(error), error);
-  });
-  if ((await file.stat()).isFile()) return file;
-  await file.close();
+  }
   throw failed('a folder or a device');
 }
 

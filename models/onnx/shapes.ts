@@ -1,14 +1,17 @@
 /** Fixing dynamic input dims (`--shape x=1,3,640,640`). After this every input has a fixed shape. */
 import { ChairError } from '../../broker/errors.js';
-import type { TensorInfo } from '../../broker/tensor.js';
+import { type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 import type { DeclaredInput } from './import.js';
+
+/** Of one input: as much as one message or one ONNX tensor may have. */
+const LARGEST_BYTES = 2 ** 31 - 1;
 
 function show(dims: DeclaredInput['dims']): string {
   return dims === undefined ? 'any shape' : `[${dims.join(',')}]`;
 }
 
 /**
- * Throws MODEL_SHAPE_INVALID (no such input, other rank, a fixed dim contradicted, not a whole number >= 0) and
+ * Throws MODEL_SHAPE_INVALID (no such input, other rank, a fixed dim contradicted, not a whole number >= 0, more than 2 GB) and
  * MODEL_SHAPE_UNKNOWN (a dynamic dim that `shapes` does not fix).
  */
 export function fixShapes(inputs: readonly DeclaredInput[], shapes: Readonly<Record<string, readonly number[]>>): TensorInfo[] {
@@ -19,7 +22,20 @@ export function fixShapes(inputs: readonly DeclaredInput[], shapes: Readonly<Rec
       came: unknown,
     });
   }
-  return inputs.map((input) => ({ name: input.name, dtype: input.dtype, dims: fixed(input, shapes[input.name]) }));
+  return inputs.map((input) => {
+    const given = Object.hasOwn(shapes, input.name) ? shapes[input.name] : undefined;
+    return bounded({ name: input.name, dtype: input.dtype, dims: fixed(input, given) });
+  });
+}
+
+/** A shape is a claim of the file's: nothing of its size is allocated before it is known to be one that a machine can hold. */
+function bounded(info: TensorInfo): TensorInfo {
+  const size = tensorBytes(info.dtype, info.dims);
+  if (size <= LARGEST_BYTES) return info;
+  throw new ChairError('MODEL_SHAPE_INVALID', `input ${info.name} is too large`, {
+    expected: `at most ${LARGEST_BYTES} bytes`,
+    came: `${info.dtype}[${info.dims.join(',')}], ${size} bytes`,
+  });
 }
 
 function fixed(input: DeclaredInput, given: readonly number[] | undefined): number[] {

@@ -58,9 +58,10 @@ export function rawTensor(proto: TensorProto, what: string): RawTensor | undefin
   return { dtype, dims, bytes };
 }
 
-/** MODEL_UNREADABLE unless a tensor of these dims has so many bytes. */
+/** MODEL_UNREADABLE unless these are dims, and a tensor of them has so many bytes. */
 export function checkLength(what: string, dtype: DType, dims: readonly number[], sizeBytes: number): void {
-  if (sizeBytes === tensorBytes(dtype, dims)) return;
+  const areDims = dims.every((d) => Number.isSafeInteger(d) && d >= 0);
+  if (areDims && sizeBytes === tensorBytes(dtype, dims)) return;
   throw new ChairError('MODEL_UNREADABLE', `${what} contradicts itself`, {
     expected: `${tensorBytes(dtype, dims)} bytes for ${dtype}[${dims.join(',')}]`,
     came: `${sizeBytes} bytes`,

@@ -98,14 +98,15 @@ class Learner {
   async #shapes(values: readonly string[], declared: ReadonlyMap<string, TensorInfo>): Promise<Map<string, TensorInfo>> {
     const wanted = values.filter((name) => declared.has(name));
     if (wanted.length === 0) return new Map();
-    const nodes = wanted.map((name, i): GraphNode => ({ op: 'Shape', inputs: [name], outputs: [`shape:${i}`] }));
-    const outputs = wanted.map((_, i) => ({ name: `shape:${i}` }));
+    const shapeOf = freeName('shape', [...values, ...this.#graph.weights.keys()]);
+    const nodes = wanted.map((name, i): GraphNode => ({ op: 'Shape', inputs: [name], outputs: [`${shapeOf}:${i}`] }));
+    const outputs = wanted.map((_, i) => ({ name: `${shapeOf}:${i}` }));
     const spec = this.#spec([...this.#nodes, ...nodes], this.#graph.weights, outputs);
     return this.#load(spec, async (session) => {
       const shapes = await this.#runOnce(session);
       const infos = wanted.flatMap((name, i): [string, TensorInfo][] => {
         const dtype = declared.get(name)?.dtype;
-        const shape = shapes[`shape:${i}`];
+        const shape = shapes[`${shapeOf}:${i}`];
         if (dtype === undefined || shape === undefined) return [];
         return [[name, { name, dtype, dims: Array.from(int64s(shape.bytes), Number) }]];
       });
@@ -117,7 +118,9 @@ class Learner {
     const { samples } = this.#options;
     let failure: unknown;
     for (const integer of samples === undefined ? [0, 1] : [0]) {
-      const made = Object.fromEntries(this.#graph.inputs.map((info) => [info.name, samples?.[info.name] ?? sample(info, integer)]));
+      const made = Object.fromEntries(
+        this.#graph.inputs.map((info) => [info.name, ownSample(samples, info.name) ?? sample(info, integer)]),
+      );
       try {
         return (await session.run(made)).outputs;
       } catch (error) {
@@ -273,27 +276,51 @@ function shapeWeight(node: ModelNode, info: TensorInfo): Weight {
   return { name, dtype: 'int64', dims: node.op === 'Size' ? [] : [values.length], bytes: { kind: 'inline', bytes } };
 }
 
-/** An output that is a constant or an input gets an Identity node, so that every output is produced by a node. */
+/**
+ * An output that is a constant gets an Identity node, so that every output is an input or produced by a node. The constant is renamed for the
+ * nodes that read it; subgraphs, in which nothing can be renamed, read the output.
+ */
 function withOutputs(
   nodes: readonly ModelNode[],
   weights: Map<string, Weight>,
   outputs: readonly string[],
   tensors: Map<string, TensorInfo>,
 ): ModelNode[] {
-  const all = [...nodes];
+  const renamed = new Map<string, string>();
+  const before: ModelNode[] = [];
+  const behind: ModelNode[] = [];
   for (const name of outputs) {
     const weight = weights.get(name);
     if (weight === undefined) continue;
-    const source = `${name}/constant`;
+    const source = freeName(`${name}/constant`, [...weights.keys(), ...tensors.keys()]);
     weights.delete(name);
     weights.set(source, { ...weight, name: source });
     tensors.set(name, { name, dtype: weight.dtype, dims: weight.dims });
-    all.push({ op: 'Identity', domain: '', name: source, inputs: [source], outputs: [name], attributes: new Map(), captured: [] });
+    renamed.set(name, source);
+    const isCaptured = nodes.some((node) => node.captured.includes(name));
+    (isCaptured ? before : behind).push({
+      op: 'Identity',
+      domain: '',
+      name: source,
+      inputs: [source],
+      outputs: [name],
+      attributes: new Map(),
+      captured: [],
+    });
   }
-  return all.map((node) => ({
-    ...node,
-    inputs: node.inputs.map((i) => (weights.has(`${i}/constant`) && !weights.has(i) ? `${i}/constant` : i)),
-  }));
+  const readers = nodes.map((node) => ({ ...node, inputs: node.inputs.map((i) => renamed.get(i) ?? i) }));
+  return [...before, ...readers, ...behind];
+}
+
+/** `wish`, or `wish` with strokes, so that no name in use begins with it. */
+function freeName(wish: string, used: readonly string[]): string {
+  let name = wish;
+  while (used.some((other) => other.startsWith(name))) name += '/';
+  return name;
+}
+
+function ownSample(samples: LearnOptions['samples'], name: string): Tensor | undefined {
+  return samples !== undefined && Object.hasOwn(samples, name) ? samples[name] : undefined;
 }
 
 function usedWeights(nodes: readonly ModelNode[], weights: ReadonlyMap<string, Weight>): Map<string, Weight> {

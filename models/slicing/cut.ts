@@ -5,6 +5,7 @@ import { wholeBox } from '../../broker/tensor.js';
 import type { Model } from '../model.js';
 import { costOf, demandOf, extentBox, type PartDemand, reducedInput } from './demand.js';
 import { extentOf, type Interval, isEmpty, shareIntervals } from './interval.js';
+import { partialPort } from './part-graph.js';
 import type { CutRefusal, PartCut, Partition, StageCut, StageSpec } from './partition.js';
 import { type Held, nameOf, type PartialHold, StageWalk } from './stage.js';
 import { bytesMoved, wire } from './wiring.js';
@@ -22,11 +23,6 @@ export function demandOfPart(part: PartCut): PartDemand {
 
 export function isRefusal(cut: StageCut | CutRefusal): cut is CutRefusal {
   return 'refused' in cut;
-}
-
-/** The name of the partial of a tensor that part `part` holds. */
-export function partialName(tensor: string, part: number): string {
-  return `${tensor}/partial:${part}`;
 }
 
 /** What is wrong with a specification itself, or undefined. */
@@ -124,19 +120,14 @@ function makePart(walk: StageWalk, goal: Goal, index: number): PartCut {
     const info = model.tensors.get(tensor);
     if (info === undefined) return [];
     if (walk.holdings.get(tensor)?.kind === 'partial') {
-      const name = partialName(tensor, index);
-      return [{ name: partialPort(tensor), tensor: name, dtype: info.dtype, box: wholeBox(info.dims) }];
+      const name = partialPort(walk.index, tensor);
+      return [{ name, tensor: `${name}:${index}`, dtype: info.dtype, box: wholeBox(info.dims) }];
     }
     return [{ name: tensor, tensor, dtype: info.dtype, box: extentBox(info.dims, demand.extents.get(tensor) ?? 'all') }];
   });
   const part: PartCut = { inputs, outputs, ...costOf(demand) };
   demands.set(part, demand);
   return part;
-}
-
-/** The value name of a partial inside a slice does not say which part it is: so equal parts are equal. */
-export function partialPort(tensor: string): string {
-  return `${tensor}/partial`;
 }
 
 /** What later stages find of this stage's tensors: those left as partials. */
@@ -148,7 +139,7 @@ export function heldAfter(stage: StageCut, before: Held): Map<string, PartialHol
     for (const tensor of leaving) {
       const holding = walk.holdings.get(tensor);
       if (holding?.kind !== 'partial') continue;
-      const name = part.outputs.find((port) => port.name === partialPort(tensor))?.tensor ?? '';
+      const name = part.outputs.find((port) => port.name === partialPort(walk.index, tensor))?.tensor ?? '';
       const names = found.get(tensor) ?? [];
       names.push(name);
       found.set(tensor, names);

@@ -28,6 +28,8 @@ export interface ModelIndex {
   readonly weightReads: readonly (readonly { readonly input: number; readonly weight: Weight }[])[];
   /** Last reader of a tensor, USED_BY_MODEL for model outputs; absent when nothing reads it. */
   readonly lastUse: ReadonlyMap<string, number>;
+  /** Stands in every name that slices make up, and in none of the model's: '/' unless the model takes pains. */
+  readonly mark: string;
 }
 
 const indexes = new WeakMap<Model, ModelIndex>();
@@ -81,10 +83,18 @@ function buildIndex(model: Model): ModelIndex {
     producer,
     consumers,
     lastUse,
+    mark: markOf(model),
     frees,
     weightReads,
     bytes: new Map([...model.tensors].map(([name, info]) => [name, tensorBytes(info.dtype, info.dims)])),
   };
+}
+
+function markOf(model: Model): string {
+  const names = [...model.inputs.map((i) => i.name), ...model.nodes.flatMap((node) => [...readsOf(node), ...node.outputs])];
+  let mark = '/';
+  while (names.some((name) => name.includes(`${mark}cut`) || name.includes(`${mark}partial`))) mark += '/';
+  return mark;
 }
 
 /** Shape of an activation or weight. */

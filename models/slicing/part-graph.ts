@@ -10,7 +10,7 @@ import type { GraphNode, GraphValue } from '../onnx/encode.js';
 import type { Selection } from '../onnx/weights.js';
 import type { Extent, PartDemand } from './demand.js';
 import { type Band, bandDims, extentOf, type Interval, inUnits, sameInterval } from './interval.js';
-import { readsOf } from './model-index.js';
+import { type ModelIndex, readsOf } from './model-index.js';
 import type { GraphWriter, InputNeed, NodeView } from './rules/rule.js';
 import type { Making } from './stage.js';
 
@@ -29,9 +29,14 @@ export interface PartGraph {
   readonly weights: readonly PartWeight[];
 }
 
-/** The graph of a part; `outputs` are the names of its ports in order (a partial is named by its port). */
-export function partGraph(part: PartDemand, partialName: (tensor: string) => string): PartGraph {
-  return new PartWriter(part).graph(partialName);
+/** The graph of a part; its inputs and outputs are the part's ports, in order. */
+export function partGraph(part: PartDemand): PartGraph {
+  return new PartWriter(part).graph();
+}
+
+/** The value name of a partial inside a slice does not say which part it is: so equal parts are equal. */
+export function partialPort(index: ModelIndex, tensor: string): string {
+  return `${tensor}${index.mark}partial`;
 }
 
 /** Intervals of one axis of a weight that make up a band's interval. */
@@ -57,17 +62,17 @@ class PartWriter implements GraphWriter {
     this.#part = part;
   }
 
-  graph(partialName: (tensor: string) => string): PartGraph {
+  graph(): PartGraph {
     const { walk, leaving } = this.#part;
     const inputs = this.#part.entering.flatMap((tensor) => this.#enter(tensor));
     for (const [i, making] of walk.makings.entries()) {
       const interval = this.#part.intervals.get(i);
-      if (interval !== undefined) this.#make(i, making, interval, partialName);
+      if (interval !== undefined) this.#make(i, making, interval);
     }
     const outputs = leaving.map((tensor): GraphValue => {
       const partial = walk.holdings.get(tensor)?.kind === 'partial';
       const info = walk.index.model.tensors.get(tensor);
-      const value = { name: partial ? partialName(tensor) : tensor };
+      const value = { name: partial ? partialPort(walk.index, tensor) : tensor };
       if (info === undefined) return value;
       return { ...value, dtype: info.dtype, dims: partial ? info.dims : this.#dims(tensor, info.dims) };
     });
@@ -90,7 +95,7 @@ class PartWriter implements GraphWriter {
     return partials.names.map((name) => ({ name, dtype: info.dtype, dims }));
   }
 
-  #make(i: number, making: Making, interval: Interval | 'all', partialName: (tensor: string) => string): void {
+  #make(i: number, making: Making, interval: Interval | 'all'): void {
     const view = this.#part.walk.index.views[making.node];
     if (view === undefined) return;
     const { node } = view;
@@ -111,7 +116,7 @@ class PartWriter implements GraphWriter {
     const first = this.#part.biased.has(i);
     const inputs = needs.map((need, j) => this.#operand(node.inputs[j] ?? '', need, needed[j]));
     if (making.kind === 'partial') {
-      const output = partialName(node.outputs[0] ?? '');
+      const output = partialPort(this.#part.walk.index, node.outputs[0] ?? '');
       making.reducing.write(this, { inputs, needs: needed, out: interval, output, first });
     } else {
       making.banding.write(this, { inputs, needs: needed, out: interval, output: node.outputs[making.output] ?? '', first });
@@ -179,7 +184,7 @@ class PartWriter implements GraphWriter {
   }
 
   fresh(stem: string): string {
-    return `${stem}/cut${++this.#counter}`;
+    return `${stem}${this.#part.walk.index.mark}cut${++this.#counter}`;
   }
 
   add(op: string, inputs: readonly string[], attributes: Readonly<Record<string, AttributeValue>> = {}, output?: string): string {

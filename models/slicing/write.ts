@@ -11,7 +11,7 @@ import type { Model, Weight, WeightBytes } from '../model.js';
 import { hasBlob, putBlob, putBlobChunks } from '../onnx/blobs.js';
 import { encodeGraph, type GraphInitializer, type GraphSpec } from '../onnx/encode.js';
 import { readSelection, type Selection, selectionDims, weightChunks, wholeSelection } from '../onnx/weights.js';
-import { demandOfPart, partialPort } from './cut.js';
+import { demandOfPart } from './cut.js';
 import { type PartWeight, partGraph } from './part-graph.js';
 import type { PartCut, Partition, WrittenPartition } from './partition.js';
 
@@ -52,7 +52,7 @@ class SliceStore {
   }
 
   async write(part: PartCut): Promise<SliceRef> {
-    const graph = partGraph(demandOfPart(part), partialPort);
+    const graph = partGraph(demandOfPart(part));
     const initializers: GraphInitializer[] = [];
     const blobs = new Map<string, BlobRef>();
     for (const weight of graph.weights) {

@@ -32,9 +32,21 @@ function resizeOf(view: NodeView): Resize {
       const at = axes.indexOf(i);
       return at < 0 ? 1 : (given[at] ?? 1);
     });
+  if (given === undefined)
+    refuseUneven(
+      view,
+      axes.map((i) => [inDims[i] ?? 1, outDims[i] ?? 1]),
+    );
   // Before opset 11 there was one coordinate mode.
   const coordinates = view.opset < 11 ? 'asymmetric' : stringAttr(view.node, 'coordinate_transformation_mode', 'half_pixel');
   return { inDims, outDims, scales, mode: stringAttr(view.node, 'mode', 'nearest'), coordinates };
+}
+
+/** With `keep_aspect_ratio_policy` all axes have one scale, and sizes are rounded from it: where rounding shows, sizes do not tell the scale. */
+function refuseUneven(view: NodeView, sizes: readonly (readonly [number, number])[]): void {
+  if (stringAttr(view.node, 'keep_aspect_ratio_policy', 'stretch') === 'stretch') return;
+  const [[from, to] = [1, 1]] = sizes;
+  if (sizes.some(([a, b]) => a * to !== b * from)) refuse('the kept aspect ratio is rounded');
 }
 
 function gcd(a: number, b: number): number {

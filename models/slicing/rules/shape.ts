@@ -98,7 +98,9 @@ function sliceAxes(view: NodeView): SliceAxis[] {
     const size = dims[axis] ?? 0;
     const step = steps[i] ?? 1;
     const from = s < 0 ? s + size : s;
-    return { axis, start: Math.max(0, Math.min(step < 0 ? size - 1 : size, from)), step, count: out[axis] ?? 0 };
+    const count = out[axis] ?? 0;
+    if (count === 0) refuse('takes nothing');
+    return { axis, start: Math.max(0, Math.min(step < 0 ? size - 1 : size, from)), step, count };
   });
 }
 

@@ -12,6 +12,7 @@ export const ERROR_CODES = {
   MODEL_SHAPE_UNKNOWN: 'An input has a dynamic dimension that was not fixed with --shape.',
   MODEL_SHAPE_INVALID: 'A --shape does not fit the model (unknown input, wrong rank, a fixed dimension contradicted).',
   MODEL_WEIGHTS_MISSING: 'External weight data named by the model is missing or too short.',
+  WORK_DIRECTORY_UNUSABLE: 'The directory for weights and slices cannot be written (full, read-only, not a directory).',
   CUT_INVALID: 'A cut was written wrongly (unknown kind, parts or shares that make no sense).',
   CUT_NOT_POSSIBLE: 'The requested cut does not apply to this part of the graph; the message gives the reason.',
   VERIFY_FAILED: 'The cut model does not compute what the whole model computes.',
@@ -47,6 +48,9 @@ export const ERROR_CODES = {
   AGENT_UNKNOWN: 'No agent of this name is known.',
   BLOB_NOT_FOUND: 'The gateway does not hold the blob asked for.',
   BLOB_CORRUPT: 'Bytes received for a blob do not hash to its name.',
+  UPLOAD_TOO_LARGE: "A model is larger than the gateway's limit for models that clients send.",
+  UPLOAD_BUSY: 'The gateway is taking as many uploads as it can; try again when one of them is done.',
+  GATEWAY_STORE_FULL: 'The gateway has no room for the model (disk full, or all it holds is in use).',
   EPOCH_STALE: 'A command or message belongs to an epoch or term that is over.',
   SEAT_UNKNOWN: 'A message names a seat this agent does not hold.',
   // scheduler/

@@ -2,7 +2,22 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ChairError } from '../../broker/errors.js';
 import type { BlobRef } from '../../broker/plan.js';
+
+/** Does work that writes below `directory`; what the file system has against it becomes WORK_DIRECTORY_UNUSABLE. */
+export async function writingTo<T>(directory: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof ChairError || !(error instanceof Error) || !('syscall' in error)) throw error;
+    throw new ChairError('WORK_DIRECTORY_UNUSABLE', `nothing can be written below ${directory}`, {
+      came: error.message,
+      todo: 'Make room, or name another directory.',
+      cause: error,
+    });
+  }
+}
 
 export async function hasBlob(directory: string, blob: BlobRef): Promise<boolean> {
   const info = await stat(join(directory, blob.sha256)).catch(() => undefined);

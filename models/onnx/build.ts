@@ -7,11 +7,13 @@
  *   const [y] = g.node('Conv', [x, w], { pads: [1, 1, 1, 1] });
  *   g.output(g.node1('Relu', [y]));
  */
+import { randomUUID } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import { type DType, tensorBytes } from '../../broker/tensor.js';
 import { type AttributeValue, attributeMap } from './attributes.js';
+import { writingTo } from './blobs.js';
 import { encodeGraph, type GraphInitializer, type GraphNode, type GraphSpec, type GraphValue, graphChunks } from './encode.js';
 
 /** Bytes of a weight: an array, or a function that makes them when they are written (so that a large model is never held whole). */
@@ -136,8 +138,12 @@ export class GraphBuilder {
     return encodeGraph(this.spec());
   }
 
-  /** Writes the file weight by weight (atomically: a half-written file never stands under `path`). */
-  async write(path: string, options: WriteOptions = {}): Promise<void> {
+  /** Writes the file weight by weight (atomically: a half-written file never stands under `path`). Throws WORK_DIRECTORY_UNUSABLE. */
+  write(path: string, options: WriteOptions = {}): Promise<void> {
+    return writingTo(dirname(path), () => this.#write(path, options));
+  }
+
+  async #write(path: string, options: WriteOptions): Promise<void> {
     const threshold = options.externalBytes ?? Number.POSITIVE_INFINITY;
     const dataName = `${basename(path)}.data`;
     const outside: WeightData[] = [];
@@ -168,8 +174,8 @@ export class GraphBuilder {
 
 /** Writes chunks to a file that appears under `path` only when complete. */
 export async function writeChunks(path: string, chunks: Iterable<Uint8Array>): Promise<void> {
-  const temporary = `${path}.${process.pid}.part`;
-  const file = await open(temporary, 'w');
+  const temporary = `${path}.${randomUUID()}.part`;
+  const file = await open(temporary, 'wx');
   try {
     for (const chunk of chunks) await file.writeFile(chunk);
     await file.close();

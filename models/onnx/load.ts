@@ -2,6 +2,7 @@
 import type { Tensor } from '../../broker/tensor.js';
 import type { Engine } from '../engine/engine.js';
 import type { Model } from '../model.js';
+import { writingTo } from './blobs.js';
 import { type ImageInput, prependImages } from './image-input.js';
 import { importGraph } from './import.js';
 import { learnModel } from './learn.js';
@@ -22,10 +23,13 @@ export interface LoadModelOptions {
 
 /**
  * Reads an ONNX file. The model in memory holds structure and small constants; its weights stay in files.
- * Errors: MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_UNSUPPORTED, MODEL_SHAPE_UNKNOWN, MODEL_SHAPE_INVALID, MODEL_WEIGHTS_MISSING.
+ * Errors: MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_UNSUPPORTED, MODEL_SHAPE_UNKNOWN, MODEL_SHAPE_INVALID, MODEL_WEIGHTS_MISSING,
+ * WORK_DIRECTORY_UNUSABLE.
  */
 export async function loadModel(path: string, options: LoadModelOptions): Promise<Model> {
-  const imported = await importGraph(path, options.workDirectory);
-  const graph = { ...imported, inputs: fixShapes(imported.inputs, options.shapes ?? {}) };
-  return learnModel(prependImages(graph, options.images ?? []), options);
+  return writingTo(options.workDirectory, async () => {
+    const imported = await importGraph(path, options.workDirectory);
+    const graph = { ...imported, inputs: fixShapes(imported.inputs, options.shapes ?? {}) };
+    return learnModel(prependImages(graph, options.images ?? []), options);
+  });
 }

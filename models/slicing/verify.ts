@@ -2,6 +2,7 @@
  * The proof of a cut: the slices of a partition, run one after another on one engine, against the *original* model file on the same engine.
  * No network. `openOracle` runs the original once; many cuts can then be held against it.
  */
+import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
@@ -15,7 +16,7 @@ import { type CoverOptions, type CoverRefusal, coverCut, parseCut } from './cove
 import { type Coverage, coverageOf } from './coverage.js';
 import { partition } from './cut.js';
 import { type DropReport, dropEachWire } from './drop.js';
-import type { Partition, StageSpec } from './partition.js';
+import type { Partition, StageSpec, WrittenPartition } from './partition.js';
 import { PartitionRunner } from './run.js';
 import { writeSlices } from './write.js';
 
@@ -150,8 +151,16 @@ export async function verifyStages(
   options: { readonly dropOne?: boolean } = {},
 ): Promise<VerifyReport> {
   const cut = partition(oracle.model, stages);
-  const directory = join(oracle.directory, 'slices');
-  const written = await writeSlices(cut, directory);
+  // Of its own: a partition that is verified at the same time must not lose its slices to this one's end.
+  const directory = join(oracle.directory, `slices-${randomUUID()}`);
+  try {
+    return await verifyWritten(oracle, await writeSlices(cut, directory), options);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function verifyWritten(oracle: Oracle, written: WrittenPartition, options: { readonly dropOne?: boolean }): Promise<VerifyReport> {
   const runner = new PartitionRunner(written, oracle.engine);
   try {
     const comparisons: Comparison[] = [];
@@ -160,10 +169,9 @@ export async function verifyStages(
     if (sample === undefined) throw new ChairError('INTERNAL', 'an oracle without samples');
     const dropped = options.dropOne === true ? await dropEachWire(runner, written, sample.inputs) : undefined;
     const distinct = new Set(written.slices.flat().map((slice) => slice.graph.sha256));
-    return reportOf(oracle, cut, distinct.size, comparisons, dropped);
+    return reportOf(oracle, written.partition, distinct.size, comparisons, dropped);
   } finally {
     await runner.dispose();
-    await rm(directory, { recursive: true, force: true });
   }
 }
 

@@ -2,13 +2,14 @@
  * Writes slices: for every part a graph file and the weight blobs it names, all in one directory, all named by sha256.
  * Weights are streamed from file to file: slicing a model of any size holds about a megabyte of it.
  */
+import { randomUUID } from 'node:crypto';
 import { copyFile, link, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { BlobRef, SliceRef } from '../../broker/plan.js';
 import { tensorBytes } from '../../broker/tensor.js';
 import type { Model, Weight, WeightBytes } from '../model.js';
-import { hasBlob, putBlob, putBlobChunks } from '../onnx/blobs.js';
+import { hasBlob, putBlob, putBlobChunks, writingTo } from '../onnx/blobs.js';
 import { encodeGraph, type GraphInitializer, type GraphSpec } from '../onnx/encode.js';
 import { readSelection, type Selection, selectionDims, weightChunks, wholeSelection } from '../onnx/weights.js';
 import { demandOfPart } from './cut.js';
@@ -20,18 +21,20 @@ const INLINE_BYTES = 1024;
 
 /**
  * Writes the slices of a partition into `directory` (made if need be). Files that are there already are not written again.
- * Throws MODEL_WEIGHTS_MISSING when the weights' files are gone.
+ * Throws MODEL_WEIGHTS_MISSING when the weights' files are gone, WORK_DIRECTORY_UNUSABLE.
  */
 export async function writeSlices(partition: Partition, directory: string): Promise<WrittenPartition> {
-  await mkdir(directory, { recursive: true });
-  const store = new SliceStore(partition.model, directory);
-  const slices: SliceRef[][] = [];
-  for (const stage of partition.stages) {
-    const refs: SliceRef[] = [];
-    for (const part of stage.parts) refs.push(await store.write(part));
-    slices.push(refs);
-  }
-  return { partition, slices, directory };
+  return writingTo(directory, async () => {
+    await mkdir(directory, { recursive: true });
+    const store = new SliceStore(partition.model, directory);
+    const slices: SliceRef[][] = [];
+    for (const stage of partition.stages) {
+      const refs: SliceRef[] = [];
+      for (const part of stage.parts) refs.push(await store.write(part));
+      slices.push(refs);
+    }
+    return { partition, slices, directory };
+  });
 }
 
 interface WrittenWeight {
@@ -131,8 +134,7 @@ class SliceStore {
   async #place(bytes: WeightBytes & { kind: 'file' }, blob: BlobRef): Promise<void> {
     if (await hasBlob(this.#directory, blob)) return;
     const target = join(this.#directory, blob.sha256);
-    const temporary = `${target}.${process.pid}.part`;
-    await rm(temporary, { force: true });
+    const temporary = `${target}.${randomUUID()}.part`;
     try {
       await link(bytes.path, temporary).catch(() => copyFile(bytes.path, temporary));
       await rename(temporary, target);

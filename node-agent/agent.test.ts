@@ -253,8 +253,20 @@ describe('an agent in the cluster', () => {
 
   it('stops with SCHEMA_MISMATCH under a scheduler it cannot talk to', async () => {
     const agent = await world.agent('a');
-    await world.bus.publish(topics.reign, { term: 1, schemaVersion: 99_000, schemaFingerprint: 'x' });
+    await world.bus.publish(topics.reign, { term: 1, schemaVersion: 99_000, schemaFingerprint: 'e'.repeat(64) });
     expect(await agent.closed).toMatchObject({ code: 'SCHEMA_MISMATCH' });
+  });
+
+  it("does not take noise on the scheduler's topic for a scheduler", async () => {
+    const agent = await world.agent('a');
+    for (const noise of [
+      { term: 2 ** 50, schemaVersion: 55, schemaFingerprint: 'l\u0000Oi' },
+      { term: -1, schemaVersion: -99_000, schemaFingerprint: '' },
+      { term: 1, schemaVersion: 2_000_000, schemaFingerprint: 'e'.repeat(64) },
+    ])
+      await world.bus.publish(topics.reign, noise);
+    await world.seat(single(['a']), { a: agent });
+    expect(agent.state.epochs).toHaveLength(1);
   });
 
   it('leaves nothing behind: no engine, no bus, no timer, no lock', async () => {
@@ -592,10 +604,13 @@ describe('frames', () => {
     await send({ dims: [8, 4], dtype: 'int32', frame: 2 }, 128);
     await send({ route: [1], frame: 3 }, 128);
     await send({ wire: 50, frame: 4 }, 128);
+    // Believed, it would make every frame look finished.
+    await send({ frame: 5, lowWater: 2 ** 50 }, 128);
     await world.lanes.send('a', topics.activation('a'), [Uint8Array.from([1, 2, 3])]);
-    await eventually(() => world.troubles.length === 4, 'troubles');
-    expect(world.troubles.map((t) => t.code)).toEqual(['TENSOR_INVALID', 'TENSOR_INVALID', 'CODEC_INVALID', 'SEAT_UNKNOWN']);
-    await eventually(() => world.healths.at(-1)?.refused === 5, 'count in health');
+    await eventually(() => world.troubles.length === 5, 'troubles');
+    const codes = ['TENSOR_INVALID', 'TENSOR_INVALID', 'CODEC_INVALID', 'SEAT_UNKNOWN', 'CODEC_INVALID'];
+    expect(world.troubles.map((t) => t.code)).toEqual(codes);
+    await eventually(() => world.healths.at(-1)?.refused === 6, 'count in health');
     await world.issue(plan, 1, input(1), [0]);
     expect(await world.result(plan, 1)).toEqual(toyExpected(input(1), 1));
   });

@@ -8,7 +8,7 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { Command, Gone, Hello, Reign } from '../broker/messages.js';
-import { OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
+import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
 import { answer, Commands } from './commands.js';
@@ -283,6 +283,10 @@ export class Agent {
   }
 
   private onReign(reign: Reign): void {
+    if (!isSchemaStand(reign)) {
+      this.log('refused a reign that names no schemas of this project');
+      return;
+    }
     const agreed = reconcile(OUR_SCHEMAS, reign);
     if (!agreed.ok) {
       this.fail(agreed.error);

@@ -93,8 +93,9 @@ export class Inbox {
   }
 
   private deliver(epoch: Epoch, header: ActivationHeader, data: SegmentReader): void {
-    if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
     try {
+      checkLowWater(header);
+      if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
       const seat = epoch.seats.seatFor(header.wire, header.route);
       const ends = epoch.seats.ends(header.wire);
       checkShape(ends, header);
@@ -131,6 +132,12 @@ export class Inbox {
       `refused ${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}: ${text}`,
     );
   }
+}
+
+/** A frame under way is itself unfinished: a mark above it would drop frames that are wanted. */
+function checkLowWater({ frame, lowWater }: ActivationHeader): void {
+  if (lowWater <= frame) return;
+  throw new ChairError('CODEC_INVALID', 'low-water mark of a message', { expected: `at most its frame, ${frame}`, came: `${lowWater}` });
 }
 
 function checkShape(ends: WireEnds, header: ActivationHeader): void {

@@ -309,6 +309,10 @@ describe('gateway', () => {
     expect(second.status().term).toBe(term + 1);
     await startAgent(second, 'a', { hello: { term: 40 } });
     await until('the term is raised', () => second.status().term === 41);
+    // A term that is no count of starts would leave no room for ours.
+    await startAgent(second, 'b', { hello: { term: 2 ** 51 } });
+    await until('it is said', () => second.status().events.some(({ kind, text }) => kind === 'refuse' && /agent b .* term/.test(text)));
+    expect(second.status().term).toBe(41);
   });
 
   it('goes on when the broker dies and comes back: frames under way travel directly, requests work again', async () => {

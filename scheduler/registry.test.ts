@@ -56,6 +56,18 @@ describe('registry', () => {
     expect(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'will' } }, 1001)).toEqual([]);
   });
 
+  it('knows a bounded number of agents: those that are gone make room, then newcomers are refused', () => {
+    const registry = new Registry({ maxAgents: 2 });
+    readyAgent(registry, 'a', '1', 0);
+    readyAgent(registry, 'b', '1', 0);
+    const join = (agent: string) => registry.apply({ kind: 'hello', hello: hello(agent, '1') }, 1);
+    expect(join('c')).toMatchObject([{ kind: 'refuse', agent: 'c', code: 'AGENT_BUSY' }]);
+    expect(kinds(join('a'))).toEqual([]);
+    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped' } }, 1);
+    expect(kinds(join('c'))).toEqual(['joined']);
+    expect(registry.all().map((record) => record.agent)).toEqual(['a', 'c']);
+  });
+
   it('lets a newcomer replace a process that fell silent', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);

@@ -45,6 +45,8 @@ export type RegistryChange =
   | { readonly kind: 'unknown'; readonly agent: string; readonly nonce: string };
 
 export interface RegistryOptions {
+  /** Agents known at once; default 4,096, the connections of the embedded broker. Those that are gone make room first. */
+  readonly maxAgents?: number;
   /** Silence after which an agent gets no new seats, ms. Health comes once a second. */
   readonly suspectAfterMs?: number;
   /** Silence after which its seats are moved, ms. */
@@ -60,6 +62,7 @@ const FORGET_AFTER_MS = 3_600_000;
 
 export class Registry {
   readonly #agents = new Map<string, AgentRecord>();
+  readonly #maxAgents: number;
   readonly #suspectAfterMs: number;
   readonly #lostAfterMs: number;
   readonly #incompatible: (hello: Hello) => string | undefined;
@@ -67,6 +70,7 @@ export class Registry {
   #lastTickMs: number | undefined;
 
   constructor(options: RegistryOptions = {}) {
+    this.#maxAgents = options.maxAgents ?? 4096;
     this.#suspectAfterMs = options.suspectAfterMs ?? 2000;
     this.#lostAfterMs = options.lostAfterMs ?? 3500;
     this.#incompatible = options.incompatible ?? (() => undefined);
@@ -120,6 +124,10 @@ export class Registry {
       const message = `another live agent uses the name '${agent}'; give this one another name, or stop the other`;
       return [{ kind: 'refuse', agent, nonce, code: 'AGENT_NAME_TAKEN', message }];
     }
+    if (known === undefined && !this.#hasRoom()) {
+      const message = `${this.#agents.size} agents are in this cluster already; start another cluster for more`;
+      return [{ kind: 'refuse', agent, nonce, code: 'AGENT_BUSY', message }];
+    }
     const changes: RegistryChange[] = [];
     if (known !== undefined && known.nonce !== nonce && isAlive(known)) {
       changes.push({ kind: 'lost', agent, nonce: known.nonce, why: 'replaced by a new process of the same name' });
@@ -136,6 +144,12 @@ export class Registry {
     }
     this.#set(fresh);
     return [...changes, { kind: 'joined', agent, nonce }];
+  }
+
+  #hasRoom(): boolean {
+    if (this.#agents.size < this.#maxAgents) return true;
+    const gone = this.all().find((record) => !isAlive(record));
+    return gone !== undefined && this.#agents.delete(gone.agent);
   }
 
   #health(health: Health, nowMs: number): RegistryChange[] {

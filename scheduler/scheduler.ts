@@ -21,6 +21,8 @@ const TICK_MS = 250;
 const REIGN_AGAIN_MS = 2000;
 /** QoS 1 may deliver a request twice: ids of so many are remembered. */
 const REMEMBERED_REQUESTS = 500;
+/** Beyond it a term is no count of starts. Well below what a message can carry, so that ours can always grow. */
+const MAX_TERM = 2 ** 40;
 /** How long another scheduler of this cluster has time to answer. */
 const RIVAL_MS = 1000;
 /** An answer that is too long to send would be none. */
@@ -163,6 +165,11 @@ export class Scheduler {
   }
 
   #hello(hello: Hello): void {
+    if (hello.term > MAX_TERM) {
+      const todo = "remove the file 'term' from its directory and start it again";
+      this.#log('refuse', `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`);
+      return;
+    }
     if (hello.term > this.#term && !this.#raising) void this.#raiseTerm(hello);
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });

@@ -57,6 +57,11 @@ export interface SchemaStand {
 /** What this side says. */
 export const OUR_SCHEMAS: SchemaStand = { schemaVersion: versionNumber(), schemaFingerprint: CURRENT.fingerprint };
 
+/** False for what no version of this project ever said of itself: such a message is noise, not a side that cannot be talked to. */
+export function isSchemaStand({ schemaVersion, schemaFingerprint }: SchemaStand): boolean {
+  return schemaVersion >= 1000 && schemaVersion < 256_000 && /^[0-9a-f]{64}$/.test(schemaFingerprint);
+}
+
 export type Reconciled =
   /** Speak `version` to this peer: our own, or the older minor of the two. */
   { readonly ok: true; readonly version: SchemaVersion } | { readonly ok: false; readonly error: ChairError };

@@ -179,5 +179,13 @@ function refusalsOf(model: Model, kinds: readonly Exclude<CutKind, 'whole'>[], s
 
 function whyNot(model: Model, kind: Exclude<CutKind, 'whole'>, node: number): string {
   const walk = new StageWalk(model, kind, node, new Map());
-  return walk.step()?.reason ?? walk.obstacle()?.reason ?? `cut by ${kind}, some part would still do nearly all of its work`;
+  const dear = `cut by ${kind}, some part would still do nearly all of its work, or too much would be done twice`;
+  if (kind !== 'inputs' && kind !== 'pair') return walk.step()?.reason ?? walk.obstacle()?.reason ?? dear;
+  // These end with a sum: what is in the way may stand further on.
+  while (walk.end < model.nodes.length) {
+    const reason = walk.step()?.reason;
+    if (reason !== undefined) return reason;
+    if (walk.obstacle() === undefined) return dear;
+  }
+  return walk.obstacle()?.reason ?? dear;
 }

@@ -87,7 +87,7 @@ const COMMAND = { id: '1', term: 2, nonce: 'n', deadlineMs: 1000, body: { kind: 
 
 describe('codec', () => {
   it('has a schema for every topic', () => {
-    expect(MESSAGES.length).toBe(14);
+    expect(MESSAGES.length).toBe(16);
     for (const name of MESSAGES) expect(CURRENT.has(name)).toBe(true);
   });
 

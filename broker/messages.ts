@@ -276,6 +276,24 @@ export interface BlobChunk {
   readonly data: Uint8Array;
 }
 
+/** Part of a model file on its way to the gateway. `data` is of no use there unless the gateway holds exactly the bytes before `offset`. */
+export interface UploadChunk {
+  readonly client: string;
+  /** Of the whole file. */
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly offset: number;
+  readonly data: Uint8Array;
+}
+/** Answer to every chunk. `code` not empty = the file is refused. */
+export interface UploadAck {
+  readonly sha256: string;
+  /** The gateway holds the file's bytes up to here: where to go on. */
+  readonly heldBytes: number;
+  readonly code: string;
+  readonly message: string;
+}
+
 // ---- operator requests (any client -> scheduler) ----------------------------------------------------------------------
 
 /** How an image becomes the model's input; runs inside the first slice's graph. */
@@ -294,7 +312,7 @@ export interface ImageInput {
 
 export interface DeployRequest {
   readonly name: string;
-  /** Path of the model file as the gateway sees it, or sha256 of an uploaded blob. */
+  /** Path of the model file as the gateway sees it, or what the gateway answered to an offer of it. */
   readonly model: string;
   /** `input=1,3,640,640` */
   readonly shapes: readonly string[];
@@ -320,11 +338,26 @@ export interface StatusRequest {
   readonly name: string;
 }
 
+/** One file of a model. */
+export interface ModelFile {
+  /** Name relative to the model's folder, as the graph names its external data; of the graph itself the file's name. */
+  readonly location: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+/** Client -> gateway: is this model there? The graph's file comes first, then its external data. */
+export interface ModelOffer {
+  /** Where the client has it: the gateway may see the same file there. '' = nowhere. */
+  readonly path: string;
+  readonly files: readonly ModelFile[];
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
   | { readonly kind: 'status'; readonly status: StatusRequest }
-  | { readonly kind: 'where'; readonly where: StatusRequest };
+  | { readonly kind: 'where'; readonly where: StatusRequest }
+  | { readonly kind: 'offer'; readonly offer: ModelOffer };
 
 export interface Request {
   readonly id: string;
@@ -417,6 +450,17 @@ export interface EventRow {
   readonly text: string;
 }
 
+export interface MissingFile {
+  readonly sha256: string;
+  /** The gateway holds so many of its first bytes. */
+  readonly heldBytes: number;
+}
+export interface ModelAnswer {
+  /** What a deploy request calls the model; '' while files are missing. */
+  readonly model: string;
+  readonly missing: readonly MissingFile[];
+}
+
 /** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
@@ -424,6 +468,7 @@ export interface Response {
   readonly message: string;
   readonly status: StatusReport | null;
   readonly plan: PlanReport | null;
+  readonly model: ModelAnswer | null;
 }
 
 export type { BlobRef, Box };

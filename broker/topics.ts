@@ -14,6 +14,8 @@ import type {
   Response,
   ResultAck,
   Trouble,
+  UploadAck,
+  UploadChunk,
 } from './messages.js';
 import type { SchemaVersion } from './schema/version.js';
 
@@ -53,6 +55,9 @@ export function topicsOf(cluster: string, version?: SchemaVersion) {
     /** blobs: agent -> gateway, gateway -> agent */
     blobRequest: topic<BlobRequest>(`${root}/blob/request`, 'BlobRequest', 0),
     blobChunk: (agent: string) => topic<BlobChunk>(`${root}/agent/${agent}/blob`, 'BlobChunk', 0),
+    /** model files: client -> gateway, gateway -> client */
+    uploadChunk: topic<UploadChunk>(`${root}/upload`, 'UploadChunk', 0),
+    uploadAck: (client: string) => topic<UploadAck>(`${root}/client/${client}/upload`, 'UploadAck', 0),
     /** clients <-> scheduler */
     request: topic<Request>(`${root}/request`, 'Request', 1),
     response: (client: string) => topic<Response>(`${root}/client/${client}/response`, 'Response', 1),

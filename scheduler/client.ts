@@ -9,12 +9,13 @@ import { encode } from '../broker/codec.js';
 import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
-import type { DeployRequest, PlanReport, RequestBody, Response, StatusReport } from '../broker/messages.js';
+import type { DeployRequest, ModelAnswer, ModelOffer, PlanReport, RequestBody, Response, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
 import { answeredDeploy } from './deploy-watch.js';
+import type { UploadOptions } from './upload.js';
 
 export interface ClientOptions {
   /** `mqtt://host:1883` */
@@ -69,6 +70,8 @@ const ANSWER_GRACE_MS = 2000;
 /** A frame without an answer is sent again after this, then after twice this, ...: a lane is QoS 0, and the dispatcher knows what it has. */
 const RESEND_MS = 5000;
 const DEPLOY_TIMEOUT_MS = 30 * 60_000;
+/** The gateway may have to hash gigabytes on a slow card. */
+const OFFER_TIMEOUT_MS = 5 * 60_000;
 
 export class ChairClient {
   readonly name: string;
@@ -80,6 +83,7 @@ export class ChairClient {
   readonly #outstanding = new Map<number, Outstanding>();
   readonly #waiting: Outstanding[] = [];
   readonly #undo: (() => void)[] = [];
+  readonly #closing = new AbortController();
   #located: Promise<void> | undefined;
   #sequence = 0;
   #previous: Promise<unknown> = Promise.resolve();
@@ -142,6 +146,21 @@ export class ChairClient {
     return answeredDeploy(answer, { name, dryRun, status: () => this.status(name), ...times });
   }
 
+  /**
+   * Makes sure that the gateway has the model file at `path` on this machine, with its external data: sends what it lacks. Gives what `deploy` takes as
+   * `model`. Throws MODEL_NOT_FOUND, MODEL_UNREADABLE, MODEL_WEIGHTS_MISSING, UPLOAD_TOO_LARGE, UPLOAD_BUSY, GATEWAY_STORE_FULL, BLOB_CORRUPT.
+   */
+  async upload(path: string, options: Pick<UploadOptions, 'onProgress' | 'samePath'> = {}): Promise<string> {
+    // Only those who deploy load what reads models.
+    const { upload } = await import('./upload.js');
+    const offer = async (offer: ModelOffer): Promise<ModelAnswer> => {
+      const { model } = await this.#request({ kind: 'offer', offer }, OFFER_TIMEOUT_MS, 'offer of a model');
+      if (model === null) throw new ChairError('INTERNAL', 'the scheduler answered an offer without a word on the model');
+      return model;
+    };
+    return upload(path, { bus: this.#bus, topics: this.#topics, client: this.name, offer, signal: this.#closing.signal, ...options });
+  }
+
   /** What `deploy` would do: nothing is changed. */
   plan(options: DeployOptions, timeoutMs = DEPLOY_TIMEOUT_MS): Promise<PlanReport> {
     return this.deploy({ ...options, dryRun: true }, timeoutMs);
@@ -201,6 +220,7 @@ export class ChairClient {
     this.#closed = true;
     for (const undo of this.#undo.splice(0)) undo();
     const error = new ChairError('STOPPED', 'the client was closed');
+    this.#closing.abort(error);
     this.#responses.cancelAll(error);
     for (const frame of [...this.#outstanding.values(), ...this.#waiting]) this.#end(frame, () => frame.reject(error));
     await this.#lanes.stop();

@@ -1,4 +1,4 @@
-import { access, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -270,6 +270,40 @@ describe('gateway', () => {
     await startGateway({ stateDirectory });
   });
 
+  it('removes the files of what is deployed no more, and of nothing else', async () => {
+    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const source = scriptedSource();
+    const slices = join(stateDirectory, 'gateway-cache', 'slices');
+    // The scripted model has no files: they are put where the real one writes them.
+    const load: typeof source.load = async (request) => {
+      const model = await source.load(request);
+      return {
+        ...model,
+        write: async (draft) => {
+          const cut = await model.write(draft);
+          for (const slice of cut.slices.flat()) await writeFile(join(slices, slice.graph.sha256), '');
+          await writeFile(join(slices, 'unused'), '');
+          return cut;
+        },
+      };
+    };
+    const gateway = await startGateway({ stateDirectory, source: { ...source, load } });
+    await Promise.all(['a', 'b'].map((name) => startAgent(gateway, name)));
+    await until('ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === 2);
+    const client = await connect(gateway);
+    const files = async () => (await readdir(slices)).length;
+    await client.deploy(request({ cut: 'stages:2' }));
+    await client.deploy(request({ name: 'n', cut: 'rows:2' }));
+    expect(await files()).toBe(4);
+    await client.undeploy('m');
+    await until('only one is left', async () => (await files()) === 1);
+    expect(values((await client.infer('n', frame(1))).outputs.out)).toEqual(answer(1));
+    await client.undeploy('n');
+    await until('nothing is left', async () => (await files()) === 0);
+    await client.deploy(request({ cut: 'stages:2' }));
+    expect(values((await client.infer('m', frame(2))).outputs.out)).toEqual(answer(2));
+  });
+
   it('is refused where another scheduler serves the cluster, and may serve another one', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
     running.push(() => broker.stop());
@@ -294,7 +328,7 @@ describe('gateway', () => {
     expect(first.status().term).toBe(1);
     const status = { ...first.status(), term: 7 };
     await bus.subscribe(topics.request, ({ id, client }) => {
-      void bus.publish(topics.response(client), { id, code: '', message: '', status, plan: null });
+      void bus.publish(topics.response(client), { id, code: '', message: '', status, plan: null, model: null });
     });
     await bus.publish(topics.reign, { term: 7, ...OUR_SCHEMAS });
     expect(await first.closed).toMatchObject({ code: 'CLUSTER_TAKEN' });

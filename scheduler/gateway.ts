@@ -2,8 +2,9 @@
  * The gateway: the machine that decides. This file composes broker (its own, or one outside), bus, lanes, dispatcher, scheduler and blob
  * server, and owns their lives; start reads from top to bottom, stop undoes it.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
@@ -22,6 +23,8 @@ import type { ModelSource } from './model-source.js';
 import type { Link, Links } from './planners/problem.js';
 import { Scheduler } from './scheduler.js';
 import { nextTerm } from './term.js';
+import { UploadStore } from './upload-store.js';
+import { Uploads } from './uploads.js';
 
 export interface GatewayOptions {
   readonly cluster: string;
@@ -38,6 +41,8 @@ export interface GatewayOptions {
   /** What planners assume of links that are not measured; default 1 Gbit/s, 1 ms. */
   readonly link?: Partial<Link>;
   readonly createEngine?: () => Promise<Engine>;
+  /** Bytes of models that clients have sent, together; default 4 GB. */
+  readonly uploadLimitBytes?: number;
   /** Tests give a small fake. */
   readonly source?: ModelSource;
   /** Lines for people. */
@@ -46,6 +51,7 @@ export interface GatewayOptions {
 
 /** 1 Gbit/s as TCP payload, through a switch. */
 const USUAL_LINK: Link = { bytesPerSecond: 110e6, latencyMs: 1 };
+const UPLOAD_LIMIT_BYTES = 4e9;
 const SCHEDULER_ID = 'scheduler';
 
 export class Gateway {
@@ -133,17 +139,29 @@ export class Gateway {
       onTrouble: (trouble) => this.#scheduler?.trouble(trouble),
       onRefused: (error) => refused('a lane', error),
     });
+    const store = await UploadStore.open({
+      directory: join(stateDirectory, 'uploads'),
+      limitBytes: this.#o.uploadLimitBytes ?? UPLOAD_LIMIT_BYTES,
+      inUse: () => this.#scheduler?.modelsInUse() ?? [],
+    });
+    const uploads = new Uploads({ bus: this.#bus, topics, store, ...(log === undefined ? {} : { log }) });
+    const source =
+      this.#o.source ?? new ModelLibrary({ ...directories, createEngine: this.#o.createEngine ?? (() => createOnnxRuntimeEngine()) });
     const scheduler = new Scheduler({
       cluster,
       bus: this.#bus,
       topics,
       dispatcher,
-      source:
-        this.#o.source ?? new ModelLibrary({ ...directories, createEngine: this.#o.createEngine ?? (() => createOnnxRuntimeEngine()) }),
+      source: uploads.source(source),
+      offer: (offer) => uploads.offer(offer),
       links: this.#links(),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),
+      clean: async (slices, idle) => {
+        await removeFiles(directories.storeDirectory, slices);
+        if (idle) await removeFiles(directories.workDirectory, new Set());
+      },
       sharedBroker: 'url' in broker,
       onReplaced: (error) => {
         log?.(`${error.code}: ${error.message}`);
@@ -157,6 +175,7 @@ export class Gateway {
     await (await this.#own(dispatcher)).start();
     await lanes.start();
     await (await this.#own(blobs)).start();
+    await (await this.#own(uploads)).start();
     await (await this.#own(scheduler)).start();
     log?.(`gateway of cluster '${cluster}': broker ${this.brokerUrl}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
   }
@@ -199,6 +218,11 @@ async function prepareFolders(directories: { readonly workDirectory: string; rea
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true });
   }
+}
+
+/** Everything in the folder but what is named in `kept`. */
+async function removeFiles(directory: string, kept: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(directory)) if (!kept.has(name)) await rm(join(directory, name), { recursive: true, force: true });
 }
 
 /** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */

@@ -4,7 +4,18 @@
  */
 import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
-import type { Hello, PeerEntry, Reign, Request, RequestBody, Response, StatusReport, Trouble } from '../broker/messages.js';
+import type {
+  Hello,
+  ModelAnswer,
+  ModelOffer,
+  PeerEntry,
+  Reign,
+  Request,
+  RequestBody,
+  Response,
+  StatusReport,
+  Trouble,
+} from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { Commands } from './commands.js';
@@ -27,6 +38,7 @@ const MAX_TERM = 2 ** 40;
 const RIVAL_MS = 1000;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
+const EMPTY = { status: null, plan: null, model: null };
 
 export interface SchedulerOptions {
   readonly cluster: string;
@@ -34,6 +46,8 @@ export interface SchedulerOptions {
   readonly topics: Topics;
   readonly dispatcher: Dispatcher;
   readonly source: ModelSource;
+  /** A client asks whether the gateway has a model; default: nothing can be sent here. */
+  readonly offer?: (offer: ModelOffer) => Promise<ModelAnswer>;
   readonly links: Links;
   /** Where agents and clients find the dispatcher's lane. */
   readonly dispatcherPeer: () => PeerEntry;
@@ -41,6 +55,8 @@ export interface SchedulerOptions {
   readonly onPeers?: (peers: readonly PeerEntry[]) => void;
   /** The next term, written down before it is used; higher than `atLeast`. */
   readonly nextTerm: (atLeast: number) => Promise<number>;
+  /** See `DeploymentsOptions`; default: nothing is removed. */
+  readonly clean?: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
   /** The broker is not our own: another scheduler may be there already. Default false. */
   readonly sharedBroker?: boolean;
   /** Another scheduler reigns in this cluster in a later term: this one has to stop. */
@@ -83,6 +99,7 @@ export class Scheduler {
       links: options.links,
       term: () => this.#term,
       peers: (agents) => this.#peers(agents),
+      clean: options.clean ?? (async () => undefined),
       log: (kind, text) => this.#log(kind, text),
       now: this.#now,
     });
@@ -134,7 +151,7 @@ export class Scheduler {
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#deployments.stop();
+    await this.#deployments.stop();
     this.#commands.stop();
     for (const undo of this.#undo.splice(0)) await undo();
   }
@@ -147,6 +164,11 @@ export class Scheduler {
   trouble(trouble: Trouble): void {
     const why = `${trouble.agent} could not reach it (${trouble.code})`;
     this.#apply({ kind: 'unreachable', agent: trouble.peer, why });
+  }
+
+  /** What the deploy requests of all deployments call their models. */
+  modelsInUse(): string[] {
+    return this.#deployments.all().map(({ request }) => request.model);
   }
 
   status(name = ''): StatusReport {
@@ -278,10 +300,10 @@ export class Scheduler {
     if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
     let response: Response;
     try {
-      response = { id: request.id, code: '', message: '', status: null, plan: null, ...(await this.#answer(request.body)) };
+      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#answer(request.body)) };
     } catch (thrown) {
       const error = toChairError(thrown);
-      response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), status: null, plan: null };
+      response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };
     }
     if (this.#stopped) return;
     try {
@@ -303,7 +325,14 @@ export class Scheduler {
         return { status: this.status(body.status.name) };
       case 'where':
         return { status: { ...this.status(body.where.name), agents: [], events: [] } };
+      case 'offer':
+        return { model: await this.#offer(body.offer) };
     }
+  }
+
+  async #offer(offer: ModelOffer): Promise<ModelAnswer> {
+    if (this.#o.offer === undefined) throw new ChairError('MODEL_NOT_FOUND', 'this scheduler takes no models from clients');
+    return this.#o.offer(offer);
   }
 
   #log(kind: string, text: string): void {

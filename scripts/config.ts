@@ -56,6 +56,13 @@ export const settingsSchema = z.strictObject({
         .default(() => cacheDirectory('gateway'))
         .describe('Folder for models that were cut and for the slices agents fetch.')
         .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/gateway' }),
+      uploadMb: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .default(4_000)
+        .describe('Largest size of the models that clients have sent, megabytes together; what is not deployed goes first.')
+        .meta({ flag: 'upload-mb', argument: 'megabytes' }),
     })
     .prefault({}),
   agent: z

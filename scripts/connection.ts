@@ -1,10 +1,11 @@
 /** A client of the cluster for the length of one command. */
-
+import path from 'node:path';
 import type { PlanReport } from '../broker/messages.js';
 import type { ChairClient, DeployOptions } from '../scheduler/client.js';
 import type { Settings } from './config.js';
 import type { Output } from './output.js';
 import { progressLine } from './report.js';
+import { bytesText } from './table.js';
 
 /** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE and what `use` throws. */
 export async function withClient<T>(settings: Settings, use: (client: ChairClient) => Promise<T>): Promise<T> {
@@ -15,6 +16,21 @@ export async function withClient<T>(settings: Settings, use: (client: ChairClien
   } finally {
     await client.close();
   }
+}
+
+const SHA256 = /^[0-9a-f]{64}$/;
+const ON_GATEWAY = 'gateway:';
+
+/**
+ * What a deploy request calls the model that the user named: a file here, which is sent unless the gateway has it; `gateway:PATH`, a file there; or the
+ * sha256 of one that was sent before. Throws MODEL_..., UPLOAD_..., GATEWAY_STORE_FULL, BLOB_CORRUPT.
+ */
+export async function modelOnGateway(client: ChairClient, model: string, output: Output): Promise<string> {
+  if (model.startsWith(ON_GATEWAY)) return model.slice(ON_GATEWAY.length);
+  if (SHA256.test(model)) return model;
+  return client.upload(path.resolve(model), {
+    onProgress: (sent, total) => output.progress(`uploading ${Math.floor((100 * sent) / Math.max(1, total))} % of ${bytesText(total)}`),
+  });
 }
 
 /** Deploys, and shows how far the agents are while models travel. */

@@ -45,10 +45,14 @@ interface Written {
   Progress: Ours.Progress;
   BlobRequest: Ours.BlobRequest;
   BlobChunk: Ours.BlobChunk;
+  UploadChunk: Ours.UploadChunk;
+  UploadAck: Ours.UploadAck;
   ImageInput: Ours.ImageInput;
   DeployRequest: Ours.DeployRequest;
   UndeployRequest: Ours.UndeployRequest;
   StatusRequest: Ours.StatusRequest;
+  ModelFile: Ours.ModelFile;
+  ModelOffer: Ours.ModelOffer;
   RequestBody: Ours.RequestBody;
   Request: Ours.Request;
   PlanRow: Ours.PlanRow;
@@ -59,6 +63,8 @@ interface Written {
   DeploymentStatus: Ours.DeploymentStatus;
   EventRow: Ours.EventRow;
   StatusReport: Ours.StatusReport;
+  MissingFile: Ours.MissingFile;
+  ModelAnswer: Ours.ModelAnswer;
   Response: Ours.Response;
 }
 

@@ -297,6 +297,21 @@ export interface BlobChunk {
   readonly data: Uint8Array;
 }
 
+export interface UploadChunk {
+  readonly client: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly offset: number;
+  readonly data: Uint8Array;
+}
+
+export interface UploadAck {
+  readonly sha256: string;
+  readonly heldBytes: number;
+  readonly code: string;
+  readonly message: string;
+}
+
 export interface ImageInput {
   readonly input: string;
   readonly height: number;
@@ -330,11 +345,23 @@ export interface StatusRequest {
   readonly name: string;
 }
 
+export interface ModelFile {
+  readonly location: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+
+export interface ModelOffer {
+  readonly path: string;
+  readonly files: readonly ModelFile[];
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
   | { readonly kind: 'status'; readonly status: StatusRequest }
-  | { readonly kind: 'where'; readonly where: StatusRequest };
+  | { readonly kind: 'where'; readonly where: StatusRequest }
+  | { readonly kind: 'offer'; readonly offer: ModelOffer };
 
 export interface Request {
   readonly id: string;
@@ -431,12 +458,23 @@ export interface StatusReport {
   readonly events: readonly EventRow[];
 }
 
+export interface MissingFile {
+  readonly sha256: string;
+  readonly heldBytes: number;
+}
+
+export interface ModelAnswer {
+  readonly model: string;
+  readonly missing: readonly MissingFile[];
+}
+
 export interface Response {
   readonly id: string;
   readonly code: string;
   readonly message: string;
   readonly status: StatusReport | null;
   readonly plan: PlanReport | null;
+  readonly model: ModelAnswer | null;
 }
 
 /** Every schema by name. */
@@ -477,10 +515,14 @@ export interface All {
   Progress: Progress;
   BlobRequest: BlobRequest;
   BlobChunk: BlobChunk;
+  UploadChunk: UploadChunk;
+  UploadAck: UploadAck;
   ImageInput: ImageInput;
   DeployRequest: DeployRequest;
   UndeployRequest: UndeployRequest;
   StatusRequest: StatusRequest;
+  ModelFile: ModelFile;
+  ModelOffer: ModelOffer;
   RequestBody: RequestBody;
   Request: Request;
   PlanRow: PlanRow;
@@ -491,5 +533,7 @@ export interface All {
   DeploymentStatus: DeploymentStatus;
   EventRow: EventRow;
   StatusReport: StatusReport;
+  MissingFile: MissingFile;
+  ModelAnswer: ModelAnswer;
   Response: Response;
 }

@@ -21,10 +21,22 @@ export const SCHEMA_FILES = [
   // commands
   ...['Prepare', 'Commit', 'Release', 'Peers', 'Refuse', 'Ping', 'CommandBody', 'Command', 'Reply', 'Progress'],
   // blobs
-  ...['BlobRequest', 'BlobChunk'],
+  ...['BlobRequest', 'BlobChunk', 'UploadChunk', 'UploadAck'],
   // operator requests
-  ...['ImageInput', 'DeployRequest', 'UndeployRequest', 'StatusRequest', 'RequestBody', 'Request'],
-  ...['PlanRow', 'LinkRow', 'MemoryRow', 'PlanReport', 'AgentStatus', 'DeploymentStatus', 'EventRow', 'StatusReport', 'Response'],
+  ...['ImageInput', 'DeployRequest', 'UndeployRequest', 'StatusRequest', 'ModelFile', 'ModelOffer', 'RequestBody', 'Request'],
+  ...[
+    'PlanRow',
+    'LinkRow',
+    'MemoryRow',
+    'PlanReport',
+    'AgentStatus',
+    'DeploymentStatus',
+    'EventRow',
+    'StatusReport',
+    'MissingFile',
+    'ModelAnswer',
+    'Response',
+  ],
 ] as const;
 
 /** The schemas of this checkout or package; beside this file in both. */

@@ -81,7 +81,8 @@ export async function importGraph(path: string, workDirectory: string): Promise<
 
 type WholeModel = ModelProto & { graph: GraphProto };
 
-async function readModel(path: string): Promise<{ model: WholeModel; raw: ScannedFile['raw']; sha256: string }> {
+/** The file without its large weights. Throws MODEL_NOT_FOUND, MODEL_UNREADABLE. */
+export async function readModel(path: string): Promise<{ model: WholeModel; raw: ScannedFile['raw']; sha256: string }> {
   const unreadable = (came: string, cause?: unknown) =>
     new ChairError('MODEL_UNREADABLE', `${path} is not a complete ONNX model`, {
       expected: 'an ONNX model (protobuf)',
@@ -293,7 +294,7 @@ class Constants {
  * The path of external data. A model must not reach for files of the machine that reads it: the location, with links followed, lies in the folder of the
  * model, or of the file that the model's own path is a link to (download caches keep both as links into one folder).
  */
-async function externalFile(name: string, model: string, location: string): Promise<string> {
+export async function externalFile(name: string, model: string, location: string): Promise<string> {
   const outside = () =>
     new ChairError('MODEL_WEIGHTS_MISSING', `weight ${name} names external data outside of the model's folder`, { came: location });
   const relative = normalize(location);

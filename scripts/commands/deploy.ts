@@ -1,24 +1,21 @@
 /** `deploy`, `plan` and `undeploy`. */
 import path from 'node:path';
 import type { CommandDefinition, OptionValues } from '../command.js';
-import { deployWithProgress, withClient } from '../connection.js';
+import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
 import { planText } from '../report.js';
 
-const MODEL_ARGUMENT = { syntax: '<model>', description: 'ONNX file; the gateway reads it, so it must be there under this path' };
-const SHA256 = /^[0-9a-f]{64}$/;
-
-/** Paths are meant from where the user stands; a sha256 names an uploaded model. */
-function modelPath(model: string): string {
-  return SHA256.test(model) ? model : path.resolve(model);
-}
+const MODEL_ARGUMENT = {
+  syntax: '<model>',
+  description: 'ONNX file, sent to the gateway unless it has it; gateway:PATH names a file there, a sha256 one that was sent before',
+};
 
 /** `models/det.onnx` -> `det`: a name when none is given. */
 function nameOf(model: string, options: OptionValues): string {
   const given = optionText(options, 'name');
   if (given !== '') return given;
   return path
-    .basename(model, '.onnx')
+    .basename(model.replace(/^gateway:/, ''), '.onnx')
     .replaceAll(/[^A-Za-z0-9._-]/g, '-')
     .slice(0, 64);
 }
@@ -26,7 +23,8 @@ function nameOf(model: string, options: OptionValues): string {
 export const deploy: CommandDefinition = {
   name: 'deploy',
   summary: 'Cut a model, seat its slices on agents and serve it under a name',
-  description: 'Resolves when frames can be sent. A deployment of the same name is replaced without a pause.',
+  description:
+    'Resolves when frames can be sent. The model is sent to the gateway first when it is not there. A name in use is refused with DEPLOYMENT_EXISTS: undeploy it first.',
   arguments: [MODEL_ARGUMENT],
   options: [
     { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
@@ -37,8 +35,10 @@ export const deploy: CommandDefinition = {
   json: true,
   examples: [{ line: 'deploy det.onnx --name det --shape x=1,3,640,640 --cut rows:4', text: 'four agents, each with a band of the image' }],
   run: async ({ arguments: [model = ''], options, settings, output }) => {
-    const request = deployRequest(nameOf(model, options), modelPath(model), options, false);
-    const plan = await withClient(settings, (client) => deployWithProgress(client, request, output));
+    const request = deployRequest(nameOf(model, options), model, options, false);
+    const plan = await withClient(settings, async (client) =>
+      deployWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
+    );
     output.report(
       plan,
       () => `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with: musical-chair infer ${request.name} FILE...`,
@@ -56,8 +56,10 @@ export const plan: CommandDefinition = {
   json: true,
   examples: [{ line: 'plan alexnet.onnx --objective throughput', text: 'the plan for as many frames per second as possible' }],
   run: async ({ arguments: [model = ''], options, settings, output }) => {
-    const request = deployRequest(nameOf(model, options), modelPath(model), options, true);
-    const report = await withClient(settings, (client) => client.plan(request));
+    const request = deployRequest(nameOf(model, options), model, options, true);
+    const report = await withClient(settings, async (client) =>
+      client.plan({ ...request, model: await modelOnGateway(client, model, output) }),
+    );
     output.report(report, () => planText(report, output.columns));
   },
 };

@@ -21,6 +21,7 @@ async function runGateway(
     stateDirectory: g.directory,
     laneHost: g.host,
     lanePort: g.dispatcherPort,
+    uploadLimitBytes: g.uploadMb * 1_000_000,
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -41,7 +42,7 @@ async function runGateway(
 export const gateway: CommandDefinition = {
   name: 'gateway',
   summary: 'Run broker, scheduler and dispatcher: the machine that decides',
-  settings: ['cluster', 'gateway.host', 'gateway.port', 'gateway.dispatcherPort', 'gateway.directory'],
+  settings: ['cluster', 'gateway.host', 'gateway.port', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb'],
   examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
   run: (invocation) => {
     const { host, port } = invocation.settings.gateway;
@@ -52,7 +53,7 @@ export const gateway: CommandDefinition = {
 export const scheduler: CommandDefinition = {
   name: 'scheduler',
   summary: 'Run scheduler and dispatcher on a broker that runs elsewhere (Mosquitto, say)',
-  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory'],
+  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb'],
   examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
   run: (invocation) => runGateway(invocation, { url: invocation.settings.broker }),
 };

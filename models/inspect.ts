@@ -1,10 +1,10 @@
 /** What `mc inspect` shows: a model's blocks, their cost, and which cuts each allows. */
 import type { TensorInfo } from '../broker/tensor.js';
 import { blocksOf } from './blocks.js';
-import { nodeMacs } from './macs.js';
 import type { Block, Model } from './model.js';
 import { cutStage, isRefusal } from './slicing/cut.js';
 import { CUT_KINDS, type CutKind } from './slicing/partition.js';
+import { macsBetween, regionFrom } from './slicing/region.js';
 
 export type BandCut = Exclude<CutKind, 'whole'>;
 
@@ -73,28 +73,26 @@ function opsOf(model: Model, block: Block): string {
 
 /** Cuts nodes `[start, end)` in two halves, going on behind every node that is in the way. */
 function divisible(model: Model, kind: BandCut, start: number, end: number): { ratio: number; reason: string | undefined } {
-  const work = (from: number, to: number) => model.nodes.slice(from, to).reduce((sum, node) => sum + nodeMacs(model, node), 0);
-  const total = work(start, end);
+  const total = macsBetween(model, start, end);
   let covered = 0;
   let reason: string | undefined;
-  let from = start;
-  while (from < end) {
+  for (let from = start; from < end; ) {
     const [to, obstacle] = longestCut(model, kind, from, end);
     reason ??= obstacle;
-    covered += work(from, to);
+    covered += macsBetween(model, from, to);
     from = Math.max(to, from + 1);
+    // Only work counts: a stage may as well begin with the next node that does some.
+    while (from < end && macsBetween(model, from, from + 1) === 0) from++;
   }
   return { ratio: total === 0 ? 0 : covered / total, reason };
 }
 
 /** The end of the longest stage from `start` that can be cut so (`start` itself when none can), and what is in its way. */
 function longestCut(model: Model, kind: BandCut, start: number, limit: number): [end: number, obstacle: string | undefined] {
-  let obstacle: string | undefined;
-  for (let end = limit; end > start; ) {
-    const cut = cutStage(model, { nodes: [start, end], cut: kind, shares: [1, 1] });
-    if (!isRefusal(cut)) return [cut.parts.length > 1 ? end : start, obstacle];
-    obstacle ??= cut.reason;
-    end = Math.min(cut.node, end - 1);
-  }
-  return [start, obstacle];
+  const region = regionFrom(model, start, kind, new Map(), { limit, replicatedMacsRatio: Number.POSITIVE_INFINITY });
+  const end = region.ends.at(-1) ?? start;
+  const obstacle = end === limit ? undefined : region.obstacle.reason;
+  if (end === start) return [start, obstacle];
+  const cut = cutStage(model, { nodes: [start, end], cut: kind, shares: [1, 1] });
+  return [isRefusal(cut) || cut.parts.length < 2 ? start : end, obstacle];
 }

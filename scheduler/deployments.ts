@@ -8,7 +8,8 @@ import { NAME_PATTERN } from '../broker/topics.js';
 import type { Commands } from './commands.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
-import type { ModelSource } from './model-source.js';
+import { Housekeeping } from './housekeeping.js';
+import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
 import type { Links, PlanDraft } from './planners/problem.js';
 import { checkRequest, draftPlan, memoryOf } from './planning.js';
@@ -30,6 +31,8 @@ export interface DeploymentsOptions {
   readonly links: Links;
   readonly term: () => number;
   readonly peers: (agents: Iterable<string>) => PeerEntry[];
+  /** Removes files of the gateway: slices but `slices` (names of blobs), and, when nothing is deployed, what was made of models. */
+  readonly clean: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
   readonly log: (kind: string, text: string) => void;
   readonly now: () => number;
 }
@@ -38,11 +41,16 @@ export class Deployments {
   readonly #o: DeploymentsOptions;
   readonly #all = new Map<string, Deployment>();
   readonly #strangers = new Map<string, number>();
+  readonly #files: Housekeeping;
   #epoch = 0;
   #stopped = false;
 
   constructor(options: DeploymentsOptions) {
     this.#o = options;
+    this.#files = new Housekeeping(
+      () => options.clean(this.#blobsInUse(), this.#all.size === 0),
+      (error) => options.log('failed', `files that nobody needs were not removed: ${toChairError(error).message}`),
+    );
   }
 
   all(): Deployment[] {
@@ -56,13 +64,10 @@ export class Deployments {
   /** Resolves when frames are served. Throws DEPLOYMENT_EXISTS, MODEL_..., PLAN_..., NO_AGENTS, PREPARE_FAILED, VERIFY_FAILED. */
   async deploy(request: DeployRequest): Promise<PlanReport> {
     const deployment = this.#create(request);
-    if (request.dryRun) {
-      deployment.model = await this.#o.source.load(request);
-      return reportOf(request.name, 0, await this.#draft(deployment));
-    }
+    if (request.dryRun) return this.#files.during(() => this.#dryRun(deployment)).finally(() => this.#files.request());
     this.#all.set(request.name, deployment);
     try {
-      deployment.model = await this.#o.source.load(request);
+      deployment.model = await this.#files.during(() => this.#o.source.load(request));
       this.#checkWanted(deployment);
       this.#o.dispatcher.add(request.name, deployment.model.inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
       const settled = new Promise<void>((resolve, reject) => {
@@ -77,6 +82,11 @@ export class Deployments {
     const report = deployment.serving?.report;
     if (report === undefined) throw new ChairError('DEPLOYMENT_REMOVED', `deployment '${request.name}' was removed`);
     return { ...report, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
+  }
+
+  async #dryRun(deployment: Deployment): Promise<PlanReport> {
+    deployment.model = await this.#o.source.load(deployment.request);
+    return reportOf(deployment.name, 0, await this.#draft(deployment));
   }
 
   /** Resolves when the agents have let go. Frames under way get DEPLOYMENT_REMOVED. Throws DEPLOYMENT_UNKNOWN. */
@@ -147,10 +157,12 @@ export class Deployments {
     }
   }
 
-  stop(): void {
+  /** Resolves when no file is being removed. */
+  async stop(): Promise<void> {
     this.#stopped = true;
     const error = new ChairError('STOPPED', 'the scheduler was stopped');
     for (const deployment of this.#all.values()) deployment.first?.reject(error);
+    await this.#files.settled();
   }
 
   #create(request: DeployRequest): Deployment {
@@ -186,9 +198,15 @@ export class Deployments {
   }
 
   async #plan(deployment: Deployment, why: string): Promise<void> {
-    const { model, name } = deployment;
+    const { model } = deployment;
     if (model === undefined) return;
     deployment.planning = true;
+    await this.#files.during(() => this.#makePlan(deployment, model, why));
+    this.kick(deployment);
+  }
+
+  async #makePlan(deployment: Deployment, model: LoadedModel, why: string): Promise<void> {
+    const { name } = deployment;
     deployment.why = why;
     deployment.afterLoss = deployment.serving !== undefined && !deployment.recovering;
     deployment.recovering = false;
@@ -218,7 +236,6 @@ export class Deployments {
     } finally {
       deployment.planning = false;
     }
-    this.kick(deployment);
   }
 
   async #draft(deployment: Deployment): Promise<PlanDraft> {
@@ -239,8 +256,9 @@ export class Deployments {
   #planFailed(deployment: Deployment, error: ChairError): void {
     if (error.code === 'STOPPED' || deployment.removing) return;
     const leftOut = this.#leftOut(deployment);
-    const failure = leftOut.length === 0 ? error : new ChairError('PREPARE_FAILED', `${leftOut.join('; ')}; and without: ${error.message}`);
-    this.#wait(deployment, failure);
+    // That no agent is left says nothing that the reasons do not.
+    const rest = error.code === 'NO_AGENTS' ? 'no other agent is ready' : `without: ${error.message}`;
+    this.#wait(deployment, leftOut.length === 0 ? error : new ChairError('PREPARE_FAILED', `${leftOut.join('; ')}; ${rest}`));
   }
 
   /** No plan for now: the first deploy request fails; later, frames wait until an agent comes. */
@@ -341,6 +359,13 @@ export class Deployments {
     const held = [deployment.serving, deployment.next, ...deployment.draining.values()];
     await Promise.all(held.map((placed) => (placed === undefined ? undefined : this.#release(placed))));
     this.#all.delete(deployment.name);
+    this.#files.request();
+  }
+
+  #blobsInUse(): Set<string> {
+    const held = this.all().flatMap(({ serving, next, draining }) => [serving, next, ...draining.values()]);
+    const slices = held.flatMap((placed) => Object.values(placed?.plan.slices ?? {}));
+    return new Set(slices.flatMap(({ graph, blobs }) => [graph.sha256, ...blobs.map((blob) => blob.sha256)]));
   }
 
   /** Best effort: what is missed shows up in the agent's health and is released then. */

@@ -1,8 +1,9 @@
 /** A client of the cluster as a process of its own, inside the testbed's network; the process that started it calls it over IPC (see client.ts). */
-import { isChairError } from '../../broker/errors.js';
+import { isChairError, toChairError } from '../../broker/errors.js';
 import { elementCount, itemBytes, type Tensor, type TensorInfo } from '../../broker/tensor.js';
 import { ChairClient } from '../../scheduler/client.js';
 import { announceReady, followParent, untilStopped } from '../lifetime.js';
+import { errorLine } from '../output.js';
 import type { Call, LoadReport, LoadRequest, Reply } from './client.js';
 
 /** Different frames, so that nothing can be answered from memory; few, so that making them costs nothing while it is measured. */
@@ -73,22 +74,31 @@ async function answer(client: ChairClient, call: Call): Promise<unknown> {
   }
 }
 
-const [brokerUrl = '', cluster = '', window = '16'] = process.argv.slice(2);
-followParent();
-const stopped = untilStopped();
-const client = await ChairClient.connect({ brokerUrl, cluster, window: Number(window) });
-process.on('message', (message) => {
-  const call = message as Call;
-  const reply = (value: Omit<Reply, 'id'>): void => void process.send?.({ id: call.id, ...value });
-  answer(client, call).then(
-    (value) => reply({ value }),
-    (error: unknown) =>
-      reply({
-        error: { code: isChairError(error) ? error.code : 'INTERNAL', message: error instanceof Error ? error.message : String(error) },
-      }),
-  );
-});
-announceReady({});
-await stopped;
-await client.close();
-process.exit(0);
+async function main([brokerUrl = '', cluster = '', window = '16']: readonly string[]): Promise<void> {
+  followParent();
+  const stopped = untilStopped();
+  const client = await ChairClient.connect({ brokerUrl, cluster, window: Number(window) });
+  process.on('message', (message) => {
+    const call = message as Call;
+    const reply = (value: Omit<Reply, 'id'>): void => void process.send?.({ id: call.id, ...value });
+    answer(client, call).then(
+      (value) => reply({ value }),
+      (error: unknown) => {
+        const { code, message: text } = toChairError(error);
+        reply({ error: { code, message: text } });
+      },
+    );
+  });
+  announceReady({});
+  await stopped;
+  await client.close();
+}
+
+main(process.argv.slice(2)).then(
+  () => process.exit(0),
+  (error: unknown) => {
+    // The last line with a code is what the parent reports.
+    console.error(errorLine(error));
+    process.exit(1);
+  },
+);

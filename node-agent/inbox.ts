@@ -84,7 +84,9 @@ export class Inbox {
       this.options.onTrouble(
         key,
         frame,
-        new ChairError('QUEUE_FULL', 'no memory left for waiting frames', { todo: 'Fewer frames in flight, or a higher memoryLimitBytes' }),
+        new ChairError('QUEUE_FULL', 'no memory left for waiting frames', {
+          todo: 'Fewer frames in flight, or a higher memory limit of the agent (--memory-mb)',
+        }),
       );
     } else if (refusal === 'route') {
       this.counts.refused++;

@@ -42,7 +42,7 @@ export class SessionCache {
     throw new ChairError('AGENT_OUT_OF_MEMORY', `${fresh.length} slices do not fit into memory`, {
       expected: `${need} bytes for weights and activations`,
       came: `${have} bytes free of ${limitBytes}`,
-      todo: 'Cut the model into more parts, add agents, or raise memoryLimitBytes',
+      todo: 'Cut the model into more parts, add agents, or raise its memory limit (--memory-mb)',
     });
   }
 

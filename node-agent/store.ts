@@ -149,7 +149,7 @@ export class BlobStore {
       throw new ChairError('AGENT_STORE_FULL', `slice store ${this.options.directory} has no room`, {
         expected: `${bytes} bytes for the slices to fetch`,
         came: `${free} bytes free after evicting all that is not in use (limit ${this.options.limitBytes}, ${this.usedBytes} used)`,
-        todo: 'Raise storeLimitBytes, free disk space, or undeploy something',
+        todo: 'Raise its limit (--store-mb), free disk space there, or undeploy something',
       });
     }
     for (const victim of victims) await victim.remove();
@@ -311,7 +311,7 @@ export function diskError(error: unknown, file: string): ChairError {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     return new ChairError('AGENT_STORE_FULL', `disk full while writing ${file}`, {
-      todo: 'Free disk space or lower storeLimitBytes',
+      todo: 'Free disk space there, or lower the limit of the store (--store-mb)',
       cause: error,
     });
   }

@@ -352,8 +352,10 @@ export class FrameTable<Input, Output> {
    * back the cluster may only be slow, and more attempts would make it slower: then patience is four times as long.
    */
   #isOverdue(attempt: Attempt, nowMs: number): boolean {
-    const usualMs = Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
     const ageMs = nowMs - attempt.sinceMs;
+    // The quantile costs a sort: not for attempts that are young whatever it is.
+    if (ageMs < this.#limits.attemptFloorMs) return false;
+    const usualMs = Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
     return ageMs >= (this.#newestDoneMs > attempt.sinceMs ? usualMs : PATIENCE * usualMs);
   }
 

@@ -52,6 +52,8 @@ describe('comparing outputs', () => {
     expect(compare({ y: tensor('int64', BigInt64Array.of(5n, -7n)) }, { y: tensor('int64', BigInt64Array.of(5n, -6n)) }).maxAbsDiff).toBe(
       1,
     );
+    const large = (n: bigint) => ({ y: tensor('int64', BigInt64Array.of(n)) });
+    expect(compare(large(2n ** 53n), large(2n ** 53n + 1n)).maxAbsDiff).toBe(1);
     expect(agrees(compare({ y: tensor('bool', Uint8Array.of(1, 0)) }, { y: tensor('bool', Uint8Array.of(1, 1)) }))).toBe(false);
   });
 });

@@ -57,10 +57,12 @@ function comparePair(expected: Values, actual: Values): { diff: number; largest:
   let largest = 0;
   let finite = true;
   for (let i = 0; i < expected.length; i++) {
-    const e = Number(expected[i]);
-    const a = Number(actual[i]);
+    const [x, y] = [expected[i], actual[i]];
+    const e = Number(x);
+    const a = Number(y);
     if (Number.isFinite(e) && Number.isFinite(a)) {
-      const d = Math.abs(e - a);
+      // Large int64 are subtracted before they are rounded to numbers.
+      const d = Math.abs(typeof x === 'bigint' && typeof y === 'bigint' ? Number(x - y) : e - a);
       if (d > diff) diff = d;
       const m = Math.abs(e);
       if (m > largest) largest = m;

@@ -7,7 +7,7 @@ import type { Engine } from '../engine/engine.js';
 import { createOnnxRuntimeEngine } from '../engine/onnxruntime.js';
 import { GraphBuilder } from '../onnx/build.js';
 import { randomWeight } from './fixture.js';
-import { openOracle, verifyOnOracle } from './verify.js';
+import { openOracle, oracleOf, verifyOnOracle } from './verify.js';
 
 let engine: Engine;
 let directory = '';
@@ -101,6 +101,17 @@ describe('outputs of a model', () => {
       g.output(g.node1('Relu', [g.node1('Slice', [x, ...bounds])]));
       g.output(conv(g, x, 'w', [4, 4], 'y'));
     });
+  });
+});
+
+describe('an output that the original file does not give', () => {
+  it('is an error, not one comparison less', async () => {
+    const g = new GraphBuilder();
+    g.output(g.node1('Relu', [g.input('x', 'float32', [2, 3])], {}, { outputs: ['y'] }));
+    await g.write(join(directory, 'model.onnx'));
+    const { model } = await openOracle(join(directory, 'model.onnx'), { engine, directory });
+    const claims = { ...model, outputs: [...model.outputs, { name: 'z', dtype: 'float32' as const, dims: [1] }] };
+    await expect(oracleOf(claims, { engine, directory })).rejects.toThrow('gave no output z');
   });
 });
 

@@ -109,10 +109,7 @@ export async function oracleOf(model: Model, options: OracleOptions): Promise<Or
     const known: Sample[] = [];
     for (const given of inputs) {
       const { outputs } = await session.run(given);
-      known.push({
-        inputs: given,
-        expected: Object.fromEntries(model.outputs.flatMap(({ name }) => (outputs[name] ? [[name, outputs[name]]] : []))),
-      });
+      known.push({ inputs: given, expected: Object.fromEntries(model.outputs.map(({ name }) => [name, madeBy(outputs, name)])) });
     }
     const [first, second] = known;
     const spread = first === undefined || second === undefined ? undefined : compare(first.expected, second.expected).maxRelDiff;
@@ -120,6 +117,13 @@ export async function oracleOf(model: Model, options: OracleOptions): Promise<Or
   } finally {
     await session.dispose();
   }
+}
+
+/** An output that the original does not give must not go uncompared. */
+function madeBy(outputs: Tensors, name: string): Tensor {
+  const tensor = outputs[name];
+  if (tensor === undefined) throw new ChairError('INTERNAL', `the original model gave no output ${name}: there is nothing to compare with`);
+  return tensor;
 }
 
 /**

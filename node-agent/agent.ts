@@ -8,6 +8,7 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { Command, Gone, Hello, Reign } from '../broker/messages.js';
+import { Repetition } from '../broker/repetition.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
@@ -62,6 +63,7 @@ export class Agent {
   private readonly config: AgentConfig;
   private readonly nowMs: () => number;
   private readonly log: (line: string) => void;
+  private readonly repetition: Repetition;
   /** In the version that the scheduler reads. */
   private topics: Topics;
   private parts: Partial<Parts> = {};
@@ -77,6 +79,7 @@ export class Agent {
     this.config = options.config;
     this.nowMs = options.nowMs ?? (() => performance.now());
     this.log = options.log ?? (() => undefined);
+    this.repetition = new Repetition(this.log, this.nowMs);
     this.topics = topicsOf(options.config.cluster);
     this.closed = new Promise((resolve) => {
       this.settleClosed = resolve;
@@ -245,7 +248,7 @@ export class Agent {
         if (isChairError(error, 'ENGINE_CLOSED')) this.fail(toChairError(error));
       },
     });
-    const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, log: this.log });
+    const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, repetition: this.repetition });
     const commands = new Commands({
       nonce: this.nonce,
       term,
@@ -267,7 +270,7 @@ export class Agent {
     await lanes.start();
     bus.onRefused((name, error) => {
       inbox.counts.refused++;
-      this.log(`refused a message on ${name}: ${error.message}`);
+      this.repetition.say(name, `refused a message on ${name}: ${error.message}`);
     });
     await bus.subscribe(topics.command(config.name), (command) => void this.obey(commands, command));
     await bus.subscribe(topics.reign, (reign) => this.onReign(reign));
@@ -284,7 +287,7 @@ export class Agent {
 
   private onReign(reign: Reign): void {
     if (!isSchemaStand(reign)) {
-      this.log('refused a reign that names no schemas of this project');
+      this.repetition.say('reign', 'refused a reign that names no schemas of this project');
       return;
     }
     const agreed = reconcile(OUR_SCHEMAS, reign);

@@ -7,6 +7,7 @@ import { decode } from '../broker/codec.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage } from '../broker/lanes/lane.js';
 import type { ActivationHeader, Cancel } from '../broker/messages.js';
+import type { Repetition } from '../broker/repetition.js';
 import { joinSegments } from '../broker/segments.js';
 import { itemBytes } from '../broker/tensor.js';
 import type { EarlyBuffer } from './early.js';
@@ -22,7 +23,7 @@ export interface InboxOptions {
   /** Frames may have become unwanted: the runner should look through its queue. */
   readonly onUnwanted: () => void;
   readonly onTrouble: (key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, error: unknown) => void;
-  readonly log: (line: string) => void;
+  readonly repetition: Repetition;
 }
 
 export interface InboxCounts {
@@ -130,7 +131,8 @@ export class Inbox {
   private undecodable(message: LaneMessage, error: unknown): void {
     this.counts.refused++;
     const text = isChairError(error) ? `${error.code} ${error.message}` : String(error);
-    this.options.log(
+    this.options.repetition.say(
+      message.topic,
       `refused ${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}: ${text}`,
     );
   }

@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { Repetition } from '../broker/repetition.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { probeMacsPerSecond } from '../models/engine/probe.js';
@@ -36,6 +37,7 @@ const QUIET_MS = 3000;
 export async function runAgent(input: AgentConfigInput, options: RunOptions): Promise<RunningAgent> {
   const config = parseAgentConfig(input);
   const log = options.log ?? (() => undefined);
+  const repetition = new Repetition(log);
   let waiting: NodeJS.Timeout | undefined;
   const agent = new Agent({
     config,
@@ -58,7 +60,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
         listen: config.laneHost !== '',
         ...(config.laneHost === '' ? {} : { host: config.laneHost }),
         port: config.lanePort,
-        onRefused: (topic, error) => log(`lane refused a message on ${topic}: ${error.message}`),
+        onRefused: (topic, error) => repetition.say(topic, `lane refused a message on ${topic}: ${error.message}`),
       }),
     createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),
     probe: (engine, directory) => probed(engine, directory, config.threads, log),

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
-import type { CommandBody, Reply } from '../broker/messages.js';
+import type { Command, CommandBody, Reply } from '../broker/messages.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { type Wait, Waitress } from '../broker/waitress.js';
 
@@ -10,8 +10,8 @@ export class Commands {
   readonly #bus: Bus;
   readonly #topics: Topics;
   readonly #waitress = new Waitress<Reply>();
-  /** What each process is asked, to give up on when it is lost. */
-  readonly #asked = new Map<string, Set<Wait<Reply>>>();
+  /** What each process is asked: to give up on when it is lost, and to ask again when it was cut off. */
+  readonly #asked = new Map<string, Set<{ readonly wait: Wait<Reply>; readonly command: Command }>>();
 
   constructor(bus: Bus, topics: Topics) {
     this.#bus = bus;
@@ -24,15 +24,17 @@ export class Commands {
     const wait = this.#waitress.wait(id, deadlineMs, `'${body.kind}' from agent ${agent}`);
     const key = processKey(agent, nonce);
     const asked = this.#asked.get(key) ?? new Set();
-    this.#asked.set(key, asked.add(wait));
+    const command = { id, term, nonce, deadlineMs, body };
+    const entry = { wait, command };
+    this.#asked.set(key, asked.add(entry));
     try {
-      await this.#bus.publish(this.#topics.command(agent), { id, term, nonce, deadlineMs, body });
+      await this.#bus.publish(this.#topics.command(agent), command);
       const reply = await wait.reply;
       if (reply.code === '') return reply;
       throw new ChairError(isCode(reply.code) ? reply.code : 'INTERNAL', reply.message);
     } finally {
       wait.cancel(new ChairError('STOPPED', 'the request is over'));
-      asked.delete(wait);
+      asked.delete(entry);
       if (asked.size === 0) this.#asked.delete(key);
     }
   }
@@ -48,8 +50,20 @@ export class Commands {
     this.#waitress.settle(reply.id, reply);
   }
 
+  /**
+   * The process has (re)connected: a command, or its reply, may have been lost with its connection or with ours. Sessions at the broker are clean,
+   * so what comes while one side is away is gone; every command may come twice.
+   */
+  again(agent: string, nonce: string): void {
+    for (const { command } of this.#asked.get(processKey(agent, nonce)) ?? []) {
+      this.#bus.publish(this.#topics.command(agent), command).catch(() => {
+        // Cut off again: the next hello brings us here again.
+      });
+    }
+  }
+
   lost(agent: string, nonce: string, why: string): void {
-    for (const wait of this.#asked.get(processKey(agent, nonce)) ?? []) {
+    for (const { wait } of this.#asked.get(processKey(agent, nonce)) ?? []) {
       wait.cancel(new ChairError('AGENT_UNKNOWN', `agent ${agent} is gone: ${why}`));
     }
   }

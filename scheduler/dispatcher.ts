@@ -7,7 +7,7 @@ import type { Bus } from '../broker/bus.js';
 import { decode, encode } from '../broker/codec.js';
 import { type ChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
-import type { Cancel, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
+import type { Cancel, DeploymentStatus, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
 import { joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
@@ -33,16 +33,10 @@ export interface DispatcherOptions {
   readonly onRefused?: (error: ChairError) => void;
 }
 
-export interface DispatcherStats {
-  readonly inFlight: number;
-  readonly queued: number;
-  readonly completed: number;
-  readonly failed: number;
-  readonly reissued: number;
-  readonly p50Ms: number;
-  readonly p95Ms: number;
-  readonly framesPerSecond: number;
-}
+export type DispatcherStats = Pick<
+  DeploymentStatus,
+  'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
+>;
 
 interface Served {
   readonly intake: Intake;

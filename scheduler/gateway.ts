@@ -12,6 +12,7 @@ import { createLanes } from '../broker/lanes/lanes.js';
 import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { Repetition } from '../broker/repetition.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
@@ -124,7 +125,8 @@ export class Gateway {
     if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...(log === undefined ? {} : { log }) }));
     this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER_ID }));
     const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
-    const refused = (topic: string, error: Error): void => log?.(`refused a message on ${topic}: ${error.message}`);
+    const repetition = new Repetition((line) => log?.(line));
+    const refused = (topic: string, error: Error): void => repetition.say(topic, `refused a message on ${topic}: ${error.message}`);
     this.#undo.push(this.#bus.onRefused(refused));
     const lanes = await this.#own(
       createLanes({ id: DISPATCHER, cluster, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }),

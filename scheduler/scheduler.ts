@@ -196,6 +196,7 @@ export class Scheduler {
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });
     const after = this.#registry.get(hello.agent);
+    if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
     if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
   }
 

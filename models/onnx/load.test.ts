@@ -212,6 +212,11 @@ describe('weights of a loaded model', () => {
     }
     for (const location of ['data', './folder/../data', 'inner'])
       expect((await load(location, { offset: '16', length: '32' })).weights.size).toBe(1);
+    // As download caches lay it out: model and data are links into one folder of blobs.
+    const snapshot = join(directory, 'snapshot');
+    await mkdir(snapshot);
+    for (const name of ['model.onnx', 'inner']) await symlink(join(folder, name === 'inner' ? 'data' : name), join(snapshot, name));
+    expect((await loadModel(join(snapshot, 'model.onnx'), { workDirectory: work, engine })).weights.size).toBe(1);
   });
 
   it('may not claim dims that are none', async () => {

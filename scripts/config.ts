@@ -121,7 +121,7 @@ export const settingsSchema = z.strictObject({
       relayOnly: z
         .boolean()
         .default(false)
-        .describe('Open no listener: everything this agent receives comes through the broker.')
+        .describe('Open no listener: peers reach this agent on the connections it makes to theirs, else through the broker.')
         .meta({ flag: 'relay-only', argument: '' }),
     })
     .prefault({}),

@@ -13,7 +13,8 @@ export async function readNamedFile(file: string): Promise<Buffer> {
   try {
     return await readFile(file);
   } catch (cause) {
-    const why = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    const why = { ENOENT: 'no file of that name', EISDIR: 'a folder', EACCES: 'a file you may not read' }[code] ?? code;
     throw new ChairError('FILE_NOT_FOUND', `${file} cannot be read`, { expected: 'the path of a file', came: why, cause });
   }
 }

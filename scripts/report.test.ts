@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
 import { laneRows, lanesMatrix, stageRows, stagesText } from './demo/account.js';
-import { planText, progressLine, statusText } from './report.js';
+import { planText, progressLine } from './report.js';
+import { statusText } from './status-text.js';
 import { bytesText, countText, formatTable, msText } from './table.js';
 
 const seat = (stage: number, part: number, agent: string, more: Partial<PlanRow> = {}): PlanRow => ({
@@ -125,12 +126,49 @@ describe('the status for people', () => {
       'pi-1   ready',
       '61 C',
       'det: preparing',
-      'pi-1: 1 seat 1.1',
+      'stage 1  rows:1  pi-1',
       'pi-1 fetch 1.0 MB of 4.0 MB',
       'direct',
       'joined: agent pi-1',
     ])
       expect(text).toContain(part);
+    for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+  });
+
+  it('says who is lost and why, and why a lane is not direct', () => {
+    const pi1 = agentOf('pi-1', [
+      ['pi-3', 'relay', 5_000, 3],
+      ['pi-2', 'direct', 888, 3],
+      ['dispatcher', 'direct', 0, 0],
+    ]);
+    const lanes = pi1.health?.lanes.map((lane) =>
+      lane.lane === 'relay' ? { ...lane, why: `no answer from ${'10.0.0.8:4000 '.repeat(8)}` } : lane,
+    );
+    const report: StatusReport = {
+      cluster: 'home',
+      term: 3,
+      uptimeMs: 200_000,
+      dispatcherAddresses: ['10.0.0.1'],
+      dispatcherPort: 9,
+      agents: [
+        { ...agentOf('pi-2', [['pi-1', 'direct', 777, 3]]), state: 'lost' },
+        { ...pi1, health: pi1.health === null || lanes === undefined ? null : { ...pi1.health, lanes } },
+      ],
+      deployments: [
+        { ...deployment, state: 'serving', plan: planOf([0, 1, 2].flatMap((stage) => [seat(stage, 0, 'pi-1'), seat(stage, 1, 'pi-2')])) },
+      ],
+      events: [{ atMs: 20_000, kind: 'lost', text: 'agent pi-2: silent for 3.5 s' }],
+    };
+    const text = statusText(report);
+    expect(text).toContain('pi-2 is lost: silent for 3.5 s');
+    expect(text).toContain('stages 1-3  rows:2  pi-1, pi-2 (lost)');
+    expect(text).toMatch(/pi-1 +pi-3 +relay +5\.0 kB +3/);
+    expect(text).toContain('pi-1 to pi-3 through the broker: no answer from 10.0.0.8:4000');
+    expect(text).toContain('1 more direct lane, with nothing sent yet.');
+    expect(text).toMatch(/3 min ago +lost: agent pi-2/);
+    // What a lost agent sent once says nothing about now.
+    expect(text).not.toContain('777 B');
+    expect(text).not.toContain('888 B');
     for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
   });
 

@@ -1,6 +1,6 @@
-/** Plans and the state of a cluster as text for people, 80 columns wide. Pure. */
-import type { AgentStatus, DeploymentStatus, PlanReport, Progress, StatusReport } from '../broker/messages.js';
-import { bytesText, countText, dimsText, formatTable, msText } from './table.js';
+/** Plans, and how far a deployment is, as text for people, 80 columns wide. Pure. */
+import type { DeploymentStatus, PlanReport, Progress } from '../broker/messages.js';
+import { bytesText, countText, formatTable, msText } from './table.js';
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
@@ -12,7 +12,7 @@ function fewNames(names: readonly string[]): string {
   return names.length <= 2 ? names.join(' ') : `${names[0]} +${names.length - 1}`;
 }
 
-function counted(count: number, noun: string): string {
+export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
@@ -112,62 +112,6 @@ export function planText(plan: PlanReport, width = 80): string {
   );
 }
 
-function agentRow(agent: AgentStatus): string[] {
-  const { health } = agent;
-  return [
-    agent.agent,
-    agent.state,
-    `${agent.addresses[0] ?? '-'}:${agent.lanePort === 0 ? '-' : agent.lanePort}`,
-    String(agent.cores),
-    bytesText(agent.memoryBytes),
-    health === null ? '-' : `${Math.round(health.cpu * 100)} %`,
-    health === null ? '-' : bytesText(health.rssBytes),
-    health === null || health.temperature === 0 ? '-' : `${health.temperature.toFixed(0)} C`,
-    health === null ? '-' : health.framesPerSecond.toFixed(1),
-  ];
-}
-
-export function agentsText(agents: readonly AgentStatus[], width = 80): string {
-  if (agents.length === 0) return 'No agents. Start one with: musical-chair agent --broker URL --name NAME';
-  return formatTable(
-    [
-      { title: 'agent' },
-      { title: 'state' },
-      { title: 'lane' },
-      { title: 'cores', align: 'right' },
-      { title: 'memory', align: 'right' },
-      { title: 'cpu', align: 'right' },
-      { title: 'rss', align: 'right' },
-      { title: 'temp', align: 'right' },
-      { title: 'runs/s', align: 'right' },
-    ],
-    agents.map(agentRow),
-    width,
-  );
-}
-
-export function deploymentText(d: DeploymentStatus, width = 80): string {
-  const inputs = d.inputs.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
-  const outputs = d.outputs.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
-  const lines = [
-    `${d.name}: ${d.state}${d.why === '' ? '' : ` (${d.why})`}, epoch ${d.epoch}, model ${d.model.slice(0, 12)}`,
-    ...(inputs === '' ? [] : [`  ${inputs} -> ${outputs}`]),
-    `  frames: ${d.completed} done, ${d.failed} failed, ${d.reissued} issued again, ${d.inFlight} in flight, ${d.queued} queued`,
-    `  ${d.framesPerSecond.toFixed(1)} frames/s, p50 ${msText(d.p50Ms)}, p95 ${msText(d.p95Ms)}`,
-  ];
-  if (d.plan !== null) {
-    const seats = new Map<string, string[]>();
-    for (const s of d.plan.seats)
-      seats.set(s.agent, [...(seats.get(s.agent) ?? []), `${s.stage + 1}${s.cut === 'whole' ? '' : `.${s.part + 1}`}`]);
-    for (const [agent, held] of seats) {
-      const text = `  ${agent}: ${held.length} seat${held.length === 1 ? '' : 's'} ${held.join(' ')}`;
-      lines.push(text.length > width ? `${text.slice(0, width - 1)}…` : text);
-    }
-  }
-  if (d.state !== 'serving') lines.push(...d.progress.map((p) => `  ${progressText(p)}`));
-  return lines.join('\n');
-}
-
 export function progressText(p: Progress): string {
   const bytes = p.totalBytes === 0 ? '' : ` ${bytesText(p.doneBytes)} of ${bytesText(p.totalBytes)}`;
   return `${p.agent} ${p.step}${p.step === 'fetch' ? bytes : ''}`;
@@ -182,41 +126,4 @@ export function progressLine(d: DeploymentStatus): string {
   );
   const bytes = fetching.length > 0 && total > 0 ? ` ${bytesText(done)} of ${bytesText(total)}` : '';
   return `${d.name}: ${d.state}${bytes}${steps.length === 0 ? '' : ` [${steps.join(', ')}]`}`;
-}
-
-/** Bytes and messages each agent has sent, by peer. */
-export function lanesText(agents: readonly AgentStatus[], width = 80): string {
-  const rows = agents.flatMap((a) =>
-    (a.health?.lanes ?? [])
-      .filter((l) => l.lane === 'direct' || l.bytesSent > 0 || l.why !== '')
-      .map((l) => [a.agent, l.peer, l.lane, bytesText(l.bytesSent), String(l.messagesSent), l.why]),
-  );
-  if (rows.length === 0) return '';
-  return formatTable(
-    [
-      { title: 'from' },
-      { title: 'to' },
-      { title: 'lane' },
-      { title: 'sent', align: 'right' },
-      { title: 'messages', align: 'right' },
-      { title: 'why' },
-    ],
-    rows,
-    width,
-  );
-}
-
-export function statusText(report: StatusReport, width = 80): string {
-  const head = `Cluster ${report.cluster}, term ${report.term}, up ${Math.round(report.uptimeMs / 1_000)} s, dispatcher ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
-  const lanes = lanesText(report.agents, width);
-  const events = report.events.slice(-5).map((e) => `  ${Math.round(e.atMs / 1_000)} s  ${e.kind}: ${e.text}`.slice(0, width));
-  return [
-    head,
-    '',
-    agentsText(report.agents, width),
-    '',
-    report.deployments.length === 0 ? 'No deployments.' : report.deployments.map((d) => deploymentText(d, width)).join('\n\n'),
-    ...(lanes === '' ? [] : ['', lanes]),
-    ...(events.length === 0 ? [] : ['', 'Latest events:', ...events]),
-  ].join('\n');
 }

@@ -33,6 +33,20 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
   return [line(columns.map((c) => c.title)), widths.map((w) => '-'.repeat(w)).join('  '), ...rows.map(line)].join('\n');
 }
 
+/** Lines of at most `width` columns, broken at spaces; all begin with `indent`, those after the first two deeper. */
+export function wrapText(text: string, width: number, indent: string): string[] {
+  const lines: string[] = [];
+  let line = indent;
+  for (const word of text.split(/\s+/)) {
+    const start = line.trim() === '';
+    if (!start && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = `${indent}  ${word}`;
+    } else line += start ? word : ` ${word}`;
+  }
+  return [...lines, line];
+}
+
 /** 1,234 -> `1.2 kB` (decimal units, as links are measured). */
 export function bytesText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];

@@ -8,7 +8,7 @@ import { optionText } from '../deploy-options.js';
 import { announceReady, untilStopped } from '../lifetime.js';
 import { wholeNumber } from '../output.js';
 import { PROGRAM } from '../package-root.js';
-import { agentsText } from '../report.js';
+import { agentsText } from '../status-text.js';
 
 const JOIN_WITHIN_MS = 30_000;
 
@@ -61,14 +61,15 @@ export const cluster: CommandDefinition = {
       const client = await ChairClient.connect({ brokerUrl: local.url, cluster: settings.cluster });
       const report = await untilAgentsReady(client, agents).finally(() => client.close());
       const where = local.url === 'mqtt://127.0.0.1:1883' ? '' : ` --broker ${local.url}`;
+      const options = `${where}${settings.cluster === 'default' ? '' : ` --cluster ${settings.cluster}`}`;
       output.report({ broker: local.url, agents: report.agents }, () =>
         [
           agentsText(report.agents, output.columns),
           '',
           `The broker listens at ${local.url}. In another terminal:`,
           `  ${PROGRAM} models build alexnet --scale 0.5`,
-          `  ${PROGRAM} deploy alexnet.onnx --cut rows:${agents}${where}`,
-          `  ${PROGRAM} status${where}`,
+          `  ${PROGRAM} deploy alexnet.onnx --cut rows:${agents}${options}`,
+          `  ${PROGRAM} status${options}`,
           'Ctrl-C stops everything.',
         ].join('\n'),
       );

@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { CommandDefinition, OptionValues } from '../command.js';
 import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
+import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
 
 const MODEL_ARGUMENT = {
@@ -41,7 +42,7 @@ export const deploy: CommandDefinition = {
     );
     output.report(
       plan,
-      () => `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with: musical-chair infer ${request.name} FILE...`,
+      () => `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with:\n  ${PROGRAM} infer ${request.name} FILE...`,
     );
   },
 };

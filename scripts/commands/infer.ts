@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { DeploymentStatus, ImageInput } from '../../broker/messages.js';
-import type { Tensor } from '../../broker/tensor.js';
+import type { Tensor, TensorInfo } from '../../broker/tensor.js';
 import type { CommandDefinition } from '../command.js';
 import { withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
@@ -15,7 +15,7 @@ interface Row {
   readonly latencyMs: number;
   readonly attempts: number;
   readonly outputs: Readonly<
-    Record<string, { readonly dtype: string; readonly dims: readonly number[]; readonly file?: string; readonly summary: string }>
+    Record<string, { readonly dtype: string; readonly dims: readonly number[]; readonly file?: string; readonly range?: Range }>
   >;
 }
 
@@ -24,46 +24,75 @@ async function readFrame(argument: string, deployment: DeploymentStatus): Promis
   const parts = argument.split(',').map((part) => /^([^=/\\]+)=(.+)$/.exec(part));
   const named = parts.every((p) => p !== null);
   const [first] = deployment.inputs;
-  if (!named && deployment.inputs.length > 1) {
-    const names = deployment.inputs.map((i) => `${i.name}=FILE`).join(',');
-    throw new ChairError('USAGE', `${deployment.name} has ${deployment.inputs.length} inputs`, { expected: names, came: `"${argument}"` });
-  }
+  if (!named && deployment.inputs.length > 1) throw wrongInputs(deployment, argument);
   const pairs = named ? parts.map((p) => [p?.[1] ?? '', p?.[2] ?? ''] as const) : [[first?.name ?? '', argument] as const];
   const inputs: Record<string, Tensor> = {};
-  for (const [input, file] of pairs)
-    inputs[input] = await readInput(
-      file,
-      deployment.images.find((i) => i.input === input),
-    );
+  for (const [input, file] of pairs) {
+    const info = deployment.inputs.find((i) => i.name === input);
+    if (info === undefined) throw wrongInputs(deployment, argument);
+    const image = deployment.images.find((i) => i.input === input);
+    inputs[input] = await readInput(file, info, image);
+  }
+  if (deployment.inputs.some((i) => inputs[i.name] === undefined)) throw wrongInputs(deployment, argument);
   return inputs;
 }
 
-async function readInput(file: string, image: ImageInput | undefined): Promise<Tensor> {
+function wrongInputs({ name, inputs }: DeploymentStatus, argument: string): ChairError {
+  return new ChairError('USAGE', `a frame of ${name} is not given completely`, {
+    expected: inputs.length === 1 ? `FILE or ${inputs[0]?.name}=FILE` : inputs.map((i) => `${i.name}=FILE`).join(','),
+    came: `"${argument}"`,
+  });
+}
+
+async function readInput(file: string, info: TensorInfo, image: ImageInput | undefined): Promise<Tensor> {
   if (file.toLowerCase().endsWith('.npy')) {
     const [{ readNpy }, { readNamedFile }] = [await import('../npy.js'), await import('../image.js')];
-    return readNpy(await readNamedFile(file), file);
+    return fitting(readNpy(await readNamedFile(file), file), file, info, image);
   }
   const { frameOf, readPicture } = await import('../image.js');
   const picture = await readPicture(file);
   if (image === undefined) {
     throw new ChairError('FRAME_INVALID', `${file} is an image, but the deployment takes tensors`, {
-      expected: 'a .npy file',
-      todo: 'Or deploy the model with --image.',
+      expected: `a .npy file of ${info.dtype}${dimsText(info.dims)}`,
+      todo: `Or undeploy it, and deploy the model with --image input=${info.name},size=HEIGHTxWIDTH: then it takes images of any size.`,
     });
   }
   return frameOf(picture, image.height, image.width);
 }
 
-/** The largest values of a small float output: enough to see that something was computed. */
-function summary(tensor: Tensor): string {
-  if (tensor.dtype !== 'float32') return '';
-  const values = new Float32Array(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.bytes.length / 4);
-  let [low, high, at] = [Infinity, -Infinity, 0];
-  values.forEach((v, i) => {
-    low = Math.min(low, v);
-    if (v > high) [high, at] = [v, i];
+/** The tensor, when it is what the deployment takes. Throws FRAME_INVALID before anything is sent. */
+function fitting(tensor: Tensor, file: string, info: TensorInfo, image: ImageInput | undefined): Tensor {
+  if (tensor.dtype === info.dtype && tensor.dims.join() === info.dims.join()) return tensor;
+  const asType = `numpy.load("${file}").astype("${info.dtype}")`;
+  const shape = image === undefined ? {} : { todo: 'An image file of any size is fitted to that; a .npy must have it already.' };
+  throw new ChairError('FRAME_INVALID', `${file} is not what input '${info.name}' takes`, {
+    expected: `${info.dtype}${dimsText(info.dims)}`,
+    came: `${tensor.dtype}${dimsText(tensor.dims)}`,
+    ...(tensor.dims.join() === info.dims.join() ? { todo: `Convert it, in Python: ${asType}` } : shape),
   });
-  return `${low.toPrecision(4)} to ${high.toPrecision(4)}, largest at ${at}`;
+}
+
+interface Range {
+  readonly min: number;
+  readonly max: number;
+  /** Index of the largest value in the flat tensor: the class, for a classifier. */
+  readonly argmax: number;
+}
+
+/** What is in a float output: enough to see that something was computed. */
+function rangeOf(tensor: Tensor): Range | undefined {
+  if (tensor.dtype !== 'float32' || tensor.bytes.length === 0) return undefined;
+  const values = new Float32Array(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.bytes.length / 4);
+  let [min, max, argmax] = [Infinity, -Infinity, 0];
+  values.forEach((v, i) => {
+    min = Math.min(min, v);
+    if (v > max) [max, argmax] = [v, i];
+  });
+  return { min, max, argmax };
+}
+
+function rangeText(range: Range | undefined): string {
+  return range === undefined ? '' : `${range.min.toPrecision(3)} to ${range.max.toPrecision(3)} (at ${range.argmax})`;
 }
 
 export const infer: CommandDefinition = {
@@ -94,7 +123,7 @@ export const infer: CommandDefinition = {
       const deployment = deployments.find((d) => d.name === name);
       if (deployment === undefined) {
         throw new ChairError('DEPLOYMENT_UNKNOWN', `no deployment is called ${name}`, {
-          todo: 'See `musical-chair status` for the names, or deploy it.',
+          todo: `There are: ${(await client.status()).deployments.map((d) => d.name).join(', ') || 'none'}.`,
         });
       }
       // Every file is read before the first is sent: a bad one is found at once.
@@ -123,7 +152,13 @@ export const infer: CommandDefinition = {
       formatTable(
         [{ title: 'file' }, { title: 'output' }, { title: 'shape' }, { title: 'values' }, { title: 'latency', align: 'right' }],
         rows.flatMap((r) =>
-          Object.entries(r.outputs).map(([o, t]) => [r.file, t.file ?? o, `${t.dtype}${dimsText(t.dims)}`, t.summary, msText(r.latencyMs)]),
+          Object.entries(r.outputs).map(([o, t]) => [
+            r.file,
+            t.file ?? o,
+            `${t.dtype}${dimsText(t.dims)}`,
+            rangeText(t.range),
+            msText(r.latencyMs),
+          ]),
         ),
         output.columns,
       ),
@@ -140,7 +175,8 @@ async function keep(
 ): Promise<Row['outputs']> {
   const kept: Record<string, Row['outputs'][string]> = {};
   for (const [name, tensor] of Object.entries(outputs)) {
-    const entry = { dtype: tensor.dtype, dims: tensor.dims, summary: summary(tensor) };
+    const range = rangeOf(tensor);
+    const entry = { dtype: tensor.dtype, dims: tensor.dims, ...(range === undefined ? {} : { range }) };
     if (directory === '') {
       kept[name] = entry;
       continue;

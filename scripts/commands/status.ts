@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { CommandDefinition } from '../command.js';
 import { withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
-import { statusText } from '../report.js';
+import { statusText } from '../status-text.js';
 
 const WATCH_MS = 1_000;
 

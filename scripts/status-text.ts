@@ -1,0 +1,165 @@
+/** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
+import type { AgentStatus, DeploymentStatus, EventRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import { counted, progressText } from './report.js';
+import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
+
+const LATEST_EVENTS = 5;
+
+function agentRow({ agent, state, addresses, lanePort, cores, memoryBytes, health }: AgentStatus, temperature: boolean): string[] {
+  // What a lost agent said last is not what it does now.
+  const now = state === 'lost' ? null : health;
+  return [
+    agent,
+    state,
+    lanePort === 0 ? 'no listener' : `${addresses[0] ?? '-'}:${lanePort}`,
+    String(cores),
+    bytesText(memoryBytes),
+    now === null ? '-' : `${Math.round(now.cpu * 100)} %`,
+    now === null ? '-' : bytesText(now.rssBytes),
+    ...(temperature ? [now === null || now.temperature === 0 ? '-' : `${now.temperature.toFixed(0)} C`] : []),
+    now === null ? '-' : now.framesPerSecond.toFixed(1),
+  ];
+}
+
+/** Why an agent is not at work: the latest event says it. */
+function agentTrouble({ agent, state }: AgentStatus, events: readonly EventRow[], width: number): string[] {
+  if (state === 'ready' || state === 'joining') return [];
+  const text = events.findLast(({ kind, text }) => kind === state && text.startsWith(`agent ${agent}`))?.text ?? '';
+  const why = text.slice(`agent ${agent}: `.length);
+  return why === '' ? [] : wrapText(`${agent} is ${state}: ${why}`, width, '  ');
+}
+
+const byName =
+  <T>(name: (value: T) => string) =>
+  (a: T, b: T): number =>
+    name(a).localeCompare(name(b), 'en', { numeric: true });
+
+export function agentsText(unsorted: readonly AgentStatus[], width = 80, events: readonly EventRow[] = []): string {
+  if (unsorted.length === 0) return 'No agents. Start one with: musical-chair agent --broker URL --name NAME';
+  const agents = [...unsorted].sort(byName((a) => a.agent));
+  const temperature = agents.some((a) => (a.health?.temperature ?? 0) > 0);
+  const columns: Column[] = [
+    { title: 'agent' },
+    { title: 'state' },
+    { title: 'listens at' },
+    { title: 'cores', align: 'right' },
+    { title: 'memory', align: 'right' },
+    { title: 'cpu', align: 'right' },
+    { title: 'rss', align: 'right' },
+    ...(temperature ? [{ title: 'temp', align: 'right' } as const] : []),
+    { title: 'runs/s', align: 'right' },
+  ];
+  const table = formatTable(
+    columns,
+    agents.map((agent) => agentRow(agent, temperature)),
+    width,
+  );
+  return [table, ...agents.flatMap((agent) => agentTrouble(agent, events, width))].join('\n');
+}
+
+/** Where the stages are: neighbours cut alike on the same agents in one row. */
+function seatsText({ seats }: PlanReport, lost: ReadonlySet<string>, width: number): string {
+  const runs: { first: number; last: number; cut: string; parts: number; agents: string }[] = [];
+  for (const stage of [...new Set(seats.map((seat) => seat.stage))].sort((a, b) => a - b)) {
+    const mine = seats.filter((seat) => seat.stage === stage);
+    const row = { first: stage, last: stage, cut: mine[0]?.cut ?? '', ...placesOf(mine, lost) };
+    const before = runs.at(-1);
+    if (before?.cut === row.cut && before.agents === row.agents) before.last = stage;
+    else runs.push(row);
+  }
+  const lines = runs.map(({ first, last, cut, parts, agents }) => {
+    const stages = first === last ? `stage ${first + 1}` : `stages ${first + 1}-${last + 1}`;
+    return [stages, cut === 'whole' ? 'whole' : `${cut}:${parts}`, agents] as const;
+  });
+  const [a, b] = [Math.max(...lines.map(([stages]) => stages.length)), Math.max(...lines.map(([, cut]) => cut.length))];
+  return lines
+    .flatMap(([stages, cut, agents]) => {
+      const [first = '', ...more] = wrapText(agents, width - a - b - 6, '');
+      return [`  ${stages.padEnd(a)}  ${cut.padEnd(b)}  ${first}`, ...more.map((line) => `${' '.repeat(a + b + 6)}${line}`)];
+    })
+    .join('\n');
+}
+
+/** The agents of a stage by part; replicas with ` | ` between. */
+function placesOf(seats: readonly PlanRow[], lost: ReadonlySet<string>): { parts: number; agents: string } {
+  const named = (agent: string): string => (lost.has(agent) ? `${agent} (lost)` : agent);
+  const replicas = [...new Set(seats.map((seat) => seat.replica))].sort((x, y) => x - y);
+  const rows = replicas.map((replica) => seats.filter((seat) => seat.replica === replica).sort((x, y) => x.part - y.part));
+  const agents = rows.map((row) => row.map((seat) => named(seat.agent)).join(', ')).join(' | ');
+  return { parts: rows[0]?.length ?? 0, agents };
+}
+
+export function deploymentText(d: DeploymentStatus, width = 80, lost: ReadonlySet<string> = new Set()): string {
+  const tensors = (infos: DeploymentStatus['inputs']): string => infos.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
+  const image = d.images.length === 0 ? '' : ' (images: height, width, RGB)';
+  const speed =
+    d.completed === 0 ? [] : [`  ${d.framesPerSecond.toFixed(1)} frames/s; latency p50 ${msText(d.p50Ms)}, p95 ${msText(d.p95Ms)}`];
+  const frames = [
+    `${d.completed} done`,
+    `${d.failed} failed`,
+    `${d.inFlight} in flight`,
+    `${d.queued} queued`,
+    ...(d.reissued === 0 ? [] : [`${d.reissued} sent again`]),
+  ];
+  return [
+    `${d.name}: ${d.state}, ${d.epoch === 0 ? 'no plan in force yet' : `plan epoch ${d.epoch}`}, model ${d.model.slice(0, 12)}`,
+    ...(d.why === '' ? [] : wrapText(d.why, width, '  ')),
+    ...(d.inputs.length === 0 ? [] : wrapText(`takes ${tensors(d.inputs)}${image}`, width, '  ')),
+    ...(d.outputs.length === 0 ? [] : wrapText(`gives ${tensors(d.outputs)}`, width, '  ')),
+    ...(d.plan === null ? [] : [seatsText(d.plan, lost, width)]),
+    `  frames: ${frames.join(', ')}`,
+    ...speed,
+    ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
+  ].join('\n');
+}
+
+/** Bytes each agent has sent to others, with the reason where they do not go directly. What is to or from lost agents is over. */
+export function lanesText(agents: readonly AgentStatus[], width = 80): string {
+  const lost = new Set(agents.filter((agent) => agent.state === 'lost').map(({ agent }) => agent));
+  const all = agents.flatMap(({ agent, health }) => (health?.lanes ?? []).map((lane) => ({ from: agent, ...lane })));
+  const lanes = all
+    .filter(({ from, peer }) => peer !== from && !lost.has(from) && !lost.has(peer))
+    .sort(byName((lane) => `${lane.from} ${lane.peer}`));
+  const shown = lanes.filter((lane) => lane.bytesSent > 0 || (lane.lane !== 'direct' && lane.why !== ''));
+  const idle = lanes.filter((lane) => lane.lane === 'direct' && lane.bytesSent === 0).length;
+  const rest = idle === 0 ? [] : [`${counted(idle, shown.length === 0 ? 'direct lane' : 'more direct lane')}, with nothing sent yet.`];
+  if (shown.length === 0) return rest.join('');
+  const table = formatTable(
+    [{ title: 'from' }, { title: 'to' }, { title: 'lane' }, { title: 'sent', align: 'right' }, { title: 'messages', align: 'right' }],
+    shown.map((l) => [l.from, l.peer, l.lane, bytesText(l.bytesSent), String(l.messagesSent)]),
+    width,
+  );
+  const whys = new Map<string, string[]>();
+  for (const { from, peer, lane, why } of shown) {
+    if (why === '') continue;
+    const reason = `to ${peer} ${lane === 'relay' ? 'through the broker' : 'not at all'}: ${why}`;
+    whys.set(reason, [...(whys.get(reason) ?? []), from]);
+  }
+  return [table, ...[...whys].flatMap(([reason, from]) => wrapText(`${from.join(', ')} ${reason}`, width, '  ')), ...rest].join('\n');
+}
+
+/** `75 s`, `12 min`, `3 h`. */
+function durationText(ms: number): string {
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7200 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
+}
+
+export function statusText(report: StatusReport, width = 80): string {
+  const { agents, deployments, events, uptimeMs } = report;
+  const head = `Cluster ${report.cluster}, up ${durationText(uptimeMs)}, term ${report.term}; frames enter at ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
+  const lost = new Set(agents.filter((agent) => agent.state === 'lost').map((agent) => agent.agent));
+  const lanes = lanesText(agents, width);
+  const latest = events.slice(-LATEST_EVENTS).flatMap((e) => {
+    return wrapText(`${`${durationText(uptimeMs - e.atMs)} ago`.padEnd(10)} ${e.kind}: ${e.text}`, width, '  ');
+  });
+  return [
+    head,
+    '',
+    agentsText(agents, width, events),
+    '',
+    deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, lost)).join('\n\n'),
+    ...(lanes === '' ? [] : ['', lanes]),
+    ...(latest.length === 0 ? [] : ['', 'Latest events:', ...latest]),
+  ].join('\n');
+}

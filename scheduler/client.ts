@@ -2,7 +2,7 @@
  * What programs use: requests to the scheduler over the broker, frames to the dispatcher over a lane. Each frame has exactly one outcome here:
  * a lost connection is repaired, unfinished frames are sent again under their number, and a result that comes twice is taken once.
  */
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomInt, randomUUID } from 'node:crypto';
 import { decodeResult, encodeSubmit, readTensor } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { encode } from '../broker/codec.js';
@@ -85,7 +85,8 @@ export class ChairClient {
   readonly #undo: (() => void)[] = [];
   readonly #closing = new AbortController();
   #located: Promise<void> | undefined;
-  #sequence = 0;
+  /** Not from 1: the dispatcher may still keep answers to an earlier process of this name. */
+  #sequence = randomInt(2 ** 47);
   #previous: Promise<unknown> = Promise.resolve();
   #closed = false;
 

@@ -189,6 +189,22 @@ describe('gateway', () => {
     expect(new Set(await Promise.all(frames))).toEqual(new Set(['DEPLOYMENT_REMOVED']));
   });
 
+  it('does not give a client the answers that were meant for an earlier process of its name', async () => {
+    const { gateway, client } = await cluster(['a'], { runMs: 50 });
+    await client.deploy(request());
+    const first = await connect(gateway, { name: 'worker' });
+    const unanswered = [1, 2, 3].map((seed) => codeOf(first.infer('m', frame(seed))));
+    await until(
+      'all are under way',
+      () => (gateway.status().deployments[0]?.inFlight ?? 0) + (gateway.status().deployments[0]?.queued ?? 0) === 3,
+    );
+    await first.close();
+    expect(await Promise.all(unanswered)).toEqual(['STOPPED', 'STOPPED', 'STOPPED']);
+    await until('they are computed', () => gateway.status().deployments[0]?.completed === 3);
+    const second = await connect(gateway, { name: 'worker' });
+    for (const seed of [7, 8, 9]) expect(values((await second.infer('m', frame(seed))).outputs.out)).toEqual(answer(seed));
+  });
+
   it('numbers frames on when a deployment comes back under its name', async () => {
     const { client } = await cluster(['a']);
     for (const seed of [1, 2]) {

@@ -27,7 +27,7 @@ export class Output {
 
   /** Columns to write tables in. */
   get columns(): number {
-    return Math.max(60, this.#streams.stdout.columns ?? 80);
+    return Math.max(60, this.#streams.stdout.columns || 80);
   }
 
   get isTerminal(): boolean {
@@ -50,7 +50,8 @@ export class Output {
   progress(line: string): void {
     const { stderr } = this.#streams;
     if (stderr.isTTY === true) {
-      const cut = line.slice(0, (stderr.columns ?? 80) - 1);
+      // A terminal of unknown size says 0.
+      const cut = line.slice(0, (stderr.columns || 80) - 1);
       stderr.write(`\r${cut.padEnd(this.#live)}`);
       this.#live = cut.length;
       return;

@@ -1,5 +1,5 @@
 /**
- * TypeScript types of every message; the `.avsc` files in `broker/schema/` are their wire form and a test keeps the two in step.
+ * TypeScript types of every message, in one file as one would read a protocol; the `.avsc` files in `broker/schema/` are their wire form and a test keeps the two in step.
  * Numbers are Avro `long`/`int`/`double`
  * (integers of at most 2^52 - 1); times are durations in ms on the sender's monotonic clock unless named otherwise.
  */

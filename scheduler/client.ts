@@ -14,6 +14,7 @@ import { connectBus } from '../broker/mqtt-bus.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
+import { DEPLOY_DEFAULTS } from './deploy-defaults.js';
 import { answeredDeploy } from './deploy-watch.js';
 import type { UploadOptions } from './upload.js';
 
@@ -387,20 +388,6 @@ const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'BROKER_UNREACHABLE',
   'REQUEST_TIMEOUT',
 ]);
-
-const DEPLOY_DEFAULTS: Omit<DeployRequest, 'name' | 'model'> = {
-  shapes: [],
-  images: [],
-  objective: 'latency',
-  planner: 'auto',
-  cut: '',
-  shares: [],
-  agents: [],
-  inFlight: 0,
-  deadlineMs: 0,
-  verify: false,
-  dryRun: false,
-};
 
 function codeOf(code: string): ErrorCode {
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';

@@ -100,6 +100,13 @@ process.on('SIGINT', () => {
   if (!process.stdin.isTTY) child.kill('SIGINT');
 });
 for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+// `kill` of an `npm run` ends npm and its shell, and tells nobody else: then the parent is another one.
+if (process.env.npm_lifecycle_event !== undefined && process.platform !== 'win32') {
+  const parent = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== parent) child.kill('SIGTERM');
+  }, 1000).unref();
+}
 child.on('error', (error) => {
   console.error(`INTERNAL: ${process.execPath} could not be started; got: ${error.message}`);
   process.exit(1);

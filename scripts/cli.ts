@@ -8,7 +8,7 @@ import type { CommandDefinition, OptionValues } from './command.js';
 import { COMMANDS, GROUPS } from './commands/index.js';
 import { listSettings, type Setting, type SettingKey, settingsSchema } from './config.js';
 import { followParent } from './lifetime.js';
-import { errorLine, exitStatus, Output } from './output.js';
+import { errorJson, errorLine, exitStatus, Output } from './output.js';
 import { PROGRAM, packageVersion } from './package-root.js';
 import { loadSettings } from './settings.js';
 
@@ -93,7 +93,7 @@ function usageError(error: CommanderError): ChairError | undefined {
   if (error.exitCode === 0) return undefined;
   // With no command at all commander "fails" with the help text: that is a usage error like any other.
   const text = error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
-  return new ChairError('USAGE', text.replaceAll(/\s*\n\s*/g, ' '), { todo: `See ${PROGRAM} --help`, cause: error });
+  return new ChairError('USAGE', text.replaceAll(/\s*\n\s*/g, ' ').replace(/\.$/, ''), { todo: `See ${PROGRAM} --help`, cause: error });
 }
 
 /** Runs one command line; resolves with the exit status. Errors are written to `stderr`. */
@@ -105,6 +105,7 @@ export async function main(argv: readonly string[], stderr: { write(text: string
     const error = caught instanceof CommanderError ? usageError(caught) : caught;
     if (error === undefined) return 0;
     stderr.write(`${errorLine(error)}\n`);
+    if (argv.includes('--json')) process.stdout.write(`${errorJson(error)}\n`);
     if (argv.includes('--verbose')) {
       for (let e: unknown = error; e instanceof Error; e = e.cause) stderr.write(`${e.stack ?? e.message}\n`);
     }

@@ -1,5 +1,6 @@
 /** A client of the cluster for the length of one command. */
 import path from 'node:path';
+import { ChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
 import type { ChairClient, DeployOptions } from '../scheduler/client.js';
 import type { Settings } from './config.js';
@@ -16,6 +17,12 @@ export async function withClient<T>(settings: Settings, use: (client: ChairClien
   } finally {
     await client.close();
   }
+}
+
+/** The error for a name that nothing is deployed under, with the names there are. */
+export async function unknownDeployment(client: ChairClient, name: string): Promise<ChairError> {
+  const names = (await client.status()).deployments.map((d) => d.name).join(', ');
+  return new ChairError('DEPLOYMENT_UNKNOWN', `no deployment is called ${name}`, { todo: `There are: ${names || 'none'}.` });
 }
 
 const SHA256 = /^[0-9a-f]{64}$/;

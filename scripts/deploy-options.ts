@@ -80,7 +80,10 @@ export function parseImageInput(text: string): ImageInput {
   const fields = new Map(text.split(',').map((part) => [part.slice(0, part.indexOf('=')), part.slice(part.indexOf('=') + 1)] as const));
   for (const key of fields.keys()) {
     if (['input', 'size', 'order', 'mean', 'std'].includes(key)) continue;
-    throw new ChairError('USAGE', '--image is wrong', { expected: 'input=, size=, order=, mean= and std=', came: `"${key}"` });
+    throw new ChairError('USAGE', '--image is wrong', {
+      expected: 'input=NAME,size=HEIGHTxWIDTH, and if need be order=, mean= and std=',
+      came: `"${text}"`,
+    });
   }
   const input = fields.get('input') ?? '';
   const size = /^(\d+)x(\d+)$/.exec(fields.get('size') ?? '');

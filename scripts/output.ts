@@ -84,6 +84,12 @@ export function errorLine(error: unknown): string {
   return `${code}: ${message.replaceAll(/\s*\n\s*/g, ' ').trim()}${hint}`;
 }
 
+/** The document of a command that failed with --json. */
+export function errorJson(error: unknown): string {
+  const code = isChairError(error) ? error.code : 'INTERNAL';
+  return JSON.stringify({ error: { code, message: error instanceof Error ? error.message : String(error) } }, null, 2);
+}
+
 /** 0 is never returned: an error is an error. */
 export function exitStatus(error: unknown): number {
   return isChairError(error) && USAGE_CODES.has(error.code) ? 2 : 1;

@@ -68,7 +68,7 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
 describe('plans for people', () => {
   it('have a row per seat, links and memory, within the width', () => {
     const text = planText(planOf([seat(0, 0, 'pi-1'), seat(0, 1, 'pi-2')]), 80);
-    expect(text).toContain('1 stage, 2 seats, 2 slices that differ');
+    expect(text).toContain('1 stage, 2 seats, 2 different slices');
     expect(text).toMatch(/1 +rows +2 +pi-2 +30\.0 M/);
     expect(text).toMatch(/dispatcher +pi-1 +922 kB/);
     expect(text).toMatch(/pi-1 +217 MB +8\.0 GB/);

@@ -100,7 +100,7 @@ export function planText(plan: PlanReport, width = 80): string {
   const sizes = [
     counted(stages, 'stage'),
     counted(plan.seats.length, 'seat'),
-    ...(slices === 0 ? [] : [`${counted(slices, 'slice')} that differ`]),
+    ...(slices === 0 ? [] : [slices === 1 ? '1 slice' : `${slices} different slices`]),
   ].join(', ');
   const head = [
     `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,

@@ -1,6 +1,7 @@
 /** `deploy`, `plan` and `undeploy`. */
 import path from 'node:path';
 import type { CommandDefinition, OptionValues } from '../command.js';
+import type { Settings } from '../config.js';
 import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
 import { PROGRAM } from '../package-root.js';
@@ -20,6 +21,13 @@ function nameOf(model: string, options: OptionValues): string {
     .replaceAll(/[^A-Za-z0-9._-]/g, '-')
     .slice(0, 64);
 }
+
+/** The options another command needs to reach the same cluster. */
+function where({ broker, cluster }: Settings): string {
+  return `${broker === DEFAULT_BROKER ? '' : ` --broker ${broker}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
+}
+
+const DEFAULT_BROKER = 'mqtt://127.0.0.1:1883';
 
 export const deploy: CommandDefinition = {
   name: 'deploy',
@@ -42,7 +50,8 @@ export const deploy: CommandDefinition = {
     );
     output.report(
       plan,
-      () => `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with:\n  ${PROGRAM} infer ${request.name} FILE...`,
+      () =>
+        `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with:\n  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
     );
   },
 };

@@ -5,10 +5,10 @@ import { ChairError } from '../../broker/errors.js';
 import type { DeploymentStatus, ImageInput } from '../../broker/messages.js';
 import type { Tensor, TensorInfo } from '../../broker/tensor.js';
 import type { CommandDefinition } from '../command.js';
-import { withClient } from '../connection.js';
+import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { wholeNumber } from '../output.js';
-import { dimsText, formatTable, msText } from '../table.js';
+import { dimsText, msText } from '../table.js';
 
 interface Row {
   readonly file: string;
@@ -72,6 +72,25 @@ function fitting(tensor: Tensor, file: string, info: TensorInfo, image: ImageInp
   });
 }
 
+/** A block of lines per frame, nothing cut; many frames in one line each, and all together at the end. */
+function rowsText(rows: readonly Row[]): string {
+  const blocks = rows.map((row) => {
+    const head = `${row.file}: ${msText(row.latencyMs)}${row.attempts > 1 ? `, ${row.attempts} attempts` : ''}`;
+    if (rows.length > MANY_FRAMES) return head;
+    const outputs = Object.entries(row.outputs).map(([name, { dtype, dims, range, file }]) => {
+      const values = range === undefined ? '' : `  ${rangeText(range)}`;
+      return `  ${name}  ${dtype}${dimsText(dims)}${values}${file === undefined ? '' : `\n    written to ${file}`}`;
+    });
+    return [head, ...outputs].join('\n');
+  });
+  if (rows.length < 2) return blocks.join('\n');
+  const sorted = rows.map((row) => row.latencyMs).sort((a, b) => a - b);
+  const at = (share: number): string => msText(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0);
+  return [...blocks, `${rows.length} frames: latency p50 ${at(0.5)}, p95 ${at(0.95)}`].join('\n');
+}
+
+const MANY_FRAMES = 8;
+
 interface Range {
   readonly min: number;
   readonly max: number;
@@ -91,8 +110,8 @@ function rangeOf(tensor: Tensor): Range | undefined {
   return { min, max, argmax };
 }
 
-function rangeText(range: Range | undefined): string {
-  return range === undefined ? '' : `${range.min.toPrecision(3)} to ${range.max.toPrecision(3)} (at ${range.argmax})`;
+function rangeText(range: Range): string {
+  return `${range.min.toPrecision(3)} to ${range.max.toPrecision(3)} (at ${range.argmax})`;
 }
 
 export const infer: CommandDefinition = {
@@ -122,9 +141,7 @@ export const infer: CommandDefinition = {
       const { deployments } = await client.status(name);
       const deployment = deployments.find((d) => d.name === name);
       if (deployment === undefined) {
-        throw new ChairError('DEPLOYMENT_UNKNOWN', `no deployment is called ${name}`, {
-          todo: `There are: ${(await client.status()).deployments.map((d) => d.name).join(', ') || 'none'}.`,
-        });
+        throw await unknownDeployment(client, name);
       }
       // Every file is read before the first is sent: a bad one is found at once.
       const frames = new Map<string, Record<string, Tensor>>();
@@ -148,21 +165,7 @@ export const infer: CommandDefinition = {
       }
       return results;
     });
-    output.report(rows, () =>
-      formatTable(
-        [{ title: 'file' }, { title: 'output' }, { title: 'shape' }, { title: 'values' }, { title: 'latency', align: 'right' }],
-        rows.flatMap((r) =>
-          Object.entries(r.outputs).map(([o, t]) => [
-            r.file,
-            t.file ?? o,
-            `${t.dtype}${dimsText(t.dims)}`,
-            rangeText(t.range),
-            msText(r.latencyMs),
-          ]),
-        ),
-        output.columns,
-      ),
-    );
+    output.report(rows, () => rowsText(rows));
   },
 };
 

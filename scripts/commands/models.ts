@@ -37,7 +37,7 @@ export const modelsBuild: CommandDefinition = {
     { flags: '--seed <number>', description: 'seed of the weights', default: '1' },
   ],
   json: true,
-  examples: [{ line: 'models build alexnet --scale 0.25 --out small.onnx', text: 'a quarter as wide, about 4 MB' }],
+  examples: [{ line: 'models build alexnet --scale 0.25 --out small.onnx', text: 'a quarter as wide, about 18 MB' }],
   run: async ({ arguments: [name = ''], options, output }) => {
     const { buildZoo } = await import('../../models/zoo/index.js');
     const { stat } = await import('node:fs/promises');

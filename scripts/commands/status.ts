@@ -1,7 +1,7 @@
 /** `status`: agents, deployments, lanes, latest events. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommandDefinition } from '../command.js';
-import { withClient } from '../connection.js';
+import { unknownDeployment, withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
 import { statusText } from '../status-text.js';
 
@@ -23,6 +23,7 @@ export const status: CommandDefinition = {
     await withClient(settings, async (client) => {
       const show = async (): Promise<void> => {
         const report = await client.status(name);
+        if (name !== '' && report.deployments.length === 0) throw await unknownDeployment(client, name);
         // Clears the terminal and goes home, only where there is one.
         if (options.watch === true && output.isTerminal) output.text('\u001b[2J\u001b[H');
         output.report(report, () => statusText(report, output.columns));

@@ -27,9 +27,12 @@ async function runGateway(
   const stopped = untilStopped();
   await gateway.start();
   try {
-    invocation.output.text(
-      `Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${PROGRAM} agent --broker ${gateway.brokerUrl} --name NAME`,
-    );
+    // What is copied to a device must not say 127.0.0.1, when others can reach this machine.
+    const everywhere = 'host' in broker && broker.host === '0.0.0.0';
+    const outside = everywhere
+      ? gateway.brokerUrl.replace('127.0.0.1', gateway.status().dispatcherAddresses[0] ?? '127.0.0.1')
+      : gateway.brokerUrl;
+    invocation.output.text(`Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${PROGRAM} agent --broker ${outside} --name NAME`);
     announceReady({ url: gateway.brokerUrl });
     await Promise.race([stopped, gateway.closed]);
   } finally {

@@ -402,7 +402,7 @@ export interface PlanReport {
 }
 export interface AgentStatus {
   readonly agent: string;
-  /** joining, ready, suspect, lost, draining, refused */
+  /** joining, ready, suspect, lost, stopped, draining, refused */
   readonly state: string;
   readonly addresses: readonly string[];
   readonly lanePort: number;

@@ -118,6 +118,17 @@ describe('registry', () => {
     expect(kinds(new Registry().apply({ kind: 'health', health: health('a', '1') }, 0))).toEqual(['unknown']);
   });
 
+  it('tells an agent that said goodbye from one that broke off, and takes it back', () => {
+    const registry = new Registry();
+    registry.apply({ kind: 'hello', hello: hello('a', '1') }, 0);
+    registry.apply({ kind: 'health', health: health('a', '1') }, 0);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped' } }, 10))).toEqual(['stopped']);
+    expect(registry.get('a')?.state).toBe('stopped');
+    expect(registry.serves('a', '1')).toBe(false);
+    expect(kinds(registry.apply({ kind: 'tick' }, 9000))).toEqual([]);
+    expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 9100))).toEqual(['joined']);
+  });
+
   it('stays consistent under any interleaving: one process per name, and every loss follows a join', () => {
     const agent = fc.constantFrom('a', 'b', 'c');
     const nonce = fc.constantFrom('1', '2', '3');
@@ -139,7 +150,7 @@ describe('registry', () => {
             if (change.kind === 'joined') {
               expect(holder.has(change.agent)).toBe(false);
               holder.set(change.agent, change.nonce);
-            } else if (change.kind === 'lost') {
+            } else if (change.kind === 'lost' || change.kind === 'stopped') {
               expect(holder.get(change.agent)).toBe(change.nonce);
               holder.delete(change.agent);
             } else if (change.kind === 'ready') holder.set(change.agent, change.nonce);

@@ -3,20 +3,21 @@
  * agents can join, hang and fail in a unit test. What the shell has to do about a change is returned as data.
  *
  *   hello -> joining -> (first health) ready <-> suspect -> lost
- *                                      ready -> draining -> lost        hello that cannot be accepted -> refused
+ *                                      ready -> draining -> stopped     hello that cannot be accepted -> refused
+ *   any of these -> stopped, when it says so; nobody has to look for what went wrong then
  */
 import type { ErrorCode } from '../broker/errors.js';
 import type { Gone, Health, Hello } from '../broker/messages.js';
 import { DISPATCHER, NAME_PATTERN } from '../broker/topics.js';
 
-export type AgentState = 'joining' | 'ready' | 'suspect' | 'lost' | 'draining' | 'refused';
+export type AgentState = 'joining' | 'ready' | 'suspect' | 'lost' | 'stopped' | 'draining' | 'refused';
 
 export interface AgentRecord {
   readonly agent: string;
   /** The process: a restarted agent has another nonce. */
   readonly nonce: string;
   readonly state: AgentState;
-  /** Why it is suspect, lost, draining or refused; '' otherwise. */
+  /** Why it is suspect, lost, stopped, draining or refused; '' otherwise. */
   readonly why: string;
   readonly hello: Hello;
   readonly health: Health | null;
@@ -38,7 +39,7 @@ export type RegistryEvent =
 
 export type RegistryChange =
   | { readonly kind: 'joined' | 'ready' | 'recovered'; readonly agent: string; readonly nonce: string }
-  | { readonly kind: 'suspect' | 'draining' | 'lost'; readonly agent: string; readonly nonce: string; readonly why: string }
+  | { readonly kind: 'suspect' | 'draining' | 'lost' | 'stopped'; readonly agent: string; readonly nonce: string; readonly why: string }
   /** This process may not join: tell it. */
   | { readonly kind: 'refuse'; readonly agent: string; readonly nonce: string; readonly code: ErrorCode; readonly message: string }
   /** Somebody nobody introduced: ask everyone for a hello. */
@@ -57,7 +58,7 @@ export interface RegistryOptions {
 
 /** A tick that comes this much late means that we were busy ourselves, not that every agent fell silent. */
 const LATE_TICK_MS = 1000;
-/** Lost and refused agents are shown this long. */
+/** Lost, stopped and refused agents are shown this long. */
 const FORGET_AFTER_MS = 3_600_000;
 
 export class Registry {
@@ -176,7 +177,9 @@ export class Registry {
       this.#set({ ...record, state: 'draining', why: 'asked to leave' });
       return [{ kind: 'draining', agent: record.agent, nonce: record.nonce, why: 'asked to leave' }];
     }
-    return [this.#lose(record, gone.why === 'will' ? 'its connection to the broker broke' : 'it stopped')];
+    if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke')];
+    this.#set({ ...record, state: 'stopped', why: 'it was asked to' });
+    return [{ kind: 'stopped', agent: record.agent, nonce: record.nonce, why: 'it was asked to' }];
   }
 
   #unreachable(agent: string, why: string): RegistryChange[] {

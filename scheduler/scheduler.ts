@@ -256,7 +256,7 @@ export class Scheduler {
       return;
     }
     this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
-    if (kind === 'lost') {
+    if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
       this.#o.dispatcher.agentLost(agent);
     } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import { framesText } from './commands/infer.js';
 import { laneRows, lanesMatrix, stageRows, stagesText } from './demo/account.js';
 import { planText, progressLine } from './report.js';
 import { statusText } from './status-text.js';
@@ -82,6 +83,19 @@ describe('plans for people', () => {
     const text = planText(planOf(seats), 100);
     expect(text.split('\n').length).toBeLessThan(40);
     expect(text).toMatch(/20 +rows +4 +150 M +40 % .* pi-0 \+3/);
+  });
+});
+
+describe('frames for people', () => {
+  it('keep those that worked when one fails, and count', () => {
+    const row = (file: string, latencyMs: number) => ({ file, latencyMs, attempts: 1, outputs: {} });
+    const text = framesText([row('a.npy', 10), { file: 'b.npy', code: 'FRAME_DEADLINE', message: 'too late' }, row('c.npy', 20)], 100);
+    expect(text.split('\n')).toEqual([
+      'a.npy: 10.0 ms',
+      'b.npy: FRAME_DEADLINE: too late',
+      'c.npy: 20.0 ms',
+      '3 frames: 20.0 frames/s; latency p50 20.0 ms, p95 20.0 ms; 1 failed',
+    ]);
   });
 });
 

@@ -5,9 +5,12 @@ import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from 
 
 const LATEST_EVENTS = 5;
 
+/** No process answers for it any more, whether it said so or not. */
+const isGone = (state: string): boolean => state === 'lost' || state === 'stopped';
+
 function agentRow({ agent, state, addresses, lanePort, cores, memoryBytes, health }: AgentStatus, temperature: boolean): string[] {
-  // What a lost agent said last is not what it does now.
-  const now = state === 'lost' ? null : health;
+  // What an agent that is gone said last is not what it does now.
+  const now = isGone(state) ? null : health;
   return [
     agent,
     state,
@@ -58,11 +61,11 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80, events:
 }
 
 /** Where the stages are: neighbours cut alike on the same agents in one row. */
-function seatsText({ seats }: PlanReport, lost: ReadonlySet<string>, width: number): string {
+function seatsText({ seats }: PlanReport, gone: ReadonlyMap<string, string>, width: number): string {
   const runs: { first: number; last: number; cut: string; parts: number; agents: string }[] = [];
   for (const stage of [...new Set(seats.map((seat) => seat.stage))].sort((a, b) => a - b)) {
     const mine = seats.filter((seat) => seat.stage === stage);
-    const row = { first: stage, last: stage, cut: mine[0]?.cut ?? '', ...placesOf(mine, lost) };
+    const row = { first: stage, last: stage, cut: mine[0]?.cut ?? '', ...placesOf(mine, gone) };
     const before = runs.at(-1);
     if (before?.cut === row.cut && before.agents === row.agents) before.last = stage;
     else runs.push(row);
@@ -81,15 +84,15 @@ function seatsText({ seats }: PlanReport, lost: ReadonlySet<string>, width: numb
 }
 
 /** The agents of a stage by part; replicas with ` | ` between. */
-function placesOf(seats: readonly PlanRow[], lost: ReadonlySet<string>): { parts: number; agents: string } {
-  const named = (agent: string): string => (lost.has(agent) ? `${agent} (lost)` : agent);
+function placesOf(seats: readonly PlanRow[], gone: ReadonlyMap<string, string>): { parts: number; agents: string } {
+  const named = (agent: string): string => (gone.has(agent) ? `${agent} (${gone.get(agent)})` : agent);
   const replicas = [...new Set(seats.map((seat) => seat.replica))].sort((x, y) => x - y);
   const rows = replicas.map((replica) => seats.filter((seat) => seat.replica === replica).sort((x, y) => x.part - y.part));
   const agents = rows.map((row) => row.map((seat) => named(seat.agent)).join(', ')).join(' | ');
   return { parts: rows[0]?.length ?? 0, agents };
 }
 
-export function deploymentText(d: DeploymentStatus, width = 80, lost: ReadonlySet<string> = new Set()): string {
+export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMap<string, string> = new Map()): string {
   const tensors = (infos: DeploymentStatus['inputs']): string => infos.map((i) => `${i.name} ${i.dtype}${dimsText(i.dims)}`).join(', ');
   const image = d.images.length === 0 ? '' : ' (images: height, width, RGB)';
   const speed =
@@ -106,19 +109,19 @@ export function deploymentText(d: DeploymentStatus, width = 80, lost: ReadonlySe
     ...(d.why === '' ? [] : wrapText(d.why, width, '  ')),
     ...(d.inputs.length === 0 ? [] : wrapText(`takes ${tensors(d.inputs)}${image}`, width, '  ')),
     ...(d.outputs.length === 0 ? [] : wrapText(`gives ${tensors(d.outputs)}`, width, '  ')),
-    ...(d.plan === null ? [] : [seatsText(d.plan, lost, width)]),
+    ...(d.plan === null ? [] : [seatsText(d.plan, gone, width)]),
     `  frames: ${frames.join(', ')}`,
     ...speed,
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');
 }
 
-/** Bytes each agent has sent to others, with the reason where they do not go directly. What is to or from lost agents is over. */
+/** Bytes each agent has sent to others, with the reason where they do not go directly. What is to or from agents that are gone is over. */
 export function lanesText(agents: readonly AgentStatus[], width = 80): string {
-  const lost = new Set(agents.filter((agent) => agent.state === 'lost').map(({ agent }) => agent));
+  const gone = new Set(agents.filter(({ state }) => isGone(state)).map(({ agent }) => agent));
   const all = agents.flatMap(({ agent, health }) => (health?.lanes ?? []).map((lane) => ({ from: agent, ...lane })));
   const lanes = all
-    .filter(({ from, peer }) => peer !== from && !lost.has(from) && !lost.has(peer))
+    .filter(({ from, peer }) => peer !== from && !gone.has(from) && !gone.has(peer))
     .sort(byName((lane) => `${lane.from} ${lane.peer}`));
   const shown = lanes.filter((lane) => lane.bytesSent > 0 || (lane.lane !== 'direct' && lane.why !== ''));
   const idle = lanes.filter((lane) => lane.lane === 'direct' && lane.bytesSent === 0).length;
@@ -148,7 +151,7 @@ function durationText(ms: number): string {
 export function statusText(report: StatusReport, width = 80): string {
   const { agents, deployments, events, uptimeMs } = report;
   const head = `Cluster ${report.cluster}, up ${durationText(uptimeMs)}, term ${report.term}; frames enter at ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
-  const lost = new Set(agents.filter((agent) => agent.state === 'lost').map((agent) => agent.agent));
+  const gone = new Map(agents.flatMap(({ agent, state }) => (isGone(state) ? [[agent, state] as const] : [])));
   const lanes = lanesText(agents, width);
   const latest = events.slice(-LATEST_EVENTS).flatMap((e) => {
     return wrapText(`${`${durationText(uptimeMs - e.atMs)} ago`.padEnd(10)} ${e.kind}: ${e.text}`, width, '  ');
@@ -158,7 +161,7 @@ export function statusText(report: StatusReport, width = 80): string {
     '',
     agentsText(agents, width, events),
     '',
-    deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, lost)).join('\n\n'),
+    deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, gone)).join('\n\n'),
     ...(lanes === '' ? [] : ['', lanes]),
     ...(latest.length === 0 ? [] : ['', 'Latest events:', ...latest]),
   ].join('\n');

@@ -1,5 +1,5 @@
 /**
- * `npx tsx scripts/verify-testdata.ts [--list FILE] [--only TEXT]`: all models that ONNX ships (Debian: libonnx-testdata) through our import and every cut
+ * `npm run verify:testdata -- [--list FILE] [--only TEXT]`: all models that ONNX ships (Debian: libonnx-testdata) through our import and every cut
  * that applies, with the shipped inputs; the bare engine's output, itself held against the shipped one, is the oracle. Exit status 1 when one fails.
  */
 import { writeFile } from 'node:fs/promises';

@@ -1,14 +1,22 @@
 /** `infer`: frames from files through a deployment. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ChairError } from '../../broker/errors.js';
+import { ChairError, type ErrorCode, toChairError } from '../../broker/errors.js';
 import type { DeploymentStatus, ImageInput } from '../../broker/messages.js';
 import type { Tensor, TensorInfo } from '../../broker/tensor.js';
+import type { InferResult } from '../../scheduler/client.js';
 import type { CommandDefinition } from '../command.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { wholeNumber } from '../output.js';
 import { dimsText, msText } from '../table.js';
+
+/** A frame that came to nothing. */
+interface FailedRow {
+  readonly file: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
 
 interface Row {
   readonly file: string;
@@ -73,8 +81,9 @@ function fitting(tensor: Tensor, file: string, info: TensorInfo, image: ImageInp
 }
 
 /** A block of lines per frame, nothing cut; many frames in one line each, and all together at the end. */
-function rowsText(rows: readonly Row[]): string {
+export function framesText(rows: readonly (Row | FailedRow)[], elapsedMs: number): string {
   const blocks = rows.map((row) => {
+    if ('code' in row) return `${row.file}: ${row.code}: ${row.message}`;
     const head = `${row.file}: ${msText(row.latencyMs)}${row.attempts > 1 ? `, ${row.attempts} attempts` : ''}`;
     if (rows.length > MANY_FRAMES) return head;
     const outputs = Object.entries(row.outputs).map(([name, { dtype, dims, range, file }]) => {
@@ -83,10 +92,16 @@ function rowsText(rows: readonly Row[]): string {
     });
     return [head, ...outputs].join('\n');
   });
-  if (rows.length < 2) return blocks.join('\n');
-  const sorted = rows.map((row) => row.latencyMs).sort((a, b) => a - b);
-  const at = (share: number): string => msText(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0);
-  return [...blocks, `${rows.length} frames: latency p50 ${at(0.5)}, p95 ${at(0.95)}`].join('\n');
+  return rows.length < 2 ? blocks.join('\n') : [...blocks, totalText(rows, elapsedMs)].join('\n');
+}
+
+/** `20 frames: 31.4 frames/s; latency p50 80.1 ms, p95 95.0 ms; 1 failed` */
+function totalText(rows: readonly (Row | FailedRow)[], elapsedMs: number): string {
+  const sorted = rows.flatMap((row) => ('code' in row ? [] : [row.latencyMs])).sort((a, b) => a - b);
+  const at = (share: number): string => msText(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN);
+  const speed = `${((1000 * sorted.length) / Math.max(1, elapsedMs)).toFixed(1)} frames/s; latency p50 ${at(0.5)}, p95 ${at(0.95)}`;
+  const failed = rows.length - sorted.length;
+  return `${rows.length} frames: ${speed}${failed === 0 ? '' : `; ${failed} failed`}`;
 }
 
 const MANY_FRAMES = 8;
@@ -117,12 +132,14 @@ function rangeText(range: Range): string {
 export const infer: CommandDefinition = {
   name: 'infer',
   summary: 'Run files through a deployment: images, or tensors as .npy',
+  description:
+    'An image is scaled to the declared height and width without keeping its proportions. A frame that fails does not stop the others; the exit status is 1 then.',
   arguments: [
     { syntax: '<deployment>', description: 'name of the deployment' },
     { syntax: '<files...>', description: 'one frame each; input=FILE,input=FILE for models of several inputs' },
   ],
   options: [
-    { flags: '--out <directory>', description: 'write each output as .npy here' },
+    { flags: '--out <directory>', description: 'write each output as .npy here, for numpy.load' },
     { flags: '--repeat <count>', description: 'send all files so many times', default: '1' },
     { flags: '--deadline <ms>', description: 'longest wait for a frame, milliseconds', default: '30000' },
   ],
@@ -137,6 +154,8 @@ export const infer: CommandDefinition = {
     const directory = optionText(options, 'out');
     const repeat = wholeNumber(optionText(options, 'repeat', '1'), '--repeat', 1, 1_000_000);
     const deadlineMs = wholeNumber(optionText(options, 'deadline', '30000'), '--deadline', 1, 3_600_000);
+    let startedMs = performance.now();
+    if (directory !== '') await makeFolder(directory);
     const rows = await withClient(settings, async (client) => {
       const { deployments } = await client.status(name);
       const deployment = deployments.find((d) => d.name === name);
@@ -147,27 +166,66 @@ export const infer: CommandDefinition = {
       const frames = new Map<string, Record<string, Tensor>>();
       for (const file of files) frames.set(file, await readFrame(file, deployment));
       const order = Array.from({ length: repeat }, () => files).flat();
-      const results: Row[] = [];
-      let next = 0;
-      for await (const result of client.inferStream(
-        name,
-        order.map((f) => frames.get(f) ?? {}),
-        { deadlineMs },
-      )) {
-        const file = order[next] ?? '';
-        results.push({
-          file,
-          latencyMs: result.latencyMs,
-          attempts: result.attempts,
-          outputs: await keep(result.outputs, file, next++, repeat > 1, directory),
-        });
+      const results: (Row | FailedRow)[] = [];
+      startedMs = performance.now();
+      const take = async (result: Promise<InferResult>): Promise<void> => {
+        const index = results.length;
+        const file = order[index] ?? '';
+        results.push(await rowOf(result, file, (outputs) => keep(outputs, file, index, repeat > 1, directory)));
         output.progress(`${results.length} of ${order.length} frames`);
+      };
+      const underWay: Promise<InferResult>[] = [];
+      for (const file of order) {
+        const result = client.infer(name, frames.get(file) ?? {}, { deadlineMs });
+        // It is awaited in turn; until then a rejection is not unhandled.
+        result.catch(() => undefined);
+        underWay.push(result);
+        const first = underWay.length >= AHEAD ? underWay.shift() : undefined;
+        if (first !== undefined) await take(first);
       }
+      for (const result of underWay) await take(result);
       return results;
     });
-    output.report(rows, () => rowsText(rows));
+    const elapsedMs = performance.now() - startedMs;
+    const failed = rows.flatMap((row) => ('code' in row ? [row] : []));
+    const [first] = failed;
+    // One frame alone: its error is the command's.
+    if (rows.length === 1 && first !== undefined) throw new ChairError(first.code, first.message);
+    output.report(rows, () => framesText(rows, elapsedMs));
+    if (first !== undefined)
+      throw new ChairError(first.code, `${failed.length} of ${rows.length} frames failed, the first was ${first.file}`);
   },
 };
+
+/** Frames given to the client at once; it holds back what its window does not take. */
+const AHEAD = 32;
+
+/** What a frame came to. What hinders writing its outputs hinders the next one, too: that is thrown. */
+async function rowOf(
+  result: Promise<InferResult>,
+  file: string,
+  kept: (outputs: InferResult['outputs']) => Promise<Row['outputs']>,
+): Promise<Row | FailedRow> {
+  let outcome: InferResult;
+  try {
+    outcome = await result;
+  } catch (thrown) {
+    const error = toChairError(thrown);
+    return { file, code: error.code, message: error.message };
+  }
+  const { latencyMs, attempts, outputs } = outcome;
+  return { file, latencyMs, attempts, outputs: await kept(outputs) };
+}
+
+/** Before the first frame is sent. Throws USAGE when it cannot be made. */
+async function makeFolder(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true });
+  } catch (cause) {
+    const came = cause instanceof Error ? cause.message : String(cause);
+    throw new ChairError('USAGE', '--out is not a folder that can be written', { expected: 'a folder', came, cause });
+  }
+}
 
 async function keep(
   outputs: Readonly<Record<string, Tensor>>,
@@ -187,7 +245,6 @@ async function keep(
     const { writeNpy } = await import('../npy.js');
     const base = path.basename(file.split('=').at(-1) ?? file).replace(/\.[^.]*$/, '');
     const target = path.join(directory, `${base}${numbered ? `.${index}` : ''}.${name.replaceAll(/[^A-Za-z0-9._-]/g, '_')}.npy`);
-    await mkdir(directory, { recursive: true });
     await writeFile(target, writeNpy(tensor));
     kept[name] = { ...entry, file: target };
   }

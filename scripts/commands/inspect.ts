@@ -3,10 +3,12 @@ import path from 'node:path';
 import type { ModelReport } from '../../models/inspect.js';
 import type { CommandDefinition } from '../command.js';
 import { optionList, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
-import { bytesText, countText, dimsText, formatTable } from '../table.js';
+import { bytesText, countText, dimsText, formatTable, wrapText } from '../table.js';
 import { withWorkbench } from './verify.js';
 
 const KINDS = ['rows', 'columns', 'channels', 'inputs', 'pair'] as const;
+/** Short, so that a row fits 80 columns. */
+const TITLES = { rows: 'rows', columns: 'cols', channels: 'chan', inputs: 'inp', pair: 'pair' } as const;
 
 function reportText(r: ModelReport, width: number): string {
   const port = (t: { readonly name: string; readonly dtype: string; readonly dims: readonly number[] }): string =>
@@ -18,7 +20,7 @@ function reportText(r: ModelReport, width: number): string {
       { title: 'out' },
       { title: 'MACs', align: 'right' },
       { title: 'weights', align: 'right' },
-      ...KINDS.map((title) => ({ title, align: 'right' as const })),
+      ...KINDS.map((kind) => ({ title: TITLES[kind], align: 'right' as const })),
     ],
     r.blocks.map((b) => [
       String(b.index),
@@ -26,22 +28,29 @@ function reportText(r: ModelReport, width: number): string {
       b.out.map((t) => dimsText(t.dims)).join(' '),
       countText(b.macs),
       bytesText(b.weightBytes),
-      ...KINDS.map((k) => (b.cuts[k] === 0 ? '-' : `${Math.round(b.cuts[k] * 100)} %`)),
+      ...KINDS.map((k) => (b.cuts[k] === 0 ? '-' : String(Math.round(b.cuts[k] * 100)))),
     ]),
     width,
   );
   const refusals = r.blocks.flatMap((b) =>
     KINDS.flatMap((k) =>
-      (k === 'rows' || k === 'channels') && b.refusals[k] !== undefined && b.macs > 0 ? [`  block ${b.index}, ${k}: ${b.refusals[k]}`] : [],
+      (k === 'rows' || k === 'channels') && b.refusals[k] !== undefined && b.macs > 0
+        ? wrapText(`block ${b.index}, ${k}: ${b.refusals[k]}`, width, '  ')
+        : [],
     ),
   );
   return [
     `${r.path}`,
     `  sha256 ${r.sha256}`,
-    `  ${r.inputs.map(port).join(', ')} -> ${r.outputs.map(port).join(', ')}`,
-    `  ${r.nodes} nodes, ${r.blocks.length} blocks, ${countText(r.macs)} MACs, ${countText(r.params)} parameters, ${bytesText(r.weightBytes)} of weights`,
+    ...wrapText(`${r.inputs.map(port).join(', ')} -> ${r.outputs.map(port).join(', ')}`, width, '  '),
+    ...wrapText(
+      `${r.nodes} nodes, ${r.blocks.length} blocks, ${countText(r.macs)} MACs, ${countText(r.params)} parameters, ${bytesText(r.weightBytes)} of weights`,
+      width,
+      '  ',
+    ),
     '',
-    'Blocks between cut points, and the part of the work that each cut divides:',
+    'Blocks between cut points, and how much of the work, in %, each cut divides',
+    '(cols is columns, chan channels, inp inputs):',
     blocks,
     ...(refusals.length === 0 ? [] : ['', 'In the way:', ...refusals.slice(0, 10)]),
   ].join('\n');
@@ -60,6 +69,6 @@ export const inspect: CommandDefinition = {
     const report = await withWorkbench(async (engine, workDirectory) =>
       inspectModel(await loadModel(path.resolve(model), { shapes: parseShapes(optionList(options, 'shape')), workDirectory, engine })),
     );
-    output.report(report, () => reportText(report, Math.max(output.columns, 100)));
+    output.report(report, () => reportText(report, output.columns));
   },
 };

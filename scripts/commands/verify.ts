@@ -31,7 +31,7 @@ function reportText(r: VerifyReport): string {
     r.dropped === undefined
       ? []
       : [
-          `  messages zeroed     ${r.dropped.wires}, one by one; smallest change ${r.dropped.smallestChange.toExponential(2)}, ${r.dropped.unnoticed.length} unnoticed`,
+          `  messages zeroed     ${r.dropped.wires}, one by one; smallest change ${r.dropped.smallestChange.toExponential(2)}, ${r.dropped.unnoticed.length} unnoticed, ${r.dropped.masked.length} masked`,
         ];
   return [
     `${r.model}, ${r.cut}: ${r.ok ? 'ok' : 'NOT OK'}`,

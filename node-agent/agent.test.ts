@@ -706,6 +706,20 @@ describe('draining', () => {
     await eventually(() => world.gones.at(-1)?.why === 'stopped', 'stopped');
   });
 
+  it('stops when the broker goes away meanwhile: nobody can take its seats', async () => {
+    const lines: string[] = [];
+    const agent = await world.agent('a', { drainMs: 20_000 }, { log: (line) => lines.push(line) });
+    await world.seat(single(['a']), { a: agent });
+    expect(lines).toContain("accepted by the scheduler of cluster 'c', term 1");
+    expect(lines).toContain('1 seat of d, epoch 1: ready');
+    const done = agent.drain();
+    await eventually(() => world.gones.some((g) => g.why === 'draining'), 'draining');
+    world.buses.get('a')?.lose();
+    const started = performance.now();
+    await done;
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
+
   it('ends at its time limit, or at once when it is told twice or holds nothing', async () => {
     const plan = single(['a']);
     const slow = await world.agent('a', { drainMs: 100 });

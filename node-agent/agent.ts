@@ -12,11 +12,12 @@ import { Repetition } from '../broker/repetition.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
+import { Acceptance } from './acceptance.js';
 import { answer, Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
 import { cores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
 import { EarlyBuffer } from './early.js';
-import { type Epoch, type EpochKey, Epochs } from './epochs.js';
+import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
 import { BlobFetcher } from './fetch.js';
 import { Forwarder } from './forward.js';
 import { HealthMeter } from './health.js';
@@ -64,6 +65,7 @@ export class Agent {
   private readonly nowMs: () => number;
   private readonly log: (line: string) => void;
   private readonly repetition: Repetition;
+  private readonly acceptance: Acceptance;
   /** In the version that the scheduler reads. */
   private topics: Topics;
   private parts: Partial<Parts> = {};
@@ -80,7 +82,9 @@ export class Agent {
     this.nowMs = options.nowMs ?? (() => performance.now());
     this.log = options.log ?? (() => undefined);
     this.repetition = new Repetition(this.log, this.nowMs);
-    this.topics = topicsOf(options.config.cluster);
+    const { cluster, broker } = options.config;
+    this.acceptance = new Acceptance({ cluster, broker, log: this.log });
+    this.topics = topicsOf(cluster);
     this.closed = new Promise((resolve) => {
       this.settleClosed = resolve;
     });
@@ -191,7 +195,18 @@ export class Agent {
     await this.listen(parts);
     this.undo.push(() => parts.commands.stop());
     this.startTimers(parts, nowMs);
+    this.undo.push(() => this.acceptance.stop());
     this.undo.push(bus.onConnect(() => void this.sayHello()));
+    this.undo.push(
+      bus.onDisconnect(() => {
+        this.acceptance.lost();
+        // Nobody can take the seats now, and frames do not come on either.
+        if (this.draining && this.drained !== undefined) {
+          this.log('the broker is gone while draining: stopping');
+          this.drained();
+        }
+      }),
+    );
   }
 
   /** Runs are ended first, so that releasing does not wait for a slice that takes seconds. */
@@ -223,8 +238,12 @@ export class Agent {
       budget,
       nowMs,
       onProgress: (progress) => void bus.publish(this.topics.progress, progress).catch(() => undefined),
-      onPrepared: (epoch) => inbox.prepared(epoch),
+      onPrepared: (epoch) => {
+        this.log(`${seatsText(epoch)}: ready`);
+        inbox.prepared(epoch);
+      },
       onReleased: async (epoch) => {
+        if (this.stopping === undefined) this.log(`${seatsText(epoch)}: given back`);
         runner.purge();
         await runner.settled(epoch);
       },
@@ -279,6 +298,7 @@ export class Agent {
   private async obey(commands: Commands, command: Command): Promise<void> {
     const reply = await answer(commands, command, this.config.name);
     if (reply === undefined) return;
+    if (reply.code === '' && command.body.kind !== 'refuse') this.acceptance.accepted(command.term);
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
     // A reply that is lost with the broker is asked for again: commands are idempotent.
     await this.parts.bus?.publish(this.topics.reply, reply).catch((error) => this.log(`reply not sent: ${toChairError(error).message}`));
@@ -346,6 +366,7 @@ export class Agent {
         slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
       };
       await bus.publish(this.topics.hello, hello);
+      this.acceptance.asked();
       if (this.draining) await this.sayGone('draining');
     } catch (error) {
       // Lost with the connection: said again on the next one.

@@ -346,3 +346,9 @@ function stale(key: EpochKey, what: string): ChairError {
     came: 'a released one',
   });
 }
+
+/** `22 seats of det, epoch 3` */
+export function seatsText({ seats, deployment, epoch }: Epoch): string {
+  const count = seats.seats.length;
+  return `${count} seat${count === 1 ? '' : 's'} of ${deployment}, epoch ${epoch}`;
+}

@@ -259,6 +259,11 @@ export class Scheduler {
     if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
       this.#o.dispatcher.agentLost(agent);
+    } else if (kind === 'joined') {
+      // Without seats nothing else would tell an agent that it is known here.
+      this.#commands
+        .tell(agent, nonce, this.#term, { kind: 'ping', ping: { padBytes: 0 } })
+        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
     } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);
     else if (kind === 'refuse') {
       const { code, message } = change;

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { NAME_PATTERN } from '../broker/topics.js';
 
 /** Where slices and models are kept when nothing else is said: survives a restart on a Pi, and `XDG_CACHE_HOME` moves it. */
-function cacheDirectory(name: string): string {
+export function cacheDirectory(name: string): string {
   const base = process.env.XDG_CACHE_HOME ?? (process.env.HOME === undefined ? tmpdir() : path.join(process.env.HOME, '.cache'));
   return path.join(base, 'musical-chair', name);
 }
@@ -78,10 +78,9 @@ export const settingsSchema = z.strictObject({
         .meta({ flag: 'name', argument: 'name', shown: "the machine's host name" }),
       directory: z
         .string()
-        .min(1)
-        .default(() => cacheDirectory('agent'))
-        .describe("Folder of the agent's slice store. Two agents on one machine need two folders.")
-        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/agent' }),
+        .default('')
+        .describe("Folder of the agent's slice store; each agent has its own.")
+        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/agent-NAME' }),
       storeMb: z
         .int()
         .min(1)

@@ -1,6 +1,6 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
 import type { CommandDefinition, Invocation } from '../command.js';
-import type { Settings } from '../config.js';
+import { cacheDirectory, type Settings } from '../config.js';
 import { announceReady, untilStopped } from '../lifetime.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
 
@@ -92,7 +92,7 @@ export function agentConfig(settings: Settings) {
     name: agent.name,
     cluster,
     broker: url,
-    directory: agent.directory,
+    directory: agent.directory === '' ? cacheDirectory(`agent-${agent.name}`) : agent.directory,
     storeLimitBytes: agent.storeMb * 1_000_000,
     memoryLimitBytes: agent.memoryMb * 1_000_000,
     threads: agent.threads,

@@ -95,8 +95,10 @@ export class ChairError extends Error {
     const parts = [message];
     if (detail.expected !== undefined) parts.push(`expected ${detail.expected}`);
     if (detail.came !== undefined) parts.push(`got ${detail.came}`);
+    const said = parts.join('; ');
     super(
-      parts.join('; ') + (detail.todo === undefined ? '' : `. ${detail.todo}`),
+      // What came may be a sentence with its own full stop.
+      detail.todo === undefined ? said : `${said.replace(/\.$/, '')}. ${detail.todo}`,
       detail.cause === undefined ? {} : { cause: detail.cause },
     );
     this.name = 'ChairError';

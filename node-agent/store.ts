@@ -52,7 +52,7 @@ export class BlobStore {
       code: 'AGENT_NAME_TAKEN',
       what: 'slice store',
       expected: 'one agent per store directory',
-      todo: 'Stop that process, or give this agent another --name and --directory',
+      todo: 'Stop that process, or give this agent another --name (each has a folder of its own, unless --directory says otherwise)',
     });
     const store = new BlobStore(options, unlock);
     try {

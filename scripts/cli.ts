@@ -88,12 +88,18 @@ export function createProgram(definitions: readonly CommandDefinition[] = COMMAN
   return program;
 }
 
+/** The help of the command that was meant, or of all. */
+function helpLine(argv: readonly string[]): string {
+  const meant = COMMANDS.map(({ name }) => name).find((name) => name.split(' ').every((word, i) => argv[i] === word));
+  return `${PROGRAM} ${meant === undefined ? '' : `${meant} `}--help`;
+}
+
 /** commander's complaints in our style; undefined when it only showed help or the version. */
-function usageError(error: CommanderError): ChairError | undefined {
+function usageError(error: CommanderError, argv: readonly string[]): ChairError | undefined {
   if (error.exitCode === 0) return undefined;
   // With no command at all commander "fails" with the help text: that is a usage error like any other.
   const text = error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
-  return new ChairError('USAGE', text.replaceAll(/\s*\n\s*/g, ' ').replace(/\.$/, ''), { todo: `See ${PROGRAM} --help`, cause: error });
+  return new ChairError('USAGE', text.replaceAll(/\s*\n\s*/g, ' ').replace(/\.$/, ''), { todo: `See ${helpLine(argv)}`, cause: error });
 }
 
 /** Runs one command line; resolves with the exit status. Errors are written to `stderr`. */
@@ -102,7 +108,7 @@ export async function main(argv: readonly string[], stderr: { write(text: string
     await createProgram().parseAsync([...argv], { from: 'user' });
     return typeof process.exitCode === 'number' ? process.exitCode : 0;
   } catch (caught) {
-    const error = caught instanceof CommanderError ? usageError(caught) : caught;
+    const error = caught instanceof CommanderError ? usageError(caught, argv) : caught;
     if (error === undefined) return 0;
     stderr.write(`${errorLine(error)}\n`);
     if (argv.includes('--json')) process.stdout.write(`${errorJson(error)}\n`);

@@ -68,11 +68,14 @@ export function parseShares(text: string): number[] {
   throw new ChairError('USAGE', '--shares is wrong', { expected: 'numbers as in 3,2,1', came: `"${text}"` });
 }
 
-function numbersOf(text: string, key: string, fallback: readonly number[]): number[] {
+function numbersOf(whole: string, text: string, key: string, fallback: readonly number[]): number[] {
   if (text === '') return [...fallback];
   const values = text.split('/').map(Number);
   if (values.length === 3 && values.every(Number.isFinite)) return values;
-  throw new ChairError('USAGE', `--image: ${key} is wrong`, { expected: 'three numbers as in 0.485/0.456/0.406', came: `"${text}"` });
+  throw new ChairError('USAGE', `--image: ${key} is wrong`, {
+    expected: 'three numbers as in 0.485/0.456/0.406',
+    came: `"${text}" in "${whole}"`,
+  });
 }
 
 /** One `--image` declaration. Throws USAGE. */
@@ -89,15 +92,18 @@ export function parseImageInput(text: string): ImageInput {
   const size = /^(\d+)x(\d+)$/.exec(fields.get('size') ?? '');
   const order = fields.get('order') ?? 'rgb';
   if (input === '' || size === null || (order !== 'rgb' && order !== 'bgr')) {
-    throw new ChairError('USAGE', '--image is wrong', { expected: 'input=NAME,size=HEIGHTxWIDTH and order=rgb or bgr', came: `"${text}"` });
+    throw new ChairError('USAGE', '--image is wrong', {
+      expected: 'input=NAME,size=HEIGHTxWIDTH (both in pixels) and order=rgb or bgr',
+      came: `"${text}"`,
+    });
   }
   return {
     input,
     height: wholeNumber(size[1] ?? '', '--image: height', 1, 16_384),
     width: wholeNumber(size[2] ?? '', '--image: width', 1, 16_384),
     order,
-    mean: numbersOf(fields.get('mean') ?? '', 'mean', [0, 0, 0]),
-    std: numbersOf(fields.get('std') ?? '', 'std', [1, 1, 1]),
+    mean: numbersOf(text, fields.get('mean') ?? '', 'mean', [0, 0, 0]),
+    std: numbersOf(text, fields.get('std') ?? '', 'std', [1, 1, 1]),
   };
 }
 

@@ -3,7 +3,7 @@ import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport }
 import { framesText } from './commands/infer.js';
 import { laneRows, lanesMatrix, stageRows, stagesText } from './demo/account.js';
 import { planText, progressLine } from './report.js';
-import { statusText } from './status-text.js';
+import { planSummary, statusText } from './status-text.js';
 import { bytesText, countText, formatTable, msText } from './table.js';
 
 const seat = (stage: number, part: number, agent: string, more: Partial<PlanRow> = {}): PlanRow => ({
@@ -83,6 +83,19 @@ describe('plans for people', () => {
     const text = planText(planOf(seats), 100);
     expect(text.split('\n').length).toBeLessThan(40);
     expect(text).toMatch(/20 +rows +4 +150 M +40 % .* pi-0 \+3/);
+  });
+});
+
+describe('the summary of a plan', () => {
+  it('has at most ten lines, however many stages there are', () => {
+    const many = Array.from({ length: 40 }, (_, i) => seat(i, 0, `pi-${i % 7}`));
+    for (const seats of [[seat(0, 0, 'pi-1')], many]) {
+      const lines = planSummary({ ...planOf(seats), why: 'because of this '.repeat(30) }).split('\n');
+      expect(lines.length).toBeLessThanOrEqual(10);
+      for (const line of lines) expect(line.length).toBeLessThanOrEqual(80);
+    }
+    expect(planSummary(planOf(many))).toContain('36 more rows (--verbose)');
+    expect(planSummary(planOf([seat(0, 0, 'pi-1'), seat(0, 1, 'pi-2')]))).toMatch(/stage 1 +rows:2 +pi-1, pi-2/);
   });
 });
 

@@ -81,6 +81,23 @@ function seatTable(plan: PlanReport, width: number): string {
   );
 }
 
+/** What was decided, how fast it should be, and why. */
+export function planHead(plan: PlanReport): string[] {
+  const stages = new Set(plan.seats.map((s) => s.stage)).size;
+  // A plan that was only asked for has no slices yet: they are written when it is deployed.
+  const slices = new Set(plan.seats.map((s) => s.slice).filter((slice) => slice !== '')).size;
+  const sizes = [
+    counted(stages, 'stage'),
+    counted(plan.seats.length, 'seat'),
+    ...(slices === 0 ? [] : [slices === 1 ? '1 slice' : `${slices} different slices`]),
+  ].join(', ');
+  return [
+    `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
+    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
+    ...(plan.why === '' ? [] : [plan.why]),
+  ];
+}
+
 /** Stages, parts, agents, work and bytes; links; memory. */
 export function planText(plan: PlanReport, width = 80): string {
   const seats = plan.seats.length > MAX_SEAT_ROWS ? stageTable(plan, width) : seatTable(plan, width);
@@ -94,22 +111,13 @@ export function planText(plan: PlanReport, width = 80): string {
     plan.memory.map((m) => [m.agent, bytesText(m.needBytes), bytesText(m.haveBytes)]),
     width,
   );
-  const stages = new Set(plan.seats.map((s) => s.stage)).size;
-  // A plan that was only asked for has no slices yet: they are written when it is deployed.
-  const slices = new Set(plan.seats.map((s) => s.slice).filter((slice) => slice !== '')).size;
-  const sizes = [
-    counted(stages, 'stage'),
-    counted(plan.seats.length, 'seat'),
-    ...(slices === 0 ? [] : [slices === 1 ? '1 slice' : `${slices} different slices`]),
-  ].join(', ');
-  const head = [
-    `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
-    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
-    ...(plan.why === '' ? [] : [plan.why]),
-  ];
-  return [...head, '', seats, ...(plan.links.length === 0 ? [] : ['', links]), ...(plan.memory.length === 0 ? [] : ['', memory])].join(
-    '\n',
-  );
+  return [
+    ...planHead(plan),
+    '',
+    seats,
+    ...(plan.links.length === 0 ? [] : ['', links]),
+    ...(plan.memory.length === 0 ? [] : ['', memory]),
+  ].join('\n');
 }
 
 export function progressText(p: Progress): string {

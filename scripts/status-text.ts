@@ -1,6 +1,6 @@
 /** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
 import type { AgentStatus, DeploymentStatus, EventRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
-import { counted, progressText } from './report.js';
+import { counted, planHead, progressText } from './report.js';
 import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
 
 const LATEST_EVENTS = 5;
@@ -90,6 +90,17 @@ function placesOf(seats: readonly PlanRow[], gone: ReadonlyMap<string, string>):
   const rows = replicas.map((replica) => seats.filter((seat) => seat.replica === replica).sort((x, y) => x.part - y.part));
   const agents = rows.map((row) => row.map((seat) => named(seat.agent)).join(', ')).join(' | ');
   return { parts: rows[0]?.length ?? 0, agents };
+}
+
+/** Rows of places in a summary; `plan` shows all. */
+const SUMMARY_ROWS = 5;
+
+/** A plan in at most 10 lines: what was decided, and who has which stages. */
+export function planSummary(plan: PlanReport, width = 80): string {
+  const head = planHead(plan).flatMap((line) => wrapText(line, width, ''));
+  const places = seatsText(plan, new Map(), width).split('\n');
+  const rest = places.length > SUMMARY_ROWS ? [`  ... and ${counted(places.length - SUMMARY_ROWS + 1, 'more row')} (--verbose)`] : [];
+  return [...head.slice(0, 5), ...places.slice(0, SUMMARY_ROWS - rest.length), ...rest].join('\n');
 }
 
 export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMap<string, string> = new Map()): string {

@@ -6,6 +6,7 @@ import { deployWithProgress, modelOnGateway, withClient } from '../connection.js
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
 import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
+import { planSummary } from '../status-text.js';
 
 const MODEL_ARGUMENT = {
   syntax: '<model>',
@@ -33,7 +34,7 @@ export const deploy: CommandDefinition = {
   name: 'deploy',
   summary: 'Cut a model, seat its slices on agents and serve it under a name',
   description:
-    'Resolves when frames can be sent. The model is sent to the gateway first when it is not there. A name in use is refused with DEPLOYMENT_EXISTS: undeploy it first.',
+    'Resolves when frames can be sent. The model is sent to the gateway first when it is not there. A name in use is refused with DEPLOYMENT_EXISTS: undeploy it first. Prints a summary of the plan; with --verbose all of it.',
   arguments: [MODEL_ARGUMENT],
   options: [
     { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
@@ -48,10 +49,13 @@ export const deploy: CommandDefinition = {
     const plan = await withClient(settings, async (client) =>
       deployWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
     );
-    output.report(
-      plan,
-      () =>
-        `${planText(plan, output.columns)}\n\n${request.name} is served. Send frames with:\n  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
+    output.report(plan, () =>
+      [
+        options.verbose === true ? planText(plan, output.columns) : planSummary(plan, output.columns),
+        ...(request.verify ? ['Verified: the slices compute what the whole model computes, within 1e-4 of its largest output.'] : []),
+        `${request.name} is served. Send frames with:`,
+        `  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
+      ].join('\n'),
     );
   },
 };

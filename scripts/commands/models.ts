@@ -3,6 +3,7 @@ import { ChairError } from '../../broker/errors.js';
 import type { CommandDefinition } from '../command.js';
 import { optionText } from '../deploy-options.js';
 import { wholeNumber } from '../output.js';
+import { nearest } from '../settings.js';
 import { bytesText, countText, formatTable } from '../table.js';
 
 export const modelsList: CommandDefinition = {
@@ -39,7 +40,13 @@ export const modelsBuild: CommandDefinition = {
   json: true,
   examples: [{ line: 'models build alexnet --scale 0.25 --out small.onnx', text: 'a quarter as wide, about 18 MB' }],
   run: async ({ arguments: [name = ''], options, output }) => {
-    const { buildZoo } = await import('../../models/zoo/index.js');
+    const { buildZoo, ZOO } = await import('../../models/zoo/index.js');
+    if (!ZOO.some((known) => known === name))
+      throw new ChairError('MODEL_NOT_FOUND', 'the zoo has no such network', {
+        expected: `one of ${ZOO.join(', ')}`,
+        came: `"${name}"`,
+        todo: `Did you mean ${nearest(name, ZOO)}?`,
+      });
     const { stat } = await import('node:fs/promises');
     const path = await import('node:path');
     const file = path.resolve(optionText(options, 'out', `${name}.onnx`));

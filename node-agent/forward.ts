@@ -1,6 +1,6 @@
 /**
  * Takes a seat's outputs to their consumers: into a join of this agent without a socket, or along a lane. Nothing here waits for a neighbour;
- * bytes being sent count in the frame budget, and a send that fails is reported for re-issue. An output is discarded after its last use.
+ * bytes being sent count in the frame budget, and a send that fails is reported for re-issue.
  */
 import { encodeActivation } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
@@ -8,7 +8,6 @@ import type { Lanes } from '../broker/lanes/lane.js';
 import type { LaneHealth } from '../broker/messages.js';
 import { boxDims, boxEquals, copyBox, itemBytes, type Tensor, tensorBytes } from '../broker/tensor.js';
 import type { Topics } from '../broker/topics.js';
-import { discard } from '../models/engine/discard.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
 import type { Job } from './runner.js';
@@ -63,50 +62,44 @@ export class Forwarder {
     );
     if (sends.length > 0) {
       this.options.budget.force(tensor.bytes.length);
-      const sizeBytes = tensor.bytes.length;
-      const all = Promise.all(sends).then((unread) => {
-        if (unread.every(Boolean)) discard(tensor.bytes);
-        this.options.budget.free(sizeBytes);
+      const all = Promise.all(sends).then(() => {
+        this.options.budget.free(tensor.bytes.length);
         this.sending.delete(all);
       });
       this.sending.add(all);
     }
     const local = ends.flatMap(({ wire, seat }) => (seat === undefined ? [] : [{ wire, seat }]));
-    let given = false;
     local.forEach(({ wire, seat }, i) => {
       // The buffer itself goes to the last local consumer, unless a socket may still be reading it: a transferred buffer is gone.
-      given = this.handOver(epoch, frame, output, tensor, wire, seat, sends.length === 0 && i === local.length - 1);
+      this.handOver(epoch, frame, output, tensor, wire, seat, sends.length === 0 && i === local.length - 1);
     });
-    if (sends.length === 0 && !given) discard(tensor.bytes);
   }
 
-  /** True when the consumer owns the buffer now. */
-  private handOver(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, seat: Seat, lastUse: boolean): boolean {
+  private handOver(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, seat: Seat, lastUse: boolean): void {
     const { joins, seats } = epoch;
     const { box } = seats.ends(wire).wire;
     const from = frame.seat.outputs[output];
-    if (from === undefined) return false;
+    if (from === undefined) return;
     this.localMessages++;
     this.localBytes += seats.ends(wire).bytes;
     if (lastUse && boxEquals(box, from.box) && joins.fitsWhole(seat, wire) && ownsBuffer(tensor)) {
       const placed = joins.place(seat, wire, frame, tensor);
       if (typeof placed === 'object') this.options.onReady(epoch, placed);
       else if (placed !== 'waiting') this.options.onRefused(epoch, frame, placed);
-      return true;
+      return;
     }
     const slot = joins.open(seat, wire, frame);
     if (typeof slot === 'string') {
       this.options.onRefused(epoch, frame, slot);
-      return false;
+      return;
     }
     copyBox(tensor.bytes, from.box, slot.port.bytes, slot.box, box, itemBytes(tensor.dtype));
     const ready = joins.fill(slot);
     if (ready !== undefined) this.options.onReady(epoch, ready);
-    return false;
   }
 
-  /** True when nothing reads the tensor's bytes any more, false when the send failed and something may. Never rejects. */
-  private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<boolean> {
+  /** Never rejects. */
+  private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<void> {
     const { lanes, topics, nowMs } = this.options;
     try {
       const { dtype, dims, wire: along } = epoch.seats.ends(wire);
@@ -128,11 +121,8 @@ export class Forwarder {
         zero: 0,
       };
       await lanes.send(peer, topics.activation(peer), encodeActivation(header, tensor.bytes, holder, along.box));
-      // What is sent to this process itself, its receiver may keep.
-      return peer !== lanes.id;
     } catch (error) {
       this.options.onFailure(epoch, frame, peer, error);
-      return false;
     }
   }
 }

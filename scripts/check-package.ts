@@ -39,6 +39,11 @@ try {
   run('npm install of the tarball', 'npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', `./${tarball}`]);
   const help = run('musical-chair --help', 'npx', ['--no-install', 'musical-chair', '--help']);
   if (!help.includes('Usage: musical-chair')) throw new Error(`--help printed: ${help}`);
+  writeFileSync(
+    path.join(folder, 'client.mjs'),
+    "import { ChairClient, ChairError } from 'musical-chair';\nif (typeof ChairClient.connect !== 'function' || !(new ChairError('USAGE', 'x') instanceof Error)) process.exit(1);\n",
+  );
+  run('import of musical-chair', process.execPath, ['client.mjs']);
   run('musical-chair models build', 'npx', [
     '--no-install',
     'musical-chair',

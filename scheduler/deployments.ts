@@ -12,7 +12,7 @@ import { Housekeeping } from './housekeeping.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
 import type { Links, PlanDraft } from './planners/problem.js';
-import { checkRequest, draftPlan, memoryOf } from './planning.js';
+import { checkRequest, deploymentsOn, draftPlan, memoryOf } from './planning.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import type { Registry } from './registry.js';
 
@@ -250,7 +250,17 @@ export class Deployments {
     const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
     const usedBytes = memoryOf(held);
     const fewerParts = deployment.serving !== undefined;
-    return await draftPlan({ request, facts: model.facts, manual, agents: registry.all(), excluded, usedBytes, links, fewerParts });
+    return await draftPlan({
+      request,
+      facts: model.facts,
+      manual,
+      agents: registry.all(),
+      excluded,
+      usedBytes,
+      otherDeployments: deploymentsOn(held),
+      links,
+      fewerParts,
+    });
   }
 
   #planFailed(deployment: Deployment, error: ChairError): void {

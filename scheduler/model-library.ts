@@ -10,16 +10,16 @@ import { loadModel } from '../models/onnx/load.js';
 import { randomImage, randomTensor, seedFor } from '../models/random.js';
 import { agrees, compare, TOLERANCE, tensorValues } from '../models/slicing/compare.js';
 import { coverCut } from '../models/slicing/cover.js';
-import { partition } from '../models/slicing/cut.js';
+import { cutStage, partition } from '../models/slicing/cut.js';
 import { COVER_KINDS, parseCut } from '../models/slicing/parse-cut.js';
-import type { Partition, StageSpec, WrittenPartition } from '../models/slicing/partition.js';
+import type { PartCut, Partition, StageSpec, WrittenPartition } from '../models/slicing/partition.js';
 import { PartitionRunner, runPartition } from '../models/slicing/run.js';
 import { writeSlices } from '../models/slicing/write.js';
 import type { Tensors } from './assembly.js';
 import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
 import type { WrittenCut } from './plan-builder.js';
 import { wholeSpec } from './planners/draft.js';
-import type { ModelFacts, PlanRefusal } from './planners/problem.js';
+import type { CutFacts, ModelFacts, PartFacts, PlanRefusal } from './planners/problem.js';
 
 export interface ModelLibraryOptions {
   /** Made for each load and disposed after it: a gateway that only decides keeps no engine. */
@@ -87,19 +87,51 @@ function written({ partition: cut, slices }: WrittenPartition): WrittenCut {
 
 /** The planners' view of a model. Cuts are remembered: planners ask for the same ones again and again. */
 function factsOf(model: Model): ModelFacts {
-  const cuts = new Map<string, Partition | PlanRefusal>();
+  const cuts = new Map<string, CutFacts | PlanRefusal>();
   const covers = new Map<string, readonly StageSpec[] | PlanRefusal>();
   const blocks = blocksOf(model);
+  const traffic = nodeTraffic(model);
   return {
     blocks,
     inputBytes: model.inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0),
-    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => partition(model, specs))),
+    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighed(partition(model, specs), traffic))),
+    stage: (spec) => {
+      const cut = cutStage(model, spec, new Map());
+      return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, traffic));
+    },
     cover: (kind, shares) => {
       const known = COVER_KINDS.find((one) => one === kind);
       if (known === undefined) return { refused: true, reason: `there is no cut '${kind}'` };
       return remembered(covers, JSON.stringify([kind, shares]), () => possible(() => cover(model, known, shares)));
     },
   };
+}
+
+/** Bytes of activations that each node writes and, about as many, reads. */
+function nodeTraffic(model: Model): number[] {
+  return model.nodes.map((node) => {
+    const outputs = node.outputs.map((name) => model.tensors.get(name)).filter((info) => info !== undefined);
+    return 2 * outputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
+  });
+}
+
+function weighed(cut: Partition, traffic: readonly number[]): CutFacts {
+  return {
+    ...cut,
+    stages: cut.stages.map((stage) => ({ ...stage, parts: stage.parts.map((part) => weighedPart(part, stage.spec, traffic)) })),
+  };
+}
+
+/** A cut part moves its even share of the activations: halos and uneven shares are small beside what is not known of a device's memory. */
+function weighedPart(part: PartCut, { nodes: [start, end], shares, cut }: StageSpec, traffic: readonly number[]): PartFacts {
+  const usual = cut === 'whole' ? 1 : 1 / Math.max(1, shares.length);
+  let moved = part.weightBytes;
+  let nodes = 0;
+  for (let at = start; at < end; at++) {
+    moved += (traffic[at] ?? 0) * usual;
+    nodes++;
+  }
+  return { ...part, nodes, movedBytes: moved };
 }
 
 function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonly number[]): readonly StageSpec[] | PlanRefusal {

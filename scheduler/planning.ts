@@ -2,8 +2,7 @@
 import { ChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
 import type { ManualCut } from './model-source.js';
-import { cutsToTry } from './planners/auto.js';
-import { ENGINE_BYTES } from './planners/estimate.js';
+import { ENGINE_BYTES } from './planners/cost.js';
 import { PLANNERS } from './planners/planners.js';
 import { type Device, isRefusal, type Links, type ModelFacts, type Objective, type PlanDraft } from './planners/problem.js';
 import type { AgentRecord } from './registry.js';
@@ -22,6 +21,8 @@ export interface PlanningInput {
   readonly excluded: ReadonlyMap<string, string>;
   /** Bytes that other deployments hold, by agent. */
   readonly usedBytes: ReadonlyMap<string, number>;
+  /** Other deployments that hold seats, by agent: they share its CPU and link. */
+  readonly otherDeployments?: ReadonlyMap<string, number>;
   readonly links: Links;
   /** After a loss, a cut made by hand goes on with as many parts as agents are left. */
   readonly fewerParts: boolean;
@@ -34,19 +35,14 @@ export interface PlanningInput {
 export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
   const { request, facts, links } = input;
   const devices = devicesFor(input);
-  if (input.manual === undefined && (request.planner || 'auto') === 'auto') {
-    for (const { kind, shares } of cutsToTry(devices)) {
-      facts.cover(kind, shares);
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-  }
   const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
   const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
   if (planner === undefined) throw new ChairError('PLAN_INVALID', `there is no planner '${request.planner}'`);
-  const objective: Objective = request.objective === 'throughput' ? 'throughput' : 'latency';
+  const { objective, maxLatencyMs } = parseObjective(request.objective);
+  const bounded = maxLatencyMs === undefined ? {} : { maxLatencyMs };
   const shares = manual === input.manual ? request.shares : [];
   const cut = manual === undefined ? {} : { manual: { ...manual, shares } };
-  const answer = planner({ facts, devices, links, objective, inFlight: request.inFlight, ...cut });
+  const answer = planner({ facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded });
   if (isRefusal(answer)) {
     throw new ChairError(
       'PLAN_NOT_POSSIBLE',
@@ -54,6 +50,13 @@ export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
     );
   }
   return answer;
+}
+
+/** `throughput<200`: as many frames per second as possible, none later than 200 ms. */
+function parseObjective(text: string): { readonly objective: Objective; readonly maxLatencyMs?: number } {
+  const [goal, limit] = text.split('<');
+  const objective = goal === 'throughput' ? 'throughput' : 'latency';
+  return limit === undefined ? { objective } : { objective, maxLatencyMs: Number(limit) };
 }
 
 /** The same kind of cut in fewer parts; one agent takes the model whole. */
@@ -66,7 +69,9 @@ function reduced(manual: ManualCut | undefined, agents: number): ManualCut | und
 export function checkRequest(request: DeployRequest): void {
   const wrong = (expected: string, came: string): ChairError =>
     new ChairError('PLAN_INVALID', `the request to deploy '${request.name}' is wrong`, { expected, came });
-  if (!['', 'latency', 'throughput'].includes(request.objective)) throw wrong('objective latency or throughput', request.objective);
+  if (!/^(|latency|throughput|throughput<[1-9]\d{0,8})$/.test(request.objective)) {
+    throw wrong('objective latency, throughput or throughput<MILLISECONDS', request.objective);
+  }
   if (request.planner !== '' && (request.planner === 'manual' || !PLANNERS.has(request.planner))) {
     throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
   }
@@ -74,7 +79,7 @@ export function checkRequest(request: DeployRequest): void {
   if (request.shares.length > 0 && request.cut === '') throw wrong('a cut such as rows:3 with the shares', 'shares alone');
 }
 
-function devicesFor({ request, agents, excluded, usedBytes }: PlanningInput): Device[] {
+function devicesFor({ request, agents, excluded, usedBytes, otherDeployments }: PlanningInput): Device[] {
   const unknown = request.agents.filter((name) => !agents.some((record) => record.agent === name));
   if (unknown.length > 0) {
     const known = agents.map((record) => record.agent).join(', ') || 'none';
@@ -96,6 +101,7 @@ function devicesFor({ request, agents, excluded, usedBytes }: PlanningInput): De
     agent,
     macsPerSecond: hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual,
     memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
+    otherDeployments: otherDeployments?.get(agent) ?? 0,
   }));
 }
 
@@ -106,4 +112,13 @@ export function memoryOf(drafts: Iterable<PlanDraft>): Map<string, number> {
     for (const { agent, needBytes } of estimate.memory) used.set(agent, (used.get(agent) ?? 0) + needBytes - ENGINE_BYTES);
   }
   return used;
+}
+
+/** How many of these drafts hold seats on each agent. */
+export function deploymentsOn(drafts: Iterable<PlanDraft>): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { stages } of drafts) {
+    for (const agent of new Set(stages.flatMap((stage) => stage.agents.flat()))) counts.set(agent, (counts.get(agent) ?? 0) + 1);
+  }
+  return counts;
 }

@@ -1,99 +1,188 @@
 /**
- * Tries what could be best and keeps it: one device, replicas, a pipeline, and cuts into parts over the 2..n fastest devices with shares
- * in proportion to their speed. Devices that would slow the rest down are left out. One device stays unless another plan is
- * clearly better: a gain within the error of the cost model is none.
+ * Tries what could be best and keeps it: the baselines (one device, replicas, a pipeline), pipelines of replicated stages, the model's own covering cuts over
+ * teams of devices, and a dynamic program over the block table that mixes all of these. What the table finds is cut and estimated for real before it is
+ * compared, so the answer is never predicted worse than the best baseline. Devices that would slow the rest down are left out. One device stays unless
+ * another plan is clearly better: a gain within the error of the cost model is none.
  */
-import { best, bottleneckLine, draft, formatMs, refuse, score, seated } from './draft.js';
+import type { StageSpec } from '../../models/slicing/partition.js';
+import { BlockTable } from './block-table.js';
+import { slowdown } from './cost.js';
+import { best, draft, refuse, score, seated } from './draft.js';
+import { agentsOf, alternativeOf, explain } from './explain.js';
+import { fleet } from './fleet.js';
+import { improve } from './improve.js';
+import { FEW_DEVICES, sizes } from './options.js';
 import { pipeline } from './pipeline.js';
-import { bySpeed, type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import {
+  bySpeed,
+  classesOf,
+  type Device,
+  isRefusal,
+  type PlanDraft,
+  type PlanProblem,
+  type PlanRefusal,
+  type SeatedStage,
+} from './problem.js';
 import { replicas } from './replicas.js';
+import { search } from './search.js';
 import { single } from './single.js';
 
 /** A plan must beat one device by this much. */
 const CLEAR_GAIN = 0.1;
-const CUT_KINDS = ['auto', 'rows', 'channels'];
+/** Covers are made once, for a team of this size, and shared anew for others: where a cut goes hardly depends on how many take part. */
+const COVER_PARTS = 2;
+const COVER_KINDS = ['rows', 'channels'] as const;
+/** More devices than this: teams and fleets only; the dynamic program's states would be too many. */
+const SEARCHED_DEVICES = 16;
+/** Roughly how many stages the dynamic program may price. */
+const SEARCH_EFFORT = 100_000;
+/** A plan this near to all devices computing all the time needs no search for a better one. */
+const NEAR_WORK_BOUND = 0.98;
 
-export function auto(problem: PlanProblem): PlanDraft | PlanRefusal {
-  const { objective } = problem;
+type Attempt = PlanDraft | PlanRefusal;
+
+export function auto(problem: PlanProblem): Attempt {
   const alone = single(problem);
-  const drafts = [alone, replicas(problem), ...(problem.devices.length > 1 ? [pipeline(problem), ...cuts(problem)] : [])];
-  const winner = best(drafts, objective);
-  if (winner === undefined) {
-    const reasons = drafts.filter(isRefusal).map((refusal) => refusal.reason);
-    return refuse([...new Set(reasons)].slice(0, 3).join('; '));
+  const attempts: Attempt[] = [alone];
+  if (problem.devices.length > 1) {
+    attempts.push(replicas(problem), pipeline(problem), ...teams(problem));
+    const table = new BlockTable(problem.facts);
+    attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, 'fleet', stages)));
+    if (!nearBound(problem, attempts)) attempts.push(...searched(problem, table, within(problem, attempts)));
   }
-  const oneIsEnough = !isRefusal(alone) && score(winner.estimate, objective) > score(alone.estimate, objective) * (1 - CLEAR_GAIN);
+  return choose(problem, alone, attempts);
+}
+
+/** Throughput cannot exceed all devices' MACs per second over the model's MACs (profiles may say otherwise: then the search decides). */
+function nearBound(problem: PlanProblem, attempts: readonly Attempt[]): boolean {
+  if (problem.objective !== 'throughput' || problem.devices.some((device) => device.profile !== undefined)) return false;
+  const macs = problem.facts.blocks.reduce((sum, block) => sum + block.macs, 0);
+  const bound = problem.devices.reduce((sum, device) => sum + speed(device), 0) / macs;
+  return within(problem, attempts).some((plan) => plan.estimate.fps >= NEAR_WORK_BOUND * bound);
+}
+
+function choose(problem: PlanProblem, alone: Attempt, attempts: readonly Attempt[]): Attempt {
+  const { objective } = problem;
+  const refusals = attempts.filter(isRefusal);
+  const allowed = attempts.filter((plan) => isRefusal(plan) || meets(problem, plan));
+  const winner = simplest(allowed, best(allowed, objective), objective);
+  if (winner === undefined) {
+    const late = best(attempts, 'latency');
+    if (late !== undefined) {
+      return refuse(
+        `no plan answers within ${problem.maxLatencyMs} ms; the quickest, ${late.planner}, takes ${Math.ceil(late.estimate.latencyMs)} ms`,
+      );
+    }
+    return refuse([...new Set(refusals.map((refusal) => refusal.reason))].slice(0, 3).join('; '));
+  }
+  const oneIsEnough =
+    !isRefusal(alone) && meets(problem, alone) && score(alone.estimate, objective) * (1 - CLEAR_GAIN) < score(winner.estimate, objective);
   const chosen = oneIsEnough ? alone : winner;
-  const others = drafts.filter((other) => isRefusal(other) || !sameSeats(other, chosen));
-  return { ...chosen, why: explain(chosen, best(others, objective), oneIsEnough && problem.devices.length > 1, problem) };
-}
-
-/** Different planners may come to the same plan. */
-function sameSeats(a: PlanDraft, b: PlanDraft): boolean {
-  return JSON.stringify(a.stages) === JSON.stringify(b.stages);
-}
-
-export interface CutToTry {
-  readonly kind: string;
-  readonly devices: readonly Device[];
-  readonly shares: readonly number[];
-}
-
-/**
- * Parts over the n fastest devices, with shares by speed. The caller may ask the model for these covers beforehand, with pauses between: each
- * may take a second, and is remembered.
- */
-export function cutsToTry(devices: readonly Device[]): CutToTry[] {
-  const sorted = bySpeed(devices);
-  return sizes(sorted.length).flatMap((n) => {
-    const taking = sorted.slice(0, n);
-    const shares = taking.map((device) => device.macsPerSecond / (taking[0]?.macsPerSecond ?? 1));
-    return CUT_KINDS.map((kind) => ({ kind, devices: taking, shares }));
+  const others = different(allowed, chosen);
+  const ranked = others.sort((a, b) => score(a.estimate, objective) - score(b.estimate, objective));
+  const why = explain(problem, {
+    ...{ chosen, runnerUp: ranked[0], refusals, clearGain: CLEAR_GAIN },
+    oneIsEnough: oneIsEnough && problem.devices.length > 1,
   });
+  return { ...chosen, why, alternatives: ranked.slice(0, 5).map(alternativeOf) };
 }
 
-function cuts(problem: PlanProblem): (PlanDraft | PlanRefusal)[] {
-  return cutsToTry(problem.devices).map(({ kind, devices, shares }) => {
-    const specs = problem.facts.cover(kind, shares);
-    if (isRefusal(specs)) return specs;
-    const name = kind === 'auto' ? `parts:${devices.length}` : `${kind}:${devices.length}`;
-    return draft(
-      problem,
-      name,
-      specs.map((spec) => seated(spec, devices)),
-    );
-  });
-}
-
-/** 2, 3, 4, 6, 8, 12, 16, ... and all. */
-function sizes(devices: number): number[] {
-  const found: number[] = [];
-  for (let n = 2; n <= devices; n *= 2) found.push(...[n, n * 1.5].filter((size) => size <= devices && Number.isInteger(size)));
-  if (devices > 1 && !found.includes(devices)) found.push(devices);
+/** Of plans as good as the best but for a hundredth, the one with the fewest agents: devices that hardly help stay out. */
+function simplest(attempts: readonly Attempt[], winner: PlanDraft | undefined, objective: PlanProblem['objective']): PlanDraft | undefined {
+  if (winner === undefined) return undefined;
+  let found = winner;
+  for (const plan of attempts.filter(isDraft)) {
+    if (score(plan.estimate, objective) <= score(winner.estimate, objective) * 1.01 && agentsOf(plan) < agentsOf(found)) found = plan;
+  }
   return found;
 }
 
-function explain(chosen: PlanDraft, runnerUp: PlanDraft | undefined, oneIsBest: boolean, problem: PlanProblem): string {
-  const { objective } = problem;
-  const say = (plan: PlanDraft): string =>
-    objective === 'latency' ? formatMs(plan.estimate.latencyMs) : `${plan.estimate.fps.toFixed(1)} frames/s`;
-  const first = oneIsBest
-    ? `one device is best (${say(chosen)}): nothing else gains more than ${CLEAR_GAIN * 100} %; ${bottleneckLine(chosen.estimate)}`
-    : bottleneckLine(chosen.estimate);
-  const second =
-    runnerUp === undefined
-      ? 'runner-up: none that fits'
-      : `runner-up: ${runnerUp.planner} over ${agentsOf(runnerUp)} agents, ${say(runnerUp)} instead of ${say(chosen)}`;
-  return `${first}\n${second}\nwould change it: ${whatWouldChange(chosen, oneIsBest, problem)}`;
+function meets(problem: PlanProblem, plan: PlanDraft): boolean {
+  return problem.maxLatencyMs === undefined || plan.estimate.latencyMs <= problem.maxLatencyMs;
 }
 
-function whatWouldChange(chosen: PlanDraft, oneIsBest: boolean, problem: PlanProblem): string {
-  if (problem.devices.length === 1) return 'a second agent';
-  if (oneIsBest) return 'faster links between the agents, or a model with more work per byte';
-  if (chosen.estimate.bottleneck.kind === 'link') return `a link of more than ${Math.round(problem.links.usual.bytesPerSecond / 1e6)} MB/s`;
-  return `more speed on ${chosen.estimate.bottleneck.who}, or one more agent like it`;
+function isDraft(attempt: Attempt): attempt is PlanDraft {
+  return !isRefusal(attempt);
 }
 
-function agentsOf(plan: PlanDraft): number {
-  return new Set(plan.stages.flatMap((stage) => stage.agents.flat())).size;
+function within(problem: PlanProblem, attempts: readonly Attempt[]): readonly PlanDraft[] {
+  return attempts.filter(isDraft).filter((plan) => meets(problem, plan));
+}
+
+/** Plans other than this one; different planners may come to the same. */
+function different(attempts: readonly Attempt[], chosen: PlanDraft): PlanDraft[] {
+  const seen = new Set([JSON.stringify(chosen.stages)]);
+  return attempts.filter(isDraft).filter((plan) => {
+    const key = JSON.stringify(plan.stages);
+    const fresh = !seen.has(key);
+    seen.add(key);
+    return fresh;
+  });
+}
+
+/** Parts over the n fastest devices, with shares by speed, in the stages of the model's own covers. */
+function teams(problem: PlanProblem): Attempt[] {
+  const sorted = bySpeed(problem.devices);
+  return COVER_KINDS.flatMap((kind) => {
+    const cover = problem.facts.cover(kind, new Array<number>(COVER_PARTS).fill(1));
+    if (isRefusal(cover)) return [cover];
+    return sizes(Math.min(sorted.length, SEARCHED_DEVICES)).map((n) => team(problem, `${kind}:${n}`, cover, sorted.slice(0, n)));
+  });
+}
+
+function team(problem: PlanProblem, name: string, cover: readonly StageSpec[], devices: readonly Device[]): Attempt {
+  const top = speed(devices[0]);
+  const shares = devices.map((device) => speed(device) / top);
+  const specs = cover.map((spec) => (spec.cut === 'whole' ? spec : { ...spec, shares }));
+  return draft(
+    problem,
+    name,
+    specs.map((spec) => seated(spec, devices)),
+  );
+}
+
+/** The dynamic program, its finalists cut and estimated; of many devices those that represent the classes best. */
+function searched(problem: PlanProblem, table: BlockTable, known: readonly PlanDraft[]): Attempt[] {
+  const devices = representatives(problem);
+  const incumbent = best(known, problem.objective);
+  const small = devices.length <= FEW_DEVICES && table.length <= 6;
+  const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, problem.objective);
+  const options = devices.length <= FEW_DEVICES ? 60 : 20;
+  const pricing = ((table.length * (table.length + 1)) / 2) * options * Math.max(1, devices.length / 4);
+  const width = small ? 200 : Math.floor(SEARCH_EFFORT / pricing);
+  if (width < 2 || devices.length < 2) return [];
+  // The table takes every stage to begin when all of the one before has arrived: what it puts a little above the bound may be below it in truth.
+  const found = search(problem, table, devices, { width, finalists: small ? 60 : 6, bound: bound * (small ? 1.2 : 1.02) });
+  const judged = found.map((stages) => draft(problem, nameOf(stages), stages));
+  const starts = [...within(problem, judged), ...known].sort(
+    (a, b) => score(a.estimate, problem.objective) - score(b.estimate, problem.objective),
+  );
+  const budget = { left: small ? 2000 : 40 };
+  const improved = starts.slice(0, small ? 6 : 2).map((plan) => improve(problem, table, devices, plan, budget));
+  return [...judged, ...improved.map((plan) => ({ ...plan, planner: nameOf(plan.stages) }))];
+}
+
+/** The fastest of each class in turn, so that all kinds are there. */
+function representatives(problem: PlanProblem): Device[] {
+  const devices = bySpeed(problem.devices);
+  if (devices.length <= SEARCHED_DEVICES) return devices;
+  const classes = classesOf(devices, problem.links);
+  const taken: Device[] = [];
+  for (let round = 0; taken.length < SEARCHED_DEVICES; round++) {
+    for (const members of classes) {
+      const device = members[round];
+      if (device !== undefined && taken.length < SEARCHED_DEVICES) taken.push(device);
+    }
+  }
+  return taken;
+}
+
+function nameOf(stages: readonly SeatedStage[]): string {
+  const agents = new Set(stages.flatMap((stage) => stage.agents.flat())).size;
+  const parts = stages.some((stage) => stage.spec.shares.length > 1);
+  return `${parts ? 'parts' : stages.some((stage) => stage.agents.length > 1) ? 'fleet' : 'pipeline'}:${agents}`;
+}
+
+function speed(device: Device | undefined): number {
+  return (device?.macsPerSecond ?? 0) / slowdown(device);
 }

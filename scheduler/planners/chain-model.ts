@@ -2,7 +2,7 @@
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import type { Box } from '../../broker/tensor.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
-import type { CutFacts, ModelFacts } from './problem.js';
+import type { CutFacts, ModelFacts, PlanRefusal } from './problem.js';
 
 export interface ChainBlock {
   readonly macs: number;
@@ -10,6 +10,8 @@ export interface ChainBlock {
   /** Rows of its output, each of 256 float32. */
   readonly rows: number;
 }
+
+const NO_CHANNELS: PlanRefusal = { refused: true, reason: 'channels: no block can be cut so' };
 
 /** A chain of blocks over tensors of `rows` rows of 1 KiB; a part of a cut stage takes its share of rows, work and weights stay. */
 export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFacts {
@@ -58,9 +60,7 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
     blocks: blocks.map((b, i) => ({ nodes: [i, i + 1], macs: b.macs, weightBytes: b.weightBytes, outBytes: b.rows * 1024 })),
     inputBytes: inputRows * 1024,
     cut,
-    cover: (kind, shares) =>
-      kind === 'channels'
-        ? { refused: true, reason: 'channels: no block can be cut so' }
-        : [{ nodes: [0, blocks.length], cut: 'rows', shares: [...shares] }],
+    stage: (spec) => (spec.cut === 'channels' ? NO_CHANNELS : (cut([spec]).stages[0]?.parts ?? [])),
+    cover: (kind, shares) => (kind === 'channels' ? NO_CHANNELS : [{ nodes: [0, blocks.length], cut: 'rows', shares: [...shares] }]),
   };
 }

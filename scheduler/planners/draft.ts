@@ -26,7 +26,7 @@ export function draft(problem: PlanProblem, planner: string, stages: readonly Se
   const cut = problem.facts.cut(stages.map((stage) => stage.spec));
   if (isRefusal(cut)) return cut;
   const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
-  const inFlight = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER));
+  const inFlight = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages);
   const judged = judge(inFlight);
   const tight = judged.memory.filter((row) => row.haveBytes > 0 && row.needBytes > row.haveBytes);
   if (tight.length > 0) {
@@ -37,9 +37,10 @@ export function draft(problem: PlanProblem, planner: string, stages: readonly Se
 }
 
 /** Little's law: as many as keep the busiest resource busy, and one that arrives meanwhile. More would only wait. */
-function usefulInFlight(judged: Estimate): number {
+function usefulInFlight(judged: Estimate, stages: readonly SeatedStage[]): number {
   const needed = judged.latencyMs / judged.bottleneck.ms;
-  return Math.min(32, Math.max(2, Math.ceil(needed - 0.05) + 1));
+  const agents = stages.reduce((sum, stage) => sum + stage.agents.flat().length, 0);
+  return Math.min(Math.max(32, 2 * agents), Math.max(2, Math.ceil(needed - 0.05) + 1));
 }
 
 /** Smaller is better: ms per frame, by objective. */
@@ -66,7 +67,7 @@ export function seated(spec: StageSpec, devices: readonly Device[]): SeatedStage
 
 export function bottleneckLine(judged: Estimate): string {
   const { kind, who, ms } = judged.bottleneck;
-  const what = kind === 'compute' ? `computing on ${who}` : `the link of ${who}`;
+  const what = { compute: `computing on ${who}`, host: `the cores that the agents on ${who} share`, link: `the link of ${who}` }[kind];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
 }
 

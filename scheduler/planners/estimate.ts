@@ -1,19 +1,13 @@
 /**
- * The first cost model: what a seated cut would do on these devices. Compute = MACs / probed MACs per second + a fixed cost per run;
- * a transfer = latency + bytes / bandwidth, one after another on each end; memory = weights + live activations + what waits in joins +
- * the engine's constant. Throughput = 1 / the busiest resource; latency = one frame alone in the system.
+ * What a seated cut would do on these devices, by the costs of cost.ts. Resources are each agent's CPU, each host's CPU (agents on one host share its
+ * cores), and both directions of each link, the dispatcher's included. Throughput = 1 / the busiest resource; latency = one frame alone in the system;
+ * memory = weights + live activations + what waits in joins + the engine's constant.
  */
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
+import { computeMs, ENGINE_BYTES, linkMs, seatBytes, serialiseMs, slowdown } from './cost.js';
 import type { CutFacts, Device, Link, Links, PartFacts, SeatedStage } from './problem.js';
-
-/** Starting a run and collecting it, ms. */
-export const RUN_OVERHEAD_MS = 0.5;
-/** Encoding, sending and decoding one message, ms, besides its bytes. */
-export const MESSAGE_OVERHEAD_MS = 0.2;
-/** A process with an engine and no model: 112 MiB seen. */
-export const ENGINE_BYTES = 112 * 2 ** 20;
 
 export interface SeatEstimate {
   readonly stage: number;
@@ -31,12 +25,15 @@ export interface Estimate {
   readonly latencyMs: number;
   readonly fps: number;
   /** The busiest resource and how long each frame keeps it, ms. */
-  readonly bottleneck: { readonly kind: 'compute' | 'link'; readonly who: string; readonly ms: number };
+  readonly bottleneck: { readonly kind: 'compute' | 'host' | 'link'; readonly who: string; readonly ms: number };
   readonly seats: readonly SeatEstimate[];
   /** Bytes per frame; agents or the dispatcher; nothing for what stays on an agent. */
   readonly links: readonly { readonly from: string; readonly to: string; readonly bytesPerFrame: number }[];
   readonly memory: readonly { readonly agent: string; readonly needBytes: number; readonly haveBytes: number }[];
 }
+
+/** Of replicas times replicas: more pairs than this are not listed one by one. */
+const MOST_PAIRS = 400;
 
 interface Flow {
   readonly wire: Wire;
@@ -65,6 +62,8 @@ class Estimator {
   readonly #devices: ReadonlyMap<string, Device>;
   readonly #links: Links;
   readonly #flows: readonly Flow[];
+  readonly #out = new Map<number, Flow[]>();
+  readonly #bytes = new Map<string, { in: number; out: number }>();
   /** Of each stage, the fraction of frames that each replica takes: the faster ones take more. */
   readonly #weights: readonly (readonly number[])[];
 
@@ -74,8 +73,18 @@ class Estimator {
     this.#devices = new Map(devices.map((d) => [d.agent, d]));
     this.#links = links;
     this.#flows = cut.wires.map((wire) => ({ wire, bytes: wireBytes(cut, wire) }));
+    for (const flow of this.#flows) {
+      const { fromStage, fromPart, toStage, toPart } = flow.wire;
+      const leaving = this.#out.get(fromStage) ?? [];
+      leaving.push(flow);
+      this.#out.set(fromStage, leaving);
+      this.#partBytes(fromStage, fromPart).out += flow.bytes;
+      this.#partBytes(toStage, toPart).in += flow.bytes;
+    }
     this.#weights = stages.map((stage, s) => {
-      const slowest = stage.agents.map((_, r) => Math.max(...this.#parts(s).map((part, p) => this.#runMs(part, this.#seat(s, r, p)))));
+      const slowest = stage.agents.map((_, r) =>
+        Math.max(...this.#parts(s).map((part, p) => this.#runMs(s, p, part, this.#seat(s, r, p)))),
+      );
       const total = slowest.reduce((sum, ms) => sum + 1 / ms, 0);
       return slowest.map((ms) => 1 / ms / total);
     });
@@ -84,7 +93,14 @@ class Estimator {
   estimate(inFlight: number): Estimate {
     const replicas = Math.max(1, ...this.#stages.map((stage) => stage.agents.length));
     let latencyMs = 0;
-    for (let r = 0; r < replicas; r++) latencyMs = Math.max(latencyMs, this.#latencyMs(r));
+    // Replicas on equal devices take equally long: one of each kind is enough.
+    const seen = new Set<string>();
+    for (let r = 0; r < replicas; r++) {
+      const kind = this.#kindOf(r);
+      if (seen.has(kind)) continue;
+      seen.add(kind);
+      latencyMs = Math.max(latencyMs, this.#latencyMs(r));
+    }
     const bottleneck = this.#busiest();
     const fps = Math.min(1000 / bottleneck.ms, (inFlight * 1000) / latencyMs);
     return { latencyMs, fps, bottleneck, seats: this.#seats(), links: this.#linkRows(), memory: this.#memory(inFlight) };
@@ -107,53 +123,94 @@ class Estimator {
       let at = readyMs;
       if (from !== to) {
         const link = this.#link(from, to);
-        const ms = MESSAGE_OVERHEAD_MS + (flow.bytes / link.bytesPerSecond) * 1000;
-        const left = take(`up ${from}`, readyMs, ms);
-        at = Math.max(left + link.latencyMs, take(`down ${to}`, left - ms + link.latencyMs, ms));
+        const cpuMs = serialiseMs(flow.bytes);
+        const ms = linkMs(link, flow.bytes);
+        const left = take(`up ${from}`, readyMs + 2 * cpuMs, ms * this.#sharing(from));
+        at = Math.max(left + link.latencyMs, take(`down ${to}`, left - ms + link.latencyMs, ms * this.#sharing(to)));
       }
       const key = `${wire.toStage}/${wire.toPart}`;
       arrivals.set(key, Math.max(arrivals.get(key) ?? 0, at));
       if (wire.toStage === SINK) end = Math.max(end, at);
     };
-    for (const flow of this.#flows) if (flow.wire.fromStage === SOURCE) send(flow, 0);
+    for (const flow of this.#out.get(SOURCE) ?? []) send(flow, 0);
     for (let s = 0; s < this.#stages.length; s++) {
       const finished = this.#parts(s).map((part, p) => {
         const agent = this.#seat(s, Math.min(r, this.#lastReplica(s)), p);
-        return take(`cpu ${agent}`, arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(part, agent));
+        return take(this.#cpu(agent), arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(s, p, part, agent));
       });
-      for (const flow of this.#flows) if (flow.wire.fromStage === s) send(flow, finished[flow.wire.fromPart] ?? 0);
+      for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
       end = Math.max(end, ...finished);
     }
     return end;
   }
 
+  /** Every resource and how long each frame keeps it, ms. Keys: `compute a`, `host h`, `link a up`. */
+  loads(): Map<string, number> {
+    const loads = new Map<string, number>();
+    const compute = (agent: string, ms: number): void => {
+      add(loads, `compute ${agent}`, ms);
+      const host = this.#devices.get(agent)?.host;
+      if (host !== undefined) add(loads, `host ${host}`, ms);
+    };
+    for (const seat of this.#seats()) compute(seat.agent, seat.ms * (this.#weights[seat.stage]?.[seat.replica] ?? 1));
+    for (const { wire, bytes } of this.#flows) {
+      for (const side of ['up', 'down'] as const) {
+        for (const { agent, ms, frames } of this.#endLoads(wire, bytes, side)) {
+          add(loads, `link ${agent} ${side}`, ms * this.#sharing(agent));
+          if (agent !== DISPATCHER) compute(agent, serialiseMs(bytes) * frames);
+        }
+      }
+    }
+    return loads;
+  }
+
+  /** What one wire costs each agent at one of its ends: link ms per frame of the deployment, and which part of frames crosses it. */
+  *#endLoads(wire: Wire, bytes: number, side: 'up' | 'down'): Generator<{ agent: string; ms: number; frames: number }> {
+    const [stage, part] = side === 'up' ? [wire.fromStage, wire.fromPart] : [wire.toStage, wire.toPart];
+    const [farStage, farPart] = side === 'up' ? [wire.toStage, wire.toPart] : [wire.fromStage, wire.fromPart];
+    const far = (this.#weights[farStage] ?? [1]).map((weight, r) => ({ agent: this.#end(farStage, r, farPart), weight }));
+    const uniform = this.#links.between.size === 0;
+    const share = new Map<string, number>();
+    for (const { agent, weight } of far) add(share, agent, weight);
+    for (const [r, mine] of (this.#weights[stage] ?? [1]).entries()) {
+      const agent = this.#end(stage, r, part);
+      const frames = mine * Math.max(0, 1 - (share.get(agent) ?? 0));
+      if (frames <= 0) continue;
+      if (uniform) yield { agent, ms: frames * linkMs(this.#links.usual, bytes), frames };
+      else {
+        let ms = 0;
+        for (const [other, weight] of share) {
+          if (other === agent) continue;
+          const link = side === 'up' ? this.#link(agent, other) : this.#link(other, agent);
+          ms += mine * weight * linkMs(link, bytes);
+        }
+        yield { agent, ms, frames };
+      }
+    }
+  }
+
   #busiest(): Estimate['bottleneck'] {
-    const compute = new Map<string, number>();
-    for (const seat of this.#seats()) {
-      add(compute, seat.agent, seat.ms * (this.#weights[seat.stage]?.[seat.replica] ?? 1));
-    }
-    const transfer = new Map<string, number>();
-    for (const { from, to, bytes, share, messages } of this.#traffic()) {
-      const ms = messages * MESSAGE_OVERHEAD_MS + (bytes / this.#link(from, to).bytesPerSecond) * 1000;
-      add(transfer, `${from} up`, ms * share);
-      add(transfer, `${to} down`, ms * share);
-    }
     let busiest: Estimate['bottleneck'] = { kind: 'compute', who: '', ms: 1e-6 };
-    for (const [who, ms] of compute) if (ms > busiest.ms) busiest = { kind: 'compute', who, ms };
-    for (const [who, ms] of transfer) if (ms > busiest.ms) busiest = { kind: 'link', who, ms };
+    for (const [key, ms] of this.loads()) {
+      if (ms <= busiest.ms) continue;
+      const space = key.indexOf(' ');
+      const kind = key.startsWith('link') ? 'link' : key.startsWith('host') ? 'host' : 'compute';
+      busiest = { kind, who: key.slice(space + 1), ms };
+    }
     return busiest;
   }
 
   /** What each pair of seats exchanges, with the share of frames that take this pair. */
-  *#traffic(): Generator<{ from: string; to: string; bytes: number; share: number; messages: number }> {
+  *#traffic(): Generator<{ from: string; to: string; bytes: number; share: number }> {
     for (const { wire, bytes } of this.#flows) {
       const fromWeights = this.#weights[wire.fromStage] ?? [1];
       const toWeights = this.#weights[wire.toStage] ?? [1];
+      if (fromWeights.length * toWeights.length > MOST_PAIRS) continue;
       for (const [i, a] of fromWeights.entries()) {
         for (const [j, b] of toWeights.entries()) {
           const from = this.#end(wire.fromStage, i, wire.fromPart);
           const to = this.#end(wire.toStage, j, wire.toPart);
-          if (from !== to) yield { from, to, bytes, share: a * b, messages: 1 };
+          if (from !== to) yield { from, to, bytes, share: a * b };
         }
       }
     }
@@ -165,10 +222,9 @@ class Estimator {
       for (let r = 0; r < stage.agents.length; r++) {
         for (const [p, part] of this.#parts(s).entries()) {
           const agent = this.#seat(s, r, p);
-          const bytesIn = this.#sum((w) => w.toStage === s && w.toPart === p);
-          const bytesOut = this.#sum((w) => w.fromStage === s && w.fromPart === p);
+          const { in: bytesIn, out: bytesOut } = this.#partBytes(s, p);
           const { macs, weightBytes } = part;
-          rows.push({ stage: s, replica: r, part: p, agent, macs, weightBytes, ms: this.#runMs(part, agent), bytesIn, bytesOut });
+          rows.push({ stage: s, replica: r, part: p, agent, macs, weightBytes, ms: this.#runMs(s, p, part, agent), bytesIn, bytesOut });
         }
       }
     }
@@ -192,9 +248,12 @@ class Estimator {
         for (const [p, part] of this.#parts(s).entries()) {
           const agent = this.#seat(s, r, p);
           const waiting = part.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
-          add(need, agent, part.weightBytes + inFlight * waiting);
+          // Of the frames in flight a replica gets its share, and one more when they come unevenly.
+          const mine = Math.min(inFlight, Math.ceil(inFlight * (this.#weights[s]?.[r] ?? 1)) + 1);
+          const { held, peak } = seatBytes(part, waiting, mine);
+          add(need, agent, held);
           // Runs of one agent follow each other: the largest counts.
-          activations.set(agent, Math.max(activations.get(agent) ?? 0, part.activationBytes));
+          activations.set(agent, Math.max(activations.get(agent) ?? 0, peak));
         }
       }
     }
@@ -221,16 +280,48 @@ class Estimator {
     return (this.#stages[stage]?.agents.length ?? 1) - 1;
   }
 
-  #runMs(part: PartFacts, agent: string): number {
-    return RUN_OVERHEAD_MS + (part.macs / (this.#devices.get(agent)?.macsPerSecond ?? 1)) * 1000;
+  #runMs(stage: number, p: number, part: PartFacts, agent: string): number {
+    const device = this.#devices.get(agent);
+    const spec = this.#cut.stages[stage]?.spec;
+    if (device === undefined || spec === undefined) return Number.POSITIVE_INFINITY;
+    const total = spec.shares.reduce((sum, share) => sum + share, 0);
+    return computeMs(device, part, spec, (spec.shares[this.#cut.stages[stage]?.partShares[p] ?? p] ?? 0) / total);
+  }
+
+  /** The CPU that an agent's runs keep busy. */
+  #cpu(agent: string): string {
+    const host = this.#devices.get(agent)?.host;
+    return host === undefined ? `cpu ${agent}` : `host ${host}`;
+  }
+
+  #sharing(agent: string): number {
+    return agent === DISPATCHER ? 1 : slowdown(this.#devices.get(agent));
+  }
+
+  /** Replicas of one kind have the same devices at every stage and part, by all that matters to latency. */
+  #kindOf(r: number): string {
+    const { between } = this.#links;
+    if (between.size > 0 || this.#stages.every((stage) => stage.agents.length === 1)) return String(r);
+    const names = this.#stages.map((stage, s) => {
+      const agents = stage.agents[Math.min(r, this.#lastReplica(s))] ?? [];
+      return agents.map((agent) => {
+        const device = this.#devices.get(agent);
+        const before = s > 0 && (this.#stages[s - 1]?.agents[Math.min(r, this.#lastReplica(s - 1))] ?? []).includes(agent);
+        return [device?.macsPerSecond, slowdown(device), device?.profile?.name, device?.memoryBytesPerSecond, device?.runMs, before].join();
+      });
+    });
+    return JSON.stringify(names);
+  }
+
+  #partBytes(stage: number, part: number): { in: number; out: number } {
+    const key = `${stage}/${part}`;
+    const known = this.#bytes.get(key) ?? { in: 0, out: 0 };
+    this.#bytes.set(key, known);
+    return known;
   }
 
   #link(from: string, to: string): Link {
     return this.#links.between.get(`${from}>${to}`) ?? this.#links.usual;
-  }
-
-  #sum(which: (wire: Wire) => boolean): number {
-    return this.#flows.reduce((sum, flow) => sum + (which(flow.wire) ? flow.bytes : 0), 0);
   }
 }
 

@@ -3,11 +3,14 @@
  * `EXACT_DEVICES` devices; beyond that devices are taken fastest first (each may be left out).
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
+import { BlockTable } from './block-table.js';
+import { computeMs, ENGINE_BYTES, linkMs } from './cost.js';
 import { bottleneckLine, draft, mib, refuse } from './draft.js';
-import { ENGINE_BYTES, RUN_OVERHEAD_MS } from './estimate.js';
 import { bySpeed, type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal, type SeatedStage } from './problem.js';
 
 const EXACT_DEVICES = 7;
+/** In order, so many devices but one may be left out between two stages. */
+const MOST_SKIPPED = 3;
 
 interface Choice {
   readonly cost: number;
@@ -21,7 +24,8 @@ interface Choice {
 export function pipeline(problem: PlanProblem): PlanDraft | PlanRefusal {
   const { blocks } = problem.facts;
   const exactly = problem.manual?.kind === 'stages' ? problem.manual.parts : 0;
-  const devices = exactly > 0 ? bySpeed(problem.devices).slice(0, exactly) : bySpeed(problem.devices);
+  // More devices than blocks are never needed: each stage has at least one block.
+  const devices = bySpeed(problem.devices).slice(0, exactly > 0 ? exactly : blocks.length);
   if (devices.length < exactly) return refuse(`pipeline: ${exactly} stages need ${exactly} agents, there are ${devices.length}`);
   if (blocks.length < exactly) return refuse(`pipeline: ${exactly} stages wanted, the model has ${blocks.length} blocks to cut between`);
   const found = search(problem, devices, exactly);
@@ -53,7 +57,7 @@ function search(problem: PlanProblem, devices: readonly Device[], exactly: numbe
   for (let done = 0; done < blocks.length; done++) {
     for (const [key, choice] of states[done] ?? []) {
       // In order, with a fixed number of stages, none may be left out.
-      const until = ordered && exactly > 0 ? key + 1 : devices.length;
+      const until = ordered ? Math.min(devices.length, key + (exactly > 0 ? 1 : MOST_SKIPPED)) : devices.length;
       for (let device = ordered ? key : 0; device < until; device++) {
         if (!ordered && (key & (1 << device)) !== 0) continue;
         const nextKey = ordered ? device + 1 : key | (1 << device);
@@ -85,23 +89,16 @@ function stagesOf(choice: Choice): number {
 
 /** Cost of blocks [from, end) on a device; undefined when they do not fit (then more blocks will not fit either). */
 function costs(problem: PlanProblem, devices: readonly Device[]) {
-  const { blocks, inputBytes } = problem.facts;
-  const macs = [0];
-  const weights = [0];
-  for (const block of blocks) {
-    macs.push((macs.at(-1) ?? 0) + block.macs);
-    weights.push((weights.at(-1) ?? 0) + block.weightBytes);
-  }
+  const table = new BlockTable(problem.facts);
   const link = problem.links.usual;
-  const bytesAt = (done: number): number => (done === 0 ? inputBytes : (blocks[done - 1]?.outBytes ?? 0));
   return (from: number, end: number, index: number): { sumMs: number; busyMs: number } | undefined => {
     const device = devices[index];
     if (device === undefined) return undefined;
-    const need = (weights[end] ?? 0) - (weights[from] ?? 0) + ENGINE_BYTES + 2 * (bytesAt(from) + bytesAt(end));
+    const part = table.whole(from, end);
+    const need = part.weightBytes + ENGINE_BYTES + part.activationBytes + 2 * part.inBytes;
     if (device.memoryBytes > 0 && need > device.memoryBytes) return undefined;
-    const computeMs = RUN_OVERHEAD_MS + (((macs[end] ?? 0) - (macs[from] ?? 0)) / device.macsPerSecond) * 1000;
-    const inMs = (bytesAt(from) / link.bytesPerSecond) * 1000;
-    const outMs = (bytesAt(end) / link.bytesPerSecond) * 1000;
-    return { sumMs: computeMs + inMs + link.latencyMs, busyMs: Math.max(computeMs, inMs, outMs) };
+    const ms = computeMs(device, part, table.spec(from, end, 'whole'), 1);
+    const inMs = linkMs(link, part.inBytes);
+    return { sumMs: ms + inMs + link.latencyMs, busyMs: Math.max(ms, inMs, linkMs(link, part.outBytes)) };
   };
 }

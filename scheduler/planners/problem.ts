@@ -5,7 +5,7 @@
 import type { Port, Wire } from '../../broker/plan.js';
 import type { TensorInfo } from '../../broker/tensor.js';
 import type { Block } from '../../models/model.js';
-import type { StageSpec } from '../../models/slicing/partition.js';
+import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import type { Estimate } from './estimate.js';
 
 export type Objective = 'latency' | 'throughput';
@@ -14,8 +14,34 @@ export interface Device {
   readonly agent: string;
   /** As probed at its start; > 0. */
   readonly macsPerSecond: number;
-  /** What this deployment may use: the device's memory less what other deployments hold on it. */
+  /** What this deployment may use: the device's memory less what other deployments hold on it. 0 = unknown. */
   readonly memoryBytes: number;
+  /** Bytes per second that its memory moves in memory-bound layers; default: DEFAULT_MEMORY_BYTES_PER_SECOND. */
+  readonly memoryBytesPerSecond?: number;
+  /** Fixed cost of one run of a slice, ms; default: RUN_OVERHEAD_MS. */
+  readonly runMs?: number;
+  /** Fixed cost of one node of a run, ms; default: NODE_OVERHEAD_MS. */
+  readonly nodeMs?: number;
+  /** Devices of the same host share its cores: each is as fast as said only while the others rest. undefined = a host of its own. */
+  readonly host?: string;
+  /** Other deployments that hold seats here: its CPU and link are divided evenly among all that are busy. Default 0. */
+  readonly otherDeployments?: number;
+  /** Measured times of this class of device; where they say nothing, MACs and bytes do. */
+  readonly profile?: ProfileTable;
+}
+
+/** One measurement: a run of nodes `[start, end)` cut so, on one device of the class, by the largest part. */
+export interface ProfileRow {
+  readonly nodes: readonly [number, number];
+  readonly cut: CutKind;
+  readonly parts: number;
+  readonly ms: number;
+}
+
+export interface ProfileTable {
+  /** Of people: which class of device, measured by whom. */
+  readonly name: string;
+  readonly rows: readonly ProfileRow[];
 }
 
 export interface Link {
@@ -36,6 +62,10 @@ export interface PartFacts {
   readonly macs: number;
   readonly weightBytes: number;
   readonly activationBytes: number;
+  /** Nodes that the part runs; absent = 1. */
+  readonly nodes?: number;
+  /** Bytes of weights and activations that its nodes read and write; absent = unknown, then MACs alone count. */
+  readonly movedBytes?: number;
 }
 
 /** A model cut into stages of parts; a `Partition` of models/slicing is one. */
@@ -59,6 +89,8 @@ export interface ModelFacts {
   cut(stages: readonly StageSpec[]): CutFacts | PlanRefusal;
   /** Stages that cut as much of the model as this kind can (`rows`, `channels`, ..., `auto` mixes them). */
   cover(kind: string, shares: readonly number[]): readonly StageSpec[] | PlanRefusal;
+  /** The parts of one stage by itself, without wires: much cheaper than `cut`. Undefined = ask `cut`. */
+  stage?(spec: StageSpec): readonly PartFacts[] | PlanRefusal;
 }
 
 export interface PlanProblem {
@@ -68,6 +100,8 @@ export interface PlanProblem {
   readonly objective: Objective;
   /** Frames in flight; 0 = the planner's choice. */
   readonly inFlight: number;
+  /** Of objective throughput: no frame may take longer than this, alone in the system. */
+  readonly maxLatencyMs?: number;
   /** A cut made by hand, such as rows in 4 parts; undefined = the planner's choice. */
   readonly manual?: { readonly kind: string; readonly parts: number; readonly shares: readonly number[] };
 }
@@ -86,6 +120,15 @@ export interface PlanDraft {
   readonly cut: CutFacts;
   readonly inFlight: number;
   readonly estimate: Estimate;
+  /** What came second, and what would have to change: for `--explain`. */
+  readonly alternatives?: readonly Alternative[];
+}
+
+export interface Alternative {
+  readonly planner: string;
+  readonly agents: number;
+  readonly latencyMs: number;
+  readonly fps: number;
 }
 
 export type Planner = (problem: PlanProblem) => PlanDraft | PlanRefusal;
@@ -97,4 +140,17 @@ export function isRefusal(value: object): value is PlanRefusal {
 /** Fastest first; equal ones by name, so that the same question has the same answer. */
 export function bySpeed(devices: readonly Device[]): Device[] {
   return [...devices].sort((a, b) => b.macsPerSecond - a.macsPerSecond || (a.agent < b.agent ? -1 : 1));
+}
+
+/** One device of each class: equal in all that a plan can depend on. With links of their own, every device is its own class. */
+export function classesOf(devices: readonly Device[], links: Links): Device[][] {
+  const classes = new Map<string, Device[]>();
+  for (const device of devices) {
+    const { agent, profile, ...rest } = device;
+    const key = links.between.size > 0 ? agent : JSON.stringify([rest, profile?.name]);
+    const known = classes.get(key);
+    if (known === undefined) classes.set(key, [device]);
+    else known.push(device);
+  }
+  return [...classes.values()];
 }

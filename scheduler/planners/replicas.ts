@@ -1,11 +1,12 @@
 /** The whole model on every device that can hold it, a frame to each in turn: the throughput plan to beat. */
 import { bottleneckLine, draft, refuse, seated, wholeSpec } from './draft.js';
-import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { bySpeed, classesOf, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 
 export function replicas(problem: PlanProblem): PlanDraft | PlanRefusal {
   const spec = wholeSpec(problem.facts);
-  const alone = bySpeed(problem.devices).map((device) => ({ device, plan: draft(problem, 'replicas', [seated(spec, [device])]) }));
-  const fitting = alone.filter(({ plan }) => !isRefusal(plan)).map(({ device }) => device);
+  const classes = classesOf(bySpeed(problem.devices), problem.links);
+  const alone = classes.map((devices) => ({ devices, plan: draft(problem, 'replicas', [seated(spec, devices.slice(0, 1))]) }));
+  const fitting = bySpeed(alone.filter(({ plan }) => !isRefusal(plan)).flatMap(({ devices }) => devices));
   const wanted = problem.manual?.kind === 'replicas' ? problem.manual.parts : fitting.length;
   if (fitting.length === 0) return alone.map(({ plan }) => plan).find(isRefusal) ?? refuse('replicas: there is no agent');
   if (wanted > fitting.length)

@@ -39,7 +39,7 @@ const FETCH_BYTES = 256 << 20;
 /** The oldest standard operator set whose `Shape` takes every type; used when the model imports none. */
 const DEFAULT_OPSET = 17;
 
-/** Errors: MODEL_UNSUPPORTED (the engine cannot load or run it), MODEL_UNREADABLE (a broken graph). */
+/** Errors: MODEL_UNSUPPORTED (the engine cannot load or run it), MODEL_SHAPE_INVALID (not with these input sizes), MODEL_UNREADABLE (a broken graph). */
 export async function learnModel(graph: FixedGraph, options: LearnOptions): Promise<Model> {
   return new Learner(graph, options).learn();
 }
@@ -379,6 +379,14 @@ function sample(info: TensorInfo, integer: number): Tensor {
 /** Names the node in the way when the engine's message tells the operator. */
 function unsupported(error: ChairError, graph: FixedGraph): ChairError {
   const told = error.detail.came ?? error.message;
+  if (told.includes('ShapeInferenceError')) {
+    const shapes = graph.inputs.map((info) => `${info.name}=${info.dims.join(',')}`).join(' ');
+    return new ChairError('MODEL_SHAPE_INVALID', `the sizes inside ${graph.path} do not fit together for the input ${shapes}`, {
+      came: told,
+      todo: 'Give --shape sizes that the network was made for (often multiples of 32).',
+      cause: error,
+    });
+  }
   const node = graph.nodes.find((n) => new RegExp(`(^|[^\\w])${escapeRegExp(n.op)}\\(-?\\d+\\)`).test(told));
   const where = node === undefined ? '' : `: operator ${node.op} (domain '${node.domain || 'ai.onnx'}', node ${node.name || '?'})`;
   return new ChairError('MODEL_UNSUPPORTED', `the engine cannot load ${graph.path}${where}`, {

@@ -128,6 +128,14 @@ describe('loadModel on models nobody here wrote', () => {
     }
   });
 
+  it('says that the sizes are wrong, not the operators, when they do not fit inside', async () => {
+    const shapes = { x: [1, 3, 481, 640] };
+    await expect(load(join(assets, 'ch_PP-OCRv4_det_infer.onnx'), { shapes })).rejects.toMatchObject({
+      code: 'MODEL_SHAPE_INVALID',
+      message: expect.stringMatching(/x=1,3,481,640.*--shape/s),
+    });
+  });
+
   it('asks for a shape where the file leaves it open, and says how', async () => {
     const path = join(assets, 'ch_PP-OCRv4_det_infer.onnx');
     await expect(load(path)).rejects.toMatchObject({

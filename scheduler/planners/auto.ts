@@ -35,7 +35,7 @@ const COVER_KINDS = ['rows', 'channels'] as const;
 /** More devices than this: teams and fleets only; the dynamic program's states would be too many. */
 const SEARCHED_DEVICES = 16;
 /** Roughly how many stages the dynamic program may price. */
-const SEARCH_EFFORT = 100_000;
+const SEARCH_EFFORT = 40_000;
 /** A plan this near to all devices computing all the time needs no search for a better one. */
 const NEAR_WORK_BOUND = 0.98;
 
@@ -149,7 +149,7 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly PlanD
   const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, problem.objective);
   const options = devices.length <= FEW_DEVICES ? 60 : 20;
   const pricing = ((table.length * (table.length + 1)) / 2) * options * Math.max(1, devices.length / 4);
-  const width = small ? 200 : Math.floor(SEARCH_EFFORT / pricing);
+  const width = small ? 500 : Math.floor(SEARCH_EFFORT / pricing);
   if (width < 2 || devices.length < 2) return [];
   // The table takes every stage to begin when all of the one before has arrived: what it puts a little above the bound may be below it in truth.
   const found = search(problem, table, devices, { width, finalists: small ? 60 : 6, bound: bound * (small ? 1.2 : 1.02) });

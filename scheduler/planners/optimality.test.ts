@@ -134,16 +134,16 @@ describe('auto against brute force', () => {
   it.each(cases)(
     '%i blocks on %i devices for %s, memory tight: %s: near the best',
     (blocks, devices, objective, memory) => {
-      // The target is 2 %, and most cases reach it. Throughput on devices too small for the model does not yet: the worst is 14 % off.
-      const bound = memory && objective === 'throughput' ? 1.15 : 1.04;
-      for (const seed of blocks * devices < 12 ? [1, 2] : [2]) {
+      // One of these 40 cases misses the 2 %: seed 1 of 4 blocks on 3 devices for throughput, where memory is tight.
+      const missed = blocks === 4 && devices === 3 && memory && objective === 'throughput';
+      for (const seed of [1, 2]) {
         const problem = randomProblem(seed * 100 + blocks * 10 + devices, blocks, devices, { objective }, memory);
         const plan = auto(problem);
         if (isRefusal(plan)) throw new Error(plan.reason);
         // One device is preferred to a gain below 10 %: that choice is not what is tested here.
         const found = plan.why.startsWith('one device is best') ? score(plan.estimate, objective) * 0.9 : score(plan.estimate, objective);
         const { best } = bruteForce(problem, found);
-        expect(found / best, `${plan.planner}, seed ${seed}`).toBeLessThanOrEqual(bound);
+        expect(found / best, `${plan.planner}, seed ${seed}`).toBeLessThanOrEqual(missed && seed === 1 ? 1.04 : 1.02);
       }
     },
     60_000,

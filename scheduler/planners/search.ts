@@ -254,7 +254,7 @@ class Search {
       stage,
       before: state.stage === undefined && state.at !== undefined ? state.before : state,
     };
-    if (this.#value(next) >= this.#limits.bound) return undefined;
+    if (this.#value(next) >= this.#limits.bound || !this.#restFits(memory, end)) return undefined;
     if (this.#problem.objective !== 'latency') {
       // Work done and work to come, spread evenly over all: no continuation is faster.
       let cpu = 0;
@@ -266,6 +266,17 @@ class Search {
       if (cpu / speed + (this.#workMs[end] ?? 0) >= this.#limits.bound) return undefined;
     }
     return next;
+  }
+
+  /** Every block that is still to come must find room for its weights, wherever: replicas made early may have taken it. */
+  #restFits(memory: Float64Array, end: number): boolean {
+    if (end >= this.#table.length) return true;
+    let free = 0;
+    for (const [d, device] of this.#devices.entries()) {
+      if (device.memoryBytes === 0) return true;
+      free += Math.max(0, device.memoryBytes - ENGINE_BYTES - (memory[d] ?? 0));
+    }
+    return free >= this.#table.whole(end, this.#table.length).weightBytes;
   }
 
   #seated(from: number, end: number, at: Placement): SeatedStage {

@@ -26,6 +26,12 @@ export interface Device {
   readonly host?: string;
   /** Other deployments that hold seats here: its CPU and link are divided evenly among all that are busy. Default 0. */
   readonly otherDeployments?: number;
+  /** Its own access link, as measured: equal ones keep devices in one class. undefined = as `links.usual`. */
+  readonly link?: AccessLink;
+  /** CPU of encoding and sending, or of receiving and placing, bytes/s; default: SERIALISE_BYTES_PER_SECOND. */
+  readonly copyBytesPerSecond?: number;
+  /** CPU of one message at one end besides its bytes, ms; default: MESSAGE_CPU_MS. */
+  readonly messageMs?: number;
   /** Measured times of this class of device; where they say nothing, MACs and bytes do. */
   readonly profile?: ProfileTable;
 }
@@ -49,8 +55,22 @@ export interface Link {
   readonly latencyMs: number;
 }
 
+/** What one end of all its lanes can carry. One way from a to b takes the latency of both ends. */
+export interface AccessLink {
+  readonly upBytesPerSecond: number;
+  readonly downBytesPerSecond: number;
+  readonly latencyMs: number;
+}
+
 export interface Links {
   readonly usual: Link;
+  /** The gateway's own link; undefined = as `usual`. */
+  readonly gateway?: AccessLink;
+  /** The gateway's CPU for bytes that it encodes and decodes; undefined = SERIALISE_BYTES_PER_SECOND. */
+  readonly gatewayCopyBytesPerSecond?: number;
+  /** CPU of the gateway for each frame besides: decoding a picture, cropping, ms. Default 0. */
+  readonly gatewayFrameMs?: number;
+  /** Pairs that differ from what their ends say. Keep it small: a device named here is a class of its own. */
   /** Key: `from>to`, agent names or `dispatcher`. */
   readonly between: ReadonlyMap<string, Link>;
 }
@@ -142,12 +162,13 @@ export function bySpeed(devices: readonly Device[]): Device[] {
   return [...devices].sort((a, b) => b.macsPerSecond - a.macsPerSecond || (a.agent < b.agent ? -1 : 1));
 }
 
-/** One device of each class: equal in all that a plan can depend on. With links of their own, every device is its own class. */
+/** One device of each class: equal in all that a plan can depend on. A device with a link of its own to another is its own class. */
 export function classesOf(devices: readonly Device[], links: Links): Device[][] {
   const classes = new Map<string, Device[]>();
+  const named = new Set([...links.between.keys()].flatMap((pair) => pair.split('>')));
   for (const device of devices) {
     const { agent, profile, ...rest } = device;
-    const key = links.between.size > 0 ? agent : JSON.stringify([rest, profile?.name]);
+    const key = named.has(agent) ? agent : JSON.stringify([rest, profile?.name]);
     const known = classes.get(key);
     if (known === undefined) classes.set(key, [device]);
     else known.push(device);

@@ -2,6 +2,7 @@
  * What a planner is asked and what it answers: plain data and pure functions, so that planners can be tested, compared and run in numbers.
  * A planner is one function `(problem) => PlanDraft | PlanRefusal` in a file of its name.
  */
+import type { PrecisionReport } from '../../broker/messages.js';
 import type { Port, Wire } from '../../broker/plan.js';
 import type { TensorInfo } from '../../broker/tensor.js';
 import type { Block } from '../../models/model.js';
@@ -24,6 +25,10 @@ export interface Device {
   readonly nodeMs?: number;
   /** Devices of the same host share its cores: each is as fast as said only while the others rest. undefined = a host of its own. */
   readonly host?: string;
+  /** Of the cores of its host, what a run here keeps busy, 0..1; default 1. Under a quota or with few threads it is less. */
+  readonly hostShare?: number;
+  /** How real frames ran here, against what was predicted; undefined = as predicted. */
+  readonly correction?: Correction;
   /** Other deployments that hold seats here: its CPU and link are divided evenly among all that are busy. Default 0. */
   readonly otherDeployments?: number;
   /** Its own access link, as measured: equal ones keep devices in one class. undefined = as `links.usual`. */
@@ -34,6 +39,13 @@ export interface Device {
   readonly messageMs?: number;
   /** Measured times of this class of device; where they say nothing, MACs and bytes do. */
   readonly profile?: ProfileTable;
+}
+
+/** Measured time / predicted time of real frames, already weighed by how far it can be trusted. Factors are rounded, so that like devices stay alike. */
+export interface Correction {
+  /** Of whatever is not named in `stages`. */
+  readonly all: number;
+  readonly stages: readonly { readonly nodes: readonly [number, number]; readonly cut: CutKind; readonly factor: number }[];
 }
 
 /** One measurement: a run of nodes `[start, end)` cut so, on one device of the class, by the largest part. */
@@ -70,6 +82,8 @@ export interface Links {
   readonly gatewayCopyBytesPerSecond?: number;
   /** CPU of the gateway for each frame besides: decoding a picture, cropping, ms. Default 0. */
   readonly gatewayFrameMs?: number;
+  /** One medium that all bytes between machines pass, such as Wi-Fi, bytes/s; undefined = each end has a link of its own only. */
+  readonly sharedBytesPerSecond?: number;
   /** Pairs that differ from what their ends say. Keep it small: a device named here is a class of its own. */
   /** Key: `from>to`, agent names or `dispatcher`. */
   readonly between: ReadonlyMap<string, Link>;
@@ -140,6 +154,8 @@ export interface PlanDraft {
   readonly cut: CutFacts;
   readonly inFlight: number;
   readonly estimate: Estimate;
+  /** What wire encodings were chosen, and why; absent = none was allowed. */
+  readonly precision?: PrecisionReport;
   /** What came second, and what would have to change: for `--explain`. */
   readonly alternatives?: readonly Alternative[];
 }

@@ -67,9 +67,13 @@ export const ERROR_CODES = {
   FRAME_REFUSED: 'The dispatcher has no room for the frame; send fewer at once.',
   FRAME_DEADLINE: 'The frame missed its deadline.',
   FRAME_FAILED: 'The frame failed on every attempt.',
+  PROFILE_FAILED: 'A measurement on an agent failed (the slice does not fit its memory, the measuring process died, it took too long).',
+  PROFILE_CANCELLED: 'A measurement was given up: the agent stops, drains or lost its scheduler, or nobody waits for it any more.',
+  PROFILE_INVALID: 'A request for profiles, or a file of the profile cache, cannot be used; the message says why.',
   // scripts/
   USAGE: 'The command line is wrong.',
   CONFIG_INVALID: 'A configuration file, variable or flag is wrong.',
+  PLOT_UNAVAILABLE: 'The optional plot library is not installed here.',
   TESTBED_FAILED: 'The testbed could not make or remove a namespace, link, control group or process.',
   INTERNAL: 'A defect in musical-chair; please report it.',
 } as const;

@@ -55,6 +55,8 @@ const ENTRANCES: Readonly<Record<string, RegExp>> = {
   yaml: /^scripts\//,
   'opentype.js': /^scripts\//,
   tsx: /^scripts\//,
+  '@observablehq/plot': /^scripts\/plot\.ts$/,
+  linkedom: /^scripts\/plot\.ts$/,
 };
 /** Packages for tests and configuration only. */
 const TEST_ONLY = new Set(['vitest', 'fast-check']);

@@ -86,7 +86,7 @@ function written({ partition: cut, slices }: WrittenPartition): WrittenCut {
 }
 
 /** The planners' view of a model. Cuts are remembered: planners ask for the same ones again and again. */
-function factsOf(model: Model): ModelFacts {
+export function factsOf(model: Model): ModelFacts {
   const cuts = new Map<string, CutFacts | PlanRefusal>();
   const covers = new Map<string, readonly StageSpec[] | PlanRefusal>();
   const blocks = blocksOf(model);

@@ -6,7 +6,7 @@
  * These three schemas do not change within a major version (a test checks it): agents of different minor versions exchange them.
  */
 import { PROLOGUE_BYTES, prologue, readPrologue } from './codec.js';
-import { type Affine, affineOf, checkInside, encodedItemBytes, gather, scatter } from './encoding.js';
+import { type Affine, affineOf, canEncode, checkInside, encodedItemBytes, fittingEncoding, gather, scatter } from './encoding.js';
 import { ChairError, isChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
 import type { ActivationHeader, Encoding, ResultHeader, SubmitHeader } from './messages.js';
@@ -70,6 +70,21 @@ export function encodeActivation(header: ActivationHeader, tensorBytes: Uint8Arr
   }
   checkEncoding(header, 'TENSOR_INVALID');
   return message(ACTIVATION.type, header, gather(tensorBytes, holder, box, itemSize, header.encoding, header));
+}
+
+/**
+ * As encodeActivation, in the encoding `wanted`; where it cannot carry the values of this box, raw, and `fallback` says why ('' otherwise): correct
+ * first. Throws as encodeActivation.
+ */
+export function encodeBox(
+  header: Omit<ActivationHeader, 'encoding' | 'scale' | 'zero'>,
+  wanted: Encoding,
+  tensorBytes: Uint8Array,
+  holder: Box,
+  box: Box,
+): { readonly message: Segments; readonly encoding: Encoding; readonly fallback: string } {
+  const { why, ...fitting } = fittingEncoding(wanted, header.dtype, tensorBytes, holder, box);
+  return { message: encodeActivation({ ...header, ...fitting }, tensorBytes, holder, box), encoding: fitting.encoding, fallback: why };
 }
 
 /** One input tensor of a frame; the bytes are not copied. */
@@ -196,8 +211,8 @@ function checkResult(header: ResultHeader, length: number, code: Fault): void {
 
 function checkEncoding(header: ActivationHeader, code: Fault): void {
   const { encoding, dtype, scale, zero } = header;
-  if (encoding !== 'raw' && dtype !== 'float32') {
-    throw new ChairError(code, `encoding ${encoding} is for float32 only`, { expected: 'raw', came: `${encoding} of ${dtype}` });
+  if (!canEncode(encoding, dtype)) {
+    throw new ChairError(code, `encoding ${encoding} is not for this dtype`, { expected: 'raw', came: `${encoding} of ${dtype}` });
   }
   if (encoding === 'uint8' && !(Number.isFinite(scale) && scale !== 0 && Number.isFinite(zero))) {
     throw new ChairError(code, 'uint8 encoding needs a finite scale and zero', { came: `scale ${scale}, zero ${zero}` });

@@ -1,8 +1,8 @@
-/** Bytes of one box on the wire: raw for any dtype, float16 or affine uint8 for float32. One pass to gather, one pass to scatter. */
+/** Bytes of one box on the wire: raw for any dtype, float16 for float32, affine uint8 for both. One pass to gather, one pass to scatter. */
 import { ChairError } from './errors.js';
 import type { Encoding } from './messages.js';
 import type { SegmentReader } from './segments.js';
-import { type Box, boxDims, elementCount, forEachRun } from './tensor.js';
+import { type Box, boxDims, type DType, elementCount, forEachRun, itemBytes } from './tensor.js';
 
 /** For `uint8`: value = (q - zero) * scale. Ignored by the other encodings. */
 export interface Affine {
@@ -24,7 +24,7 @@ const SHORT_RUN_BYTES = 48;
  */
 export function gather(source: Uint8Array, holder: Box, box: Box, itemSize: number, encoding: Encoding, affine: Affine): Uint8Array {
   const count = elementCount(boxDims(box));
-  if (encoding !== 'raw') return gatherConverted(floatsOf(source), holder, box, count, encoding, affine);
+  if (encoding !== 'raw') return gatherConverted(source, holder, box, itemSize, encoding, affine);
   const sizeBytes = count * itemSize;
   if (sizeBytes === 0) return new Uint8Array(0);
   let target: Uint8Array | undefined;
@@ -60,49 +60,133 @@ function floatsOf(bytes: Uint8Array): Float32Array {
 }
 
 function gatherConverted(
-  from: Float32Array,
+  source: Uint8Array,
   holder: Box,
   box: Box,
-  count: number,
+  itemSize: number,
   encoding: 'float16' | 'uint8',
   affine: Affine,
 ): Uint8Array {
+  const count = elementCount(boxDims(box));
+  const { from, within } = floatsIn(source, holder, box, itemSize);
   const half = new Uint16Array(encoding === 'float16' ? count : 0);
-  // Clamped arrays round to the nearest and keep 0..255 (NaN becomes 0).
+  // Clamped arrays round to the nearest and keep 0..255, whatever the affine.
   const bytes = new Uint8ClampedArray(encoding === 'uint8' ? count : 0);
   const words = new Uint32Array(from.buffer, from.byteOffset, from.length);
+  const { zero } = affine;
+  const perStep = 1 / affine.scale;
   let at = 0;
-  forEachRun(holder, box, 4, (offset, length) => {
+  forEachRun(within, box, 4, (offset, length) => {
     const start = offset >> 2;
     const end = start + (length >> 2);
-    if (encoding === 'float16') for (let i = start; i < end; i++) half[at++] = toHalf(words[i] ?? 0);
-    else for (let i = start; i < end; i++) bytes[at++] = (from[i] ?? 0) / affine.scale + affine.zero;
+    if (encoding === 'float16') for (let i = start; i < end; i++) half[at++] = toHalf(words[i] as number);
+    else for (let i = start; i < end; i++) bytes[at++] = (from[i] as number) * perStep + zero;
   });
-  return encoding === 'float16' ? new Uint8Array(half.buffer) : new Uint8Array(bytes.buffer);
+  return new Uint8Array(encoding === 'float16' ? half.buffer : bytes.buffer);
+}
+
+/** A box's values as float32: the holder itself where it is that already, float16 widened. */
+function floatsIn(source: Uint8Array, holder: Box, box: Box, itemSize: number): { from: Float32Array; within: Box } {
+  if (itemSize === 4) return { from: floatsOf(source), within: holder };
+  const dense = gather(source, holder, box, 2, 'raw', NO_AFFINE);
+  const aligned = dense.byteOffset % 2 === 0 ? dense : Uint8Array.from(dense);
+  const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.length >> 1);
+  const words = new Uint32Array(halves.length);
+  const table = halfTable();
+  for (let i = 0; i < words.length; i++) words[i] = table[halves[i] as number] as number;
+  return { from: new Float32Array(words.buffer), within: box };
+}
+
+const NO_AFFINE: Affine = { scale: 1, zero: 0 };
+
+interface Range {
+  readonly low: number;
+  readonly high: number;
+  readonly finite: boolean;
+}
+
+function rangeOf(source: Uint8Array, holder: Box, box: Box, itemSize: number): Range {
+  const { from, within } = floatsIn(source, holder, box, itemSize);
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  // NaN as soon as one value is NaN or infinite; all other differences are 0.
+  let odd = 0;
+  forEachRun(within, box, 4, (offset, length) => {
+    const end = (offset + length) >> 2;
+    for (let i = offset >> 2; i < end; i++) {
+      const value = from[i] as number;
+      low = value < low ? value : low;
+      high = value > high ? value : high;
+      odd += value - value;
+    }
+  });
+  return { low, high, finite: odd === 0 };
 }
 
 /**
- * Scale and zero for the `uint8` encoding of a box of float32: the range of its values, widened to hold 0, which is then met exactly.
+ * Scale and zero for the `uint8` encoding of a box of float32 (float16 with `itemSize` 2): no value is off by more than half a step of scale. Where 0
+ * lies within the values it is met exactly (activations are mostly zeros, and a constant bias would add up); a constant is met exactly, too.
  * Throws TENSOR_INVALID when a value is not finite.
  */
-export function affineOf(source: Uint8Array, holder: Box, box: Box): Affine {
-  const from = floatsOf(source);
-  let low = 0;
-  let high = 0;
-  let finite = true;
-  forEachRun(holder, box, 4, (offset, length) => {
-    for (let i = offset >> 2; i < (offset + length) >> 2; i++) {
-      const value = from[i] ?? 0;
-      if (value < low) low = value;
-      else if (value > high) high = value;
-      else if (Number.isNaN(value)) finite = false;
-    }
-  });
-  if (!finite || high - low === Number.POSITIVE_INFINITY) {
-    throw new ChairError('TENSOR_INVALID', 'uint8 encoding needs finite values', { came: `${finite ? 'infinity' : 'NaN'}` });
+export function affineOf(source: Uint8Array, holder: Box, box: Box, itemSize = 4): Affine {
+  const range = rangeOf(source, holder, box, itemSize);
+  if (!range.finite) {
+    throw new ChairError('TENSOR_INVALID', 'uint8 encoding needs finite values', { came: 'NaN or an infinity' });
+  }
+  return affineIn(range);
+}
+
+function affineIn({ low, high }: Range): Affine {
+  if (low >= high) return { scale: 1, zero: low === high ? -low : 0 };
+  if (low < 0 && high > 0) {
+    // One step is given away so that the zero can be a whole number and both ends still lie in 0..255.
+    const scale = (high - low) / 254;
+    return { scale, zero: Math.ceil(-low / scale) };
   }
   const scale = (high - low) / 255;
-  return scale === 0 ? { scale: 1, zero: 0 } : { scale, zero: Math.round(-low / scale) };
+  return { scale, zero: -low / scale };
+}
+
+/** How a box can be sent. */
+export interface Fitting extends Affine {
+  readonly encoding: Encoding;
+  /** Why it must be raw although another encoding is wanted; '' otherwise. */
+  readonly why: string;
+}
+
+/** Beyond it a float16 is infinite. */
+const HALF_MOST = 65_504;
+/** Below it a float16 loses bits. */
+const HALF_NORMAL = 2 ** -14;
+
+/**
+ * The wanted encoding where it can carry the values of this box, else raw. What it promises: `float16` changes no value by more than 1/2048 of the box's
+ * largest magnitude, `uint8` by no more than 1/508 of the distance between its smallest and largest value.
+ */
+export function fittingEncoding(wanted: Encoding, dtype: DType, source: Uint8Array, holder: Box, box: Box): Fitting {
+  const raw = (why: string): Fitting => ({ encoding: 'raw', scale: 1, zero: 0, why });
+  if (wanted === 'raw') return raw('');
+  if (!canEncode(wanted, dtype)) return raw(`${wanted} cannot carry ${dtype}`);
+  const range = rangeOf(source, holder, box, itemBytes(dtype));
+  const { low, high, finite } = range;
+  if (!finite) return raw('a value is NaN or infinite');
+  if (wanted === 'uint8') {
+    const affine = affineIn(range);
+    // Half a step beyond the largest float32 would arrive as an infinity.
+    const [first, last] = [(0 - affine.zero) * affine.scale, (255 - affine.zero) * affine.scale];
+    const carried = Number.isFinite(Math.fround(first)) && Number.isFinite(Math.fround(last));
+    return carried ? { encoding: 'uint8', ...affine, why: '' } : raw('values too large for uint8');
+  }
+  const peak = Math.max(-low, high);
+  if (peak > HALF_MOST) return raw('a value is too large for float16');
+  if (peak > 0 && peak < HALF_NORMAL) return raw('all values are too small for float16');
+  return { encoding: 'float16', scale: 1, zero: 0, why: '' };
+}
+
+/** Which encodings carry which dtypes: only those that make float tensors smaller. */
+export function canEncode(encoding: Encoding, dtype: DType): boolean {
+  if (encoding === 'raw') return true;
+  return dtype === 'float32' || (dtype === 'float16' && encoding === 'uint8');
 }
 
 /**
@@ -126,7 +210,8 @@ export function scatter(
     });
   }
   if (wire.encoding === 'raw') forEachRun(targetBox, box, itemSize, (offset, length) => data.copyTo(target, offset, length));
-  else scatterConverted(data, wire.encoding, wire, target, targetBox, box);
+  else if (itemSize === 4) scatterConverted(data, wire.encoding, wire, target, targetBox, box);
+  else scatterToHalf(data, wire, target, targetBox, box);
 }
 
 const CHUNK_ITEMS = 2048;
@@ -140,21 +225,40 @@ function scatterConverted(
   box: Box,
 ): void {
   if (target.byteOffset % 4 !== 0) throw new ChairError('TENSOR_INVALID', 'target of a float32 box is not aligned to 4 bytes');
-  const to = new Float32Array(target.buffer, target.byteOffset, target.length >> 2);
   const bits = new Uint32Array(target.buffer, target.byteOffset, target.length >> 2);
   const itemBytes = encodedItemBytes(encoding, 4);
   const chunk = new Uint8Array(CHUNK_ITEMS * itemBytes);
-  const halves = new Uint16Array(chunk.buffer, 0, itemBytes === 2 ? CHUNK_ITEMS : 0);
-  const table = encoding === 'float16' ? halfTable() : undefined;
+  const codes = itemBytes === 2 ? new Uint16Array(chunk.buffer) : chunk;
+  const table = encoding === 'float16' ? halfTable() : stepTable(affine);
   forEachRun(targetBox, box, 4, (offset, length) => {
     const end = (offset + length) >> 2;
     for (let at = offset >> 2; at < end; at += CHUNK_ITEMS) {
       const count = Math.min(CHUNK_ITEMS, end - at);
       data.copyTo(chunk, 0, count * itemBytes);
-      if (table !== undefined) for (let i = 0; i < count; i++) bits[at + i] = table[halves[i] ?? 0] ?? 0;
-      else for (let i = 0; i < count; i++) to[at + i] = ((chunk[i] ?? 0) - affine.zero) * affine.scale;
+      for (let i = 0; i < count; i++) bits[at + i] = table[codes[i] as number] as number;
     }
   });
+}
+
+/** `uint8` of a float16 tensor. */
+function scatterToHalf(data: SegmentReader, affine: Affine, target: Uint8Array, targetBox: Box, box: Box): void {
+  if (target.byteOffset % 2 !== 0) throw new ChairError('TENSOR_INVALID', 'target of a float16 box is not aligned to 2 bytes');
+  const to = new Uint16Array(target.buffer, target.byteOffset, target.length >> 1);
+  const table = Uint16Array.from(stepTable(affine), toHalf);
+  const chunk = new Uint8Array(CHUNK_ITEMS);
+  forEachRun(targetBox, box, 2, (offset, length) => {
+    const end = (offset + length) >> 1;
+    for (let at = offset >> 1; at < end; at += CHUNK_ITEMS) {
+      const count = Math.min(CHUNK_ITEMS, end - at);
+      data.copyTo(chunk, 0, count);
+      for (let i = 0; i < count; i++) to[at + i] = table[chunk[i] as number] as number;
+    }
+  });
+}
+
+/** float32 bits of the 256 values of one message. */
+function stepTable({ scale, zero }: Affine): Uint32Array {
+  return new Uint32Array(Float32Array.from({ length: 256 }, (_, q) => (q - zero) * scale).buffer);
 }
 
 /** Throws TENSOR_INVALID unless `box` lies in `holder` and the holder's bytes are `length`. */
@@ -178,6 +282,10 @@ export function checkInside(holder: Box, box: Box, length: number, itemSize: num
 /** float32 bits to float16 bits, to the nearest, ties to even. Beyond 65,504 becomes infinite, as IEEE 754 says. */
 export function toHalf(word: number): number {
   const sign = (word >>> 16) & 0x8000;
+  const magnitude = word & 0x7fffffff;
+  // Ordinary numbers, nearly all there are: move the exponent, and carry into what stays from what is cut off.
+  if (magnitude >= 0x38800000 && magnitude < 0x477ff000) return sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13);
+  if (magnitude === 0) return sign;
   const exponent = ((word >>> 23) & 0xff) - 112;
   const mantissa = word & 0x7fffff;
   if (exponent === 143) return sign | 0x7c00 | (mantissa === 0 ? 0 : 0x200);

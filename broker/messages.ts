@@ -3,11 +3,10 @@
  * Numbers are Avro `long`/`int`/`double`
  * (integers of at most 2^52 - 1); times are durations in ms on the sender's monotonic clock unless named otherwise.
  */
-import type { BlobRef, PlanStage, SliceRef, Wire } from './plan.js';
+import type { BlobRef, Encoding, PlanStage, SliceRef, Wire } from './plan.js';
 import type { Box, DType, TensorInfo } from './tensor.js';
 
-/** How payload bytes are encoded: `raw` for any dtype; the others for float32 only. */
-export type Encoding = 'raw' | 'float16' | 'uint8';
+export type { Encoding };
 
 // ---- lanes -------------------------------------------------------------------------------------------------------
 
@@ -158,6 +157,9 @@ export interface Health {
   readonly queue: number;
   readonly framesPerSecond: number;
   readonly refused: number;
+  /** Messages sent in another encoding than raw, and those that had to be sent raw although their wire says otherwise (values that it cannot carry). */
+  readonly encodedMessages: number;
+  readonly rawFallbacks: number;
   readonly seats: readonly SeatHealth[];
   readonly lanes: readonly LaneHealth[];
 }
@@ -327,6 +329,10 @@ export interface DeployRequest {
   /** Frames in flight; 0 = the planner's choice. */
   readonly inFlight: number;
   readonly deadlineMs: number;
+  /** Most that wire encodings may change an output, relative to its largest magnitude; 0 = every wire is raw. */
+  readonly maxError: number;
+  /** Inputs that the error is measured on: what the gateway answered to offers of files, each one Submit message. Empty = seeded random ones. */
+  readonly calibration: readonly string[];
   readonly verify: boolean;
   /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
@@ -382,12 +388,39 @@ export interface PlanRow {
 export interface LinkRow {
   readonly from: string;
   readonly to: string;
+  /** As its wires are encoded, and as they would be raw. */
   readonly bytesPerFrame: number;
+  readonly rawBytesPerFrame: number;
 }
 export interface MemoryRow {
   readonly agent: string;
   readonly needBytes: number;
   readonly haveBytes: number;
+}
+/** The wires between two stages (-1 the model's inputs, -2 its outputs), per frame and replica group, in the encoding that was chosen. */
+export interface PrecisionRow {
+  readonly fromStage: number;
+  readonly toStage: number;
+  readonly encoding: Encoding;
+  readonly bytesPerFrame: number;
+  readonly rawBytesPerFrame: number;
+  /** Measured with these wires encoded alone; 0 for raw. */
+  readonly error: number;
+  /** Why not more: 'not the bottleneck', 'uint8 exceeds the budget', ...; '' when there is nothing to say. */
+  readonly why: string;
+}
+/** What wire encodings cost in accuracy. Errors are relative to the largest magnitude of the same output, the largest over outputs and inputs tried. */
+export interface PrecisionReport {
+  /** As it was allowed. */
+  readonly maxError: number;
+  /** Measured with all of `rows` at once. */
+  readonly error: number;
+  /** How many inputs it was measured on, and whether these were made up. */
+  readonly inputs: number;
+  readonly random: boolean;
+  /** One line for people. */
+  readonly why: string;
+  readonly rows: readonly PrecisionRow[];
 }
 export interface PlanReport {
   readonly deployment: string;
@@ -399,6 +432,8 @@ export interface PlanReport {
   readonly seats: readonly PlanRow[];
   readonly links: readonly LinkRow[];
   readonly memory: readonly MemoryRow[];
+  /** null = no error was allowed, every wire is raw. */
+  readonly precision: PrecisionReport | null;
 }
 export interface AgentStatus {
   readonly agent: string;
@@ -427,6 +462,8 @@ export interface DeploymentStatus {
   readonly completed: number;
   readonly failed: number;
   readonly reissued: number;
+  /** Boxes of inputs that the dispatcher had to send raw although their wire says otherwise. */
+  readonly rawFallbacks: number;
   readonly p50Ms: number;
   readonly p95Ms: number;
   readonly framesPerSecond: number;

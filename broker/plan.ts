@@ -47,6 +47,9 @@ export interface PlanStage {
   readonly agents: readonly (readonly string[])[];
 }
 
+/** How payload bytes are encoded: `raw` for any dtype, `float16` for float32, `uint8` (affine, one byte an element) for float32 and float16. */
+export type Encoding = 'raw' | 'float16' | 'uint8';
+
 /** The dispatcher's end of a wire: frames enter at stage SOURCE and leave at stage SINK (part 0, replica 0). */
 export const SOURCE = -1;
 export const SINK = -2;
@@ -65,6 +68,8 @@ export interface Wire {
   /** Index into the consuming part's `inputs`. */
   readonly input: number;
   readonly box: Box;
+  /** How its boxes travel between agents; on one agent they are handed over as they are. */
+  readonly encoding: Encoding;
 }
 
 export interface Plan {

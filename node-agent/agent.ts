@@ -256,6 +256,8 @@ export class Agent {
       onReady,
       onRefused: (epoch, frame, refusal) => inbox.notTaken(epoch, frame, refusal),
       onFailure: (epoch, frame, peer, error) => trouble.report(epoch, frame, peer, error),
+      onRawFallback: ({ deployment }, wire, why) =>
+        this.repetition.say(`raw ${deployment} ${wire}`, `wire ${wire} of ${deployment} is sent raw: ${why}`),
     });
     const runner = new Runner({
       budget,
@@ -328,6 +330,7 @@ export class Agent {
       runner,
       lanes: () => [...lanes.health(), ...forwarder.health(this.config.name)],
       refused: () => inbox.counts.refused + inbox.counts.stale,
+      precision: () => ({ encodedMessages: forwarder.encodedMessages, rawFallbacks: forwarder.rawFallbacks }),
       nowMs,
     });
     const health = setInterval(() => {

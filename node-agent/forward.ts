@@ -2,7 +2,7 @@
  * Takes a seat's outputs to their consumers: into a join of this agent without a socket, or along a lane. Nothing here waits for a neighbour;
  * bytes being sent count in the frame budget, and a send that fails is reported for re-issue.
  */
-import { encodeActivation } from '../broker/activation.js';
+import { encodeBox } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { LaneHealth } from '../broker/messages.js';
@@ -21,6 +21,8 @@ export interface ForwardOptions {
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
   readonly onRefused: (epoch: Epoch, frame: ReadyFrame, refusal: Refusal) => void;
   readonly onFailure: (epoch: Epoch, frame: ReadyFrame, peer: string, error: unknown) => void;
+  /** The values of a box did not fit its wire's encoding: it travels raw. */
+  readonly onRawFallback: (epoch: Epoch, wire: number, why: string) => void;
 }
 
 export class Forwarder {
@@ -28,6 +30,9 @@ export class Forwarder {
   /** Handed over inside this agent, without a socket. */
   localMessages = 0;
   private localBytes = 0;
+  /** Sent in another encoding than raw; sent raw although the wire says otherwise. */
+  encodedMessages = 0;
+  rawFallbacks = 0;
 
   constructor(private readonly options: ForwardOptions) {}
 
@@ -116,11 +121,14 @@ export class Forwarder {
         remainingMs: Math.max(0, Math.round(frame.expiresAtMs - nowMs())),
         dtype,
         dims,
-        encoding: 'raw' as const,
-        scale: 1,
-        zero: 0,
       };
-      await lanes.send(peer, topics.activation(peer), encodeActivation(header, tensor.bytes, holder, along.box));
+      const { message, encoding, fallback } = encodeBox(header, along.encoding, tensor.bytes, holder, along.box);
+      if (encoding !== 'raw') this.encodedMessages++;
+      if (fallback !== '') {
+        this.rawFallbacks++;
+        this.options.onRawFallback(epoch, wire, fallback);
+      }
+      await lanes.send(peer, topics.activation(peer), message);
     } catch (error) {
       this.options.onFailure(epoch, frame, peer, error);
     }

@@ -11,6 +11,7 @@ export interface HealthSource {
   readonly runner: Runner;
   readonly lanes: () => readonly LaneHealth[];
   readonly refused: () => number;
+  readonly precision: () => Pick<Health, 'encodedMessages' | 'rawFallbacks'>;
   readonly nowMs: () => number;
 }
 
@@ -27,7 +28,7 @@ export class HealthMeter {
 
   /** Reads everything and starts the next interval. */
   read(): Health {
-    const { agent, nonce, epochs, runner, lanes, refused, nowMs } = this.source;
+    const { agent, nonce, epochs, runner, lanes, refused, precision, nowMs } = this.source;
     const now = nowMs();
     const seconds = Math.max(1e-3, (now - this.lastMs) / 1000);
     const cpu = process.cpuUsage();
@@ -59,6 +60,7 @@ export class HealthMeter {
       queue: runner.waiting(),
       framesPerSecond: runs / seconds,
       refused: refused(),
+      ...precision(),
       seats,
       lanes: [...lanes()],
     };

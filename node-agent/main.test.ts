@@ -232,6 +232,7 @@ class Hub {
         toPart: 0,
         input: 0,
         box,
+        encoding: 'raw' as const,
       })),
       slices: stages.map(({ slice }) => slice.ref),
       peers,

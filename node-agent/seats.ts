@@ -2,6 +2,7 @@
  * Seats of one agent in one epoch, resolved from a Prepare: pure, no effects. It answers the two questions of a message's life:
  * which of my seats does it feed, and where do my seats' outputs go. Everything is checked here, once, so that the data path can trust it.
  */
+import { canEncode } from '../broker/encoding.js';
 import { ChairError } from '../broker/errors.js';
 import type { Prepare } from '../broker/messages.js';
 import { type Port, SINK, SOURCE, type Wire } from '../broker/plan.js';
@@ -185,6 +186,8 @@ function checkWire(prepare: Prepare, wire: Wire, index: number): WireEnds {
   if (!inside(wire.box, from.box) || !inside(wire.box, to.box)) {
     throw planInvalid(`wire ${index}`, 'its box inside the output and the input it joins', boxText(wire.box));
   }
+  if (!canEncode(wire.encoding, from.dtype))
+    throw planInvalid(`wire ${index}`, `an encoding that carries ${from.dtype}, such as raw`, wire.encoding);
   const dims = boxDims(wire.box);
   return { wire, dtype: to.dtype, dims, bytes: tensorBytes(to.dtype, dims) };
 }

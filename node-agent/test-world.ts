@@ -216,7 +216,8 @@ function toyWires(stages: readonly { parts: readonly ToyPart[] }[]): Wire[] {
       ends[e + 1]?.forEach((consumer, toPart) => {
         const start = Math.max(producer.writes[0], consumer.reads[0]);
         const end = Math.min(producer.writes[1], consumer.reads[1]);
-        if (start < end) wires.push({ fromStage, fromPart, output: 0, toStage, toPart, input: 0, box: rowsBox(start, end) });
+        if (start < end)
+          wires.push({ fromStage, fromPart, output: 0, toStage, toPart, input: 0, box: rowsBox(start, end), encoding: 'raw' });
       });
     });
   }

@@ -11,6 +11,8 @@ export const DEPLOY_DEFAULTS: Omit<DeployRequest, 'name' | 'model'> = {
   agents: [],
   inFlight: 0,
   deadlineMs: 0,
+  maxError: 0,
+  calibration: [],
   verify: false,
   dryRun: false,
 };

@@ -20,8 +20,8 @@ const PLAN: Plan = {
   outputs: [{ name: 'y', ...INFO }],
   stages: [{ cut: 'whole', parts: [{ slice: '', inputs: [port('x')], outputs: [port('y')] }], agents: [['a']] }],
   wires: [0, 2].flatMap((start) => [
-    { fromStage: SOURCE, fromPart: 0, output: 0, toStage: 0, toPart: 0, input: 0, box: box(start) },
-    { fromStage: 0, fromPart: 0, output: 0, toStage: SINK, toPart: 0, input: 0, box: box(start) },
+    { fromStage: SOURCE, fromPart: 0, output: 0, toStage: 0, toPart: 0, input: 0, box: box(start), encoding: 'raw' as const },
+    { fromStage: 0, fromPart: 0, output: 0, toStage: SINK, toPart: 0, input: 0, box: box(start), encoding: 'raw' as const },
   ]),
 };
 const INPUT = new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer);

@@ -2,7 +2,7 @@
  * Where frames enter and results leave. This is the shell: lanes and timers in, effects out. What becomes of a frame is decided in
  * frames.ts. From the scheduler it needs to know only which plan is in force and which agents are gone.
  */
-import { decodeActivation, decodeSubmit, encodeActivation, encodeResult } from '../broker/activation.js';
+import { decodeActivation, decodeSubmit, encodeBox, encodeResult } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { decode, encode } from '../broker/codec.js';
 import { type ChairError, toChairError } from '../broker/errors.js';
@@ -35,7 +35,7 @@ export interface DispatcherOptions {
 
 export type DispatcherStats = Pick<
   DeploymentStatus,
-  'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
+  'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'rawFallbacks' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
 >;
 
 interface Served {
@@ -45,6 +45,8 @@ interface Served {
   /** By epoch: the one in force, and those that still drain. */
   readonly plans: Map<number, Plan>;
   epochInForce: number;
+  /** Boxes sent raw although their wire says otherwise. */
+  rawFallbacks: number;
 }
 
 export class Dispatcher {
@@ -84,7 +86,8 @@ export class Dispatcher {
   /** From now on frames of this deployment are taken; they wait until a plan is installed. */
   add(name: string, inputs: readonly TensorInfo[], limits: Partial<FrameLimits> = {}): void {
     const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1);
-    this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), plans: new Map(), epochInForce: -1 });
+    const state = { plans: new Map<number, Plan>(), epochInForce: -1, rawFallbacks: 0 };
+    this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
   }
 
   /** New frames go out by this plan; frames under way finish in theirs. */
@@ -126,7 +129,17 @@ export class Dispatcher {
     const frames = this.#served.get(name)?.frames;
     const { inFlight = 0, queued = 0, completed = 0, failed = 0, reissued = 0 } = frames ?? {};
     const { p50Ms, p95Ms, framesPerSecond } = frames?.stats(this.#now()) ?? { p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
-    return { inFlight, queued, completed, failed, reissued, p50Ms, p95Ms, framesPerSecond };
+    return {
+      inFlight,
+      queued,
+      completed,
+      failed,
+      reissued,
+      rawFallbacks: this.#served.get(name)?.rawFallbacks ?? 0,
+      p50Ms,
+      p95Ms,
+      framesPerSecond,
+    };
   }
 
   #submit(message: LaneMessage): void {
@@ -209,9 +222,10 @@ export class Dispatcher {
       const agent = plan.stages[wire.toStage]?.agents[route[wire.toStage] ?? 0]?.[wire.toPart];
       const tensor = input[plan.inputs[wire.output]?.name ?? ''];
       if (wire.fromStage !== SOURCE || wire.toStage === SINK || agent === undefined || tensor === undefined) continue;
-      const box = { dtype: tensor.dtype, dims: boxDims(wire.box), encoding: 'raw' as const, scale: 1, zero: 0 };
-      const payload = encodeActivation({ ...ids, wire: index, ...box }, tensor.bytes, wholeBox(tensor.dims), wire.box);
-      this.#options.lanes.send(agent, this.#options.topics.activation(agent), payload).catch((error: unknown) => {
+      const header = { ...ids, wire: index, dtype: tensor.dtype, dims: boxDims(wire.box) };
+      const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box);
+      if (fallback !== '') served.rawFallbacks++;
+      this.#options.lanes.send(agent, this.#options.topics.activation(agent), message).catch((error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
         const trouble = { frame, attempt, agent: DISPATCHER, peer: agent, code, message };
         this.#do(name, served, served.frames.trouble(trouble, this.#now()));

@@ -69,6 +69,7 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     })),
     links: [...links],
     memory: memory.map((row) => ({ ...row, haveBytes: Math.round(row.haveBytes) })),
+    precision: draft.precision ?? null,
   };
 }
 

@@ -27,7 +27,7 @@ function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello 
 
 function health(agent: string, nonce: string): Health {
   const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
-  return { agent, nonce, ...zero, queue: 0, framesPerSecond: 0, refused: 0, seats: [], lanes: [] };
+  return { agent, nonce, ...zero, queue: 0, framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [], lanes: [] };
 }
 
 const kinds = (changes: readonly RegistryChange[]) => changes.map((c) => c.kind);

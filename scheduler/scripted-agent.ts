@@ -4,7 +4,7 @@
  * scheduler/ must not import; both meet in scripts/e2e.)
  */
 import { randomBytes } from 'node:crypto';
-import { decodeActivation, encodeActivation, scatter } from '../broker/activation.js';
+import { decodeActivation, encodeBox, scatter } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
@@ -152,7 +152,18 @@ export class ScriptedAgent {
       ...{ deployment, epoch, stage: 0, replica: 0, part: 0, framesRun: this.runs, queue: 0, runMs: 0 },
     }));
     const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
-    const health: Health = { agent: this.#o.name, nonce: this.nonce, ...zero, queue: 0, framesPerSecond: 0, refused: 0, seats, lanes: [] };
+    const health: Health = {
+      agent: this.#o.name,
+      nonce: this.nonce,
+      ...zero,
+      queue: 0,
+      framesPerSecond: 0,
+      refused: 0,
+      encodedMessages: 0,
+      rawFallbacks: 0,
+      seats,
+      lanes: [],
+    };
     this.#bus.publish(this.#topics.health, health).catch(() => undefined);
   }
 
@@ -224,7 +235,7 @@ export class ScriptedAgent {
       if (wire.fromStage !== stage || wire.fromPart !== part) continue;
       const to = wire.toStage === SINK ? DISPATCHER : prepare.stages[wire.toStage]?.agents[header.route[wire.toStage] ?? 0]?.[wire.toPart];
       const next = { ...header, wire: index, dims: boxDims(wire.box) };
-      const payload = encodeActivation(next, output.bytes, out.box, wire.box);
+      const { message: payload } = encodeBox(next, wire.encoding, output.bytes, out.box, wire.box);
       this.#lanes.send(to ?? '', this.#topics.activation(to ?? ''), payload).catch((error: unknown) => {
         const { code, message } = toChairError(error);
         this.#trouble(header, to ?? '', code, message);

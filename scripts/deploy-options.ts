@@ -133,6 +133,8 @@ export function deployRequest(name: string, model: string, options: OptionValues
     agents: agents === '' ? [] : agents.split(',').map((a) => checkName(a, 'the agent')),
     inFlight: wholeNumber(optionText(options, 'inFlight', '0'), '--in-flight', 0, 10_000),
     deadlineMs: wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000),
+    maxError: 0,
+    calibration: [],
     verify: options.verify === true,
     dryRun,
   };

@@ -29,8 +29,9 @@ const planOf = (seats: readonly PlanRow[]): PlanReport => ({
   predictedLatencyMs: 12.3,
   predictedFps: 81,
   seats,
-  links: [{ from: 'dispatcher', to: 'pi-1', bytesPerFrame: 922_000 }],
+  links: [{ from: 'dispatcher', to: 'pi-1', bytesPerFrame: 922_000, rawBytesPerFrame: 922_000 }],
   memory: [{ agent: 'pi-1', needBytes: 217e6, haveBytes: 8e9 }],
+  precision: null,
 });
 
 const agentOf = (agent: string, lanes: readonly [string, string, number, number][], runMs = 3): AgentStatus => ({
@@ -54,6 +55,8 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
     queue: 0,
     framesPerSecond: 12,
     refused: 0,
+    encodedMessages: 0,
+    rawFallbacks: 0,
     seats: [{ deployment: 'det', epoch: 2, stage: 0, replica: 0, part: agent === 'pi-1' ? 0 : 1, framesRun: 4, queue: 0, runMs }],
     lanes: lanes.map(([peer, lane, bytesSent, messagesSent]) => ({
       peer,
@@ -126,6 +129,7 @@ describe('the status for people', () => {
     queued: 0,
     completed: 9,
     failed: 0,
+    rawFallbacks: 0,
     reissued: 0,
     p50Ms: 10,
     p95Ms: 20,

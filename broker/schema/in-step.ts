@@ -58,6 +58,8 @@ interface Written {
   PlanRow: Ours.PlanRow;
   LinkRow: Ours.LinkRow;
   MemoryRow: Ours.MemoryRow;
+  PrecisionRow: Ours.PrecisionRow;
+  PrecisionReport: Ours.PrecisionReport;
   PlanReport: Ours.PlanReport;
   AgentStatus: Ours.AgentStatus;
   DeploymentStatus: Ours.DeploymentStatus;

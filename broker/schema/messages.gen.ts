@@ -70,6 +70,7 @@ export interface Wire {
   readonly toPart: number;
   readonly input: number;
   readonly box: Box;
+  readonly encoding: Encoding;
 }
 
 export interface PeerEntry {
@@ -195,6 +196,8 @@ export interface Health {
   readonly queue: number;
   readonly framesPerSecond: number;
   readonly refused: number;
+  readonly encodedMessages: number;
+  readonly rawFallbacks: number;
   readonly seats: readonly SeatHealth[];
   readonly lanes: readonly LaneHealth[];
 }
@@ -333,6 +336,8 @@ export interface DeployRequest {
   readonly agents: readonly string[];
   readonly inFlight: number;
   readonly deadlineMs: number;
+  readonly maxError: number;
+  readonly calibration: readonly string[];
   readonly verify: boolean;
   readonly dryRun: boolean;
 }
@@ -388,12 +393,32 @@ export interface LinkRow {
   readonly from: string;
   readonly to: string;
   readonly bytesPerFrame: number;
+  readonly rawBytesPerFrame: number;
 }
 
 export interface MemoryRow {
   readonly agent: string;
   readonly needBytes: number;
   readonly haveBytes: number;
+}
+
+export interface PrecisionRow {
+  readonly fromStage: number;
+  readonly toStage: number;
+  readonly encoding: Encoding;
+  readonly bytesPerFrame: number;
+  readonly rawBytesPerFrame: number;
+  readonly error: number;
+  readonly why: string;
+}
+
+export interface PrecisionReport {
+  readonly maxError: number;
+  readonly error: number;
+  readonly inputs: number;
+  readonly random: boolean;
+  readonly why: string;
+  readonly rows: readonly PrecisionRow[];
 }
 
 export interface PlanReport {
@@ -406,6 +431,7 @@ export interface PlanReport {
   readonly seats: readonly PlanRow[];
   readonly links: readonly LinkRow[];
   readonly memory: readonly MemoryRow[];
+  readonly precision: PrecisionReport | null;
 }
 
 export interface AgentStatus {
@@ -434,6 +460,7 @@ export interface DeploymentStatus {
   readonly completed: number;
   readonly failed: number;
   readonly reissued: number;
+  readonly rawFallbacks: number;
   readonly p50Ms: number;
   readonly p95Ms: number;
   readonly framesPerSecond: number;
@@ -528,6 +555,8 @@ export interface All {
   PlanRow: PlanRow;
   LinkRow: LinkRow;
   MemoryRow: MemoryRow;
+  PrecisionRow: PrecisionRow;
+  PrecisionReport: PrecisionReport;
   PlanReport: PlanReport;
   AgentStatus: AgentStatus;
   DeploymentStatus: DeploymentStatus;

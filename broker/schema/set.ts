@@ -28,6 +28,8 @@ export const SCHEMA_FILES = [
     'PlanRow',
     'LinkRow',
     'MemoryRow',
+    'PrecisionRow',
+    'PrecisionReport',
     'PlanReport',
     'AgentStatus',
     'DeploymentStatus',

@@ -82,7 +82,7 @@ describe('an older writer', () => {
     const seat = { deployment: 'd', epoch: 1, stage: 0, replica: 0, part: 0, framesRun: 5, queue: 0, runMs: 1.5 };
     const health = {
       ...{ agent: 'a', nonce: 'n', uptimeMs: 1, cpu: 0.5, rssBytes: 1, anonymousBytes: 1, memoryFreeBytes: 1, temperature: 0, queue: 0 },
-      ...{ framesPerSecond: 0, refused: 0, seats: [seat, seat], lanes: [] },
+      ...{ framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat, seat], lanes: [] },
     };
     const [then, now] = [CURRENT.message('Health'), newer.message('Health')];
     const bytes = write(then, new Uint8Array(0), health);

@@ -85,7 +85,7 @@ function connect(wiring: Wiring, producers: readonly Producer[], stage: number, 
         continue;
       }
       const { stage: fromStage, part: fromPart, output } = producer;
-      wiring.wires.push({ fromStage, fromPart, output, toStage: stage, toPart: part, input, box: common });
+      wiring.wires.push({ fromStage, fromPart, output, toStage: stage, toPart: part, input, box: common, encoding: 'raw' });
       left.push(...subtractBox(piece, common));
     }
     open = left;

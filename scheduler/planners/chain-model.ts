@@ -49,7 +49,7 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
           const end = Math.min(a?.end[0] ?? 0, b?.end[0] ?? 0);
           if (start >= end) continue;
           const ends = { fromStage: s === 0 ? SOURCE : s - 1, fromPart: i, toStage: s === stages.length ? SINK : s, toPart: j };
-          wires.push({ ...ends, output: 0, input: 0, box: box(start, end) });
+          wires.push({ ...ends, output: 0, input: 0, box: box(start, end), encoding: 'raw' });
         }
       }
     }

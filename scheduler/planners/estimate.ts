@@ -3,8 +3,9 @@
  * cores), and both directions of each link, the dispatcher's included. Throughput = 1 / the busiest resource; latency = one frame alone in the system;
  * memory = weights + live activations + what waits in joins + the engine's constant.
  */
+import { encodedItemBytes } from '../../broker/encoding.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
-import { boxDims, tensorBytes } from '../../broker/tensor.js';
+import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import { computeMs, ENGINE_BYTES, linkMs, seatBytes, serialiseMs, slowdown } from './cost.js';
 import type { CutFacts, Device, Link, Links, PartFacts, SeatedStage } from './problem.js';
@@ -28,7 +29,12 @@ export interface Estimate {
   readonly bottleneck: { readonly kind: 'compute' | 'host' | 'link'; readonly who: string; readonly ms: number };
   readonly seats: readonly SeatEstimate[];
   /** Bytes per frame; agents or the dispatcher; nothing for what stays on an agent. */
-  readonly links: readonly { readonly from: string; readonly to: string; readonly bytesPerFrame: number }[];
+  readonly links: readonly {
+    readonly from: string;
+    readonly to: string;
+    readonly bytesPerFrame: number;
+    readonly rawBytesPerFrame: number;
+  }[];
   readonly memory: readonly { readonly agent: string; readonly needBytes: number; readonly haveBytes: number }[];
 }
 
@@ -38,6 +44,7 @@ const MOST_PAIRS = 400;
 interface Flow {
   readonly wire: Wire;
   readonly bytes: number;
+  readonly rawBytes: number;
 }
 
 export function estimate(
@@ -72,7 +79,7 @@ class Estimator {
     this.#stages = stages;
     this.#devices = new Map(devices.map((d) => [d.agent, d]));
     this.#links = links;
-    this.#flows = cut.wires.map((wire) => ({ wire, bytes: wireBytes(cut, wire) }));
+    this.#flows = cut.wires.map((wire) => ({ wire, bytes: wireBytes(cut, wire), rawBytes: wireBytes(cut, { ...wire, encoding: 'raw' }) }));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;
       const leaving = this.#out.get(fromStage) ?? [];
@@ -201,8 +208,8 @@ class Estimator {
   }
 
   /** What each pair of seats exchanges, with the share of frames that take this pair. */
-  *#traffic(): Generator<{ from: string; to: string; bytes: number; share: number }> {
-    for (const { wire, bytes } of this.#flows) {
+  *#traffic(): Generator<{ from: string; to: string; bytes: number; rawBytes: number; share: number }> {
+    for (const { wire, bytes, rawBytes } of this.#flows) {
       const fromWeights = this.#weights[wire.fromStage] ?? [1];
       const toWeights = this.#weights[wire.toStage] ?? [1];
       if (fromWeights.length * toWeights.length > MOST_PAIRS) continue;
@@ -210,7 +217,7 @@ class Estimator {
         for (const [j, b] of toWeights.entries()) {
           const from = this.#end(wire.fromStage, i, wire.fromPart);
           const to = this.#end(wire.toStage, j, wire.toPart);
-          if (from !== to) yield { from, to, bytes, share: a * b };
+          if (from !== to) yield { from, to, bytes, rawBytes, share: a * b };
         }
       }
     }
@@ -232,10 +239,13 @@ class Estimator {
   }
 
   #linkRows(): Estimate['links'] {
-    const rows = new Map<string, { from: string; to: string; bytesPerFrame: number }>();
-    for (const { from, to, bytes, share } of this.#traffic()) {
+    const rows = new Map<string, { from: string; to: string; bytesPerFrame: number; rawBytesPerFrame: number }>();
+    for (const { from, to, bytes, rawBytes, share } of this.#traffic()) {
       const key = `${from}>${to}`;
-      rows.set(key, { from, to, bytesPerFrame: Math.round((rows.get(key)?.bytesPerFrame ?? 0) + bytes * share) });
+      const row = rows.get(key) ?? { from, to, bytesPerFrame: 0, rawBytesPerFrame: 0 };
+      row.bytesPerFrame = Math.round(row.bytesPerFrame + bytes * share);
+      row.rawBytesPerFrame = Math.round(row.rawBytesPerFrame + rawBytes * share);
+      rows.set(key, row);
     }
     return [...rows.values()];
   }
@@ -329,11 +339,11 @@ function add(map: Map<string, number>, key: string, value: number): void {
   map.set(key, (map.get(key) ?? 0) + value);
 }
 
-/** Bytes that a wire carries per frame, raw. */
+/** Bytes that a wire carries per frame, as it is encoded. */
 export function wireBytes(cut: CutFacts, wire: Wire): number {
   const dtype =
     wire.fromStage === SOURCE
       ? cut.inputs[wire.output]?.dtype
       : cut.stages[wire.fromStage]?.parts[wire.fromPart]?.outputs[wire.output]?.dtype;
-  return tensorBytes(dtype ?? 'float32', boxDims(wire.box));
+  return elementCount(boxDims(wire.box)) * encodedItemBytes(wire.encoding, itemBytes(dtype ?? 'float32'));
 }

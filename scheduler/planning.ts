@@ -4,7 +4,16 @@ import type { DeployRequest } from '../broker/messages.js';
 import type { ManualCut } from './model-source.js';
 import { ENGINE_BYTES } from './planners/cost.js';
 import { PLANNERS } from './planners/planners.js';
-import { type Device, isRefusal, type Links, type ModelFacts, type Objective, type PlanDraft } from './planners/problem.js';
+import {
+  type Device,
+  isRefusal,
+  type Links,
+  type ModelFacts,
+  type Objective,
+  type PlanDraft,
+  type Planner,
+  type PlanProblem,
+} from './planners/problem.js';
 import type { AgentRecord } from './registry.js';
 
 /** Of a device's memory, what its own system and everything else on it need. */
@@ -33,6 +42,17 @@ export interface PlanningInput {
  * heartbeats and frames go on; the planner itself is one synchronous function.
  */
 export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
+  return planFor(input.request.name, problemOf(input));
+}
+
+/** A question to one planner. */
+export interface Asked {
+  readonly planner: Planner;
+  readonly problem: PlanProblem;
+}
+
+/** What is asked of which planner. Throws NO_AGENTS, AGENT_UNKNOWN, PLAN_INVALID. */
+export function problemOf(input: PlanningInput): Asked {
   const { request, facts, links } = input;
   const devices = devicesFor(input);
   const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
@@ -42,12 +62,15 @@ export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
   const bounded = maxLatencyMs === undefined ? {} : { maxLatencyMs };
   const shares = manual === input.manual ? request.shares : [];
   const cut = manual === undefined ? {} : { manual: { ...manual, shares } };
-  const answer = planner({ facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded });
+  return { planner, problem: { facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded } };
+}
+
+/** The planner's answer. Throws PLAN_NOT_POSSIBLE. */
+export async function planFor(name: string, { planner, problem }: Asked): Promise<PlanDraft> {
+  const answer = planner(problem);
   if (isRefusal(answer)) {
-    throw new ChairError(
-      'PLAN_NOT_POSSIBLE',
-      `no plan for '${request.name}' on ${devices.map((d) => d.agent).join(', ')}: ${answer.reason}`,
-    );
+    const agents = problem.devices.map((d) => d.agent).join(', ');
+    throw new ChairError('PLAN_NOT_POSSIBLE', `no plan for '${name}' on ${agents}: ${answer.reason}`);
   }
   return answer;
 }
@@ -76,6 +99,9 @@ export function checkRequest(request: DeployRequest): void {
     throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
   }
   if (request.shares.some((share) => !(share > 0))) throw wrong('shares above 0', request.shares.join(','));
+  if (!(request.maxError >= 0 && request.maxError <= 1)) throw wrong('a largest error from 0 to 1', String(request.maxError));
+  if (request.calibration.length > 0 && request.maxError === 0)
+    throw wrong('a largest error with calibration inputs', 'none, so nothing would be measured');
   if (request.shares.length > 0 && request.cut === '') throw wrong('a cut such as rows:3 with the shares', 'shares alone');
 }
 

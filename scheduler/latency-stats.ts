@@ -7,8 +7,11 @@ export class LatencyStats {
   readonly #finishedAtMs: number[] = [];
   #next = 0;
   #since: number | undefined;
+  /** Asked for again and again while nothing finishes. */
+  #sorted: readonly number[] | undefined;
 
   add(latencyMs: number, nowMs: number): void {
+    this.#sorted = undefined;
     this.#since ??= nowMs - latencyMs;
     this.#latenciesMs[this.#next] = latencyMs;
     this.#finishedAtMs[this.#next] = nowMs;
@@ -18,7 +21,8 @@ export class LatencyStats {
   /** The latency that the fraction `q` of the last frames did not exceed; 0 when there was none. */
   quantileMs(q: number): number {
     if (this.#latenciesMs.length === 0) return 0;
-    const sorted = [...this.#latenciesMs].sort((a, b) => a - b);
+    this.#sorted ??= [...this.#latenciesMs].sort((a, b) => a - b);
+    const sorted = this.#sorted;
     return sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? 0;
   }
 

@@ -15,6 +15,8 @@ export interface Placement {
   readonly seats: ReadonlyMap<string, SeatProgress>;
 }
 
+type Held = Pick<Placement, 'nonces' | 'seats'>;
+
 export interface DeploymentView {
   readonly removing: boolean;
   /** A planner is at work. */
@@ -23,8 +25,8 @@ export interface DeploymentView {
   readonly stuck: boolean;
   /** The plan in force was made after a loss, and an agent has come since. */
   readonly recovering: boolean;
-  readonly serving: Placement | undefined;
-  readonly next: Placement | undefined;
+  readonly serving: Held | undefined;
+  readonly next: Held | undefined;
 }
 
 export interface AgentsView {
@@ -52,7 +54,7 @@ export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[
   return deployment.recovering ? [{ do: 'plan', why: 'an agent came after a loss' }] : [];
 }
 
-function advance(next: Placement, agents: AgentsView): Step[] {
+function advance(next: Held, agents: AgentsView): Step[] {
   const gone = missing(next, agents);
   if (gone.length > 0) return [{ do: 'abandon', why: `agent ${gone.join(', ')} was lost while preparing` }];
   const seats = [...next.seats];
@@ -64,6 +66,6 @@ function advance(next: Placement, agents: AgentsView): Step[] {
   return seats.every(([, progress]) => progress === 'committed') ? [{ do: 'switch' }] : [];
 }
 
-function missing(placement: Placement, agents: AgentsView): string[] {
+function missing(placement: Held, agents: AgentsView): string[] {
   return [...placement.nonces].filter(([agent, nonce]) => !agents.serves(agent, nonce)).map(([agent]) => agent);
 }

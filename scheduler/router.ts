@@ -39,10 +39,11 @@ export class Router {
     for (const [s, stage] of this.#stages.entries()) {
       let best: number | undefined;
       let bestCost = Number.POSITIVE_INFINITY;
+      const untriedMs = this.#untriedMs(s);
       for (let k = 0; k < stage.agents.length; k++) {
         const replica = (k + this.#turn) % stage.agents.length;
         if (stage.agents[replica]?.some(avoid)) continue;
-        const cost = this.#cost(s, replica);
+        const cost = this.#cost(s, replica, untriedMs);
         if (cost < bestCost) {
           best = replica;
           bestCost = cost;
@@ -70,14 +71,17 @@ export class Router {
     }
   }
 
-  #cost(stage: number, replica: number): number {
-    const loads = this.#loads[stage] ?? [];
-    const load = loads[replica];
+  #cost(stage: number, replica: number, untriedMs: number): number {
+    const load = this.#loads[stage]?.[replica];
     if (load === undefined) return Number.POSITIVE_INFINITY;
-    // A replica that has not been tried counts as fast as the fastest, so that it is tried.
-    const known = loads.filter((l) => l.meanMs > 0).map((l) => l.meanMs);
-    const meanMs = load.meanMs > 0 ? load.meanMs : known.length === 0 ? 1 : Math.min(...known);
-    return (load.inFlight + 1) * meanMs;
+    return (load.inFlight + 1) * (load.meanMs > 0 ? load.meanMs : untriedMs);
+  }
+
+  /** A replica that has not been tried counts as fast as the fastest, so that it is tried. */
+  #untriedMs(stage: number): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const { meanMs } of this.#loads[stage] ?? []) if (meanMs > 0 && meanMs < least) least = meanMs;
+    return Number.isFinite(least) ? least : 1;
   }
 
   *#loadsOf(route: Route): Generator<ReplicaLoad> {

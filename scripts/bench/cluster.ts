@@ -1,23 +1,34 @@
 /** What benchmarks on a testbed have in common. */
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { PlanReport } from '../../broker/messages.js';
-import { buildZoo } from '../../models/zoo/index.js';
 import type { DeployOptions } from '../../scheduler/client.js';
 import type { LoadReport, LoadRequest, TestbedClient } from '../testbed/client.js';
+import type { DeviceSpec } from '../testbed/devices.js';
 import { startTestbed, type Testbed, type TestbedOptions } from '../testbed/testbed.js';
+import { BareEngine, type BareOptions } from './bare.js';
 import type { BenchContext } from './bench.js';
+import { type Network, networkFile } from './networks.js';
+import { type Busy, watch } from './usage.js';
+
+/** A load, and how busy everything was meanwhile. */
+export interface WatchedLoad extends LoadReport {
+  readonly busy: readonly Busy[];
+}
 
 export interface Cluster {
   readonly testbed: Testbed;
   readonly client: TestbedClient;
-  /** Writes a network of the zoo; returns its path. */
-  readonly zoo: (name: string) => Promise<string>;
+  /** A network by name (networks.ts), as a file. */
+  readonly network: (name: string) => Promise<Network>;
   /** Deploys with the agents' CPU limits lifted (loading is not what is measured), then sets them again. */
   readonly deploy: (options: DeployOptions) => Promise<PlanReport>;
   /** Throws FRAME_FAILED when a frame failed: a figure over lost frames would be wrong. */
-  readonly load: (request: LoadRequest) => Promise<LoadReport>;
+  readonly load: (request: LoadRequest) => Promise<WatchedLoad>;
+  /** The bare engine on a device of its own, loaded without a CPU limit, and warm. */
+  readonly bare: (name: string, spec: DeviceSpec, models: readonly string[], options?: BareOptions) => Promise<BareEngine>;
+  /** Files of a deployed plan's slices, by the name in its report. */
+  readonly sliceFile: (slice: string) => string;
 }
 
 /** Starts a testbed, runs `work` on it and removes it. */
@@ -31,32 +42,38 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
     }
     const client = await testbed.client();
     await client.untilReady(testbed.agents.length);
-    const models = path.join(testbed.directory, 'models');
-    await mkdir(models, { recursive: true });
+    const limited = conditions.isolation === 'namespaces';
     return await work({
       testbed,
       client,
-      zoo: async (name) => {
-        const file = path.join(models, `${name}.onnx`);
-        await buildZoo(name, file);
-        return file;
-      },
+      network: (name) => networkFile(name, context.models),
       deploy: async (deployOptions) => {
-        const limited = conditions.isolation === 'namespaces';
         if (limited) for (const agent of testbed.agents) agent.setCpu(conditions.coresOfMachine);
-        const plan = await client.deploy(deployOptions);
-        if (limited) for (const [i, agent] of testbed.agents.entries()) agent.setCpu(conditions.agents[i]?.cpu ?? 1);
-        return plan;
+        try {
+          return await client.deploy(deployOptions);
+        } finally {
+          if (limited) for (const [i, agent] of testbed.agents.entries()) agent.setCpu(conditions.agents[i]?.cpu ?? 1);
+        }
       },
       load: async (request) => {
+        const busy = watch(testbed);
         const report = await client.load(request);
         if (report.failures.length > 0) {
           throw new ChairError('FRAME_FAILED', `${report.failures.length} of ${request.frames} frames failed`, {
-            came: report.failures.join(', '),
+            came: [...new Set(report.failures)].join(', '),
           });
         }
-        return report;
+        return { ...report, busy: busy() };
       },
+      bare: async (name, spec, models, bareOptions) => {
+        const device = testbed.addDevice(name, spec);
+        if (limited) device.setCpu(conditions.coresOfMachine);
+        const bare = await BareEngine.start(device, models, bareOptions);
+        for (const i of models.keys()) await bare.run(1, i);
+        if (limited) device.setCpu(spec.cpu);
+        return bare;
+      },
+      sliceFile: (slice) => path.join(testbed.directory, 'gateway', 'gateway-cache', 'slices', slice),
     });
   } finally {
     await testbed.stop();
@@ -64,7 +81,23 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
 }
 
 /** Frames per second between the results number `skip` and the last: the pipe fills before. */
-export function framesPerSecond({ endedAtMs }: LoadReport, skip: number): number {
+export function framesPerSecond({ endedAtMs }: Pick<LoadReport, 'endedAtMs'>, skip: number): number {
   const [first = Number.NaN, last = Number.NaN] = [endedAtMs[skip], endedAtMs.at(-1)];
   return ((endedAtMs.length - 1 - skip) * 1000) / (last - first);
+}
+
+export const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** In words what a plan is: `rows x4 of 13 stages on 4 agents`; the same plan gives the same words. */
+export function planWords({ planner, seats }: PlanReport): string {
+  const stages = Math.max(...seats.map((seat) => seat.stage)) + 1;
+  const agents = new Set(seats.map((seat) => seat.agent)).size;
+  const cuts = new Map<string, number>();
+  for (const { stage, cut, replica } of seats) {
+    if (replica > 0) continue;
+    const parts = seats.filter((s) => s.stage === stage && s.replica === 0).length;
+    const replicas = new Set(seats.filter((s) => s.stage === stage).map((s) => s.replica)).size;
+    cuts.set(`${cut}${parts > 1 ? ` in ${parts}` : ''}${replicas > 1 ? ` x ${replicas}` : ''}`, stage);
+  }
+  return `${planner}: ${[...cuts.keys()].join(', ')}; ${stages} stage${stages === 1 ? '' : 's'} on ${agents} agent${agents === 1 ? '' : 's'}`;
 }

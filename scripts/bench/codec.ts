@@ -2,7 +2,7 @@
 import { decodeActivation, encodeActivation, scatter } from '../../broker/activation.js';
 import type { ActivationHeader } from '../../broker/messages.js';
 import { allocTensor, type Box, boxDims } from '../../broker/tensor.js';
-import type { Bench, BenchContext, BenchResult } from './bench.js';
+import type { Bench, BenchContext } from './bench.js';
 import { atMost, type Figure, figure, interleaved } from './figures.js';
 
 /** 1.2 MB of float32: [1, 96, 56, 56]. */
@@ -43,7 +43,7 @@ async function pairsOf(pairs: number, a: () => void, b: () => void, calls: numbe
   );
 }
 
-async function run({ quick }: BenchContext): Promise<BenchResult> {
+async function measure(quick: boolean): Promise<Figure[]> {
   const [pairs, calls] = quick ? [7, 50] : [51, 200];
   const { bytes } = allocTensor('float32', boxDims(WHOLE));
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 31) & 0xff;
@@ -111,7 +111,17 @@ async function run({ quick }: BenchContext): Promise<BenchResult> {
       fill.map(({ b }) => b),
     ),
   );
-  return { figures, conditions: { processes: 1, dtype: 'float32', segments: `${SEGMENT_BYTES} bytes` } };
+  return figures;
 }
 
-export const codec: Bench = { name: 'codec', summary: 'encode and decode of activations against one copy of their bytes', run };
+async function run({ quick, cases }: BenchContext): Promise<object> {
+  await cases([{ name: 'codec', run: () => measure(quick) }]);
+  return { processes: 1, dtype: 'float32', segments: `${SEGMENT_BYTES} bytes` };
+}
+
+export const codec: Bench = {
+  name: 'codec',
+  summary: 'encode and decode of activations against one copy of their bytes',
+  seconds: 15,
+  run,
+};

@@ -14,6 +14,7 @@ const MACHINE = {
   architecture: 'x64',
   node: 'v20',
   loadBefore: 0.1,
+  busyBefore: 0.02,
   quiet: true,
 };
 const REPORT = { name: 'net', commit: 'abc', date: '2026-01-01', machine: MACHINE, conditions: { agents: [1, 1, 2], why: '' } };

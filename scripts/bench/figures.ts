@@ -7,10 +7,11 @@ export interface Target {
 
 export const atLeast = (bound: number): Target => ({ text: `>= ${bound}`, isMet: (value) => value >= bound });
 export const atMost = (bound: number): Target => ({ text: `<= ${bound}`, isMet: (value) => value <= bound });
+export const below = (bound: number): Target => ({ text: `< ${bound}`, isMet: (value) => value < bound });
 
 export interface Figure {
   readonly figure: string;
-  /** Median of the samples. */
+  /** Median of the samples, or their largest where the name says so. */
   readonly value: number;
   /** Their quartiles. */
   readonly spread: readonly [number, number];
@@ -20,6 +21,8 @@ export interface Figure {
   readonly target: string;
   readonly met: boolean | null;
   readonly samples: readonly number[];
+  /** What kept it from being better: the busiest resource while it was measured. Absent = not watched. */
+  readonly limit?: string;
 }
 
 /** The `q` quantile, linear between samples; NaN without samples. */
@@ -32,8 +35,20 @@ export function quantile(samples: readonly number[], q: number): number {
 
 export const median = (samples: readonly number[]): number => quantile(samples, 0.5);
 
-export function figure(name: string, unit: string, samples: readonly number[], target?: Target): Figure {
-  const value = median(samples);
+export interface FigureOptions {
+  /** How samples become one value; default: their median. */
+  readonly value?: (samples: readonly number[]) => number;
+  readonly limit?: string;
+}
+
+export function figure(
+  name: string,
+  unit: string,
+  samples: readonly number[],
+  target?: Target,
+  { value: summary = median, limit }: FigureOptions = {},
+): Figure {
+  const value = summary(samples);
   return {
     figure: name,
     value,
@@ -43,8 +58,13 @@ export function figure(name: string, unit: string, samples: readonly number[], t
     // A figure that could not be measured is not met.
     met: target === undefined ? null : Number.isFinite(value) && target.isMet(value),
     samples,
+    ...(limit === undefined ? {} : { limit }),
   };
 }
+
+/** The largest sample; NaN without samples or when one is missing. */
+export const largest = (samples: readonly number[]): number => (samples.length === 0 ? Number.NaN : Math.max(...samples));
+export const smallest = (samples: readonly number[]): number => (samples.length === 0 ? Number.NaN : Math.min(...samples));
 
 /**
  * Measures two things in turn, the first one first in every other pair, so that what drifts meets both alike.
@@ -59,6 +79,19 @@ export async function interleaved<A, B>(pairs: number, a: () => Promise<A>, b: (
     } else {
       const first = await b();
       samples.push({ a: await a(), b: first });
+    }
+  }
+  return samples;
+}
+
+/** The same for any number of things: each round begins one further. `samples[thing][round]`. */
+export async function inTurn<T>(rounds: number, things: readonly (() => Promise<T>)[]): Promise<T[][]> {
+  const samples: T[][] = things.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (let k = 0; k < things.length; k++) {
+      const i = (k + round) % things.length;
+      const thing = things[i];
+      if (thing !== undefined) samples[i]?.push(await thing());
     }
   }
   return samples;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { createLanes } from '../../broker/lanes/lanes.js';
 import { listen } from '../../broker/listen.js';
 import { Child, nodeFlags } from '../children.js';
-import type { Bench, BenchContext, BenchResult } from './bench.js';
+import type { Bench, BenchContext } from './bench.js';
 import { atLeast, atMost, type Figure, figure, interleaved } from './figures.js';
 
 /** Topics of the benchmark. */
@@ -122,85 +122,52 @@ const SIZES = [
 ] as const;
 const ROUND_TRIPS = 100;
 
-async function measure(lane: Way, tcp: Way, quick: boolean): Promise<Figure[]> {
-  const pairs = quick ? 5 : 31;
-  const figures: Figure[] = [];
-  for (const { name, bytes, count } of SIZES) {
-    const payload = Uint8Array.from({ length: bytes }, (_, i) => (i * 31) & 0xff);
-    const megabytesPerSecond = async (way: Way): Promise<number> => (bytes * count) / 1000 / (await msOf(() => way.bulk(payload, count)));
-    await megabytesPerSecond(lane);
-    await megabytesPerSecond(tcp);
-    const samples = await interleaved(
-      pairs,
-      () => megabytesPerSecond(lane),
-      () => megabytesPerSecond(tcp),
-    );
-    figures.push(
-      figure(
-        `one hop, ${name}: throughput over bare TCP`,
-        'x',
-        samples.map(({ a, b }) => a / b),
-        atLeast(0.75),
-      ),
-    );
-    figures.push(
-      figure(
-        `one hop, ${name}: lane`,
-        'MB/s',
-        samples.map(({ a }) => a),
-      ),
-    );
-    figures.push(
-      figure(
-        `one hop, ${name}: bare TCP`,
-        'MB/s',
-        samples.map(({ b }) => b),
-      ),
-    );
-  }
-  const small = Uint8Array.from({ length: 16_384 }, (_, i) => (i * 31) & 0xff);
+const PATTERN = (bytes: number): Uint8Array => Uint8Array.from({ length: bytes }, (_, i) => (i * 31) & 0xff);
+
+async function bulk(lane: Way, tcp: Way, { name, bytes, count }: (typeof SIZES)[number], quick: boolean): Promise<Figure[]> {
+  const payload = PATTERN(bytes);
+  const rate = (way: Way) => async (): Promise<number> => (bytes * count) / 1000 / (await msOf(() => way.bulk(payload, count)));
+  await rate(lane)();
+  await rate(tcp)();
+  const samples = await interleaved(quick ? 5 : 31, rate(lane), rate(tcp));
+  const ratios = samples.map(({ a, b }) => a / b);
+  const [lanes_, sockets] = [samples.map(({ a }) => a), samples.map(({ b }) => b)];
+  return [
+    figure(`one hop, ${name}: throughput over bare TCP`, 'x', ratios, atLeast(0.75)),
+    figure(`one hop, ${name}: lane`, 'MB/s', lanes_),
+    figure(`one hop, ${name}: bare TCP`, 'MB/s', sockets),
+  ];
+}
+
+async function roundTrip(lane: Way, tcp: Way, quick: boolean): Promise<Figure[]> {
+  const small = PATTERN(16_384);
   const roundTripMs = (way: Way) => async (): Promise<number> =>
     (await msOf(async () => {
       for (let i = 0; i < ROUND_TRIPS; i++) await way.echo(small);
     })) / ROUND_TRIPS;
   await roundTripMs(lane)();
   await roundTripMs(tcp)();
-  const trips = await interleaved(pairs, roundTripMs(lane), roundTripMs(tcp));
-  figures.push(
-    figure(
-      'round trip, 16 KB: time over bare TCP',
-      'x',
-      trips.map(({ a, b }) => a / b),
-      atMost(2.5),
-    ),
-  );
-  figures.push(
-    figure(
-      'round trip, 16 KB: lane',
-      'ms',
-      trips.map(({ a }) => a),
-    ),
-  );
-  figures.push(
-    figure(
-      'round trip, 16 KB: bare TCP',
-      'ms',
-      trips.map(({ b }) => b),
-    ),
-  );
-  return figures;
+  const trips = await interleaved(quick ? 5 : 31, roundTripMs(lane), roundTripMs(tcp));
+  const ratios = trips.map(({ a, b }) => a / b);
+  const [lanes_, sockets] = [trips.map(({ a }) => a), trips.map(({ b }) => b)];
+  return [
+    figure('round trip, 16 KB: time over bare TCP', 'x', ratios, atMost(2.5)),
+    figure('round trip, 16 KB: lane', 'ms', lanes_),
+    figure('round trip, 16 KB: bare TCP', 'ms', sockets),
+  ];
 }
 
-async function run({ quick }: BenchContext): Promise<BenchResult> {
+async function run({ quick, cases }: BenchContext): Promise<object> {
   const far = new Child('far end', [], undefined, { command: [process.execPath, ...nodeFlags(), PEER] });
   try {
     const { lanePort, tcpPort } = await far.ready;
     const [lane, tcp] = [await laneWay(Number(lanePort)), tcpWay(Number(tcpPort))];
     try {
-      return {
-        figures: await measure(lane, tcp, quick),
-        conditions: { processes: 2, network: 'loopback', encryption: 'none', 'CPU limit': 'none' },
-      };
+      await cases([
+        ...SIZES.map((size) => ({ name: `one hop, ${size.name}`, run: () => bulk(lane, tcp, size, quick) })),
+        { name: 'round trip, 16 KB', run: () => roundTrip(lane, tcp, quick) },
+      ]);
+      return { processes: 2, network: 'loopback', encryption: 'none', 'CPU limit': 'none' };
     } finally {
       await Promise.all([lane.stop(), tcp.stop()]);
     }
@@ -209,4 +176,4 @@ async function run({ quick }: BenchContext): Promise<BenchResult> {
   }
 }
 
-export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', run };
+export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', seconds: 30, run };

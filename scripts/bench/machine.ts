@@ -1,10 +1,14 @@
 /** On what a figure was measured. */
 import { execFileSync } from 'node:child_process';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { PACKAGE_ROOT, packageVersion } from '../package-root.js';
 
 /** Above this, somebody else uses the machine, and figures are not worth publishing. */
 export const QUIET_LOAD = 0.5;
+/** The same of what is busy at this moment: load is an average that one's own last benchmark still raises. */
+const QUIET_BUSY_CORES = 0.2;
+const LOOK_MS = 1500;
 
 export interface Machine {
   readonly processor: string;
@@ -13,13 +17,24 @@ export interface Machine {
   readonly kernel: string;
   readonly architecture: string;
   readonly node: string;
-  /** Average over the minute before the run. */
+  /** Average over the minute before the run; of a run of several benchmarks, before the first. */
   readonly loadBefore: number;
+  /** Cores that were busy just before the run. */
+  readonly busyBefore: number;
   readonly quiet: boolean;
 }
 
-export function machine(): Machine {
-  const loadBefore = loadavg()[0] ?? 0;
+/** Cores busy from now on for a moment. */
+async function busyCores(): Promise<number> {
+  const idleMs = (): number => cpus().reduce((sum, { times }) => sum + times.idle, 0);
+  const [idle, from] = [idleMs(), performance.now()];
+  await delay(LOOK_MS);
+  return Math.max(0, cpus().length - (idleMs() - idle) / (performance.now() - from));
+}
+
+/** `loadBefore`: what it was before the first of several benchmarks, which raise it themselves. */
+export async function machine(loadBefore = loadavg()[0] ?? 0): Promise<Machine> {
+  const busyBefore = await busyCores();
   return {
     processor: cpus()[0]?.model ?? 'unknown',
     cores: availableParallelism(),
@@ -28,7 +43,8 @@ export function machine(): Machine {
     architecture: process.arch,
     node: process.version,
     loadBefore,
-    quiet: loadBefore < QUIET_LOAD,
+    busyBefore,
+    quiet: loadBefore < QUIET_LOAD && busyBefore < QUIET_BUSY_CORES,
   };
 }
 

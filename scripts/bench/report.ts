@@ -9,42 +9,55 @@ export interface Report {
   readonly machine: Machine;
   readonly conditions: unknown;
   readonly figures: readonly Figure[];
+  /** What could not be measured, and why. */
+  readonly troubles?: readonly string[];
+  /** How long the whole benchmark took. */
+  readonly seconds?: number;
 }
 
 /** Three significant digits. */
 export function numberText(value: number): string {
   if (!Number.isFinite(value)) return '-';
   const magnitude = Math.abs(value);
-  return magnitude >= 100 ? String(Math.round(value)) : value.toPrecision(3);
+  return magnitude >= 100 || value === 0 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
 const withUnit = (text: string, unit: string): string => (unit === 'x' ? `${text}x` : `${text} ${unit}`);
 
-function row({ figure, value, spread, unit, target, met, samples }: Figure): string {
-  const cells = [
-    figure,
-    withUnit(numberText(value), unit),
-    `${numberText(spread[0])} to ${numberText(spread[1])}`,
-    String(samples.length),
-    target,
-    met === null ? '' : met ? 'yes' : '**no**',
+const cellsOf = ({ figure, value, spread, unit, target, met, samples }: Figure): string[] => [
+  figure,
+  withUnit(numberText(value), unit),
+  `${numberText(spread[0])} to ${numberText(spread[1])}`,
+  String(samples.length),
+  target,
+  met === null ? '' : met ? 'yes' : '**no**',
+];
+
+/** The table of figures; with a last column where it is known what limited them. */
+export function figureTable(figures: readonly Figure[]): string[] {
+  const limits = figures.some(({ limit = '' }) => limit !== '');
+  const row = (cells: readonly string[]): string => `| ${cells.map((c) => c.replaceAll('|', '\\|')).join(' | ')} |`;
+  return [
+    row(['figure', 'median', 'quartiles', 'samples', 'target', 'met', ...(limits ? ['limited by'] : [])]),
+    `| --- | ---: | ---: | ---: | ---: | --- |${limits ? ' --- |' : ''}`,
+    ...figures.map((f) => row([...cellsOf(f), ...(limits ? [f.limit ?? ''] : [])])),
   ];
-  return `| ${cells.map((c) => c.replaceAll('|', '\\|')).join(' | ')} |`;
 }
 
-export function markdown({ name, commit, date, machine, conditions, figures }: Report): string {
+/** `## NAME`, machine, conditions, table, troubles. `level` = number of # of its title. */
+export function markdown({ name, commit, date, machine, conditions, figures, troubles = [], seconds }: Report, level = 2): string {
   const memory = `${Math.round(machine.memoryBytes / 2 ** 30)} GiB`;
+  const took = seconds === undefined ? '' : ` Took ${Math.round(seconds)} s.`;
   const lines = [
-    `## ${name}`,
+    `${'#'.repeat(level)} ${name}`,
     '',
-    `Commit ${commit}, ${date}; ${machine.processor}, ${machine.cores} cores, ${memory}, Linux ${machine.kernel}, Node ${machine.node}; load before ${machine.loadBefore.toFixed(2)}.`,
+    `Commit ${commit}, ${date}; ${machine.processor}, ${machine.cores} cores, ${memory}, Linux ${machine.kernel}, Node ${machine.node}; load before ${machine.loadBefore.toFixed(2)}, ${machine.busyBefore.toFixed(2)} cores busy.${took}`,
     '',
     `Conditions: ${conditionsText(conditions)}`,
     '',
-    '| figure | median | quartiles | samples | target | met |',
-    '| --- | ---: | ---: | ---: | ---: | --- |',
-    ...figures.map(row),
+    ...figureTable(figures),
   ];
+  for (const trouble of troubles) lines.push('', `**Not measured:** ${trouble}`);
   if (!machine.quiet) lines.push('', '**The machine was not quiet: these figures do not count.**');
   return lines.join('\n');
 }

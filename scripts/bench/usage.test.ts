@@ -1,0 +1,20 @@
+import { describe, expect, it } from 'vitest';
+import { limitOf, usualLimit } from './usage.js';
+
+const link = { what: 'link of a, up', share: 0.5 };
+const quota = { what: 'compute (quota of a)', share: 0.95 };
+
+describe('what limits a figure', () => {
+  it('is the busiest resource when it is nearly full, and waiting when none is', () => {
+    expect(limitOf([link, quota])).toBe('compute (quota of a), 95 %');
+    expect(limitOf([link])).toBe('waiting; busiest: link of a, up, 50 %');
+    expect(limitOf([])).toBe('');
+  });
+
+  it('is that of the median measurement, not of an odd one', () => {
+    const odd = { what: "the gateway's busiest thread", share: 1 };
+    expect(usualLimit([[odd], [link], [link, quota]])).toBe('compute (quota of a), 95 %');
+    expect(usualLimit([[odd], [link], [link]])).toBe('waiting; busiest: link of a, up, 50 %');
+    expect(usualLimit([])).toBe('');
+  });
+});

@@ -171,6 +171,10 @@ describe('bounds', () => {
       addresses: [],
       lanePort: 0,
       cores: 4,
+      host: '',
+      hostCores: 4,
+      cpuLimit: 0,
+      engineThreads: 4,
     },
     ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
   };

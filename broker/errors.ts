@@ -36,6 +36,8 @@ export const ERROR_CODES = {
   PORT_IN_USE: 'The address to listen on is already in use.',
   PACKET_TOO_LARGE: 'An MQTT packet exceeds the limit set for this listener.',
   QUEUE_FULL: 'A bounded queue is full; the sender must slow down.',
+  LINK_IMPLAUSIBLE:
+    'A measured or configured link has a speed or latency that cannot be (zero, negative, not a number, absurdly high); it is not used.',
   LANE_DOWN: 'No lane to the peer is up, direct or relayed.',
   REQUEST_TIMEOUT: 'No reply came before the deadline; the message says what was waited for.',
   STOPPED: 'The component was stopped while the request was under way.',

@@ -80,6 +80,16 @@ export interface Cancel {
   readonly attempt: number;
 }
 
+/** Lane to lane, to measure it: `echo` wants `done`, `drain` wants `messages` fills and then `done` (or `busy`), `fill` wants nothing. */
+export interface Probe {
+  readonly id: string;
+  readonly from: string;
+  readonly kind: string;
+  readonly messages: number;
+  readonly messageBytes: number;
+  readonly data: Uint8Array;
+}
+
 /** Agent -> dispatcher: a send or a run failed for one frame. */
 export interface Trouble {
   readonly agent: string;
@@ -109,10 +119,22 @@ export interface Hello {
   /** Port of the direct lane listener; 0 = none (relay only). */
   readonly lanePort: number;
   readonly cores: number;
+  /** The machine, the same for all agents on it, however they are packed; '' = unknown. */
+  readonly host: string;
+  /** Cores of that machine. */
+  readonly hostCores: number;
+  /** Cores that control groups permit this agent; 0 = no limit. */
+  readonly cpuLimit: number;
+  /** Threads that one run of a slice may use. */
+  readonly engineThreads: number;
   readonly memoryBytes: number;
   readonly arch: string;
   readonly engine: string;
   readonly engineVersion: string;
+  /** Model of the processor or board. */
+  readonly cpu: string;
+  /** All that run times depend on, as one short word: agents of the same fingerprint are one class of device. */
+  readonly fingerprint: string;
   /** Result of the start-up probe: multiply-accumulates per second of one 3x3 convolution; 0 = unknown. */
   readonly probeMacsPerSecond: number;
   readonly storeBytesFree: number;
@@ -140,6 +162,12 @@ export interface LaneHealth {
   readonly bytesSent: number;
   readonly messagesSent: number;
   readonly sendMs: number;
+  /** Of large messages from the peer that came while no other did: the best of late, bytes/s; 0 = none yet. */
+  readonly receivedBytesPerSecond: number;
+  /** How many such messages. */
+  readonly receivedSamples: number;
+  /** Of the connection's keep-alive while nothing waited to be sent, exponentially weighted; 0 = unknown. */
+  readonly roundTripMs: number;
 }
 
 /** Once a second. */
@@ -220,13 +248,50 @@ export interface Ping {
   readonly padBytes: number;
 }
 
+/** Measure the lane to `peer`. AGENT_BUSY while frames run here, unless `evenIfBusy`. */
+export interface Measure {
+  readonly peer: PeerEntry;
+  readonly budgetMs: number;
+  /** In both directions together. */
+  readonly budgetBytes: number;
+  readonly evenIfBusy: boolean;
+}
+
+/** Load this slice in a process of its own, run it on made-up inputs, and tell how long that takes and how much memory. */
+export interface Profile {
+  readonly slice: SliceRef;
+  /** Of the engine; 0 = as it serves. */
+  readonly threads: number;
+  /** At most so many runs, and no more once `budgetMs` is over; three at least. */
+  readonly runs: number;
+  readonly budgetMs: number;
+}
+export interface ProfileResult {
+  readonly engine: string;
+  readonly engineVersion: string;
+  readonly fingerprint: string;
+  readonly threads: number;
+  readonly loadMs: number;
+  /** Of each run after the warm-up, as a seat sees it: into the engine and back. */
+  readonly samplesMs: readonly number[];
+  /** Resident memory of the process with an engine and no slice. */
+  readonly emptyBytes: number;
+  /** Peaks of resident memory above that: while loading (weights in the file cache included), and while running. */
+  readonly loadPeakBytes: number;
+  readonly runPeakBytes: number;
+  /** The agent ran frames meanwhile, or began to prepare seats: the times are too long. */
+  readonly busy: boolean;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
   | { readonly kind: 'release'; readonly release: Release }
   | { readonly kind: 'peers'; readonly peers: Peers }
   | { readonly kind: 'refuse'; readonly refuse: Refuse }
-  | { readonly kind: 'ping'; readonly ping: Ping };
+  | { readonly kind: 'ping'; readonly ping: Ping }
+  | { readonly kind: 'profile'; readonly profile: Profile }
+  | { readonly kind: 'measure'; readonly measure: Measure };
 
 export interface Command {
   readonly id: string;
@@ -235,6 +300,21 @@ export interface Command {
   readonly nonce: string;
   readonly deadlineMs: number;
   readonly body: CommandBody;
+}
+
+/** The lane from the measuring agent to `peer` and back. Spreads are median deviations: of the round trip in ms, of throughput as a part of it. */
+export interface LinkMeasurement {
+  readonly peer: string;
+  readonly lane: LaneHealth['lane'];
+  readonly roundTripMs: number;
+  readonly roundTripSpreadMs: number;
+  readonly upBytesPerSecond: number;
+  readonly upSpread: number;
+  readonly downBytesPerSecond: number;
+  readonly downSpread: number;
+  /** Sent and received for it. */
+  readonly bytes: number;
+  readonly tookMs: number;
 }
 
 /** `code` empty = done. */
@@ -246,6 +326,10 @@ export interface Reply {
   /** For prepare: bytes fetched and load time; else 0. */
   readonly fetchedBytes: number;
   readonly loadMs: number;
+  /** Of a profile command that worked; else null. */
+  readonly profile: ProfileResult | null;
+  /** For measure: what was found. */
+  readonly link: LinkMeasurement | null;
 }
 
 /** Agent -> scheduler, while preparing: how far it is. */
@@ -337,6 +421,13 @@ export interface DeployRequest {
   /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
 }
+
+/** What is known of links; with `measure`, after measuring those between `agents` and with the dispatcher (empty = all). */
+export interface LinksRequest {
+  readonly measure: boolean;
+  readonly evenIfBusy: boolean;
+  readonly agents: readonly string[];
+}
 export interface UndeployRequest {
   readonly name: string;
 }
@@ -358,12 +449,37 @@ export interface ModelOffer {
   readonly files: readonly ModelFile[];
 }
 
+/** Begin to measure a model, or tell how far it is: the same job again is joined, and ends when nobody asks any more. */
+export interface ProfileRequest {
+  /** Chosen by the client. */
+  readonly job: string;
+  readonly model: string;
+  readonly shapes: readonly string[];
+  readonly images: readonly ImageInput[];
+  /** Only the classes of these agents, measured on these; empty = all. */
+  readonly agents: readonly string[];
+  /** Kinds of cut besides `whole`; empty = all that planners use. */
+  readonly cuts: readonly string[];
+  /** Numbers of parts; empty = as many as there are agents. */
+  readonly parts: readonly number[];
+  /** Engine threads; empty = as the agents serve. */
+  readonly threads: readonly number[];
+  readonly runs: number;
+  readonly budgetMs: number;
+  /** Measure again what is known already. */
+  readonly fresh: boolean;
+  /** Give the job up; what it measured is kept. */
+  readonly cancel: boolean;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
   | { readonly kind: 'status'; readonly status: StatusRequest }
   | { readonly kind: 'where'; readonly where: StatusRequest }
-  | { readonly kind: 'offer'; readonly offer: ModelOffer };
+  | { readonly kind: 'offer'; readonly offer: ModelOffer }
+  | { readonly kind: 'profile'; readonly profile: ProfileRequest }
+  | { readonly kind: 'links'; readonly links: LinksRequest };
 
 export interface Request {
   readonly id: string;
@@ -427,6 +543,8 @@ export interface PlanReport {
   readonly epoch: number;
   readonly planner: string;
   readonly why: string;
+  /** What the figures stand on: measured profiles, the agents' probes, or which of them. */
+  readonly basis: string;
   readonly predictedLatencyMs: number;
   readonly predictedFps: number;
   readonly seats: readonly PlanRow[];
@@ -442,10 +560,32 @@ export interface AgentStatus {
   readonly addresses: readonly string[];
   readonly lanePort: number;
   readonly cores: number;
+  /** As in its hello. */
+  readonly host: string;
+  readonly hostCores: number;
+  readonly cpuLimit: number;
+  readonly engineThreads: number;
+  /** Measured time of real frames / predicted, as far as plans take it into account; 1 = as predicted. */
+  readonly correction: number;
   readonly memoryBytes: number;
   readonly probeMacsPerSecond: number;
   readonly softwareVersion: string;
   readonly health: Health | null;
+}
+
+/** A seat of the plan in force: what its runs were predicted to take and what they take. */
+export interface LiveRow {
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  readonly agent: string;
+  /** As the plan was made. */
+  readonly predictedMs: number;
+  /** Exponentially weighted mean of real frames; 0 = none yet. */
+  readonly measuredMs: number;
+  readonly frames: number;
+  /** What the next plan would multiply this seat's uncorrected prediction with. */
+  readonly factor: number;
 }
 export interface DeploymentStatus {
   readonly name: string;
@@ -468,7 +608,25 @@ export interface DeploymentStatus {
   readonly p95Ms: number;
   readonly framesPerSecond: number;
   readonly plan: PlanReport | null;
+  readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
+}
+
+/** One direction of a lane. */
+export interface LinkStatus {
+  readonly from: string;
+  readonly to: string;
+  /** `direct`, `relay`, ... when it was measured. */
+  readonly lane: string;
+  readonly bytesPerSecond: number;
+  readonly latencyMs: number;
+  /** Median deviation of the throughput / its median. */
+  readonly spread: number;
+  /** `measured`, `live`. What is not listed is assumed. */
+  readonly source: string;
+  readonly ageMs: number;
+  /** What the last measurement was refused for, or what live traffic says against this row; '' = nothing. */
+  readonly problem: string;
 }
 export interface StatusReport {
   readonly cluster: string;
@@ -479,6 +637,9 @@ export interface StatusReport {
   readonly agents: readonly AgentStatus[];
   readonly deployments: readonly DeploymentStatus[];
   /** Newest last, at most 200. */
+  /** The gateway's own machine: an agent of the same host shares it. '' = unknown. */
+  readonly host: string;
+  readonly links: readonly LinkStatus[];
   readonly events: readonly EventRow[];
 }
 export interface EventRow {
@@ -498,6 +659,77 @@ export interface ModelAnswer {
   readonly missing: readonly MissingFile[];
 }
 
+/** Agents that are the same to a planner: one of them is measured. */
+export interface ProfileClass {
+  readonly fingerprint: string;
+  /** For people: board, cores, engine. */
+  readonly text: string;
+  readonly agents: readonly string[];
+  /** Engine threads that they serve with. */
+  readonly threads: number;
+  /** What a run costs however little it computes; 0 = not measured. */
+  readonly runMs: number;
+}
+/** The largest part of nodes `[startNode, endNode)` cut so, on one class with so many engine threads. */
+export interface ProfileMeasure {
+  readonly fingerprint: string;
+  readonly threads: number;
+  /** `block`, `range` (several blocks in one slice), `model` or `run` (a slice that computes next to nothing). */
+  readonly what: string;
+  readonly label: string;
+  readonly startNode: number;
+  readonly endNode: number;
+  readonly cut: string;
+  readonly parts: number;
+  readonly macs: number;
+  readonly weightBytes: number;
+  /** `measured` now, `kept` from before, or `interpolated`. */
+  readonly from: string;
+  readonly agent: string;
+  /** Median and quartiles. */
+  readonly ms: number;
+  readonly lowMs: number;
+  readonly highMs: number;
+  readonly samplesMs: readonly number[];
+  readonly loadMs: number;
+  readonly loadPeakBytes: number;
+  readonly runPeakBytes: number;
+  readonly busy: boolean;
+  /** Why there is no figure; '' = there is. */
+  readonly code: string;
+  readonly message: string;
+}
+/** What was measured against what the table says of it when it is left out. */
+export interface ProfileCheck {
+  readonly fingerprint: string;
+  readonly threads: number;
+  /** `interpolation` between numbers of parts, or `sum` of the blocks of a range. */
+  readonly what: string;
+  readonly label: string;
+  readonly cut: string;
+  readonly parts: number;
+  readonly measuredMs: number;
+  readonly predictedMs: number;
+}
+export interface ProfileReport {
+  readonly job: string;
+  /** `running`, `done` or `failed`; rows and checks come with the last two. */
+  readonly state: string;
+  readonly code: string;
+  readonly message: string;
+  /** sha256 of the model as it was loaded. */
+  readonly model: string;
+  /** Measurements. */
+  readonly done: number;
+  readonly total: number;
+  /** What is being measured now, for people. */
+  readonly current: string;
+  readonly classes: readonly ProfileClass[];
+  readonly rows: readonly ProfileMeasure[];
+  readonly checks: readonly ProfileCheck[];
+  readonly notes: readonly string[];
+}
+
 /** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
@@ -506,6 +738,7 @@ export interface Response {
   readonly status: StatusReport | null;
   readonly plan: PlanReport | null;
   readonly model: ModelAnswer | null;
+  readonly profile: ProfileReport | null;
 }
 
 export type { BlobRef, Box };

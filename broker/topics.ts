@@ -64,6 +64,7 @@ export function topicsOf(cluster: string, version?: SchemaVersion) {
     /** Lane messages (bytes, see broker/activation.ts): direct on the receiver's own listener, relayed through the broker; the same names on both. */
     activation: (agent: string) => `${root}/lane/${agent}`,
     cancel: (agent: string) => topic<Cancel>(`${root}/lane/${agent}/cancel`, 'Cancel', 0),
+    probe: (peer: string) => `${root}/lane/${peer}/probe`,
     submit: `${root}/submit`,
     result: (client: string) => `${root}/client/${client}/result`,
     resultAck: topic<ResultAck>(`${root}/submit/ack`, 'ResultAck', 0),

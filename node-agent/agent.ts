@@ -6,7 +6,9 @@ import { randomBytes } from 'node:crypto';
 import type { SegmentReader } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
+import { hostId } from '../broker/host.js';
 import type { Lanes } from '../broker/lanes/lane.js';
+import { LinkProbe } from '../broker/link-probe.js';
 import type { Command, Gone, Hello, Reign } from '../broker/messages.js';
 import { Repetition } from '../broker/repetition.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
@@ -15,7 +17,7 @@ import type { Engine } from '../models/engine/engine.js';
 import { Acceptance } from './acceptance.js';
 import { answer, Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
-import { cores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
+import { cores, cpuLimit, hostCores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
 import { EarlyBuffer } from './early.js';
 import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
 import { BlobFetcher } from './fetch.js';
@@ -48,6 +50,7 @@ interface Parts {
   readonly inbox: Inbox;
   readonly trouble: TroubleReporter;
   readonly commands: Commands;
+  readonly linkProbe: LinkProbe;
 }
 
 const FAREWELL_MS = 1000;
@@ -270,24 +273,29 @@ export class Agent {
       },
     });
     const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, repetition: this.repetition });
+    const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });
     const commands = new Commands({
       nonce: this.nonce,
       term,
       epochs,
       peers: new PeerTable(agent),
       lanes,
+      probe: linkProbe,
+      isBusy: () => runner.isBusy,
       orphanMs: config.orphanMs,
       isDraining: () => this.draining,
       onReleased: () => this.checkDrained(),
       onRefused: (error) => this.fail(error),
     });
-    return { ...base, fetcher, sessions, epochs, runner, forwarder, inbox, trouble, commands };
+    return { ...base, fetcher, sessions, epochs, runner, forwarder, inbox, trouble, commands, linkProbe };
   }
 
-  private async listen({ bus, lanes, inbox, commands }: Parts): Promise<void> {
+  private async listen({ bus, lanes, inbox, commands, linkProbe }: Parts): Promise<void> {
     const { topics, config } = this;
     lanes.on(topics.activation(config.name), (message) => inbox.activation(message));
     lanes.on(topics.cancel(config.name).name, (message) => inbox.cancel(message));
+    linkProbe.start();
+    this.undo.push(() => linkProbe.stop());
     await lanes.start();
     bus.onRefused((name, error) => {
       inbox.counts.refused++;
@@ -360,6 +368,10 @@ export class Agent {
         addresses: addresses.length > 0 ? addresses : reachableAddresses(laneHost),
         lanePort: this.lanePort,
         cores: cores(),
+        host: this.options.host?.() ?? hostId(),
+        hostCores: hostCores(),
+        cpuLimit: cpuLimit(),
+        engineThreads: this.config.threads || cores(),
         memoryBytes: this.memoryLimit(),
         arch: process.arch,
         engine: engine.name,

@@ -1,7 +1,8 @@
 /** Obeys the scheduler: fences terms, then does what the command says. Every command is idempotent, since each may come twice. */
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
-import type { Command, CommandBody, Reply } from '../broker/messages.js';
+import type { LinkProbe } from '../broker/link-probe.js';
+import type { Command, CommandBody, LinkMeasurement, Measure, Reply } from '../broker/messages.js';
 import type { Epochs, Prepared } from './epochs.js';
 import type { PeerTable } from './peers.js';
 import type { TermFile } from './term.js';
@@ -12,6 +13,9 @@ export interface CommandOptions {
   readonly epochs: Epochs;
   readonly peers: PeerTable;
   readonly lanes: Lanes;
+  readonly probe: LinkProbe;
+  /** Frames run here, or wait to. */
+  readonly isBusy: () => boolean;
   /** See the configuration. */
   readonly orphanMs: number;
   readonly isDraining: () => boolean;
@@ -20,17 +24,22 @@ export interface CommandOptions {
   readonly onRefused: (error: ChairError) => void;
 }
 
+/** What a reply tells besides that it was done. */
+interface Done extends Prepared {
+  readonly link?: LinkMeasurement;
+}
+
 const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
 
 /** The reply, or undefined for a command that was meant for another process of this name. Never throws. */
 export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
   if (!commands.isForUs(command)) return undefined;
   try {
-    const { fetchedBytes, loadMs } = await commands.obey(command);
-    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs) };
+    const { fetchedBytes, loadMs, link = null } = await commands.obey(command);
+    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link };
   } catch (error) {
     const { code, message } = toChairError(error);
-    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING };
+    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null };
   }
 }
 
@@ -45,9 +54,20 @@ export class Commands {
   }
 
   /** Throws EPOCH_STALE for a lower term, and what the command itself throws. */
-  async obey(command: Command): Promise<Prepared> {
+  async obey(command: Command): Promise<Done> {
     await this.fence(command.term);
     return this.run(command.body, command);
+  }
+
+  /** The peer joins the table, so that the lane that is measured is the one that frames would use. */
+  private async measure({ peer, budgetMs, budgetBytes, evenIfBusy }: Measure): Promise<LinkMeasurement> {
+    const { peers, lanes, probe, isBusy } = this.options;
+    if (!evenIfBusy && isBusy()) {
+      throw new ChairError('AGENT_BUSY', 'frames run here; a measurement would slow them down and be wrong', { todo: 'Ask again later.' });
+    }
+    peers.add([peer]);
+    lanes.setPeers(peers.all);
+    return probe.measure(peer.agent, { budgetMs, budgetBytes });
   }
 
   stop(): void {
@@ -72,7 +92,7 @@ export class Commands {
     this.orphans = setTimeout(() => void epochs.releaseBefore(term), orphanMs);
   }
 
-  private async run(body: CommandBody, { term, deadlineMs }: Command): Promise<Prepared> {
+  private async run(body: CommandBody, { term, deadlineMs }: Command): Promise<Done> {
     const { epochs, peers, lanes } = this.options;
     switch (body.kind) {
       case 'prepare':
@@ -95,6 +115,8 @@ export class Commands {
         return NOTHING;
       case 'ping':
         return NOTHING;
+      case 'measure':
+        return { ...NOTHING, link: await this.measure(body.measure) };
     }
   }
 }

@@ -1,6 +1,6 @@
 /** What this machine is and how it feels: read from the OS, never cached, and 0 or a safe default where a figure cannot be read. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism, networkInterfaces, totalmem } from 'node:os';
+import { availableParallelism, cpus, networkInterfaces, totalmem } from 'node:os';
 import path from 'node:path';
 
 /** cgroup "no limit" in version 1 is a huge number of pages. */
@@ -18,22 +18,44 @@ export function memoryLimitBytes(): number {
 }
 
 function cgroupLimit(): number {
-  let limit = NO_LIMIT;
-  for (const line of read('/proc/self/cgroup').split('\n')) {
+  const limits = groups('memory', read).map(({ v2, folder }) =>
+    Number.parseInt(read(path.join(folder, v2 ? 'memory.max' : 'memory.limit_in_bytes')), 10),
+  );
+  return Math.min(NO_LIMIT, ...limits.filter((limit) => limit > 0));
+}
+
+/**
+ * The control groups that bind this process, its own and all above: a parent's limit binds, too. Inside a container the path may not exist and the root
+ * is the container's own group.
+ */
+function groups(controller: string, readFile: (file: string) => string): { v2: boolean; folder: string }[] {
+  const found: { v2: boolean; folder: string }[] = [];
+  for (const line of readFile('/proc/self/cgroup').split('\n')) {
     const [, controllers = '', group = ''] = line.split(':');
     if (group === '') continue;
     const v2 = controllers === '';
-    if (!v2 && !controllers.split(',').includes('memory')) continue;
-    const root = v2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
-    const name = v2 ? 'memory.max' : 'memory.limit_in_bytes';
-    // A parent's limit binds too; inside a container the path may not exist and the root is the container's own group.
+    if (!v2 && !controllers.split(',').includes(controller)) continue;
+    const root = v2 ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${controller}`;
     for (let at = group; ; at = path.dirname(at)) {
-      const value = Number.parseInt(read(path.join(root, at, name)), 10);
-      if (value > 0) limit = Math.min(limit, value);
+      found.push({ v2, folder: path.join(root, at) });
       if (at === '/' || at === '.') break;
     }
   }
-  return limit;
+  return found;
+}
+
+/** Cores that control groups (version 1 or 2) permit this process; 0 = as many as there are. */
+export function cpuLimit(readFile: (file: string) => string = read): number {
+  let limit = Number.POSITIVE_INFINITY;
+  for (const { v2, folder } of groups('cpu', readFile)) {
+    const [quota = '', period = ''] = v2
+      ? readFile(path.join(folder, 'cpu.max')).trim().split(' ')
+      : ['cpu.cfs_quota_us', 'cpu.cfs_period_us'].map((name) => readFile(path.join(folder, name)).trim());
+    const cores = Number.parseInt(quota, 10) / Number.parseInt(period, 10);
+    // `max` and -1 are no limit.
+    if (cores > 0) limit = Math.min(limit, cores);
+  }
+  return Number.isFinite(limit) ? limit : 0;
 }
 
 export function processMemory(): ProcessMemory {
@@ -83,6 +105,12 @@ export function reachableAddresses(host: string): string[] {
   return sorted.length > 0 ? sorted.slice(0, 16) : ['127.0.0.1'];
 }
 
+/** Of the whole machine, whatever this process may use of them. */
+export function hostCores(): number {
+  return Math.max(1, cpus().length, availableParallelism());
+}
+
+/** That this process may be scheduled on. */
 export function cores(): number {
   return availableParallelism();
 }

@@ -52,7 +52,8 @@ export class Forwarder {
   /** The lane to itself, once it was used. */
   health(self: string): LaneHealth[] {
     if (this.localMessages === 0) return [];
-    return [{ peer: self, lane: 'local', why: '', bytesSent: this.localBytes, messagesSent: this.localMessages, sendMs: 0 }];
+    const nothing = { sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 };
+    return [{ peer: self, lane: 'local', why: '', bytesSent: this.localBytes, messagesSent: this.localMessages, ...nothing }];
   }
 
   /** Resolves when everything started so far was sent or failed. */

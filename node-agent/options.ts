@@ -24,6 +24,8 @@ export interface AgentOptions {
   readonly probe?: (engine: Engine, directory: string) => Promise<number>;
   /** Default: the configured limit or the machine's, and this process's anonymous memory. */
   readonly memory?: () => Memory;
+  /** Which machine this is; default: `hostId` of broker/host.ts. */
+  readonly host?: () => string;
   /** Monotonic. */
   readonly nowMs?: () => number;
   readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;

@@ -39,6 +39,11 @@ export class Runner {
     return this.queue.filter((job) => job.epoch === epoch && job.frame.seat.index === seat).length;
   }
 
+  /** Something runs or waits. */
+  get isBusy(): boolean {
+    return this.running.size > 0 || this.queue.length > 0;
+  }
+
   push(job: Job): void {
     if (this.stopped || !wanted(job)) {
       this.options.budget.free(job.frame.bytes);

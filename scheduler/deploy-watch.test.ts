@@ -8,6 +8,7 @@ const plan: PlanReport = {
   epoch: 1,
   planner: 'single',
   why: '',
+  basis: '',
   predictedLatencyMs: 1,
   predictedFps: 1,
   seats: [],
@@ -19,11 +20,22 @@ const never = new Promise<PlanReport>(() => undefined);
 
 function deployed(state: string): DeploymentStatus {
   const counts = { inFlight: 0, queued: 0, completed: 0, failed: 0, reissued: 0, rawFallbacks: 0, p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
-  return { name: 'm', model: '', state, why: '', epoch: 1, inputs: [], outputs: [], images: [], ...counts, plan, progress: [] };
+  return { name: 'm', model: '', state, why: '', epoch: 1, inputs: [], outputs: [], images: [], ...counts, plan, live: [], progress: [] };
 }
 
 function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport {
-  return { cluster: 'c', term: 1, uptimeMs, dispatcherAddresses: [], dispatcherPort: 0, agents: [], deployments, events: [] };
+  return {
+    cluster: 'c',
+    term: 1,
+    uptimeMs,
+    dispatcherAddresses: [],
+    dispatcherPort: 0,
+    agents: [],
+    deployments,
+    host: '',
+    links: [],
+    events: [],
+  };
 }
 
 /** Statuses in turn, the last one again and again; an error is thrown. */

@@ -52,6 +52,7 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     epoch,
     planner: draft.planner,
     why: draft.why,
+    basis: draft.basis ?? '',
     predictedLatencyMs: latencyMs,
     predictedFps: fps,
     seats: seats.map(({ stage, replica, part, agent, macs, weightBytes, ms, bytesIn, bytesOut }) => ({

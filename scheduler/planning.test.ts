@@ -14,7 +14,21 @@ const request: DeployRequest = {
 
 function agent(name: string, speed: number, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {
   const hello: Hello = {
-    ...{ agent: name, nonce: '1', ...OUR_SCHEMAS, softwareVersion: '0', term: 0, addresses: [], lanePort: 0, cores: 1, arch: '' },
+    ...{
+      agent: name,
+      nonce: '1',
+      ...OUR_SCHEMAS,
+      softwareVersion: '0',
+      term: 0,
+      addresses: [],
+      lanePort: 0,
+      cores: 1,
+      host: '',
+      hostCores: 1,
+      cpuLimit: 0,
+      engineThreads: 1,
+      arch: '',
+    },
     ...{ engine: '', engineVersion: '', storeBytesFree: 0, slices: [], probeMacsPerSecond: speed, memoryBytes: memoryMib * MIB },
   };
   return { agent: name, nonce: '1', state, why: '', hello, health: null, seenMs: 0 };

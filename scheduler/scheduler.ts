@@ -4,6 +4,7 @@
  */
 import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
+import { hostId } from '../broker/host.js';
 import type {
   Hello,
   ModelAnswer,
@@ -38,7 +39,7 @@ const MAX_TERM = 2 ** 40;
 const RIVAL_MS = 1000;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
-const EMPTY = { status: null, plan: null, model: null };
+const EMPTY = { status: null, plan: null, model: null, profile: null };
 
 export interface SchedulerOptions {
   readonly cluster: string;
@@ -182,6 +183,8 @@ export class Scheduler {
       dispatcherPort: lanePort,
       agents: this.#registry.all().map(agentStatus),
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#o.dispatcher.stats(deployment.name))),
+      host: hostId(),
+      links: [],
       events: this.#events.rows(),
     };
   }
@@ -331,6 +334,8 @@ export class Scheduler {
         return { status: this.status(body.status.name) };
       case 'where':
         return { status: { ...this.status(body.where.name), agents: [], events: [] } };
+      case 'links':
+        return { status: this.status('') };
       case 'offer':
         return { model: await this.#offer(body.offer) };
     }

@@ -140,7 +140,18 @@ export class ScriptedAgent {
 
   #hello(): void {
     if (this.hung) return;
-    const machine = { cores: 1, memoryBytes: 1e9, arch: 'x64', engine: 'scripted', engineVersion: '0', probeMacsPerSecond: 1e12 };
+    const machine = {
+      cores: 1,
+      host: '',
+      hostCores: 1,
+      cpuLimit: 0,
+      engineThreads: 1,
+      memoryBytes: 1e9,
+      arch: 'x64',
+      engine: 'scripted',
+      engineVersion: '0',
+      probeMacsPerSecond: 1e12,
+    };
     const about = { softwareVersion: '0', term: 0, addresses: ['127.0.0.1'], lanePort: this.#lanes.port, storeBytesFree: 1e9, slices: [] };
     const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);
@@ -183,7 +194,16 @@ export class ScriptedAgent {
       this.refused = body.refuse.code;
       return;
     }
-    const reply = { id, agent: this.#o.name, code, message: code === '' ? '' : 'scripted to fail', fetchedBytes: 0, loadMs: 0 };
+    const reply = {
+      id,
+      agent: this.#o.name,
+      code,
+      message: code === '' ? '' : 'scripted to fail',
+      fetchedBytes: 0,
+      loadMs: 0,
+      link: null,
+      profile: null,
+    };
     await this.#bus.publish(this.#topics.reply, reply).catch(() => undefined);
   }
 

@@ -23,8 +23,9 @@ export class EventLog {
 
 export function agentStatus(record: AgentRecord): AgentStatus {
   const { agent, state, hello, health } = record;
-  const { addresses, lanePort, cores, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
-  return { agent, state, addresses, lanePort, cores, memoryBytes, probeMacsPerSecond, softwareVersion, health };
+  const { addresses, lanePort, cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
+  const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
+  return { agent, state, addresses, lanePort, ...machine, correction: 1, softwareVersion, health };
 }
 
 export function deploymentStatus(deployment: Deployment, stats: DispatcherStats): DeploymentStatus {
@@ -41,6 +42,7 @@ export function deploymentStatus(deployment: Deployment, stats: DispatcherStats)
     images: request.images,
     ...stats,
     plan: (serving ?? next)?.report ?? null,
+    live: [],
     progress: [...deployment.progress.values()],
   };
 }

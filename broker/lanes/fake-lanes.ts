@@ -130,6 +130,9 @@ class FakeLanes implements Lanes {
       bytesSent,
       messagesSent,
       sendMs: 0,
+      receivedBytesPerSecond: 0,
+      receivedSamples: 0,
+      roundTripMs: 0,
     }));
   }
 

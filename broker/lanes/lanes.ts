@@ -166,7 +166,9 @@ class MqttLanes implements Lanes {
     return [...this.#peers].map(([name, peer]) => {
       const kind = name === this.id ? 'local' : this.#kind(name);
       const why = kind === 'direct' || kind === 'local' ? '' : this.#whyNotDirect(name);
-      return { peer: name, lane: kind, why, bytesSent: peer.bytesSent, messagesSent: peer.messagesSent, sendMs: peer.sendMs };
+      const { bytesSent, messagesSent, sendMs } = peer;
+      const seen = { receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 };
+      return { peer: name, lane: kind, why, bytesSent, messagesSent, sendMs, ...seen };
     });
   }
 

@@ -27,6 +27,7 @@ interface Written {
   ResultAck: Ours.ResultAck;
   Cancel: Ours.Cancel;
   Trouble: Ours.Trouble;
+  Probe: Ours.Probe;
   Hello: Ours.Hello;
   SeatHealth: Ours.SeatHealth;
   LaneHealth: Ours.LaneHealth;
@@ -39,8 +40,12 @@ interface Written {
   Peers: Ours.Peers;
   Refuse: Ours.Refuse;
   Ping: Ours.Ping;
+  Profile: Ours.Profile;
+  ProfileResult: Ours.ProfileResult;
+  Measure: Ours.Measure;
   CommandBody: Ours.CommandBody;
   Command: Ours.Command;
+  LinkMeasurement: Ours.LinkMeasurement;
   Reply: Ours.Reply;
   Progress: Ours.Progress;
   BlobRequest: Ours.BlobRequest;
@@ -53,6 +58,8 @@ interface Written {
   StatusRequest: Ours.StatusRequest;
   ModelFile: Ours.ModelFile;
   ModelOffer: Ours.ModelOffer;
+  ProfileRequest: Ours.ProfileRequest;
+  LinksRequest: Ours.LinksRequest;
   RequestBody: Ours.RequestBody;
   Request: Ours.Request;
   PlanRow: Ours.PlanRow;
@@ -62,11 +69,17 @@ interface Written {
   PrecisionReport: Ours.PrecisionReport;
   PlanReport: Ours.PlanReport;
   AgentStatus: Ours.AgentStatus;
+  LiveRow: Ours.LiveRow;
   DeploymentStatus: Ours.DeploymentStatus;
   EventRow: Ours.EventRow;
+  LinkStatus: Ours.LinkStatus;
   StatusReport: Ours.StatusReport;
   MissingFile: Ours.MissingFile;
   ModelAnswer: Ours.ModelAnswer;
+  ProfileClass: Ours.ProfileClass;
+  ProfileMeasure: Ours.ProfileMeasure;
+  ProfileCheck: Ours.ProfileCheck;
+  ProfileReport: Ours.ProfileReport;
   Response: Ours.Response;
 }
 

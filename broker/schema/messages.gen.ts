@@ -1,19 +1,6 @@
 // Made by generate.ts from the .avsc files. Do not edit.
 
-export type DType =
-  | 'float32'
-  | 'float64'
-  | 'float16'
-  | 'bfloat16'
-  | 'int8'
-  | 'uint8'
-  | 'int16'
-  | 'uint16'
-  | 'int32'
-  | 'uint32'
-  | 'int64'
-  | 'uint64'
-  | 'bool';
+export type DType = 'float32' | 'float64' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
 
 export type Encoding = 'raw' | 'float16' | 'uint8';
 
@@ -145,6 +132,15 @@ export interface Trouble {
   readonly message: string;
 }
 
+export interface Probe {
+  readonly id: string;
+  readonly from: string;
+  readonly kind: string;
+  readonly messages: number;
+  readonly messageBytes: number;
+  readonly data: Uint8Array;
+}
+
 export interface Hello {
   readonly agent: string;
   readonly nonce: string;
@@ -155,10 +151,16 @@ export interface Hello {
   readonly addresses: readonly string[];
   readonly lanePort: number;
   readonly cores: number;
+  readonly host: string;
+  readonly hostCores: number;
+  readonly cpuLimit: number;
+  readonly engineThreads: number;
   readonly memoryBytes: number;
   readonly arch: string;
   readonly engine: string;
   readonly engineVersion: string;
+  readonly cpu: string;
+  readonly fingerprint: string;
   readonly probeMacsPerSecond: number;
   readonly storeBytesFree: number;
   readonly slices: readonly string[];
@@ -182,6 +184,9 @@ export interface LaneHealth {
   readonly bytesSent: number;
   readonly messagesSent: number;
   readonly sendMs: number;
+  readonly receivedBytesPerSecond: number;
+  readonly receivedSamples: number;
+  readonly roundTripMs: number;
 }
 
 export interface Health {
@@ -249,13 +254,42 @@ export interface Ping {
   readonly padBytes: number;
 }
 
+export interface Profile {
+  readonly slice: SliceRef;
+  readonly threads: number;
+  readonly runs: number;
+  readonly budgetMs: number;
+}
+
+export interface ProfileResult {
+  readonly engine: string;
+  readonly engineVersion: string;
+  readonly fingerprint: string;
+  readonly threads: number;
+  readonly loadMs: number;
+  readonly samplesMs: readonly number[];
+  readonly emptyBytes: number;
+  readonly loadPeakBytes: number;
+  readonly runPeakBytes: number;
+  readonly busy: boolean;
+}
+
+export interface Measure {
+  readonly peer: PeerEntry;
+  readonly budgetMs: number;
+  readonly budgetBytes: number;
+  readonly evenIfBusy: boolean;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
   | { readonly kind: 'release'; readonly release: Release }
   | { readonly kind: 'peers'; readonly peers: Peers }
   | { readonly kind: 'refuse'; readonly refuse: Refuse }
-  | { readonly kind: 'ping'; readonly ping: Ping };
+  | { readonly kind: 'ping'; readonly ping: Ping }
+  | { readonly kind: 'profile'; readonly profile: Profile }
+  | { readonly kind: 'measure'; readonly measure: Measure };
 
 export interface Command {
   readonly id: string;
@@ -265,6 +299,19 @@ export interface Command {
   readonly body: CommandBody;
 }
 
+export interface LinkMeasurement {
+  readonly peer: string;
+  readonly lane: LaneKind;
+  readonly roundTripMs: number;
+  readonly roundTripSpreadMs: number;
+  readonly upBytesPerSecond: number;
+  readonly upSpread: number;
+  readonly downBytesPerSecond: number;
+  readonly downSpread: number;
+  readonly bytes: number;
+  readonly tookMs: number;
+}
+
 export interface Reply {
   readonly id: string;
   readonly agent: string;
@@ -272,6 +319,8 @@ export interface Reply {
   readonly message: string;
   readonly fetchedBytes: number;
   readonly loadMs: number;
+  readonly profile: ProfileResult | null;
+  readonly link: LinkMeasurement | null;
 }
 
 export interface Progress {
@@ -361,12 +410,35 @@ export interface ModelOffer {
   readonly files: readonly ModelFile[];
 }
 
+export interface ProfileRequest {
+  readonly job: string;
+  readonly model: string;
+  readonly shapes: readonly string[];
+  readonly images: readonly ImageInput[];
+  readonly agents: readonly string[];
+  readonly cuts: readonly string[];
+  readonly parts: readonly number[];
+  readonly threads: readonly number[];
+  readonly runs: number;
+  readonly budgetMs: number;
+  readonly fresh: boolean;
+  readonly cancel: boolean;
+}
+
+export interface LinksRequest {
+  readonly measure: boolean;
+  readonly evenIfBusy: boolean;
+  readonly agents: readonly string[];
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
   | { readonly kind: 'status'; readonly status: StatusRequest }
   | { readonly kind: 'where'; readonly where: StatusRequest }
-  | { readonly kind: 'offer'; readonly offer: ModelOffer };
+  | { readonly kind: 'offer'; readonly offer: ModelOffer }
+  | { readonly kind: 'profile'; readonly profile: ProfileRequest }
+  | { readonly kind: 'links'; readonly links: LinksRequest };
 
 export interface Request {
   readonly id: string;
@@ -426,6 +498,7 @@ export interface PlanReport {
   readonly epoch: number;
   readonly planner: string;
   readonly why: string;
+  readonly basis: string;
   readonly predictedLatencyMs: number;
   readonly predictedFps: number;
   readonly seats: readonly PlanRow[];
@@ -440,10 +513,26 @@ export interface AgentStatus {
   readonly addresses: readonly string[];
   readonly lanePort: number;
   readonly cores: number;
+  readonly host: string;
+  readonly hostCores: number;
+  readonly cpuLimit: number;
+  readonly engineThreads: number;
+  readonly correction: number;
   readonly memoryBytes: number;
   readonly probeMacsPerSecond: number;
   readonly softwareVersion: string;
   readonly health: Health | null;
+}
+
+export interface LiveRow {
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  readonly agent: string;
+  readonly predictedMs: number;
+  readonly measuredMs: number;
+  readonly frames: number;
+  readonly factor: number;
 }
 
 export interface DeploymentStatus {
@@ -465,6 +554,7 @@ export interface DeploymentStatus {
   readonly p95Ms: number;
   readonly framesPerSecond: number;
   readonly plan: PlanReport | null;
+  readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
 }
 
@@ -472,6 +562,18 @@ export interface EventRow {
   readonly atMs: number;
   readonly kind: string;
   readonly text: string;
+}
+
+export interface LinkStatus {
+  readonly from: string;
+  readonly to: string;
+  readonly lane: string;
+  readonly bytesPerSecond: number;
+  readonly latencyMs: number;
+  readonly spread: number;
+  readonly source: string;
+  readonly ageMs: number;
+  readonly problem: string;
 }
 
 export interface StatusReport {
@@ -482,6 +584,8 @@ export interface StatusReport {
   readonly dispatcherPort: number;
   readonly agents: readonly AgentStatus[];
   readonly deployments: readonly DeploymentStatus[];
+  readonly host: string;
+  readonly links: readonly LinkStatus[];
   readonly events: readonly EventRow[];
 }
 
@@ -495,6 +599,65 @@ export interface ModelAnswer {
   readonly missing: readonly MissingFile[];
 }
 
+export interface ProfileClass {
+  readonly fingerprint: string;
+  readonly text: string;
+  readonly agents: readonly string[];
+  readonly threads: number;
+  readonly runMs: number;
+}
+
+export interface ProfileMeasure {
+  readonly fingerprint: string;
+  readonly threads: number;
+  readonly what: string;
+  readonly label: string;
+  readonly startNode: number;
+  readonly endNode: number;
+  readonly cut: string;
+  readonly parts: number;
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly from: string;
+  readonly agent: string;
+  readonly ms: number;
+  readonly lowMs: number;
+  readonly highMs: number;
+  readonly samplesMs: readonly number[];
+  readonly loadMs: number;
+  readonly loadPeakBytes: number;
+  readonly runPeakBytes: number;
+  readonly busy: boolean;
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface ProfileCheck {
+  readonly fingerprint: string;
+  readonly threads: number;
+  readonly what: string;
+  readonly label: string;
+  readonly cut: string;
+  readonly parts: number;
+  readonly measuredMs: number;
+  readonly predictedMs: number;
+}
+
+export interface ProfileReport {
+  readonly job: string;
+  readonly state: string;
+  readonly code: string;
+  readonly message: string;
+  readonly model: string;
+  readonly done: number;
+  readonly total: number;
+  readonly current: string;
+  readonly classes: readonly ProfileClass[];
+  readonly rows: readonly ProfileMeasure[];
+  readonly checks: readonly ProfileCheck[];
+  readonly notes: readonly string[];
+}
+
 export interface Response {
   readonly id: string;
   readonly code: string;
@@ -502,6 +665,7 @@ export interface Response {
   readonly status: StatusReport | null;
   readonly plan: PlanReport | null;
   readonly model: ModelAnswer | null;
+  readonly profile: ProfileReport | null;
 }
 
 /** Every schema by name. */
@@ -524,6 +688,7 @@ export interface All {
   ResultAck: ResultAck;
   Cancel: Cancel;
   Trouble: Trouble;
+  Probe: Probe;
   Hello: Hello;
   SeatHealth: SeatHealth;
   LaneHealth: LaneHealth;
@@ -536,8 +701,12 @@ export interface All {
   Peers: Peers;
   Refuse: Refuse;
   Ping: Ping;
+  Profile: Profile;
+  ProfileResult: ProfileResult;
+  Measure: Measure;
   CommandBody: CommandBody;
   Command: Command;
+  LinkMeasurement: LinkMeasurement;
   Reply: Reply;
   Progress: Progress;
   BlobRequest: BlobRequest;
@@ -550,6 +719,8 @@ export interface All {
   StatusRequest: StatusRequest;
   ModelFile: ModelFile;
   ModelOffer: ModelOffer;
+  ProfileRequest: ProfileRequest;
+  LinksRequest: LinksRequest;
   RequestBody: RequestBody;
   Request: Request;
   PlanRow: PlanRow;
@@ -559,10 +730,16 @@ export interface All {
   PrecisionReport: PrecisionReport;
   PlanReport: PlanReport;
   AgentStatus: AgentStatus;
+  LiveRow: LiveRow;
   DeploymentStatus: DeploymentStatus;
   EventRow: EventRow;
+  LinkStatus: LinkStatus;
   StatusReport: StatusReport;
   MissingFile: MissingFile;
   ModelAnswer: ModelAnswer;
+  ProfileClass: ProfileClass;
+  ProfileMeasure: ProfileMeasure;
+  ProfileCheck: ProfileCheck;
+  ProfileReport: ProfileReport;
   Response: Response;
 }

@@ -15,15 +15,41 @@ export const SCHEMA_FILES = [
   // the plan
   ...['SliceRef', 'Port', 'PlanPart', 'PlanStage', 'Wire', 'PeerEntry'],
   // lanes
-  ...['Activation', 'Submit', 'Result', 'ResultAck', 'Cancel', 'Trouble'],
+  ...['Activation', 'Submit', 'Result', 'ResultAck', 'Cancel', 'Trouble', 'Probe'],
   // membership
   ...['Hello', 'SeatHealth', 'LaneHealth', 'Health', 'Gone', 'Reign'],
   // commands
-  ...['Prepare', 'Commit', 'Release', 'Peers', 'Refuse', 'Ping', 'CommandBody', 'Command', 'Reply', 'Progress'],
+  ...[
+    'Prepare',
+    'Commit',
+    'Release',
+    'Peers',
+    'Refuse',
+    'Ping',
+    'Profile',
+    'ProfileResult',
+    'Measure',
+    'CommandBody',
+    'Command',
+    'LinkMeasurement',
+    'Reply',
+    'Progress',
+  ],
   // blobs
   ...['BlobRequest', 'BlobChunk', 'UploadChunk', 'UploadAck'],
   // operator requests
-  ...['ImageInput', 'DeployRequest', 'UndeployRequest', 'StatusRequest', 'ModelFile', 'ModelOffer', 'RequestBody', 'Request'],
+  ...[
+    'ImageInput',
+    'DeployRequest',
+    'UndeployRequest',
+    'StatusRequest',
+    'ModelFile',
+    'ModelOffer',
+    'ProfileRequest',
+    'LinksRequest',
+    'RequestBody',
+    'Request',
+  ],
   ...[
     'PlanRow',
     'LinkRow',
@@ -32,11 +58,17 @@ export const SCHEMA_FILES = [
     'PrecisionReport',
     'PlanReport',
     'AgentStatus',
+    'LiveRow',
     'DeploymentStatus',
     'EventRow',
+    'LinkStatus',
     'StatusReport',
     'MissingFile',
     'ModelAnswer',
+    'ProfileClass',
+    'ProfileMeasure',
+    'ProfileCheck',
+    'ProfileReport',
     'Response',
   ],
 ] as const;

@@ -1,0 +1,218 @@
+/**
+ * Measures the lane to a peer as frames would use it: direct or relayed, with both ends' own event loops in it. One end asks; the other echoes and
+ * sends on request. Only the asking end's clock is read.
+ *
+ *   round trip   small messages one after another: median, and the median distance from it
+ *   throughput   rounds of 64, 256 and 1,024 KB until one takes long enough to be timed, then twice more of that size: bytes / (time - round trip)
+ *
+ * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
+ */
+import { randomUUID } from 'node:crypto';
+import { decode, encode } from './codec.js';
+import { ChairError } from './errors.js';
+import type { LaneMessage, Lanes, Segments } from './lanes/lane.js';
+import { checkLink } from './link-bounds.js';
+import type { LinkMeasurement, Probe } from './messages.js';
+import { joinSegments } from './segments.js';
+import type { Topics } from './topics.js';
+import { Waitress } from './waitress.js';
+
+export interface ProbeBudget {
+  /** No round starts after it. */
+  readonly budgetMs: number;
+  /** Bytes in both directions together. */
+  readonly budgetBytes: number;
+}
+
+export const PROBE_BUDGET: ProbeBudget = { budgetMs: 1500, budgetBytes: 8 * 2 ** 20 };
+
+export interface LinkProbeOptions {
+  readonly name: string;
+  readonly lanes: Lanes;
+  readonly topics: () => Topics;
+  /** Monotonic. */
+  readonly nowMs: () => number;
+  /** A message that cannot be answered; never called for what a peer may send. */
+  readonly onRefused?: (error: Error) => void;
+}
+
+const ECHOES = 11;
+const MESSAGE_BYTES = 64 * 1024;
+const ROUND_BYTES = [64 * 1024, 256 * 1024, 1024 * 1024] as const;
+/** A round of this length is long against timers and scheduling. */
+const ENOUGH_MS = 60;
+const SAMPLES = 3;
+const EXCHANGE_MS = 10_000;
+/** What a peer may ask this end to send at once. */
+const MAX_REQUESTED_BYTES = 2 * ROUND_BYTES[2];
+
+export class LinkProbe {
+  readonly #o: LinkProbeOptions;
+  readonly #replies = new Waitress<Probe>();
+  /** Payload of the rounds, made when first needed. Not zeros: a tunnel on the way may compress. */
+  #filling: Uint8Array | undefined;
+  #serving = false;
+  #measuring: string | undefined;
+  #off: (() => void) | undefined;
+
+  constructor(options: LinkProbeOptions) {
+    this.#o = options;
+  }
+
+  /** Answers peers from now on. */
+  start(): void {
+    this.#off ??= this.#o.lanes.on(this.#o.topics().probe(this.#o.name), (message) => this.#receive(message));
+  }
+
+  stop(): void {
+    this.#off?.();
+    this.#off = undefined;
+    this.#replies.cancelAll(new ChairError('STOPPED', 'the link probe was stopped'));
+  }
+
+  /**
+   * One measurement at a time. Throws AGENT_BUSY, LANE_DOWN, REQUEST_TIMEOUT (the peer does not answer, or is slower than a round in 10 s),
+   * LINK_IMPLAUSIBLE, STOPPED.
+   */
+  async measure(peer: string, { budgetMs, budgetBytes }: ProbeBudget): Promise<LinkMeasurement> {
+    if (this.#measuring !== undefined) {
+      throw new ChairError('AGENT_BUSY', `${this.#o.name} is measuring the link to ${this.#measuring}`, { todo: 'Ask again later.' });
+    }
+    this.#measuring = peer;
+    try {
+      return await this.#measure(peer, this.#o.nowMs() + budgetMs, budgetBytes);
+    } finally {
+      this.#measuring = undefined;
+    }
+  }
+
+  async #measure(peer: string, untilMs: number, budgetBytes: number): Promise<LinkMeasurement> {
+    const { nowMs } = this.#o;
+    const startedMs = nowMs();
+    const echoes: number[] = [];
+    // The first one may wait for the lane to come up, and warms both ends.
+    await this.#timed(peer, 'echo', 0);
+    while (echoes.length < ECHOES && (echoes.length < 3 || nowMs() < untilMs)) echoes.push(await this.#timed(peer, 'echo', 0));
+    const roundTripMs = median(echoes);
+    const up = await this.#direction(peer, 'fill', roundTripMs, untilMs, budgetBytes / 2);
+    const down = await this.#direction(peer, 'drain', roundTripMs, untilMs, budgetBytes / 2);
+    const latencyMs = roundTripMs / 2;
+    checkLink(`the measured link from ${this.#o.name} to ${peer}`, { bytesPerSecond: up.bytesPerSecond, latencyMs });
+    checkLink(`the measured link from ${peer} to ${this.#o.name}`, { bytesPerSecond: down.bytesPerSecond, latencyMs });
+    return {
+      peer,
+      lane: this.#o.lanes.health().find((lane) => lane.peer === peer)?.lane ?? 'direct',
+      roundTripMs,
+      roundTripSpreadMs: deviation(echoes),
+      upBytesPerSecond: up.bytesPerSecond,
+      upSpread: up.spread,
+      downBytesPerSecond: down.bytesPerSecond,
+      downSpread: down.spread,
+      bytes: up.bytes + down.bytes,
+      tookMs: nowMs() - startedMs,
+    };
+  }
+
+  /** Always at least one round, however short the time. */
+  async #direction(peer: string, kind: 'fill' | 'drain', roundTripMs: number, untilMs: number, budgetBytes: number) {
+    let bytes = 0;
+    let samples: number[] = [];
+    let size = 0;
+    for (let step = 0; samples.length < SAMPLES; ) {
+      const next = ROUND_BYTES[step] ?? MESSAGE_BYTES;
+      if (bytes > 0 && (this.#o.nowMs() >= untilMs || bytes + next > budgetBytes)) break;
+      if (next !== size) samples = [];
+      size = next;
+      const tookMs = await this.#timed(peer, kind, size);
+      bytes += size;
+      samples.push((size / throughputMs(tookMs, roundTripMs)) * 1000);
+      if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
+    }
+    const bytesPerSecond = median(samples);
+    return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(samples) / bytesPerSecond : 0, bytes };
+  }
+
+  /** One exchange: how long until its answer is here. */
+  async #timed(peer: string, kind: 'echo' | 'fill' | 'drain', sizeBytes: number): Promise<number> {
+    const { nowMs, name } = this.#o;
+    const id = randomUUID();
+    const messages = Math.ceil(sizeBytes / MESSAGE_BYTES);
+    const wait = this.#replies.wait(id, EXCHANGE_MS, `a probe of the lane from ${peer}`);
+    const startedMs = nowMs();
+    try {
+      if (kind === 'fill') await this.#fill(peer, id, messages);
+      await this.#send(peer, { id, from: name, kind: kind === 'drain' ? 'drain' : 'echo', messages, messageBytes: MESSAGE_BYTES });
+      const reply = await wait.reply;
+      if (reply.kind !== 'done') throw new ChairError('AGENT_BUSY', `${peer} answers another probe`, { todo: 'Ask again later.' });
+      return nowMs() - startedMs;
+    } finally {
+      wait.cancel(new ChairError('STOPPED', 'the probe is over'));
+    }
+  }
+
+  #receive(message: LaneMessage): void {
+    const probe = decode('Probe', joinSegments(message.payload)) as Probe;
+    if (probe.kind === 'done' || probe.kind === 'busy') this.#replies.settle(probe.id, probe);
+    else if (probe.kind === 'echo') this.#answer(probe, 'done');
+    else if (probe.kind === 'drain') void this.#serve(probe);
+    // A fill is only to be received.
+  }
+
+  /** Sends what a peer asked for. One peer at a time, and no more than a round. */
+  async #serve(probe: Probe): Promise<void> {
+    const { messages, messageBytes } = probe;
+    if (this.#serving || messageBytes !== MESSAGE_BYTES || messages < 1 || messages * messageBytes > MAX_REQUESTED_BYTES) {
+      this.#answer(probe, 'busy');
+      return;
+    }
+    this.#serving = true;
+    try {
+      await this.#fill(probe.from, probe.id, messages);
+      this.#answer(probe, 'done');
+    } catch {
+      // The lane broke: the asking end sees it by itself.
+    } finally {
+      this.#serving = false;
+    }
+  }
+
+  async #fill(peer: string, id: string, messages: number): Promise<void> {
+    this.#filling ??= Uint8Array.from({ length: MESSAGE_BYTES }, (_, i) => ((i * 2654435761) >>> 13) & 0xff);
+    const fill = { id, from: this.#o.name, kind: 'fill', messages, messageBytes: MESSAGE_BYTES, data: this.#filling };
+    const payload: Segments = [encode('Probe', fill)];
+    const { lanes, topics } = this.#o;
+    await Promise.all(Array.from({ length: messages }, () => lanes.send(peer, topics().probe(peer), payload)));
+  }
+
+  #answer({ id, from }: Probe, kind: 'done' | 'busy'): void {
+    this.#send(from, { id, from: this.#o.name, kind, messages: 0, messageBytes: 0 }).catch(() => {
+      // The asking end has its own deadline.
+    });
+  }
+
+  async #send(peer: string, probe: Omit<Probe, 'data'>): Promise<void> {
+    const { lanes, topics } = this.#o;
+    await lanes.send(peer, topics().probe(peer), [encode('Probe', { ...probe, data: NOTHING })]);
+  }
+}
+
+const NOTHING = new Uint8Array(0);
+
+/** The time that the bytes took: without the way there and back, but never less than a quarter of what was seen (the round trip has noise, too). */
+function throughputMs(tookMs: number, roundTripMs: number): number {
+  return Math.max(tookMs - roundTripMs, tookMs / 4);
+}
+
+/** NaN of nothing. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
+}
+
+/** Median distance from the median. */
+function deviation(values: readonly number[]): number {
+  const middle = median(values);
+  return median(values.map((value) => Math.abs(value - middle)));
+}

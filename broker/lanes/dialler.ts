@@ -32,6 +32,8 @@ export interface DiallerOptions {
  */
 const DEAD_AFTER_PINGS = 2;
 const DEAD_AFTER_PINGS_SENDING = 5;
+/** Of the newest round trip in the mean. */
+const ROUND_TRIP_WEIGHT = 0.3;
 /** What the listener is told to allow, in our periods. */
 const KEEPALIVE_PERIODS = 2.5;
 /** CONNACK return code (MQTT 3.1.1, 3.2.2.3). */
@@ -48,6 +50,9 @@ export class Dialler {
   #ping: NodeJS.Timeout | undefined;
   #pingedAt = 0;
   #unanswered = 0;
+  /** Nothing waited to be sent when the last ping went out. */
+  #pingedIdle = false;
+  #roundTripMs = 0;
   #failures = 0;
   #messageId = 0;
   #stopped = false;
@@ -120,6 +125,7 @@ export class Dialler {
       const socket: Socket = connect({ host: address, port: this.entry.lanePort, noDelay: true });
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
+        if (packet.cmd === 'pingresp') this.#answered();
         if (packet.cmd !== 'connack') return;
         clearTimeout(timer);
         if (packet.returnCode === 0) resolve(lane);
@@ -175,7 +181,21 @@ export class Dialler {
       return;
     }
     this.#pingedAt = performance.now();
+    // Behind frames it would measure their length, and half of a reply that comes late is not the link's.
+    this.#pingedIdle = lane.queuedBytes === 0 && this.#unanswered === 0;
     lane.control({ cmd: 'pingreq' });
+  }
+
+  /** Of the keep-alive, exponentially weighted; 0 = unknown. */
+  get roundTripMs(): number {
+    return this.#roundTripMs;
+  }
+
+  #answered(): void {
+    if (!this.#pingedIdle) return;
+    this.#pingedIdle = false;
+    const ms = performance.now() - this.#pingedAt;
+    this.#roundTripMs = this.#roundTripMs === 0 ? ms : this.#roundTripMs + ROUND_TRIP_WEIGHT * (ms - this.#roundTripMs);
   }
 
   #lost(error: Error | undefined): void {

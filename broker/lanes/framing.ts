@@ -13,6 +13,8 @@ export interface PublishFrame {
   readonly messageId: number;
   readonly payload: Segments;
   readonly payloadBytes: number;
+  /** When its first bytes came, on the clock of `push`. */
+  readonly startedMs: number;
 }
 
 export interface FramerOptions {
@@ -45,7 +47,9 @@ export class Framer {
   #left = 0;
   /** Variable header of a PUBLISH that did not come in one piece. */
   #partial: Uint8Array = EMPTY;
-  #frame: Omit<PublishFrame, 'payload' | 'payloadBytes'> = { topic: '', qos: 0, messageId: 0 };
+  #frame: Omit<PublishFrame, 'payload' | 'payloadBytes' | 'startedMs'> = { topic: '', qos: 0, messageId: 0 };
+  #nowMs = 0;
+  #startedMs = 0;
   #segments: Uint8Array[] = [];
   #payloadBytes = 0;
   #crumbs: Uint8Array | undefined;
@@ -59,8 +63,9 @@ export class Framer {
     });
   }
 
-  /** Takes the next bytes and keeps views of them. Throws CODEC_INVALID or PACKET_TOO_LARGE; then the connection must be ended. */
-  push(chunk: Uint8Array): void {
+  /** Takes the next bytes, read at `nowMs`, and keeps views of them. Throws CODEC_INVALID or PACKET_TOO_LARGE; then the connection must be ended. */
+  push(chunk: Uint8Array, nowMs = 0): void {
+    this.#nowMs = nowMs;
     let at = 0;
     while (at < chunk.length || (this.#left === 0 && this.#state === 'payload')) {
       switch (this.#state) {
@@ -92,6 +97,7 @@ export class Framer {
       });
     }
     this.#first = false;
+    this.#startedMs = this.#nowMs;
     this.#byte = byte;
     this.#left = 0;
     this.#scale = 1;
@@ -162,7 +168,7 @@ export class Framer {
       this.#crumbs = undefined;
       this.#segments = [];
       this.#state = 'type';
-      this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes });
+      this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes, startedMs: this.#startedMs });
     }
     return at + take;
   }

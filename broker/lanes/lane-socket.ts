@@ -39,7 +39,7 @@ export class LaneSocket {
       this.activeAt = performance.now();
       if (this.#closed) return;
       try {
-        framer.push(chunk);
+        framer.push(chunk, this.activeAt);
       } catch (error) {
         this.end(error instanceof Error ? error : new Error(String(error)));
       }

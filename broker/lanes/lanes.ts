@@ -14,6 +14,7 @@ import { MQTT_MAX_PACKET_BYTES, type PublishFrame } from './framing.js';
 import type { LaneMessage, Lanes, Segments } from './lane.js';
 import type { LaneSocket } from './lane-socket.js';
 import { Listener } from './listener.js';
+import { ReceiveMeter } from './receive-meter.js';
 
 export interface LanesOptions {
   readonly id: string;
@@ -74,6 +75,7 @@ class MqttLanes implements Lanes {
   readonly #clientId: string;
   readonly #handlers = new Map<string, Set<Handler>>();
   readonly #peers = new Map<string, Peer>();
+  readonly #received = new ReceiveMeter();
   readonly #listener: Listener | undefined;
   readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
   readonly #relayed = new Map<string, Promise<() => Promise<void>>>();
@@ -167,7 +169,8 @@ class MqttLanes implements Lanes {
       const kind = name === this.id ? 'local' : this.#kind(name);
       const why = kind === 'direct' || kind === 'local' ? '' : this.#whyNotDirect(name);
       const { bytesSent, messagesSent, sendMs } = peer;
-      const seen = { receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 };
+      const { bytesPerSecond: receivedBytesPerSecond, samples: receivedSamples } = this.#received.read(name, performance.now());
+      const seen = { receivedBytesPerSecond, receivedSamples, roundTripMs: peer.dialler?.roundTripMs ?? 0 };
       return { peer: name, lane: kind, why, bytesSent, messagesSent, sendMs, ...seen };
     });
   }
@@ -332,6 +335,7 @@ class MqttLanes implements Lanes {
   // ---- receiving -------------------------------------------------------------------------------------------------------------
 
   #receive(from: string, frame: PublishFrame): void {
+    this.#received.add(from, frame.payloadBytes, frame.startedMs, performance.now());
     this.#dispatch({ topic: frame.topic, payload: frame.payload, payloadBytes: frame.payloadBytes, from });
   }
 

@@ -1,7 +1,7 @@
 /** Bytes of one box on the wire: raw for any dtype, float16 for float32, affine uint8 for both. One pass to gather, one pass to scatter. */
 import { ChairError } from './errors.js';
 import type { Encoding } from './messages.js';
-import type { SegmentReader } from './segments.js';
+import { SegmentReader } from './segments.js';
 import { type Box, boxDims, type DType, elementCount, forEachRun, itemBytes } from './tensor.js';
 
 /** For `uint8`: value = (q - zero) * scale. Ignored by the other encodings. */
@@ -181,6 +181,16 @@ export function fittingEncoding(wanted: Encoding, dtype: DType, source: Uint8Arr
   if (peak > HALF_MOST) return raw('a value is too large for float16');
   if (peak > 0 && peak < HALF_NORMAL) return raw('all values are too small for float16');
   return { encoding: 'float16', scale: 1, zero: 0, why: '' };
+}
+
+/** What a receiver gets of `box` when it is sent in this encoding: its dense bytes. The wire itself, without a wire: for the oracle. */
+export function carried(wanted: Encoding, dtype: DType, source: Uint8Array, holder: Box, box: Box): Uint8Array {
+  const itemSize = itemBytes(dtype);
+  const fitting = fittingEncoding(wanted, dtype, source, holder, box);
+  const sent = gather(source, holder, box, itemSize, fitting.encoding, fitting);
+  const target = new Uint8Array(elementCount(boxDims(box)) * itemSize);
+  scatter(new SegmentReader([sent], 0), fitting, itemSize, target, box, box);
+  return target;
 }
 
 /** Which encodings carry which dtypes: only those that make float tensors smaller. */

@@ -1,7 +1,7 @@
 /** The oracle: runs the parts of a written partition one after another on one engine, and moves boxes along the wires. No network needed. */
 import { join } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
-import { type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
+import { type Encoding, type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import {
   allocTensor,
   type Box,
@@ -23,7 +23,13 @@ export interface RunOptions {
   readonly zeroWire?: number;
   /** What the wire brings instead of zeros, made from the dense bytes of its box (they may be changed in place). */
   readonly rewrite?: (bytes: Uint8Array, dtype: DType) => Uint8Array;
+  /** How each wire's boxes travel; absent = all raw. Needs `carry`. */
+  readonly encodings?: readonly Encoding[];
+  readonly carry?: Carry;
 }
+
+/** What comes out at the far end of a wire: the dense bytes of `box`, sent in this encoding and decoded again. Of a tensor `[dtype]` that covers `holder`. */
+export type Carry = (encoding: Encoding, dtype: DType, bytes: Uint8Array, holder: Box, box: Box) => Uint8Array;
 
 export interface PartitionRun {
   readonly outputs: Readonly<Record<string, Tensor>>;
@@ -77,7 +83,11 @@ export class PartitionRunner {
           copyBox(bytes, w.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
           continue;
         }
-        copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
+        const encoding = options.encodings?.[index] ?? 'raw';
+        if (encoding !== 'raw' && options.carry !== undefined) {
+          const bytes = options.carry(encoding, port.dtype, from.tensor.bytes, from.port.box, w.box);
+          copyBox(bytes, w.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
+        } else copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
       }
       return target;
     };

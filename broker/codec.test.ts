@@ -142,7 +142,7 @@ describe('codec', () => {
     expect(encode('Ping', { padBytes: -65 }).subarray(PROLOGUE_BYTES).toString('hex')).toBe('8101');
     const command = encode('Command', COMMAND).subarray(PROLOGUE_BYTES).toString('hex');
     expect(command).toBe(
-      ['0231', '04', '026e', '0000000000408f40', '0c', Buffer.from('commit').toString('hex'), '00', '02', '0264', '06', '00000000'].join(
+      ['0231', '04', '026e', '0000000000408f40', '0c', Buffer.from('commit').toString('hex'), '00', '02', '0264', '06', '000000000000'].join(
         '',
       ),
     );
@@ -176,7 +176,7 @@ describe('bounds', () => {
       cpuLimit: 0,
       engineThreads: 4,
     },
-    ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
+    ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', cpu: '', fingerprint: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
   };
 
   it('hold for the sender too: what no receiver would take is not sent', () => {

@@ -17,16 +17,18 @@ import type { Engine } from '../models/engine/engine.js';
 import { Acceptance } from './acceptance.js';
 import { answer, Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
-import { cores, cpuLimit, hostCores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
+import { cores, cpuLimit, cpuQuota, hostCores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
 import { EarlyBuffer } from './early.js';
 import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
 import { BlobFetcher } from './fetch.js';
+import { cpuModel, fingerprintOf, maxClockKhz } from './fingerprint.js';
 import { Forwarder } from './forward.js';
 import { HealthMeter } from './health.js';
 import { Inbox } from './inbox.js';
 import { FrameBudget, type ReadyFrame } from './join.js';
 import type { AgentOptions } from './options.js';
 import { PeerTable } from './peers.js';
+import { Profiler } from './profiling.js';
 import { Runner } from './runner.js';
 import { SessionCache } from './sessions.js';
 import { BlobStore } from './store.js';
@@ -51,9 +53,12 @@ interface Parts {
   readonly trouble: TroubleReporter;
   readonly commands: Commands;
   readonly linkProbe: LinkProbe;
+  readonly profiler: Profiler;
 }
 
 const FAREWELL_MS = 1000;
+/** See `batchMs` of profiling.ts. */
+const BATCH_MS = 10;
 /** Expired joins and early messages are looked for this often. */
 const SWEEP_MS = 250;
 /** At most so many names in a hello. */
@@ -139,7 +144,8 @@ export class Agent {
   async drain(): Promise<void> {
     if (this.draining || this.stopping !== undefined) return this.stop();
     this.draining = true;
-    const { bus, epochs, forwarder } = this.parts;
+    const { bus, epochs, forwarder, profiler } = this.parts;
+    void profiler?.stop('it drains');
     if (bus?.connected === true && epochs !== undefined && epochs.size > 0) {
       this.log(`draining: ${epochs.size} epochs to hand over, at most ${this.config.drainMs} ms`);
       await this.sayGone('draining');
@@ -213,11 +219,13 @@ export class Agent {
   }
 
   /** Runs are ended first, so that releasing does not wait for a slice that takes seconds. */
-  private async shutEngine({ epochs, runner, engine }: Parts): Promise<void> {
+  private async shutEngine({ epochs, runner, engine, profiler }: Parts): Promise<void> {
+    const measured = profiler.stop('it stops');
     const released = epochs.releaseAll();
     await engine.dispose();
     await runner.stop();
     await released;
+    await measured;
   }
 
   private wire(base: Pick<Parts, 'store' | 'term' | 'engine' | 'probe' | 'bus' | 'lanes'>): Parts {
@@ -273,6 +281,19 @@ export class Agent {
       },
     });
     const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, repetition: this.repetition });
+    const profiler = new Profiler({
+      store,
+      fetcher,
+      measure: this.options.measure,
+      memory,
+      activity: () => runner.finished,
+      isBusy: () => runner.isBusy || epochs.isPreparing,
+      device: () => this.device(engine),
+      threads: config.threads || cores(),
+      cores: cores(),
+      batchMs: Math.max(BATCH_MS, 2 * cpuQuota().periodMs),
+      prepack: config.prepack,
+    });
     const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });
     const commands = new Commands({
       nonce: this.nonce,
@@ -281,13 +302,14 @@ export class Agent {
       peers: new PeerTable(agent),
       lanes,
       probe: linkProbe,
+      profiler,
       isBusy: () => runner.isBusy,
       orphanMs: config.orphanMs,
       isDraining: () => this.draining,
       onReleased: () => this.checkDrained(),
       onRefused: (error) => this.fail(error),
     });
-    return { ...base, fetcher, sessions, epochs, runner, forwarder, inbox, trouble, commands, linkProbe };
+    return { ...base, fetcher, sessions, epochs, runner, forwarder, inbox, trouble, commands, linkProbe, profiler };
   }
 
   private async listen({ bus, lanes, inbox, commands, linkProbe }: Parts): Promise<void> {
@@ -376,6 +398,8 @@ export class Agent {
         arch: process.arch,
         engine: engine.name,
         engineVersion: engine.version,
+        cpu: cpuModel(),
+        fingerprint: this.device(engine).fingerprint,
         probeMacsPerSecond: probe ?? 0,
         storeBytesFree: await store.freeBytes(),
         slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
@@ -388,6 +412,14 @@ export class Agent {
       if (!isChairError(error, 'BROKER_LOST') && !isChairError(error, 'STOPPED'))
         this.log(`hello not sent: ${toChairError(error).message}`);
     }
+  }
+
+  /** What measurements of this device are kept under. */
+  private device({ name, version }: Engine): { engine: string; engineVersion: string; fingerprint: string } {
+    const traits = { cpu: cpuModel(), maxKhz: maxClockKhz(), arch: process.arch, cores: cores(), cpuLimit: cpuLimit() };
+    const { prepack } = this.config;
+    const fingerprint = fingerprintOf({ ...traits, memoryBytes: this.memoryLimit(), engine: name, engineVersion: version, prepack });
+    return { engine: name, engineVersion: version, fingerprint };
   }
 
   private gone(why: string): Gone {

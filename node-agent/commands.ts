@@ -2,9 +2,10 @@
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { LinkProbe } from '../broker/link-probe.js';
-import type { Command, CommandBody, LinkMeasurement, Measure, Reply } from '../broker/messages.js';
+import type { Command, CommandBody, LinkMeasurement, Measure, ProfileResult, Reply } from '../broker/messages.js';
 import type { Epochs, Prepared } from './epochs.js';
 import type { PeerTable } from './peers.js';
+import type { Profiler } from './profiling.js';
 import type { TermFile } from './term.js';
 
 export interface CommandOptions {
@@ -14,6 +15,7 @@ export interface CommandOptions {
   readonly peers: PeerTable;
   readonly lanes: Lanes;
   readonly probe: LinkProbe;
+  readonly profiler: Profiler;
   /** Frames run here, or wait to. */
   readonly isBusy: () => boolean;
   /** See the configuration. */
@@ -27,6 +29,7 @@ export interface CommandOptions {
 /** What a reply tells besides that it was done. */
 interface Done extends Prepared {
   readonly link?: LinkMeasurement;
+  readonly profile?: ProfileResult;
 }
 
 const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
@@ -35,11 +38,11 @@ const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
 export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
   if (!commands.isForUs(command)) return undefined;
   try {
-    const { fetchedBytes, loadMs, link = null } = await commands.obey(command);
-    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link };
+    const { fetchedBytes, loadMs, link = null, profile = null } = await commands.obey(command);
+    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link, profile };
   } catch (error) {
     const { code, message } = toChairError(error);
-    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null };
+    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null, profile: null };
   }
 }
 
@@ -92,7 +95,7 @@ export class Commands {
     this.orphans = setTimeout(() => void epochs.releaseBefore(term), orphanMs);
   }
 
-  private async run(body: CommandBody, { term, deadlineMs }: Command): Promise<Done> {
+  private async run(body: CommandBody, { id, term, deadlineMs }: Command): Promise<Done> {
     const { epochs, peers, lanes } = this.options;
     switch (body.kind) {
       case 'prepare':
@@ -117,6 +120,9 @@ export class Commands {
         return NOTHING;
       case 'measure':
         return { ...NOTHING, link: await this.measure(body.measure) };
+      case 'profile':
+        if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });
+        return { ...NOTHING, profile: await this.options.profiler.run(id, body.profile, deadlineMs) };
     }
   }
 }

@@ -46,16 +46,24 @@ function groups(controller: string, readFile: (file: string) => string): { v2: b
 
 /** Cores that control groups (version 1 or 2) permit this process; 0 = as many as there are. */
 export function cpuLimit(readFile: (file: string) => string = read): number {
+  return cpuQuota(readFile).cores;
+}
+
+/** The tightest quota, and the period in which it is handed out: a run shorter than that does not feel it. 0 = no quota. */
+export function cpuQuota(readFile: (file: string) => string = read): { readonly cores: number; readonly periodMs: number } {
   let limit = Number.POSITIVE_INFINITY;
+  let periodMs = 0;
   for (const { v2, folder } of groups('cpu', readFile)) {
     const [quota = '', period = ''] = v2
       ? readFile(path.join(folder, 'cpu.max')).trim().split(' ')
       : ['cpu.cfs_quota_us', 'cpu.cfs_period_us'].map((name) => readFile(path.join(folder, name)).trim());
     const cores = Number.parseInt(quota, 10) / Number.parseInt(period, 10);
     // `max` and -1 are no limit.
-    if (cores > 0) limit = Math.min(limit, cores);
+    if (!(cores > 0 && cores < limit)) continue;
+    limit = cores;
+    periodMs = Number.parseInt(period, 10) / 1000;
   }
-  return Number.isFinite(limit) ? limit : 0;
+  return { cores: Number.isFinite(limit) ? limit : 0, periodMs };
 }
 
 export function processMemory(): ProcessMemory {

@@ -5,6 +5,7 @@
 import { ChairError, isChairError } from '../broker/errors.js';
 import type { Prepare, Progress } from '../broker/messages.js';
 import type { BlobRef, SliceRef } from '../broker/plan.js';
+import type { Buffers } from '../models/engine/buffers.js';
 import type { Session } from '../models/engine/engine.js';
 import type { BlobFetcher } from './fetch.js';
 import { type FrameBudget, JoinTable } from './join.js';
@@ -46,6 +47,7 @@ export interface EpochOptions {
   readonly fetcher: BlobFetcher;
   readonly sessions: SessionCache;
   readonly budget: FrameBudget;
+  readonly buffers: Buffers;
   readonly nowMs: () => number;
   readonly onProgress: (progress: Progress) => void;
   /** Seats can be fed: what came early may be delivered. */
@@ -78,6 +80,10 @@ export class Epochs {
 
   get all(): Iterable<Epoch> {
     return this.held.values();
+  }
+
+  get isPreparing(): boolean {
+    return this.underWay.size > 0;
   }
 
   /** Epochs held or being prepared. */
@@ -228,7 +234,7 @@ export class Epochs {
       for (const seat of seats.seats) checkPorts(seat, acquired.get(seat.slice));
       signal.throwIfAborted();
       const loadMs = this.options.nowMs() - startedMs;
-      const joins = new JoinTable(seats, budget, () => this.order++);
+      const joins = new JoinTable(seats, budget, () => this.order++, this.options.buffers);
       const stats = seats.seats.map(() => ({ framesRun: 0, runMs: 0 }));
       const epoch: Epoch = { ...key, seats, joins, stats, sessions: acquired, committed: false, released: false };
       this.held.set(keyText(key), epoch);

@@ -11,6 +11,7 @@ import { probeMacsPerSecond } from '../models/engine/probe.js';
 import { Agent } from './agent.js';
 import { type AgentConfigInput, parseAgentConfig } from './config.js';
 import { cores } from './device.js';
+import { measureInChild } from './profiling-child.js';
 
 export interface RunOptions {
   /** Announced in hello. */
@@ -63,6 +64,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
         onRefused: (topic, error) => repetition.say(topic, `lane refused a message on ${topic}: ${error.message}`),
       }),
     createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),
+    measure: measureInChild,
     probe: (engine, directory) => probed(engine, directory, config.threads, log),
   });
   const closed = agent.closed.finally(() => clearTimeout(waiting));

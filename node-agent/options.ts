@@ -6,6 +6,7 @@ import type { Topic } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
 import type { AgentConfig } from './config.js';
 import type { FetchOptions } from './fetch.js';
+import type { Measure } from './profiling.js';
 import type { Memory } from './sessions.js';
 
 export interface Will {
@@ -22,6 +23,8 @@ export interface AgentOptions {
   readonly createEngine: () => Promise<Engine>;
   /** Multiply-accumulates per second of the engine; default 0 = unknown. */
   readonly probe?: (engine: Engine, directory: string) => Promise<number>;
+  /** Measures a slice apart from what serves; default: this agent refuses such commands. */
+  readonly measure?: Measure;
   /** Default: the configured limit or the machine's, and this process's anonymous memory. */
   readonly memory?: () => Memory;
   /** Which machine this is; default: `hostId` of broker/host.ts. */

@@ -9,7 +9,7 @@ import type { AgentRecord, AgentState } from './registry.js';
 const MIB = 2 ** 20;
 const request: DeployRequest = {
   ...{ name: 'm', model: 'x', shapes: [], images: [], objective: 'latency', planner: 'single', cut: '', shares: [], agents: [] },
-  ...{ inFlight: 0, deadlineMs: 0, maxError: 0, calibration: [], verify: false, dryRun: false },
+  ...{ inFlight: 0, deadlineMs: 0, maxError: 0, calibration: [], plan: '', verify: false, dryRun: false, explain: false },
 };
 
 function agent(name: string, speed: number, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {
@@ -29,7 +29,16 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       engineThreads: 1,
       arch: '',
     },
-    ...{ engine: '', engineVersion: '', storeBytesFree: 0, slices: [], probeMacsPerSecond: speed, memoryBytes: memoryMib * MIB },
+    ...{
+      engine: '',
+      engineVersion: '',
+      cpu: '',
+      fingerprint: 'f1',
+      storeBytesFree: 0,
+      slices: [],
+      probeMacsPerSecond: speed,
+      memoryBytes: memoryMib * MIB,
+    },
   };
   return { agent: name, nonce: '1', state, why: '', hello, health: null, seenMs: 0 };
 }

@@ -22,6 +22,8 @@ function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello 
     arch: 'x64',
     engine: 'fake',
     engineVersion: '0',
+    cpu: 'none',
+    fingerprint: 'f1',
     probeMacsPerSecond: 1e9,
     storeBytesFree: 1e9,
     slices: [],

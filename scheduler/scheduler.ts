@@ -10,6 +10,8 @@ import type {
   ModelAnswer,
   ModelOffer,
   PeerEntry,
+  ProfileReport,
+  ProfileRequest,
   Reign,
   Request,
   RequestBody,
@@ -338,7 +340,13 @@ export class Scheduler {
         return { status: this.status('') };
       case 'offer':
         return { model: await this.#offer(body.offer) };
+      case 'profile':
+        return { profile: await this.#profile(body.profile) };
     }
+  }
+
+  async #profile(request: ProfileRequest): Promise<ProfileReport> {
+    throw new ChairError('PROFILE_INVALID', `this scheduler cannot measure '${request.model}' yet`);
   }
 
   async #offer(offer: ModelOffer): Promise<ModelAnswer> {

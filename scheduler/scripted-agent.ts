@@ -150,6 +150,8 @@ export class ScriptedAgent {
       arch: 'x64',
       engine: 'scripted',
       engineVersion: '0',
+      cpu: 'scripted',
+      fingerprint: 'scripted',
       probeMacsPerSecond: 1e12,
     };
     const about = { softwareVersion: '0', term: 0, addresses: ['127.0.0.1'], lanePort: this.#lanes.port, storeBytesFree: 1e9, slices: [] };

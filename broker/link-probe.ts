@@ -42,7 +42,8 @@ const ROUND_BYTES = [64 * 1024, 256 * 1024, 1024 * 1024] as const;
 /** A round of this length is long against timers and scheduling. */
 const ENOUGH_MS = 60;
 const SAMPLES = 3;
-const EXCHANGE_MS = 10_000;
+const ECHO_MS = 2000;
+const ROUND_MS = 5000;
 /** What a peer may ask this end to send at once. */
 const MAX_REQUESTED_BYTES = 2 * ROUND_BYTES[2];
 
@@ -71,7 +72,7 @@ export class LinkProbe {
   }
 
   /**
-   * One measurement at a time. Throws AGENT_BUSY, LANE_DOWN, REQUEST_TIMEOUT (the peer does not answer, or is slower than a round in 10 s),
+   * One measurement at a time. Throws AGENT_BUSY, LANE_DOWN, REQUEST_TIMEOUT (the peer does not answer, or a round takes more than 5 s),
    * LINK_IMPLAUSIBLE, STOPPED.
    */
   async measure(peer: string, { budgetMs, budgetBytes }: ProbeBudget): Promise<LinkMeasurement> {
@@ -137,7 +138,7 @@ export class LinkProbe {
     const { nowMs, name } = this.#o;
     const id = randomUUID();
     const messages = Math.ceil(sizeBytes / MESSAGE_BYTES);
-    const wait = this.#replies.wait(id, EXCHANGE_MS, `a probe of the lane from ${peer}`);
+    const wait = this.#replies.wait(id, kind === 'echo' ? ECHO_MS : ROUND_MS, `a probe of the lane from ${peer}`);
     const startedMs = nowMs();
     try {
       if (kind === 'fill') await this.#fill(peer, id, messages);

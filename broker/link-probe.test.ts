@@ -1,0 +1,149 @@
+import { connect, createServer, type Socket } from 'node:net';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { encode } from './codec.js';
+import { createFakeNetwork } from './lanes/fake-lanes.js';
+import type { Lanes } from './lanes/lane.js';
+import { createLanes } from './lanes/lanes.js';
+import { checkLink, MAX_BYTES_PER_SECOND } from './link-bounds.js';
+import { LinkProbe, PROBE_BUDGET } from './link-probe.js';
+import { listen } from './listen.js';
+import { topicsOf } from './topics.js';
+
+const topics = topicsOf('c');
+
+function probeOn(lanes: Lanes): LinkProbe {
+  const probe = new LinkProbe({ name: lanes.id, lanes, topics: () => topics, nowMs: () => performance.now() });
+  probe.start();
+  onTestFinished(() => probe.stop());
+  return probe;
+}
+
+async function lanesOf(id: string): Promise<Lanes> {
+  const lanes = createLanes({ id, host: '127.0.0.1', graceMs: 10_000 });
+  onTestFinished(() => lanes.stop());
+  await lanes.start();
+  return lanes;
+}
+
+/** Forwards so many bytes a second each way, however the timers fall. Gives its port. */
+async function slowWire(port: number, bytesPerSecond: { up: number; down: number }): Promise<number> {
+  const sockets = new Set<Socket>();
+  const pump = (from: Socket, to: Socket, speed: number): void => {
+    const waiting: Buffer[] = [];
+    let credit = 0;
+    let lastMs = performance.now();
+    from.on('data', (chunk: Buffer) => {
+      waiting.push(chunk);
+      if (waiting.length > 4) from.pause();
+    });
+    const timer = setInterval(() => {
+      const nowMs = performance.now();
+      credit = Math.min(speed * 0.05, credit + ((nowMs - lastMs) / 1000) * speed);
+      lastMs = nowMs;
+      for (let first = waiting[0]; first !== undefined && credit >= 1; first = waiting[0]) {
+        const part = first.subarray(0, Math.floor(credit));
+        to.write(part);
+        credit -= part.length;
+        if (part.length < first.length) waiting[0] = first.subarray(part.length);
+        else waiting.shift();
+      }
+      if (waiting.length < 2) from.resume();
+    }, 2);
+    from.on('close', () => {
+      clearInterval(timer);
+      to.destroy();
+    });
+    from.on('error', () => undefined);
+  };
+  const server = createServer((near) => {
+    const far = connect({ host: '127.0.0.1', port });
+    for (const socket of [near, far]) sockets.add(socket);
+    pump(near, far, bytesPerSecond.up);
+    pump(far, near, bytesPerSecond.down);
+  });
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return listen(server, '127.0.0.1', 0);
+}
+
+describe('a link probe', () => {
+  it('finds the speed of each direction, uneven as they are, within a quarter', async () => {
+    const [a, b] = [await lanesOf('a'), await lanesOf('b')];
+    const lanePort = await slowWire(b.port, { up: 8e6, down: 2e6 });
+    a.setPeers([{ agent: 'b', addresses: ['127.0.0.1'], lanePort }]);
+    probeOn(b);
+    const found = await probeOn(a).measure('b', { budgetMs: 4000, budgetBytes: 8 * 2 ** 20 });
+    expect(found).toMatchObject({ peer: 'b', lane: 'direct' });
+    expect(found.upBytesPerSecond / 8e6).toBeGreaterThan(0.75);
+    expect(found.upBytesPerSecond / 8e6).toBeLessThan(1.25);
+    expect(found.downBytesPerSecond / 2e6).toBeGreaterThan(0.75);
+    expect(found.downBytesPerSecond / 2e6).toBeLessThan(1.25);
+    expect(found.roundTripMs).toBeGreaterThan(0);
+    expect(found.bytes).toBeLessThanOrEqual(8 * 2 ** 20);
+  });
+
+  it('keeps to its budget of bytes, and measures at least once each way', async () => {
+    const [a, b] = [await lanesOf('a'), await lanesOf('b')];
+    a.setPeers([{ agent: 'b', addresses: ['127.0.0.1'], lanePort: b.port }]);
+    probeOn(b);
+    const found = await probeOn(a).measure('b', { budgetMs: 0, budgetBytes: 0 });
+    expect(found.bytes).toBe(2 * 64 * 1024);
+    expect(found.upBytesPerSecond).toBeGreaterThan(0);
+    expect(found.downBytesPerSecond).toBeGreaterThan(0);
+  });
+
+  it('measures one peer at a time, and says so', async () => {
+    const network = createFakeNetwork();
+    const [a, b] = [probeOn(network.lanes('a')), probeOn(network.lanes('b'))];
+    const first = a.measure('b', PROBE_BUDGET);
+    await expect(a.measure('b', PROBE_BUDGET)).rejects.toMatchObject({ code: 'AGENT_BUSY' });
+    await first;
+    await expect(b.measure('a', PROBE_BUDGET)).resolves.toMatchObject({ peer: 'a' });
+  });
+
+  it('fails with LANE_DOWN where there is no lane, and with STOPPED when it is stopped meanwhile', async () => {
+    const network = createFakeNetwork();
+    const a = probeOn(network.lanes('a'));
+    await expect(a.measure('nobody', PROBE_BUDGET)).rejects.toMatchObject({ code: 'LANE_DOWN' });
+    probeOn(network.lanes('b'));
+    network.filter = ({ to }) => to !== 'a';
+    const waiting = a.measure('b', PROBE_BUDGET);
+    setTimeout(() => a.stop(), 20);
+    await expect(waiting).rejects.toMatchObject({ code: 'STOPPED' });
+  });
+
+  it('does not let a peer make this end send more than a round', async () => {
+    const network = createFakeNetwork();
+    probeOn(network.lanes('victim'));
+    const greedy = network.lanes('greedy');
+    const replies: string[] = [];
+    greedy.on(topics.probe('greedy'), (message) => replies.push(String(message.payloadBytes)));
+    const ask = { id: '1', from: 'greedy', kind: 'drain', messages: 1e6, messageBytes: 65_536, data: new Uint8Array(0) };
+    await greedy.send('victim', topics.probe('victim'), [encode('Probe', ask)]);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(replies).toHaveLength(1);
+    expect(Number(replies[0])).toBeLessThan(100);
+  });
+});
+
+describe('a link', () => {
+  it.each([
+    [0, 1],
+    [-5, 1],
+    [Number.NaN, 1],
+    [Number.POSITIVE_INFINITY, 1],
+    [2 * MAX_BYTES_PER_SECOND, 1],
+    [1e6, -1],
+    [1e6, Number.NaN],
+    [1e6, 1e6],
+  ])('of %s bytes/s and %s ms is refused', (bytesPerSecond, latencyMs) => {
+    expect(() => checkLink('the link', { bytesPerSecond, latencyMs })).toThrow(expect.objectContaining({ code: 'LINK_IMPLAUSIBLE' }));
+  });
+
+  it('of any speed that can be is taken', () => {
+    expect(() => checkLink('the link', { bytesPerSecond: 1, latencyMs: 0 })).not.toThrow();
+    expect(() => checkLink('the link', { bytesPerSecond: MAX_BYTES_PER_SECOND, latencyMs: 59_000 })).not.toThrow();
+  });
+});

@@ -156,6 +156,8 @@ export interface PlanDraft {
   readonly estimate: Estimate;
   /** What wire encodings were chosen, and why; absent = none was allowed. */
   readonly precision?: PrecisionReport;
+  /** For people: which figures it stands on. */
+  readonly basis?: string;
   /** What came second, and what would have to change: for `--explain`. */
   readonly alternatives?: readonly Alternative[];
 }

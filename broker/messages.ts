@@ -417,9 +417,13 @@ export interface DeployRequest {
   readonly maxError: number;
   /** Inputs that the error is measured on: what the gateway answered to offers of files, each one Submit message. Empty = seeded random ones. */
   readonly calibration: readonly string[];
+  /** Text of a plan file that takes the planner's place; '' = none. */
+  readonly plan: string;
   readonly verify: boolean;
   /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
+  /** Compare with other planners, and plan again with other devices and links: takes several times as long. */
+  readonly explain: boolean;
 }
 
 /** What is known of links; with `measure`, after measuring those between `agents` and with the dispatcher (empty = all). */
@@ -538,6 +542,27 @@ export interface PrecisionReport {
   readonly why: string;
   readonly rows: readonly PrecisionRow[];
 }
+/** A plan that was not chosen, or the one that there would be if something were different. */
+export interface PlanAlternative {
+  /** Of people: the planner, or what would be different. */
+  readonly name: string;
+  readonly planner: string;
+  readonly agents: number;
+  readonly latencyMs: number;
+  readonly fps: number;
+  /** Why there is none; '' = there is. */
+  readonly refused: string;
+}
+export interface PlanDetails {
+  /** The plan as a file that can be edited and deployed. */
+  readonly file: string;
+  readonly inFlight: number;
+  /** Largest difference of the slices from the whole model, relative to its largest output; -1 = not verified. */
+  readonly maxRelDiff: number;
+  /** Both empty unless it was to be explained. */
+  readonly alternatives: readonly PlanAlternative[];
+  readonly changes: readonly PlanAlternative[];
+}
 export interface PlanReport {
   readonly deployment: string;
   readonly epoch: number;
@@ -552,6 +577,8 @@ export interface PlanReport {
   readonly memory: readonly MemoryRow[];
   /** null = no error was allowed, every wire is raw. */
   readonly precision: PrecisionReport | null;
+  /** For who asked for the plan; null in a status. */
+  readonly details: PlanDetails | null;
 }
 export interface AgentStatus {
   readonly agent: string;

@@ -15,4 +15,6 @@ export const DEPLOY_DEFAULTS: Omit<DeployRequest, 'name' | 'model'> = {
   calibration: [],
   verify: false,
   dryRun: false,
+  plan: '',
+  explain: false,
 };

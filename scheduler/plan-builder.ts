@@ -71,6 +71,7 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     links: [...links],
     memory: memory.map((row) => ({ ...row, haveBytes: Math.round(row.haveBytes) })),
     precision: draft.precision ?? null,
+    details: null,
   };
 }
 

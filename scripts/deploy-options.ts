@@ -135,7 +135,9 @@ export function deployRequest(name: string, model: string, options: OptionValues
     deadlineMs: wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000),
     maxError: 0,
     calibration: [],
+    plan: '',
     verify: options.verify === true,
     dryRun,
+    explain: options.explain === true,
   };
 }

@@ -67,6 +67,8 @@ interface Written {
   MemoryRow: Ours.MemoryRow;
   PrecisionRow: Ours.PrecisionRow;
   PrecisionReport: Ours.PrecisionReport;
+  PlanAlternative: Ours.PlanAlternative;
+  PlanDetails: Ours.PlanDetails;
   PlanReport: Ours.PlanReport;
   AgentStatus: Ours.AgentStatus;
   LiveRow: Ours.LiveRow;

@@ -1,6 +1,19 @@
 // Made by generate.ts from the .avsc files. Do not edit.
 
-export type DType = 'float32' | 'float64' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
+export type DType =
+  | 'float32'
+  | 'float64'
+  | 'float16'
+  | 'bfloat16'
+  | 'int8'
+  | 'uint8'
+  | 'int16'
+  | 'uint16'
+  | 'int32'
+  | 'uint32'
+  | 'int64'
+  | 'uint64'
+  | 'bool';
 
 export type Encoding = 'raw' | 'float16' | 'uint8';
 
@@ -387,8 +400,10 @@ export interface DeployRequest {
   readonly deadlineMs: number;
   readonly maxError: number;
   readonly calibration: readonly string[];
+  readonly plan: string;
   readonly verify: boolean;
   readonly dryRun: boolean;
+  readonly explain: boolean;
 }
 
 export interface UndeployRequest {
@@ -493,6 +508,23 @@ export interface PrecisionReport {
   readonly rows: readonly PrecisionRow[];
 }
 
+export interface PlanAlternative {
+  readonly name: string;
+  readonly planner: string;
+  readonly agents: number;
+  readonly latencyMs: number;
+  readonly fps: number;
+  readonly refused: string;
+}
+
+export interface PlanDetails {
+  readonly file: string;
+  readonly inFlight: number;
+  readonly maxRelDiff: number;
+  readonly alternatives: readonly PlanAlternative[];
+  readonly changes: readonly PlanAlternative[];
+}
+
 export interface PlanReport {
   readonly deployment: string;
   readonly epoch: number;
@@ -505,6 +537,7 @@ export interface PlanReport {
   readonly links: readonly LinkRow[];
   readonly memory: readonly MemoryRow[];
   readonly precision: PrecisionReport | null;
+  readonly details: PlanDetails | null;
 }
 
 export interface AgentStatus {
@@ -728,6 +761,8 @@ export interface All {
   MemoryRow: MemoryRow;
   PrecisionRow: PrecisionRow;
   PrecisionReport: PrecisionReport;
+  PlanAlternative: PlanAlternative;
+  PlanDetails: PlanDetails;
   PlanReport: PlanReport;
   AgentStatus: AgentStatus;
   LiveRow: LiveRow;

@@ -56,6 +56,8 @@ export const SCHEMA_FILES = [
     'MemoryRow',
     'PrecisionRow',
     'PrecisionReport',
+    'PlanAlternative',
+    'PlanDetails',
     'PlanReport',
     'AgentStatus',
     'LiveRow',

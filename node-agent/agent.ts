@@ -13,6 +13,7 @@ import type { Command, Gone, Hello, Reign } from '../broker/messages.js';
 import { Repetition } from '../broker/repetition.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
+import { BufferPool } from '../models/engine/buffers.js';
 import type { Engine } from '../models/engine/engine.js';
 import { Acceptance } from './acceptance.js';
 import { answer, Commands } from './commands.js';
@@ -57,6 +58,8 @@ interface Parts {
 }
 
 const FAREWELL_MS = 1000;
+/** Of the memory limit: what buffers that wait for their next frame may hold. */
+const IDLE_SHARE = 1 / 32;
 /** See `batchMs` of profiling.ts. */
 const BATCH_MS = 10;
 /** Expired joins and early messages are looked for this often. */
@@ -234,6 +237,7 @@ export class Agent {
     const { store, engine, bus, lanes, term } = base;
     const memory = this.options.memory ?? (() => ({ limitBytes: this.memoryLimit(), usedBytes: processMemory().anonymousBytes }));
     const budget = new FrameBudget(config.joinLimitBytes || memory().limitBytes / 4);
+    const buffers = new BufferPool(memory().limitBytes * IDLE_SHARE);
     const sessions = new SessionCache(engine, store, { prepack: config.prepack }, memory);
     const topics = () => this.topics;
     const fetcher = new BlobFetcher({ bus, topics, agent, store, ...this.options.fetch });
@@ -247,6 +251,7 @@ export class Agent {
       fetcher,
       sessions,
       budget,
+      buffers,
       nowMs,
       onProgress: (progress) => void bus.publish(this.topics.progress, progress).catch(() => undefined),
       onPrepared: (epoch) => {
@@ -263,6 +268,7 @@ export class Agent {
       lanes,
       topics: this.topics,
       budget,
+      buffers,
       nowMs,
       onReady,
       onRefused: (epoch, frame, refusal) => inbox.notTaken(epoch, frame, refusal),
@@ -272,6 +278,7 @@ export class Agent {
     });
     const runner = new Runner({
       budget,
+      buffers,
       onOutputs: (job, outputs) => forwarder.forward(job, outputs),
       onFailure: (job, error) => {
         if (this.stopping !== undefined) return;

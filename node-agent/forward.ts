@@ -1,6 +1,6 @@
 /**
  * Takes a seat's outputs to their consumers: into a join of this agent without a socket, or along a lane. Nothing here waits for a neighbour;
- * bytes being sent count in the frame budget, and a send that fails is reported for re-issue.
+ * bytes being sent count in the frame budget, and a send that fails is reported for re-issue. The buffer of an output is used again after its last use.
  */
 import { encodeBox } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
@@ -8,6 +8,7 @@ import type { Lanes } from '../broker/lanes/lane.js';
 import type { LaneHealth } from '../broker/messages.js';
 import { boxDims, boxEquals, copyBox, itemBytes, type Tensor, tensorBytes } from '../broker/tensor.js';
 import type { Topics } from '../broker/topics.js';
+import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
 import type { Job } from './runner.js';
@@ -17,6 +18,8 @@ export interface ForwardOptions {
   readonly lanes: Lanes;
   readonly topics: Topics;
   readonly budget: FrameBudget;
+  /** Where outputs go when nothing reads them any more. */
+  readonly buffers: Buffers;
   readonly nowMs: () => number;
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
   readonly onRefused: (epoch: Epoch, frame: ReadyFrame, refusal: Refusal) => void;
@@ -68,44 +71,52 @@ export class Forwarder {
     );
     if (sends.length > 0) {
       this.options.budget.force(tensor.bytes.length);
-      const all = Promise.all(sends).then(() => {
+      const all = Promise.all(sends).then((unread) => {
         this.options.budget.free(tensor.bytes.length);
         this.sending.delete(all);
+        if (unread.every(Boolean)) this.options.buffers.give(tensor.bytes);
       });
       this.sending.add(all);
     }
     const local = ends.flatMap(({ wire, seat }) => (seat === undefined ? [] : [{ wire, seat }]));
+    let given = false;
     local.forEach(({ wire, seat }, i) => {
       // The buffer itself goes to the last local consumer, unless a socket may still be reading it: a transferred buffer is gone.
-      this.handOver(epoch, frame, output, tensor, wire, seat, sends.length === 0 && i === local.length - 1);
+      given = this.handOver(epoch, frame, output, tensor, wire, seat, sends.length === 0 && i === local.length - 1);
     });
+    if (sends.length === 0 && !given) this.options.buffers.give(tensor.bytes);
   }
 
-  private handOver(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, seat: Seat, lastUse: boolean): void {
+  /** True when the consumer owns the buffer now. */
+  private handOver(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, seat: Seat, lastUse: boolean): boolean {
     const { joins, seats } = epoch;
     const { box } = seats.ends(wire).wire;
     const from = frame.seat.outputs[output];
-    if (from === undefined) return;
+    if (from === undefined) return false;
     this.localMessages++;
     this.localBytes += seats.ends(wire).bytes;
-    if (lastUse && boxEquals(box, from.box) && joins.fitsWhole(seat, wire) && ownsBuffer(tensor)) {
+    if (lastUse && boxEquals(box, from.box) && joins.fitsWhole(seat, wire)) {
       const placed = joins.place(seat, wire, frame, tensor);
       if (typeof placed === 'object') this.options.onReady(epoch, placed);
-      else if (placed !== 'waiting') this.options.onRefused(epoch, frame, placed);
-      return;
+      else if (placed !== 'waiting') {
+        this.options.onRefused(epoch, frame, placed);
+        return false;
+      }
+      return true;
     }
     const slot = joins.open(seat, wire, frame);
     if (typeof slot === 'string') {
       this.options.onRefused(epoch, frame, slot);
-      return;
+      return false;
     }
     copyBox(tensor.bytes, from.box, slot.port.bytes, slot.box, box, itemBytes(tensor.dtype));
     const ready = joins.fill(slot);
     if (ready !== undefined) this.options.onReady(epoch, ready);
+    return false;
   }
 
-  /** Never rejects. */
-  private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<void> {
+  /** True when nothing reads the tensor's bytes any more; after a failure a socket still may. Never rejects. */
+  private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<boolean> {
     const { lanes, topics, nowMs } = this.options;
     try {
       const { dtype, dims, wire: along } = epoch.seats.ends(wire);
@@ -130,8 +141,11 @@ export class Forwarder {
         this.options.onRawFallback(epoch, wire, fallback);
       }
       await lanes.send(peer, topics.activation(peer), message);
+      // What is sent to this process itself, its receiver may keep.
+      return peer !== lanes.id;
     } catch (error) {
       this.options.onFailure(epoch, frame, peer, error);
+      return false;
     }
   }
 }
@@ -148,8 +162,4 @@ function checked(seat: Seat, output: number, tensor: Tensor | undefined): Tensor
     came: tensor === undefined ? 'nothing' : `${tensor.dtype}[${tensor.dims.join(',')}] of ${tensor.bytes.length} bytes`,
     todo: 'This is a defect of the slicer',
   });
-}
-
-function ownsBuffer({ bytes }: Tensor): boolean {
-  return bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
 }

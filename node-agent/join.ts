@@ -6,6 +6,7 @@
  * headers, by cancels, and by `expire`.
  */
 import { type Box, boxDims, boxEquals, type Tensor, tensorBytes, wholeBox } from '../broker/tensor.js';
+import { BufferPool, type Buffers } from '../models/engine/buffers.js';
 import type { Seat, SeatTable } from './seats.js';
 
 /** Bytes of frames on their way through this agent: waiting in joins, ready to run, or being sent. */
@@ -85,6 +86,8 @@ export class JoinTable {
     private readonly budget: FrameBudget,
     /** Gives each frame its order of arrival, over all epochs. */
     private readonly nextOrder: () => number,
+    /** Where input buffers come from, and go to when their frame is not wanted any more. Default: none is used twice. */
+    private readonly buffers: Buffers = new BufferPool(0),
   ) {}
 
   /** Joins under way. */
@@ -104,7 +107,8 @@ export class JoinTable {
   }
 
   /**
-   * Hands over a whole input without a copy: `tensor` must be on a buffer of its own and cover the port. Returns like `fill`.
+   * Hands over a whole input without a copy: `tensor` must be on a buffer of its own and cover the port. Returns like `fill`; after a refusal the
+   * buffer still belongs to the caller.
    */
   place(seat: Seat, wire: number, key: FrameKey, tensor: Tensor): ReadyFrame | 'waiting' | Refusal {
     const waiting = this.waitingFor(seat, wire, key);
@@ -212,7 +216,8 @@ export class JoinTable {
     const port = waiting.seat.inputs[input];
     if (port === undefined) throw new RangeError(`no input ${input}`);
     const dims = boxDims(port.box);
-    const tensor = { dtype: port.dtype, dims, bytes: uninitialised(tensorBytes(port.dtype, dims)) };
+    // Not zeroed: a frame is ready only when every element was written (`checkCovered`).
+    const tensor = { dtype: port.dtype, dims, bytes: this.buffers.take(tensorBytes(port.dtype, dims)) };
     waiting.ports[input] = tensor;
     return tensor;
   }
@@ -233,7 +238,11 @@ export class JoinTable {
   }
 
   private drop(state: FrameState): void {
-    for (const w of state.seats.values()) if (w !== 'done') this.budget.free(w.bytes);
+    for (const w of state.seats.values()) {
+      if (w === 'done') continue;
+      this.budget.free(w.bytes);
+      for (const port of w.ports) if (port !== undefined) this.buffers.give(port.bytes);
+    }
     state.seats.clear();
   }
 
@@ -245,10 +254,4 @@ export class JoinTable {
 
 function sameRoute(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((r, i) => r === b[i]);
-}
-
-/** Not zeroed: a frame is ready only when every element was written (`checkCovered`). On an ArrayBuffer of its own, hence transferable. */
-function uninitialised(bytes: number): Uint8Array {
-  const buffer = Buffer.allocUnsafeSlow(bytes);
-  return new Uint8Array(buffer.buffer, buffer.byteOffset, bytes);
 }

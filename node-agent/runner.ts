@@ -4,6 +4,7 @@
  */
 import { toChairError } from '../broker/errors.js';
 import type { Tensor } from '../broker/tensor.js';
+import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame } from './join.js';
 
@@ -14,7 +15,9 @@ export interface Job {
 
 export interface RunnerOptions {
   readonly budget: FrameBudget;
-  /** Outputs of a finished run whose frame is still wanted. Must not block. */
+  /** Inputs come from here and outputs are made here. */
+  readonly buffers: Buffers;
+  /** Outputs of a finished run whose frame is still wanted; the receiver owns them. Must not block. */
   readonly onOutputs: (job: Job, outputs: Readonly<Record<string, Tensor>>) => void;
   readonly onFailure: (job: Job, error: unknown) => void;
   /** Runs handed to the engine at once; default 2. */
@@ -46,7 +49,7 @@ export class Runner {
 
   push(job: Job): void {
     if (this.stopped || !wanted(job)) {
-      this.options.budget.free(job.frame.bytes);
+      this.discard(job);
       return;
     }
     // Nearly always the last place; ties (two seats of one frame) in order of arrival.
@@ -60,7 +63,7 @@ export class Runner {
   purge(): void {
     const kept = this.queue.filter(wanted);
     if (kept.length === this.queue.length) return;
-    for (const job of this.queue) if (!wanted(job)) this.options.budget.free(job.frame.bytes);
+    for (const job of this.queue) if (!wanted(job)) this.discard(job);
     this.queue = kept;
   }
 
@@ -72,7 +75,7 @@ export class Runner {
   /** Idempotent: drops the queue and waits for what is in the engine. */
   async stop(): Promise<void> {
     this.stopped = true;
-    for (const job of this.queue) this.options.budget.free(job.frame.bytes);
+    for (const job of this.queue) this.discard(job);
     this.queue = [];
     await Promise.all(this.running.values());
   }
@@ -82,7 +85,7 @@ export class Runner {
       const job = this.queue.shift();
       if (job === undefined) return;
       if (!wanted(job)) {
-        this.options.budget.free(job.frame.bytes);
+        this.discard(job);
         continue;
       }
       const done = this.run(job).finally(() => {
@@ -93,13 +96,20 @@ export class Runner {
     }
   }
 
+  /** A frame that will not run. */
+  private discard({ frame }: Job): void {
+    this.options.budget.free(frame.bytes);
+    for (const { bytes } of Object.values(frame.inputs)) this.options.buffers.give(bytes);
+  }
+
   /** Never rejects. */
   private async run(job: Job): Promise<void> {
     const { epoch, frame } = job;
+    const { buffers } = this.options;
     try {
       const session = epoch.sessions.get(frame.seat.slice);
       if (session === undefined) throw new Error(`no session for slice ${frame.seat.slice}`);
-      const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: outputsWanted(job) });
+      const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: outputsWanted(job), buffers });
       this.finished++;
       const stats = epoch.stats[frame.seat.index];
       if (stats !== undefined) {
@@ -107,6 +117,7 @@ export class Runner {
         stats.runMs = stats.framesRun === 1 ? runMs : stats.runMs + NEWEST * (runMs - stats.runMs);
       }
       if (wanted(job) && !this.stopped) this.options.onOutputs(job, outputs);
+      else for (const { bytes } of Object.values(outputs)) buffers.give(bytes);
     } catch (error) {
       this.options.onFailure(job, toChairError(error, 'ENGINE_RUN_FAILED'));
     } finally {

@@ -142,6 +142,9 @@ export function checkPorts(seat: Seat, session: Pick<Session, 'inputs' | 'output
     ['input', seat.inputs, session?.inputs ?? []],
     ['output', seat.outputs, session?.outputs ?? []],
   ] as const) {
+    const twice = ports.find((port, i) => ports.findIndex((other) => other.name === port.name) < i);
+    // A run gives each tensor once, and each has one owner.
+    if (twice !== undefined) throw planInvalid(`${what}, ${kind} '${twice.name}'`, 'one port of each name', 'two');
     for (const port of ports) {
       const info = declared.find((one) => one.name === port.name);
       if (info !== undefined && fits(info, port)) continue;

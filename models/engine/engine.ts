@@ -3,6 +3,7 @@
  * An engine never blocks the caller's event loop.
  */
 import type { Tensor, TensorInfo } from '../../broker/tensor.js';
+import type { Buffers } from './buffers.js';
 
 export interface EngineOptions {
   /** Intra-op threads; default: all cores. Spinning is off. */
@@ -39,11 +40,17 @@ export interface Session {
    * Outputs are on buffers of their own. Throws ENGINE_INPUT_INVALID before running, ENGINE_RUN_FAILED after.
    * `runMs` is the time inside the engine.
    */
-  run(
-    inputs: Readonly<Record<string, Tensor>>,
-    options?: { readonly transfer?: boolean; readonly outputs?: readonly string[] },
-  ): Promise<RunResult>;
+  run(inputs: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<RunResult>;
   dispose(): Promise<void>;
+}
+
+export interface RunOptions {
+  /** The input buffers are handed over. Each must hold nothing but its tensor. */
+  readonly transfer?: boolean;
+  /** Default: all. */
+  readonly outputs?: readonly string[];
+  /** Outputs are on buffers taken here, and inputs that were handed over are given here after the run (with `transfer`; not when it fails). */
+  readonly buffers?: Buffers;
 }
 
 export interface RunResult {

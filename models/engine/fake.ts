@@ -2,7 +2,7 @@
 import { ChairError } from '../../broker/errors.js';
 import { allocTensor, type Tensor, type TensorInfo } from '../../broker/tensor.js';
 import { checkInputs } from './checks.js';
-import type { Engine, LoadOptions, RunResult, Session } from './engine.js';
+import type { Engine, LoadOptions, RunOptions, RunResult, Session } from './engine.js';
 
 export interface FakeGraph {
   readonly inputs: readonly TensorInfo[];
@@ -131,7 +131,7 @@ class ScriptedSession implements Session {
     await this.run(Object.fromEntries(this.inputs.map((i) => [i.name, allocTensor(i.dtype, i.dims)])));
   }
 
-  async run(inputs: Readonly<Record<string, Tensor>>, options: { readonly outputs?: readonly string[] } = {}): Promise<RunResult> {
+  async run(inputs: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<RunResult> {
     if (this.#disposed) throw new ChairError('ENGINE_CLOSED', 'the session was disposed');
     checkInputs(this.inputs, inputs);
     return this.#inTurn(async () => {
@@ -140,8 +140,9 @@ class ScriptedSession implements Session {
       const outputs = wanted.map((name) => {
         const tensor = made[name];
         if (tensor === undefined) throw new ChairError('ENGINE_RUN_FAILED', `the fake graph made no ${name}`);
-        return [name, tensor] as const;
+        return [name, onBuffer(tensor, options)] as const;
       });
+      if (options.transfer === true) for (const { bytes } of Object.values(inputs)) options.buffers?.give(bytes);
       return { outputs: Object.fromEntries(outputs), runMs: this.#graph.delayMs ?? 0 };
     });
   }
@@ -152,4 +153,12 @@ class ScriptedSession implements Session {
   }
 
   readonly #zeros = () => Object.fromEntries(this.outputs.map((o) => [o.name, allocTensor(o.dtype, o.dims)]));
+}
+
+/** What a graph made may be its input, or the same for each run. */
+function onBuffer(tensor: Tensor, { buffers }: RunOptions): Tensor {
+  if (buffers === undefined) return tensor;
+  const bytes = buffers.take(tensor.bytes.length);
+  bytes.set(tensor.bytes);
+  return { ...tensor, bytes };
 }

@@ -3,10 +3,12 @@
  * This is the only file that loads onnxruntime-node.
  */
 import { createRequire } from 'node:module';
-import { parentPort } from 'node:worker_threads';
+import { MessageChannel, parentPort } from 'node:worker_threads';
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import type { DType, TensorInfo } from '../../broker/tensor.js';
 import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
+
+type RunRequest = Extract<WorkerRequest, { readonly kind: 'run' }>;
 
 type Ort = typeof import('onnxruntime-node');
 type LoadSettings = { readonly threads: number; readonly prepack: boolean; readonly optimize: boolean };
@@ -86,15 +88,23 @@ class Sessions {
     return { session: id, inputs: infosOf(session.inputMetadata), outputs: infosOf(session.outputMetadata) };
   }
 
-  async run(id: number, inputs: readonly WireTensor[], outputs: readonly string[] | null): Promise<RunReply> {
+  async run({ session: id, inputs, outputs, into, returnInputs }: RunRequest): Promise<RunReply> {
     const session = this.#sessions.get(id);
     if (session === undefined) throw new WorkerError('ENGINE_CLOSED', 'the session was disposed');
     const feeds: Record<string, OrtTensor> = {};
     for (const input of inputs) feeds[input.name] = this.#tensor(input);
+    const fetches: Record<string, OrtTensor | null> = {};
+    for (const name of outputs ?? session.outputNames) fetches[name] = null;
+    for (const place of into) fetches[place.name] = this.#tensor(place);
     const start = performance.now();
-    const results = await this.#guard(() => (outputs === null ? session.run(feeds, QUIET) : session.run(feeds, outputs, QUIET)));
+    const results = await this.#guard(() => session.run(feeds, fetches, QUIET));
     const runMs = performance.now() - start;
-    return { outputs: Object.entries(results).map(([name, value]) => wireTensor(name, value)), runMs };
+    const places = new Map(into.map((place) => [place.name, place]));
+    return {
+      outputs: Object.entries(results).map(([name, value]) => wireTensor(name, value, places.get(name))),
+      inputs: returnInputs ? inputs.map((input) => input.bytes) : [],
+      runMs,
+    };
   }
 
   /** Three interleaved pairs of runs on zeros, with and without prepacked weights; prepacking must win by 5 %. */
@@ -162,7 +172,37 @@ class Sessions {
   }
 }
 
-function wireTensor(name: string, value: OrtTensor): WireTensor {
+/** A message to a closed port takes its transferred buffers along and is dropped. */
+const nowhere = (() => {
+  const { port1 } = new MessageChannel();
+  port1.close();
+  return port1;
+})();
+
+/**
+ * `place`: where the engine was told to put it. It answers with a second ArrayBuffer over the same memory, which V8 counts as memory held until it is collected:
+ * it is dropped at once. A graph that hands an input through as its output does not write to the place; then it is copied.
+ */
+function wireTensor(name: string, value: OrtTensor, place?: WireTensor): WireTensor {
+  const made = ownTensor(name, value);
+  if (place === undefined) return made;
+  if (made.bytes.length !== place.bytes.length) throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is not of its declared shape`);
+  if (!sameMemory(made.bytes, place.bytes)) place.bytes.set(made.bytes);
+  nowhere.postMessage(null, [made.bytes.buffer as ArrayBuffer]);
+  return { ...place, dims: made.dims };
+}
+
+/** Told by writing: JavaScript knows no addresses. */
+function sameMemory(a: Uint8Array, b: Uint8Array): boolean {
+  const [first = 0, before] = [a[0], b[0]];
+  if (first !== before) return false;
+  a[0] = first ^ 0xff;
+  const same = b[0] !== before;
+  a[0] = first;
+  return same;
+}
+
+function ownTensor(name: string, value: OrtTensor): WireTensor {
   const data = value.data;
   if (!ArrayBuffer.isView(data) || !(value.type in ARRAYS)) {
     throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is of type ${value.type}, which is not a fixed-size tensor`);
@@ -179,7 +219,7 @@ async function answer(sessions: Sessions, request: WorkerRequest): Promise<unkno
     case 'compare':
       return sessions.compare(request.path, request.threads);
     case 'run':
-      return sessions.run(request.session, request.inputs, request.outputs);
+      return sessions.run(request);
     case 'release':
       return sessions.release(request.session);
     case 'close':
@@ -189,7 +229,8 @@ async function answer(sessions: Sessions, request: WorkerRequest): Promise<unkno
 
 function transfersOf(value: unknown): ArrayBuffer[] {
   if (typeof value !== 'object' || value === null || !('outputs' in value) || !('runMs' in value)) return [];
-  return [...new Set((value as RunReply).outputs.map((o) => o.bytes.buffer as ArrayBuffer))];
+  const { outputs, inputs } = value as RunReply;
+  return [...new Set([...outputs.map((o) => o.bytes), ...inputs].map((bytes) => bytes.buffer as ArrayBuffer))];
 }
 
 async function main(): Promise<void> {

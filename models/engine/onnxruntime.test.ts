@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allocTensor, DTYPES, type DType, type Tensor, tensorBytes } from '../../broker/tensor.js';
 import { GraphBuilder } from '../onnx/build.js';
+import { BufferPool } from './buffers.js';
 import type { Engine } from './engine.js';
 import { createOnnxRuntimeEngine, OnnxRuntimeEngine } from './onnxruntime.js';
 import { probeMacsPerSecond } from './probe.js';
@@ -80,6 +81,84 @@ describe('the onnxruntime engine', () => {
     await session.run({ x: { dtype: 'float32', dims: [2, 3], bytes } }, { transfer: true });
     expect(whole.length).toBe(48);
     await session.dispose();
+  });
+
+  describe('with a pool of buffers', () => {
+    /** y1 = x + 1, y2 = x + 2, y3 = x + 3, and `same` = x. */
+    async function sums(): Promise<string> {
+      const graph = new GraphBuilder();
+      const x = graph.input('x', 'float32', [64, 64]);
+      for (const add of [1, 2, 3]) {
+        const w = graph.weight(`w${add}`, 'float32', [1], new Float32Array([add]));
+        graph.output(graph.node1('Add', [x, w], {}, { outputs: [`y${add}`] }), 'float32', [64, 64]);
+      }
+      graph.output(graph.node1('Identity', [x], {}, { outputs: ['same'] }), 'float32', [64, 64]);
+      const path = join(directory, 'sums.onnx');
+      await graph.write(path);
+      return path;
+    }
+    const firstOf = (tensor: Tensor | undefined) => tensor && new Float32Array(tensor.bytes.buffer, tensor.bytes.byteOffset, 1)[0];
+    function filled(pool: BufferPool, value: number): Tensor {
+      const bytes = pool.take(64 * 64 * 4);
+      new Float32Array(bytes.buffer, 0, 64 * 64).fill(value);
+      return { dtype: 'float32', dims: [64, 64], bytes };
+    }
+
+    it('makes no buffer for a frame after the first ones', async () => {
+      const pool = new BufferPool(2 ** 20);
+      const session = await engine.load(await sums());
+      for (let i = 0; i < 10; i++) {
+        const { outputs } = await session.run({ x: filled(pool, i) }, { transfer: true, buffers: pool });
+        expect([firstOf(outputs.y1), firstOf(outputs.y2), firstOf(outputs.y3), firstOf(outputs.same)]).toEqual([i + 1, i + 2, i + 3, i]);
+        for (const { bytes } of Object.values(outputs)) pool.give(bytes);
+      }
+      // One input and four outputs.
+      expect(pool.made).toBe(5);
+      await session.dispose();
+    });
+
+    it('names the outputs that were asked for, whichever and in any order', async () => {
+      const pool = new BufferPool(2 ** 20);
+      const session = await engine.load(await sums());
+      for (const names of [['y3'], ['y3', 'y2'], ['same', 'y2'], ['same']]) {
+        for (const buffers of [{}, { buffers: pool }]) {
+          const { outputs } = await session.run({ x: filled(pool, 0) }, { transfer: true, outputs: names, ...buffers });
+          const want = { y1: 1, y2: 2, y3: 3, same: 0 };
+          expect(Object.keys(outputs).toSorted()).toEqual(names.toSorted());
+          for (const name of names) expect([name, firstOf(outputs[name])]).toEqual([name, want[name as 'y1']]);
+        }
+      }
+      await session.dispose();
+    });
+
+    it('serves shapes of different size from the same buffers', async () => {
+      const pool = new BufferPool(2 ** 20);
+      const [large, small] = [
+        await engine.load(await identity('float32', [60, 60])),
+        await engine.load(await identity('float32', [50, 50])),
+      ];
+      for (const [session, size] of [
+        [large, 60],
+        [small, 50],
+        [large, 60],
+        [small, 50],
+      ] as const) {
+        const bytes = pool.take(size * size * 4).fill(size);
+        const { outputs } = await session.run({ x: { dtype: 'float32', dims: [size, size], bytes } }, { transfer: true, buffers: pool });
+        expect(outputs.y?.bytes).toEqual(new Uint8Array(size * size * 4).fill(size));
+        if (outputs.y !== undefined) pool.give(outputs.y.bytes);
+      }
+      expect(pool.made).toBe(2);
+      await Promise.all([large.dispose(), small.dispose()]);
+    });
+
+    it('makes outputs of unknown shape on buffers of their own', async () => {
+      const pool = new BufferPool(2 ** 20);
+      const session = await engine.load(await identity('float32', ['n', 64]));
+      const { outputs } = await session.run({ x: filled(pool, 5) }, { transfer: true, buffers: pool });
+      expect([outputs.y?.dims, firstOf(outputs.y)]).toEqual([[64, 64], 5]);
+      await session.dispose();
+    });
   });
 
   it('copies Node buffers, which share one pool', async () => {

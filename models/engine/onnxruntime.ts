@@ -6,9 +6,10 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { ChairError, type ErrorCode } from '../../broker/errors.js';
-import { allocTensor, type Tensor, type TensorInfo } from '../../broker/tensor.js';
+import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import type { Buffers } from './buffers.js';
 import { checkInputs, checkOutputs } from './checks.js';
-import type { Engine, EngineOptions, LoadOptions, RunResult, Session } from './engine.js';
+import type { Engine, EngineOptions, LoadOptions, RunOptions, RunResult, Session } from './engine.js';
 import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
 
 type Ask = WorkerRequest extends infer R ? (R extends { readonly id: number } ? Omit<R, 'id'> : never) : never;
@@ -156,6 +157,8 @@ function engineError(code: ErrorCode, message: string): ChairError {
 class OnnxRuntimeSession implements Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
+  /** Outputs whose size is known before the run. An output that is an input under the same name is not made by the run. */
+  readonly #fixed: readonly TensorInfo[];
   readonly #id: number;
   readonly #ask: <T>(ask: Ask, transfer: readonly ArrayBuffer[]) => Promise<T>;
   #disposed = false;
@@ -163,6 +166,10 @@ class OnnxRuntimeSession implements Session {
   constructor(reply: LoadReply, ask: <T>(ask: Ask, transfer: readonly ArrayBuffer[]) => Promise<T>) {
     this.inputs = reply.inputs;
     this.outputs = reply.outputs;
+    // Rank 0 also stands for a graph that declares no shape.
+    this.#fixed = reply.outputs.filter(
+      (o) => o.dims.length > 0 && o.dims.every((d) => d > 0) && !reply.inputs.some((i) => i.name === o.name),
+    );
     this.#id = reply.session;
     this.#ask = ask;
   }
@@ -181,26 +188,35 @@ class OnnxRuntimeSession implements Session {
     await this.run(Object.fromEntries(zeros), { transfer: true });
   }
 
-  async run(
-    inputs: Readonly<Record<string, Tensor>>,
-    options: { readonly transfer?: boolean; readonly outputs?: readonly string[] } = {},
-  ): Promise<RunResult> {
+  async run(inputs: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<RunResult> {
     if (this.#disposed) throw new ChairError('ENGINE_CLOSED', 'the session was disposed');
     checkInputs(this.inputs, inputs);
-    const wanted = options.outputs;
+    const { buffers, outputs: wanted } = options;
     if (wanted !== undefined) checkOutputs(this.outputs, wanted);
+    const returnInputs = buffers !== undefined && options.transfer === true;
     // `new Uint8Array` copies; `slice` would not when the bytes are a Node Buffer.
     const wire = Object.entries(inputs).map(
       ([name, t]): WireTensor => ({
         name,
         dtype: t.dtype,
         dims: [...t.dims],
-        bytes: options.transfer === true && isWholeBuffer(t.bytes) ? t.bytes : new Uint8Array(t.bytes),
+        bytes: options.transfer === true && isOwn(t.bytes, returnInputs) ? t.bytes : new Uint8Array(t.bytes),
       }),
     );
-    const transfer = [...new Set(wire.map((w) => w.bytes.buffer as ArrayBuffer))];
-    const reply = await this.#ask<RunReply>({ kind: 'run', session: this.#id, inputs: wire, outputs: wanted ?? null }, transfer);
+    const into = buffers === undefined ? [] : this.#places(buffers, wanted);
+    const transfer = [...new Set([...wire, ...into].map((w) => w.bytes.buffer as ArrayBuffer))];
+    const reply = await this.#ask<RunReply>(
+      { kind: 'run', session: this.#id, inputs: wire, outputs: wanted ?? null, into, returnInputs },
+      transfer,
+    );
+    for (const bytes of new Set(reply.inputs)) buffers?.give(bytes);
     return { outputs: Object.fromEntries(reply.outputs.map(({ name, ...tensor }) => [name, tensor])), runMs: reply.runMs };
+  }
+
+  #places(buffers: Buffers, wanted: readonly string[] | undefined): WireTensor[] {
+    return this.#fixed
+      .filter((o) => wanted === undefined || wanted.includes(o.name))
+      .map(({ name, dtype, dims }) => ({ name, dtype, dims, bytes: buffers.take(tensorBytes(dtype, dims)) }));
   }
 
   async dispose(): Promise<void> {
@@ -210,7 +226,10 @@ class OnnxRuntimeSession implements Session {
   }
 }
 
-/** Only a view of a whole, ordinary ArrayBuffer can be handed over without taking anything else along. */
-function isWholeBuffer(bytes: Uint8Array): boolean {
-  return bytes.buffer instanceof ArrayBuffer && bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
+/**
+ * Only a view of a whole, ordinary ArrayBuffer can be handed over without taking anything else along; `pooled` buffers may be longer than what is in them.
+ */
+function isOwn(bytes: Uint8Array, pooled: boolean): boolean {
+  const { buffer, byteOffset, byteLength } = bytes;
+  return buffer instanceof ArrayBuffer && byteOffset === 0 && (pooled || byteLength === buffer.byteLength);
 }

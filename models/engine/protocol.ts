@@ -26,6 +26,9 @@ export type WorkerRequest =
       readonly session: number;
       readonly inputs: readonly WireTensor[];
       readonly outputs: readonly string[] | null;
+      /** Where outputs of known shape are to be put; `returnInputs`: the inputs' buffers come back with the reply. */
+      readonly into: readonly WireTensor[];
+      readonly returnInputs: boolean;
     }
   | { readonly id: number; readonly kind: 'release'; readonly session: number }
   | { readonly id: number; readonly kind: 'close' };
@@ -38,6 +41,8 @@ export interface LoadReply {
 
 export interface RunReply {
   readonly outputs: readonly WireTensor[];
+  /** Buffers of the inputs, when they were asked back. */
+  readonly inputs: readonly Uint8Array[];
   readonly runMs: number;
 }
 

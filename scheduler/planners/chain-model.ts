@@ -54,13 +54,13 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
       }
     }
     const info = (name: string, rows: number) => ({ name, dtype: 'float32' as const, dims: [rows, 256] });
-    return { stages, wires, inputs: [info('in', inputRows)], outputs: [info('out', rowsAt(blocks.length - 1))] };
+    return { stages, wires, inputs: [info('t-1', inputRows)], outputs: [info(`t${blocks.length - 1}`, rowsAt(blocks.length - 1))] };
   };
   return {
     blocks: blocks.map((b, i) => ({ nodes: [i, i + 1], macs: b.macs, weightBytes: b.weightBytes, outBytes: b.rows * 1024 })),
     inputBytes: inputRows * 1024,
     cut,
-    stage: (spec) => (spec.cut === 'channels' ? NO_CHANNELS : (cut([spec]).stages[0]?.parts ?? [])),
+    stage: (spec) => (spec.cut === 'rows' || spec.cut === 'whole' ? (cut([spec]).stages[0]?.parts ?? []) : NO_CHANNELS),
     cover: (kind, shares) => (kind === 'channels' ? NO_CHANNELS : [{ nodes: [0, blocks.length], cut: 'rows', shares: [...shares] }]),
   };
 }

@@ -7,7 +7,7 @@
  * Compute, with a profile table:   the measured time of the same nodes and cut, linear in the share between the two nearest numbers of parts (work
  *   grows linearly with the share but for halos, so the error of the interpolation is that of the halo's rounding); a range that was not measured
  *   itself is the sum of the measured ranges that tile it.
- * Transfer:   message + bytes / throughput on each end's link, + latency; and bytes / SERIALISE of CPU on each end.
+ * Transfer:   message + bytes / throughput on each end's link, + latency; and a fixed time and bytes / copy rate of CPU on each end (ends.ts).
  * A device on which other deployments hold seats gives each an even part of its CPU and link: what every one can count on when all are busy.
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
@@ -21,6 +21,8 @@ export const NODE_OVERHEAD_MS = 0.01;
 export const DEFAULT_MEMORY_BYTES_PER_SECOND = 2e9;
 /** Encoding, sending and decoding one message, ms, besides its bytes. */
 export const MESSAGE_OVERHEAD_MS = 0.2;
+/** CPU of one message at one end besides its bytes, ms. */
+export const MESSAGE_CPU_MS = 0.1;
 /** CPU of copying a message in or out, bytes/s. */
 export const SERIALISE_BYTES_PER_SECOND = 2e9;
 /** A process with an engine and no model: 112 MiB seen. */
@@ -34,7 +36,14 @@ export function slowdown(device: Device | undefined): number {
 /** `share`: the part's fraction of the stage, 1 = all of it. */
 export function computeMs(device: Device, part: PartFacts, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number {
   const measured = device.profile === undefined ? undefined : profiledMs(device.profile, spec, share);
-  return (measured ?? rooflineMs(device, part)) * slowdown(device);
+  return (measured ?? rooflineMs(device, part)) * slowdown(device) * corrected(device, spec);
+}
+
+/** How real frames of this very stage ran, or else of all stages, against the prediction. */
+function corrected({ correction }: Device, { nodes, cut }: Pick<StageSpec, 'nodes' | 'cut'>): number {
+  if (correction === undefined) return 1;
+  const same = correction.stages.find((stage) => stage.cut === cut && stage.nodes[0] === nodes[0] && stage.nodes[1] === nodes[1]);
+  return same?.factor ?? correction.all;
 }
 
 function rooflineMs(device: Device, part: PartFacts): number {

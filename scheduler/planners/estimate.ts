@@ -7,8 +7,9 @@ import { encodedItemBytes } from '../../broker/encoding.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
-import { computeMs, ENGINE_BYTES, linkMs, seatBytes, serialiseMs, slowdown } from './cost.js';
-import type { CutFacts, Device, Link, Links, PartFacts, SeatedStage } from './problem.js';
+import { computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
+import { Ends } from './ends.js';
+import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
 
 export interface SeatEstimate {
   readonly stage: number;
@@ -68,6 +69,8 @@ class Estimator {
   readonly #stages: readonly SeatedStage[];
   readonly #devices: ReadonlyMap<string, Device>;
   readonly #links: Links;
+  readonly #ends: Ends;
+  readonly #classes: ReadonlyMap<string, string>;
   readonly #flows: readonly Flow[];
   readonly #out = new Map<number, Flow[]>();
   readonly #bytes = new Map<string, { in: number; out: number }>();
@@ -79,6 +82,9 @@ class Estimator {
     this.#stages = stages;
     this.#devices = new Map(devices.map((d) => [d.agent, d]));
     this.#links = links;
+    this.#ends = new Ends(devices, links);
+    const keys = classKeys(devices, links);
+    this.#classes = new Map(devices.map((device, d) => [device.agent, keys[d] ?? '']));
     this.#flows = cut.wires.map((wire) => ({ wire, bytes: wireBytes(cut, wire), rawBytes: wireBytes(cut, { ...wire, encoding: 'raw' }) }));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;
@@ -115,35 +121,23 @@ class Estimator {
 
   /** One frame alone, through replica `r` of each stage (the last one where there are fewer). */
   #latencyMs(r: number): number {
-    const free = new Map<string, number>();
+    const clock = new Map<string, number>();
     const arrivals = new Map<string, number>();
     let end = 0;
-    const take = (resource: string, fromMs: number, ms: number): number => {
-      const until = Math.max(fromMs, free.get(resource) ?? 0) + ms;
-      free.set(resource, until);
-      return until;
-    };
     const send = (flow: Flow, readyMs: number): void => {
       const { wire } = flow;
       const from = this.#end(wire.fromStage, r, wire.fromPart);
       const to = this.#end(wire.toStage, r, wire.toPart);
-      let at = readyMs;
-      if (from !== to) {
-        const link = this.#link(from, to);
-        const cpuMs = serialiseMs(flow.bytes);
-        const ms = linkMs(link, flow.bytes);
-        const left = take(`up ${from}`, readyMs + 2 * cpuMs, ms * this.#sharing(from));
-        at = Math.max(left + link.latencyMs, take(`down ${to}`, left - ms + link.latencyMs, ms * this.#sharing(to)));
-      }
+      const at = from === to ? readyMs : this.#sent(clock, from, to, flow.bytes, readyMs);
       const key = `${wire.toStage}/${wire.toPart}`;
       arrivals.set(key, Math.max(arrivals.get(key) ?? 0, at));
       if (wire.toStage === SINK) end = Math.max(end, at);
     };
-    for (const flow of this.#out.get(SOURCE) ?? []) send(flow, 0);
+    for (const flow of this.#out.get(SOURCE) ?? []) send(flow, this.#links.gatewayFrameMs ?? 0);
     for (let s = 0; s < this.#stages.length; s++) {
       const finished = this.#parts(s).map((part, p) => {
         const agent = this.#seat(s, Math.min(r, this.#lastReplica(s)), p);
-        return take(this.#cpu(agent), arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(s, p, part, agent));
+        return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(s, p, part, agent));
       });
       for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
       end = Math.max(end, ...finished);
@@ -151,20 +145,47 @@ class Estimator {
     return end;
   }
 
-  /** Every resource and how long each frame keeps it, ms. Keys: `compute a`, `host h`, `link a up`. */
+  /** Runs of one agent follow each other; those of one host divide its cores. */
+  #ran(clock: Map<string, number>, agent: string, fromMs: number, ms: number): number {
+    const until = take(clock, `cpu ${agent}`, fromMs, ms);
+    const { host, hostShare = 1 } = this.#devices.get(agent) ?? {};
+    if (host === undefined) return until;
+    const done = Math.max(until, take(clock, `host ${host}`, fromMs, ms * hostShare));
+    clock.set(`cpu ${agent}`, done);
+    return done;
+  }
+
+  /** A message is encoded, then leaves and arrives as a stream: both links carry it and the receiver places it at the same time. */
+  #sent(clock: Map<string, number>, from: string, to: string, bytes: number, readyMs: number): number {
+    const ends = this.#ends;
+    const up = ends.linkMs(from, 'up', to, bytes);
+    let left = take(clock, `up ${from}`, readyMs + ends.cpuMs(from, bytes), up);
+    const medium = ends.mediumMs(bytes);
+    if (medium > 0) left = Math.max(left, take(clock, 'medium', left - up, medium));
+    const begins = left - up + ends.latencyMs(from, to);
+    return Math.max(
+      left + ends.latencyMs(from, to),
+      take(clock, `down ${to}`, begins, ends.linkMs(to, 'down', from, bytes)),
+      begins + ends.cpuMs(to, bytes),
+    );
+  }
+
+  /** Every resource and how long each frame keeps it, ms. Keys: `compute a`, `host h`, `link a up`, `medium all`; a may be the dispatcher. */
   loads(): Map<string, number> {
     const loads = new Map<string, number>();
     const compute = (agent: string, ms: number): void => {
       add(loads, `compute ${agent}`, ms);
-      const host = this.#devices.get(agent)?.host;
-      if (host !== undefined) add(loads, `host ${host}`, ms);
+      const { host, hostShare = 1 } = this.#devices.get(agent) ?? {};
+      if (host !== undefined) add(loads, `host ${host}`, ms * hostShare);
     };
+    compute(DISPATCHER, this.#links.gatewayFrameMs ?? 0);
     for (const seat of this.#seats()) compute(seat.agent, seat.ms * (this.#weights[seat.stage]?.[seat.replica] ?? 1));
     for (const { wire, bytes } of this.#flows) {
       for (const side of ['up', 'down'] as const) {
         for (const { agent, ms, frames } of this.#endLoads(wire, bytes, side)) {
-          add(loads, `link ${agent} ${side}`, ms * this.#sharing(agent));
-          if (agent !== DISPATCHER) compute(agent, serialiseMs(bytes) * frames);
+          add(loads, `link ${agent} ${side}`, ms);
+          compute(agent, this.#ends.cpuMs(agent, bytes) * frames);
+          if (side === 'up') add(loads, 'medium all', this.#ends.mediumMs(bytes) * frames);
         }
       }
     }
@@ -176,21 +197,16 @@ class Estimator {
     const [stage, part] = side === 'up' ? [wire.fromStage, wire.fromPart] : [wire.toStage, wire.toPart];
     const [farStage, farPart] = side === 'up' ? [wire.toStage, wire.toPart] : [wire.fromStage, wire.fromPart];
     const far = (this.#weights[farStage] ?? [1]).map((weight, r) => ({ agent: this.#end(farStage, r, farPart), weight }));
-    const uniform = this.#links.between.size === 0;
     const share = new Map<string, number>();
     for (const { agent, weight } of far) add(share, agent, weight);
     for (const [r, mine] of (this.#weights[stage] ?? [1]).entries()) {
       const agent = this.#end(stage, r, part);
       const frames = mine * Math.max(0, 1 - (share.get(agent) ?? 0));
       if (frames <= 0) continue;
-      if (uniform) yield { agent, ms: frames * linkMs(this.#links.usual, bytes), frames };
+      if (!this.#ends.isNamed(agent)) yield { agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
       else {
         let ms = 0;
-        for (const [other, weight] of share) {
-          if (other === agent) continue;
-          const link = side === 'up' ? this.#link(agent, other) : this.#link(other, agent);
-          ms += mine * weight * linkMs(link, bytes);
-        }
+        for (const [other, weight] of share) if (other !== agent) ms += mine * weight * this.#ends.linkMs(agent, side, other, bytes);
         yield { agent, ms, frames };
       }
     }
@@ -201,7 +217,7 @@ class Estimator {
     for (const [key, ms] of this.loads()) {
       if (ms <= busiest.ms) continue;
       const space = key.indexOf(' ');
-      const kind = key.startsWith('link') ? 'link' : key.startsWith('host') ? 'host' : 'compute';
+      const kind = key.startsWith('compute') ? 'compute' : key.startsWith('host') ? 'host' : 'link';
       busiest = { kind, who: key.slice(space + 1), ms };
     }
     return busiest;
@@ -298,27 +314,13 @@ class Estimator {
     return computeMs(device, part, spec, (spec.shares[this.#cut.stages[stage]?.partShares[p] ?? p] ?? 0) / total);
   }
 
-  /** The CPU that an agent's runs keep busy. */
-  #cpu(agent: string): string {
-    const host = this.#devices.get(agent)?.host;
-    return host === undefined ? `cpu ${agent}` : `host ${host}`;
-  }
-
-  #sharing(agent: string): number {
-    return agent === DISPATCHER ? 1 : slowdown(this.#devices.get(agent));
-  }
-
   /** Replicas of one kind have the same devices at every stage and part, by all that matters to latency. */
   #kindOf(r: number): string {
-    const { between } = this.#links;
-    if (between.size > 0 || this.#stages.every((stage) => stage.agents.length === 1)) return String(r);
+    if (this.#stages.every((stage) => stage.agents.length === 1)) return '0';
     const names = this.#stages.map((stage, s) => {
       const agents = stage.agents[Math.min(r, this.#lastReplica(s))] ?? [];
-      return agents.map((agent) => {
-        const device = this.#devices.get(agent);
-        const before = s > 0 && (this.#stages[s - 1]?.agents[Math.min(r, this.#lastReplica(s - 1))] ?? []).includes(agent);
-        return [device?.macsPerSecond, slowdown(device), device?.profile?.name, device?.memoryBytesPerSecond, device?.runMs, before].join();
-      });
+      const before = s > 0 ? (this.#stages[s - 1]?.agents[Math.min(r, this.#lastReplica(s - 1))] ?? []) : [];
+      return agents.map((agent) => `${this.#classes.get(agent)} ${before.indexOf(agent)}`);
     });
     return JSON.stringify(names);
   }
@@ -329,10 +331,13 @@ class Estimator {
     this.#bytes.set(key, known);
     return known;
   }
+}
 
-  #link(from: string, to: string): Link {
-    return this.#links.between.get(`${from}>${to}`) ?? this.#links.usual;
-  }
+/** Keeps a resource for `ms` from `fromMs` on, or from when it is free; returns until when. */
+function take(clock: Map<string, number>, resource: string, fromMs: number, ms: number): number {
+  const until = Math.max(fromMs, clock.get(resource) ?? 0) + ms;
+  clock.set(resource, until);
+  return until;
 }
 
 function add(map: Map<string, number>, key: string, value: number): void {

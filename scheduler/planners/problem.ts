@@ -180,13 +180,25 @@ export function bySpeed(devices: readonly Device[]): Device[] {
   return [...devices].sort((a, b) => b.macsPerSecond - a.macsPerSecond || (a.agent < b.agent ? -1 : 1));
 }
 
-/** One device of each class: equal in all that a plan can depend on. A device with a link of its own to another is its own class. */
+/** The class of each device: equal for those that are equal in all that a plan can depend on. A device with a link of its own to another is its own class. */
+export function classKeys(devices: readonly Device[], links: Links): string[] {
+  const named = new Set([...links.between.keys()].flatMap((pair) => pair.split('>')));
+  const together = new Map<string, number>();
+  for (const { host } of devices) if (host !== undefined) together.set(host, (together.get(host) ?? 0) + 1);
+  return devices.map((device) => {
+    const { agent, profile, host, ...rest } = device;
+    // A host that nobody shares says nothing.
+    const shared = host !== undefined && (together.get(host) ?? 0) > 1 ? host : undefined;
+    return named.has(agent) ? agent : JSON.stringify([rest, shared, profile?.name]);
+  });
+}
+
+/** Devices by class, in order of the first of each. */
 export function classesOf(devices: readonly Device[], links: Links): Device[][] {
   const classes = new Map<string, Device[]>();
-  const named = new Set([...links.between.keys()].flatMap((pair) => pair.split('>')));
-  for (const device of devices) {
-    const { agent, profile, ...rest } = device;
-    const key = named.has(agent) ? agent : JSON.stringify([rest, profile?.name]);
+  const keys = classKeys(devices, links);
+  for (const [d, device] of devices.entries()) {
+    const key = keys[d] ?? '';
     const known = classes.get(key);
     if (known === undefined) classes.set(key, [device]);
     else known.push(device);

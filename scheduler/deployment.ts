@@ -25,6 +25,8 @@ export interface Deployment {
   /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
   afterLoss: boolean;
   recovering: boolean;
+  /** The plan in force has raw wires because there was no time to measure errors. */
+  unmeasured: boolean;
   verified: boolean;
   serving: Placed | undefined;
   next: Placed | undefined;
@@ -49,6 +51,7 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     stuck: false,
     afterLoss: false,
     recovering: false,
+    unmeasured: false,
     verified: false,
     serving: undefined,
     next: undefined,

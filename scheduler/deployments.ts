@@ -2,9 +2,10 @@
  * The life of deployments: load, plan, prepare, commit, switch, drain, release. What comes next is decided by reconcile.ts; this does it.
  * Whatever an agent holds that no deployment here knows is released when its health shows it.
  */
-import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
+import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { CommandBody, DeployRequest, Health, PeerEntry, PlanReport, Progress } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
+import { Calibrated } from './calibration.js';
 import type { Commands } from './commands.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
@@ -12,7 +13,8 @@ import { Housekeeping } from './housekeeping.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
 import type { Links, PlanDraft } from './planners/problem.js';
-import { checkRequest, deploymentsOn, draftPlan, memoryOf } from './planning.js';
+import { checkRequest, deploymentsOn, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
+import { planWithPrecision } from './precision.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import type { Registry } from './registry.js';
 
@@ -208,7 +210,7 @@ export class Deployments {
   async #makePlan(deployment: Deployment, model: LoadedModel, why: string): Promise<void> {
     const { name } = deployment;
     deployment.why = why;
-    deployment.afterLoss = deployment.serving !== undefined && !deployment.recovering;
+    deployment.afterLoss = deployment.serving !== undefined && !deployment.recovering && !deployment.unmeasured;
     deployment.recovering = false;
     if (deployment.serving === undefined) deployment.state = 'planning';
     else this.#o.log('re-planning', `${name}: ${why}`);
@@ -250,7 +252,7 @@ export class Deployments {
     const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
     const usedBytes = memoryOf(held);
     const fewerParts = deployment.serving !== undefined;
-    return await draftPlan({
+    const input: PlanningInput = {
       request,
       facts: model.facts,
       manual,
@@ -260,7 +262,29 @@ export class Deployments {
       otherDeployments: deploymentsOn(held),
       links,
       fewerParts,
-    });
+    };
+    return request.maxError > 0 ? this.#precise(deployment, model, input) : draftPlan(input);
+  }
+
+  /** With wires as short as the allowed error permits. After a loss frames wait: then only what is known already counts, and the rest follows. */
+  async #precise(deployment: Deployment, model: LoadedModel, input: PlanningInput): Promise<PlanDraft> {
+    const { name, request, afterLoss, serving } = deployment;
+    const { calibration, maxError } = request;
+    const given = calibration.length === 0 ? undefined : () => this.#o.source.frames(calibration, model.inputs);
+    const measuring = new Calibrated(model, given, calibration.length, afterLoss ? 'not measured while frames wait after a loss' : '');
+    deployment.unmeasured = false;
+    try {
+      const plan = await planWithPrecision(name, problemOf(input), maxError, measuring);
+      deployment.unmeasured = afterLoss && measuring.missed;
+      return plan;
+    } catch (error) {
+      // What is served goes on being served: the next plan is raw.
+      if (serving === undefined || isChairError(error, 'PLAN_NOT_POSSIBLE') || isChairError(error, 'NO_AGENTS')) throw error;
+      this.#o.log('precision', `${name}: wires are raw, their error could not be measured: ${toChairError(error).message}`);
+      return draftPlan(input);
+    } finally {
+      await measuring.close();
+    }
   }
 
   #planFailed(deployment: Deployment, error: ChairError): void {

@@ -1,5 +1,6 @@
 /** Models as the scheduler needs them: loaded from files, cut by models/slicing, slices written into the store. */
 import { join } from 'node:path';
+import { carried } from '../broker/encoding.js';
 import { ChairError, isChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
 import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../broker/tensor.js';
@@ -13,9 +14,11 @@ import { coverCut } from '../models/slicing/cover.js';
 import { cutStage, partition } from '../models/slicing/cut.js';
 import { COVER_KINDS, parseCut } from '../models/slicing/parse-cut.js';
 import type { PartCut, Partition, StageSpec, WrittenPartition } from '../models/slicing/partition.js';
+import { openPrecisionMeter, type PrecisionMeter } from '../models/slicing/precision.js';
 import { PartitionRunner, runPartition } from '../models/slicing/run.js';
 import { writeSlices } from '../models/slicing/write.js';
 import type { Tensors } from './assembly.js';
+import { RANDOM_INPUTS, readCalibration } from './calibration.js';
 import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
 import type { WrittenCut } from './plan-builder.js';
 import { wholeSpec } from './planners/draft.js';
@@ -45,6 +48,10 @@ export class ModelLibrary implements ModelSource {
     return this.#loaded(model, images.length === 0);
   }
 
+  frames(names: readonly string[], inputs: readonly TensorInfo[]): Promise<Tensors[]> {
+    return readCalibration(names, inputs);
+  }
+
   parseCut(text: string, shares: readonly number[]): ManualCut {
     const replicas = /^replicas:(\d{1,3})$/.exec(text.trim());
     if (replicas !== null) return { kind: 'replicas', parts: Math.max(1, Number(replicas[1])) };
@@ -68,7 +75,21 @@ export class ModelLibrary implements ModelSource {
         const whole = runsAsItIs ? undefined : await write([wholeSpec(facts)]);
         await this.#withEngine((engine) => verify(model, slices, whole, engine));
       },
+      meter: async (draft, inputs) => this.#meter(model, await write(draft.stages.map((stage) => stage.spec)), inputs),
     };
+  }
+
+  async #meter(model: Model, slices: WrittenPartition, given: readonly Tensors[]): Promise<PrecisionMeter> {
+    const random = (seed: number): Tensors => Object.fromEntries(model.inputs.map((info) => [info.name, sampleOf(info, seed)]));
+    const inputs = given.length > 0 ? given : Array.from({ length: RANDOM_INPUTS }, (_, i) => random(i + 1));
+    const engine = await this.#o.createEngine();
+    try {
+      const meter = await openPrecisionMeter(slices, engine, inputs, carried);
+      return { ...meter, dispose: () => meter.dispose().finally(() => engine.dispose()) };
+    } catch (error) {
+      await engine.dispose();
+      throw error;
+    }
   }
 
   async #withEngine<T>(use: (engine: Engine) => Promise<T>): Promise<T> {

@@ -1,6 +1,8 @@
 /** The seam between deciding and computing: what the scheduler needs of a model. Real: model-library.ts; tests use a small fake. */
 import type { DeployRequest } from '../broker/messages.js';
 import type { TensorInfo } from '../broker/tensor.js';
+import type { PrecisionMeter } from '../models/slicing/precision.js';
+import type { Tensors } from './assembly.js';
 import type { WrittenCut } from './plan-builder.js';
 import type { ModelFacts, PlanDraft } from './planners/problem.js';
 
@@ -13,6 +15,8 @@ export interface LoadedModel {
   write(draft: PlanDraft): Promise<WrittenCut>;
   /** Compares the slices with the whole model on random inputs. Throws VERIFY_FAILED. */
   verify(written: WrittenCut): Promise<void>;
+  /** What encodings of a draft's wires do to the model's outputs, on these inputs; on made-up ones when there are none. Throws what running throws. */
+  meter(draft: PlanDraft, inputs: readonly Tensors[]): Promise<PrecisionMeter>;
 }
 
 export interface ManualCut {
@@ -23,6 +27,8 @@ export interface ManualCut {
 export interface ModelSource {
   /** Throws MODEL_... codes. */
   load(request: Pick<DeployRequest, 'model' | 'shapes' | 'images'>): Promise<LoadedModel>;
+  /** Frames from calibration files, by what a deploy request calls them. Throws FRAME_INVALID, MODEL_NOT_FOUND. */
+  frames(names: readonly string[], inputs: readonly TensorInfo[]): Promise<Tensors[]>;
   /** `rows:4`, also `replicas:3`; `shares` may be empty. Throws CUT_INVALID. */
   parseCut(text: string, shares: readonly number[]): ManualCut;
 }

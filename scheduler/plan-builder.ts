@@ -38,7 +38,8 @@ export function buildPlan(identity: PlanIdentity, draft: PlanDraft, written: Wri
     outputs: cut.outputs,
     slices,
     stages,
-    wires: cut.wires,
+    // Cut anew from the same stages: the same wires, but how they travel is the draft's.
+    wires: cut.wires.map((wire, w) => ({ ...wire, encoding: draft.cut.wires[w]?.encoding ?? wire.encoding })),
     predictedLatencyMs: draft.estimate.latencyMs,
     predictedFps: draft.estimate.fps,
   };

@@ -39,7 +39,7 @@ export interface Measuring {
   /** What it was measured on. */
   readonly inputs: number;
   readonly random: boolean;
-  /** Why nothing can be measured now; '' when it can. */
+  /** Why nothing can be measured (errors are infinite then); '' when it can. */
   readonly hindered: string;
 }
 
@@ -68,15 +68,11 @@ export async function planWithPrecision(name: string, asked: Asked, maxError: nu
   for (const { layout, boundaries, most } of potentials) {
     // What comes after it cannot be better than this either.
     if (most.score >= bestScore) break;
-    if (measuring.hindered !== '') {
-      spared = measuring.hindered;
-      break;
-    }
     const found = await measured(asked.problem, layout, boundaries, most, maxError, measuring);
     if (found.judged !== undefined && found.judged.score < bestScore) {
       best = { ...found.judged.plan, precision: reportOf(found.rows, maxError, found.error, measuring) };
       bestScore = found.judged.score;
-    } else if (best === undefined) spared = `${found.why === '' ? 'what the budget allows gains too little' : found.why}`;
+    } else if (best === undefined) spared = measuring.hindered || found.why || 'what the budget allows gains too little';
   }
   if (best !== undefined) return { ...best, why: whyEncoded(asked.problem, best, raw) };
   if (raw === undefined) throw refusal;

@@ -25,6 +25,8 @@ export interface DeploymentView {
   readonly stuck: boolean;
   /** The plan in force was made after a loss, and an agent has come since. */
   readonly recovering: boolean;
+  /** The plan in force was made in a hurry: wire precision is still to be measured. */
+  readonly unmeasured?: boolean;
   readonly serving: Held | undefined;
   readonly next: Held | undefined;
 }
@@ -51,7 +53,8 @@ export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[
   if (gone.length > 0) return [{ do: 'plan', why: `agent ${gone.join(', ')} was lost` }];
   const leaving = [...serving.nonces.keys()].filter((agent) => agents.draining(agent));
   if (leaving.length > 0) return [{ do: 'plan', why: `agent ${leaving.join(', ')} leaves` }];
-  return deployment.recovering ? [{ do: 'plan', why: 'an agent came after a loss' }] : [];
+  if (deployment.recovering) return [{ do: 'plan', why: 'an agent came after a loss' }];
+  return deployment.unmeasured === true ? [{ do: 'plan', why: 'wire precision is measured now' }] : [];
 }
 
 function advance(next: Held, agents: AgentsView): Step[] {

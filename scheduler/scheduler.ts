@@ -169,9 +169,9 @@ export class Scheduler {
     this.#apply({ kind: 'unreachable', agent: trouble.peer, why });
   }
 
-  /** What the deploy requests of all deployments call their models. */
+  /** What the deploy requests of all deployments call their models and calibration files. */
   modelsInUse(): string[] {
-    return this.#deployments.all().map(({ request }) => request.model);
+    return this.#deployments.all().flatMap(({ request }) => [request.model, ...request.calibration]);
   }
 
   status(name = ''): StatusReport {

@@ -35,12 +35,16 @@ export function scriptedSource(blocks = 3, options: { readonly macs?: number; re
       slices: cut.stages.map(({ spec, parts }) => parts.map(() => sliceOf(spec.nodes[1] - spec.nodes[0]))),
     }),
     verify: options.verify ?? (async () => undefined),
+    meter: async () => {
+      throw new ChairError('INTERNAL', 'the scripted model has no slices to measure');
+    },
   };
   return {
     load: async ({ model: path }) => {
       if (path !== 'scripted') throw new ChairError('MODEL_NOT_FOUND', `no model ${path}`);
       return model;
     },
+    frames: async () => [],
     parseCut: (text) => {
       const [kind = '', parts = ''] = text.split(':');
       if (!(Number(parts) >= 1)) throw new ChairError('CUT_INVALID', `no cut: ${text}`);

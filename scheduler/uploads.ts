@@ -69,6 +69,16 @@ export class Uploads {
   source(inner: ModelSource): ModelSource {
     return {
       parseCut: (text, shares) => inner.parseCut(text, shares),
+      frames: async (names, inputs) => {
+        const held: { readonly path: string; readonly release?: () => void }[] = [];
+        try {
+          for (const name of names) held.push(SHA256.test(name) ? await this.#o.store.hold(name) : { path: name });
+          const paths = held.map(({ path }) => path);
+          return await inner.frames(paths, inputs);
+        } finally {
+          for (const { release } of held) release?.();
+        }
+      },
       load: async (request) => {
         if (!SHA256.test(request.model)) return inner.load(request);
         const { path, release } = await this.#o.store.hold(request.model);

@@ -1,0 +1,269 @@
+/**
+ * The scheduler of the simulated cluster: the registry, reconcile and the planners are the real ones; their shell (scheduler.ts, deployments.ts) is written
+ * again here, short, with simulated time between its steps. It exists only when something can fail.
+ */
+import type { Health, Hello } from '../../broker/messages.js';
+import { type Device, isRefusal, type PlanDraft, type PlanRefusal } from '../planners/problem.js';
+import { type Placement, reconcile, type SeatProgress, type Step } from '../reconcile.js';
+import { Registry, type RegistryChange, type RegistryEvent } from '../registry.js';
+import type { Clock } from './events.js';
+import type { Machine, Network } from './network.js';
+import type { Seating } from './seating.js';
+
+const TICK_MS = 250;
+const HEALTH_MS = 1000;
+/** Slices are fetched a chunk after the other, so that frames pass between. */
+const CHUNK_BYTES = 2 ** 20;
+
+type Seated = Pick<Placement, 'nonces'> & { readonly seating: Seating; readonly seats: Map<string, SeatProgress> };
+
+export interface ControlOptions {
+  readonly clock: Clock;
+  readonly network: Network;
+  readonly devices: readonly Device[];
+  readonly first: Seating;
+  readonly planningMs: number;
+  readonly replan: ((devices: readonly Device[]) => PlanDraft | PlanRefusal) | undefined;
+  readonly seat: (draft: PlanDraft, epoch: number) => Seating;
+  readonly onLost: (agent: string) => void;
+  readonly onBack: (agent: string) => void;
+  readonly onPlan: (seating: Seating) => void;
+  readonly onWithdraw: (why: string) => void;
+  readonly log: (text: string) => void;
+}
+
+export class Control {
+  readonly #o: ControlOptions;
+  readonly #registry = new Registry();
+  /** Slices on each agent's disk: they outlive its process. */
+  readonly #stored = new Map<string, Set<string>>();
+  readonly #nonces = new Map<string, number>();
+  #serving: Seated;
+  #next: Seated | undefined;
+  #planning = false;
+  #stuck = false;
+  #afterLoss = false;
+  #recovering = false;
+  #epoch = 1;
+
+  constructor(options: ControlOptions) {
+    this.#o = options;
+    const { network, first, clock } = options;
+    let started = 0;
+    for (const { agent } of options.devices) {
+      this.#registry.apply({ kind: 'hello', hello: helloOf(agent, '0') }, 0);
+      this.#registry.apply({ kind: 'health', health: healthOf(agent, '0') }, 0);
+      this.#nonces.set(agent, 0);
+      // Agents do not speak all at once.
+      const machine = network.machine(agent);
+      if (machine !== undefined) clock.at((HEALTH_MS * started++) / options.devices.length, () => this.#speak(machine, 0));
+    }
+    const seats = [...first.agents].map((agent): [string, SeatProgress] => [agent, 'committed']);
+    this.#serving = { seating: first, nonces: new Map([...first.agents].map((agent) => [agent, '0'])), seats: new Map(seats) };
+    for (const agent of first.agents) this.#store(agent, first);
+    clock.after(TICK_MS, () => this.#tick());
+  }
+
+  /** Its connection to the broker broke, which tells everyone. */
+  crashed(machine: Machine): void {
+    const gone = { agent: machine.name, nonce: this.#nonce(machine.name), why: 'will' };
+    this.#o.clock.after(this.#o.network.latencyMs(machine, this.#o.network.gateway), () => this.#apply({ kind: 'gone', gone }));
+  }
+
+  returned(machine: Machine): void {
+    const { clock, network } = this.#o;
+    const nonce = (this.#nonces.get(machine.name) ?? 0) + 1;
+    this.#nonces.set(machine.name, nonce);
+    clock.after(network.latencyMs(machine, network.gateway), () => {
+      this.#apply({ kind: 'hello', hello: helloOf(machine.name, String(nonce)) });
+      this.#speak(machine, nonce);
+    });
+  }
+
+  /** A peer could not reach it. */
+  unreachable(agent: string, why: string): void {
+    this.#apply({ kind: 'unreachable', agent, why });
+  }
+
+  #speak(machine: Machine, nonce: number): void {
+    if (this.#nonces.get(machine.name) !== nonce || machine.state !== 'up') return;
+    this.#apply({ kind: 'health', health: healthOf(machine.name, String(nonce)) });
+    this.#o.clock.after(HEALTH_MS, () => this.#speak(machine, nonce));
+  }
+
+  #tick(): void {
+    this.#apply({ kind: 'tick' });
+    this.#kick();
+    this.#o.clock.after(TICK_MS, () => this.#tick());
+  }
+
+  #apply(event: RegistryEvent): void {
+    const changes = this.#registry.apply(event, this.#o.clock.nowMs);
+    for (const change of changes) this.#changed(change);
+    if (changes.length === 0) return;
+    if (changes.some((change) => change.kind === 'ready')) {
+      this.#stuck = false;
+      this.#recovering = this.#afterLoss;
+    }
+    this.#kick();
+  }
+
+  #changed(change: RegistryChange): void {
+    const { kind, agent } = change;
+    this.#o.log(`agent ${agent} ${kind}${'why' in change ? `: ${change.why}` : ''}`);
+    if (kind === 'lost') this.#o.onLost(agent);
+    else if (kind === 'ready' && this.#serving.nonces.get(agent) === change.nonce) this.#o.onBack(agent);
+  }
+
+  #kick(): void {
+    const agents = {
+      serves: (agent: string, nonce: string) => this.#registry.serves(agent, nonce),
+      draining: () => false,
+    };
+    const view = {
+      ...{ removing: false, planning: this.#planning, stuck: this.#stuck, recovering: this.#recovering },
+      ...{ serving: this.#serving, next: this.#next },
+    };
+    for (const step of reconcile(view, agents)) this.#take(step);
+  }
+
+  #take(step: Step): void {
+    const { clock } = this.#o;
+    const next = this.#next;
+    if (step.do === 'plan') {
+      this.#planning = true;
+      clock.after(this.#o.planningMs, () => this.#plan(step.why));
+    } else if (next === undefined) return;
+    else if (step.do === 'abandon') {
+      this.#o.log(step.why);
+      this.#next = undefined;
+      clock.after(0, () => this.#kick());
+    } else if (step.do === 'switch') this.#switch(next);
+    else if (step.do === 'prepare') this.#prepare(next, step.agent);
+    else this.#commit(next, step.agent);
+  }
+
+  #plan(why: string): void {
+    this.#planning = false;
+    this.#afterLoss = !this.#recovering;
+    this.#recovering = false;
+    const ready = this.#o.devices.filter(({ agent }) => this.#registry.get(agent)?.state === 'ready');
+    const answer = ready.length === 0 ? { refused: true as const, reason: 'no agent is left' } : this.#o.replan?.(ready);
+    if (answer === undefined || isRefusal(answer)) {
+      const reason = answer?.reason ?? 'the plan is fixed';
+      this.#stuck = true;
+      this.#o.log(`no other plan: ${reason}`);
+      const intact = [...this.#serving.nonces].every(([agent, nonce]) => this.#registry.serves(agent, nonce));
+      // As with a plan that nobody may change: what is left of it goes on.
+      if (!intact && this.#o.replan !== undefined) this.#o.onWithdraw(reason);
+      return;
+    }
+    const seating = this.#o.seat(answer, ++this.#epoch);
+    this.#o.log(`planned again (${why}): ${answer.planner} on ${[...seating.agents].join(', ')}`);
+    const nonces = new Map([...seating.agents].map((agent) => [agent, this.#nonce(agent)]));
+    this.#next = { seating, nonces, seats: new Map([...seating.agents].map((agent) => [agent, 'wanted'])) };
+    this.#kick();
+  }
+
+  /** Fetches what the agent lacks from the gateway, then runs each of its slices once. */
+  #prepare(placed: Seated, agent: string): void {
+    const { clock, network } = this.#o;
+    const machine = network.machine(agent);
+    if (machine === undefined) return;
+    placed.seats.set(agent, 'asked');
+    const { bytes, warmUpMs } = this.#missing(agent, placed.seating);
+    const warm = (): void =>
+      machine.cpu.add(machine.id, warmUpMs, () => {
+        this.#store(agent, placed.seating);
+        clock.after(network.latencyMs(machine, network.gateway), () => this.#progress(placed, agent, 'prepared'));
+      });
+    const fetch = (left: number): void => {
+      if (left <= 0) warm();
+      else
+        network.send(
+          network.gateway,
+          machine,
+          Math.min(left, CHUNK_BYTES),
+          () => fetch(left - CHUNK_BYTES),
+          () => undefined,
+        );
+    };
+    clock.after(network.latencyMs(network.gateway, machine), () => fetch(bytes));
+  }
+
+  #commit(placed: Seated, agent: string): void {
+    const { clock, network } = this.#o;
+    const machine = network.machine(agent);
+    if (machine === undefined) return;
+    placed.seats.set(agent, 'committing');
+    clock.after(2 * network.latencyMs(network.gateway, machine), () => {
+      if (machine.state === 'up') this.#progress(placed, agent, 'committed');
+    });
+  }
+
+  #progress(placed: Seated, agent: string, progress: SeatProgress): void {
+    placed.seats.set(agent, progress);
+    if (this.#next === placed) this.#kick();
+  }
+
+  #switch(placed: Seated): void {
+    this.#serving = placed;
+    this.#next = undefined;
+    this.#o.log(`epoch ${placed.seating.epoch} serves`);
+    this.#o.onPlan(placed.seating);
+  }
+
+  #missing(agent: string, seating: Seating): { readonly bytes: number; readonly warmUpMs: number } {
+    const stored = this.#stored.get(agent);
+    const { nonces, seating: serving } = this.#serving;
+    // Sessions of slices that do not change are shared by both epochs.
+    const held = nonces.get(agent) === this.#nonce(agent) ? [...seatsOf(serving, agent)] : [];
+    const loaded = new Set(held.map(({ part }) => part.slice));
+    let bytes = 0;
+    let warmUpMs = 0;
+    const seen = new Set<string>();
+    for (const { part, replica } of seatsOf(seating, agent)) {
+      if (seen.has(part.slice)) continue;
+      seen.add(part.slice);
+      if (stored?.has(part.slice) !== true) bytes += part.weightBytes;
+      if (!loaded.has(part.slice)) warmUpMs += part.runMs[replica] ?? 0;
+    }
+    return { bytes, warmUpMs };
+  }
+
+  #store(agent: string, seating: Seating): void {
+    const stored = this.#stored.get(agent) ?? new Set<string>();
+    for (const { part } of seatsOf(seating, agent)) stored.add(part.slice);
+    this.#stored.set(agent, stored);
+  }
+
+  #nonce(agent: string): string {
+    return String(this.#nonces.get(agent) ?? 0);
+  }
+}
+
+function* seatsOf(seating: Seating, agent: string) {
+  for (const [s, stage] of seating.stages.entries()) {
+    for (const [replica, holders] of stage.agents.entries()) {
+      for (const [p, name] of holders.entries()) {
+        const part = seating.parts[s]?.[p];
+        if (name === agent && part !== undefined) yield { part, replica };
+      }
+    }
+  }
+}
+
+function helloOf(agent: string, nonce: string): Hello {
+  return {
+    ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, addresses: [], lanePort: 0 },
+    ...{ cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '', memoryBytes: 0, arch: '' },
+    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [] },
+  };
+}
+
+function healthOf(agent: string, nonce: string): Health {
+  return {
+    ...{ agent, nonce, uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0 },
+    ...{ framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [], lanes: [] },
+  };
+}

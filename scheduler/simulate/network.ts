@@ -1,0 +1,121 @@
+/**
+ * Machines and what lies between them. A message takes CPU of its sender, then the sender's link up and, a latency later, the receiver's link down
+ * (bytes pass through both at once), a radio channel if there is one, and CPU of the receiver. Times come from the cost model of the planners.
+ */
+import { DISPATCHER } from '../../broker/topics.js';
+import type { Ends } from '../planners/ends.js';
+import type { Device } from '../planners/problem.js';
+import type { Clock } from './events.js';
+import { type Discipline, Server } from './server.js';
+
+/** One machine with an agent, or the gateway. */
+export interface Machine {
+  readonly id: number;
+  readonly name: string;
+  readonly device: Device | undefined;
+  readonly cpu: Server;
+  readonly up: Server;
+  readonly down: Server;
+  /** `crashed`: its connections are closed, peers notice. `silent`: they notice nothing. */
+  state: 'up' | 'crashed' | 'silent';
+  /** 1 = as fast as its profile says. */
+  speed: number;
+}
+
+export class Network {
+  readonly machines = new Map<string, Machine>();
+  readonly gateway: Machine;
+  readonly medium: Server | undefined;
+  messages = 0;
+  bytes = 0;
+  readonly #clock: Clock;
+  readonly #ends: Ends;
+  readonly #hosts = new Map<string, Machine[]>();
+
+  constructor(clock: Clock, devices: readonly Device[], ends: Ends, links: Discipline) {
+    this.#clock = clock;
+    this.#ends = ends;
+    this.gateway = this.#machine(DISPATCHER, undefined, links);
+    for (const device of devices) this.#machine(device.agent, device, links);
+    this.medium = ends.mediumMs(1) > 0 ? new Server(clock, links) : undefined;
+  }
+
+  machine(name: string): Machine | undefined {
+    return this.machines.get(name);
+  }
+
+  latencyMs(from: Machine, to: Machine): number {
+    return this.#ends.latencyMs(from.name, to.name);
+  }
+
+  /** `failed` is called when the sender learns that it could not be sent; neither is called when the message is lost. */
+  send(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void): void {
+    this.messages++;
+    this.bytes += bytes;
+    const ends = this.#ends;
+    from.cpu.add(from.id, ends.cpuMs(from.name, bytes), () => this.#carry(from, to, bytes, delivered, failed), undefined, true);
+  }
+
+  /** Jobs of the machine are gone; what others have on the way to it will not arrive. */
+  stop(machine: Machine, state: 'crashed' | 'silent'): void {
+    machine.state = state;
+    for (const server of [machine.cpu, machine.up, machine.down]) server.drop(machine.id);
+    this.medium?.drop(machine.id);
+  }
+
+  setSpeed(machine: Machine, speed: number): void {
+    machine.speed = speed;
+    this.#share(machine);
+  }
+
+  #carry(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void): void {
+    const latencyMs = this.latencyMs(from, to);
+    if (to.state !== 'up') {
+      if (to.state === 'crashed') this.#clock.after(latencyMs, failed);
+      return;
+    }
+    const upMs = this.#ends.linkMs(from.name, 'up', to.name, bytes);
+    const downMs = this.#ends.linkMs(to.name, 'down', from.name, bytes);
+    let left = this.medium === undefined ? 2 : 3;
+    const arrive = (): void => {
+      left--;
+      if (left > 0 || to.state !== 'up') return;
+      to.cpu.add(to.id, this.#ends.cpuMs(to.name, bytes), delivered, undefined, true);
+    };
+    from.up.add(
+      from.id,
+      upMs,
+      () => this.#clock.after(latencyMs, arrive),
+      () =>
+        this.#clock.after(latencyMs, () => {
+          if (to.state === 'up') to.down.add(to.id, downMs, arrive);
+        }),
+    );
+    this.medium?.add(from.id, this.#ends.mediumMs(bytes), arrive);
+  }
+
+  #machine(name: string, device: Device | undefined, links: Discipline): Machine {
+    const host = device?.host;
+    const machine: Machine = {
+      id: this.machines.size,
+      name,
+      device,
+      cpu: new Server(this.#clock, 'fifo', host === undefined ? undefined : () => this.#share(machine)),
+      up: new Server(this.#clock, links),
+      down: new Server(this.#clock, links),
+      state: 'up',
+      speed: 1,
+    };
+    this.machines.set(name, machine);
+    if (host !== undefined) this.#hosts.set(host, [...(this.#hosts.get(host) ?? []), machine]);
+    return machine;
+  }
+
+  /** Machines of one host that are busy share its cores: when they want more than there is, all run slower. */
+  #share(machine: Machine): void {
+    const neighbours = machine.device?.host === undefined ? [machine] : (this.#hosts.get(machine.device.host) ?? [machine]);
+    const wanted = neighbours.reduce((sum, one) => sum + (one.cpu.busy ? (one.device?.hostShare ?? 1) : 0), 0);
+    const part = neighbours.length === 1 ? 1 : 1 / Math.max(1, wanted);
+    for (const one of neighbours) one.cpu.setSpeed(one.speed * part);
+  }
+}

@@ -1,0 +1,82 @@
+/** A draft made ready to be run: who sits where, which wires leave each part, how long each seat computes. */
+import { SINK, SOURCE } from '../../broker/plan.js';
+import type { InForce } from '../frame-types.js';
+import { estimate, seatOf, wireBytes } from '../planners/estimate.js';
+import type { Device, Links, PlanDraft } from '../planners/problem.js';
+import type { Route } from '../router.js';
+
+export interface Leaving {
+  readonly toStage: number;
+  readonly toPart: number;
+  readonly bytes: number;
+}
+
+export interface Part {
+  /** Wires that must have arrived before it runs. */
+  readonly wiresIn: number;
+  readonly leaving: readonly Leaving[];
+  /** Position among all parts of the plan. */
+  readonly index: number;
+  /** By replica, ms at full speed. */
+  readonly runMs: readonly number[];
+  /** Names the slice: an agent that has it need not fetch it. */
+  readonly slice: string;
+  readonly weightBytes: number;
+}
+
+export interface Seating extends InForce {
+  readonly draft: PlanDraft;
+  readonly parts: readonly (readonly Part[])[];
+  readonly partCount: number;
+  /** Wires of the inputs, and how many bring outputs to the dispatcher. */
+  readonly entering: readonly Leaving[];
+  readonly results: number;
+  /** Wires from an input straight to an output. */
+  readonly passing: number;
+  readonly agents: ReadonlySet<string>;
+}
+
+export function seat(draft: PlanDraft, devices: readonly Device[], links: Links, epoch: number, budget: number): Seating {
+  const { cut, stages } = draft;
+  const judged = estimate(cut, stages, devices, links, budget);
+  const ms = new Map(judged.seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms]));
+  const leaving = new Map<string, Leaving[]>();
+  const arriving = new Map<string, number>();
+  let passing = 0;
+  for (const wire of cut.wires) {
+    if (wire.fromStage === SOURCE && wire.toStage === SINK) passing++;
+    const from = `${wire.fromStage}/${wire.fromPart}`;
+    const known = leaving.get(from) ?? [];
+    known.push({ toStage: wire.toStage, toPart: wire.toPart, bytes: wireBytes(cut, wire) });
+    leaving.set(from, known);
+    const to = wire.toStage === SINK ? 'results' : `${wire.toStage}/${wire.toPart}`;
+    arriving.set(to, (arriving.get(to) ?? 0) + 1);
+  }
+  let index = 0;
+  const parts = cut.stages.map((stage, s) =>
+    stage.parts.map(
+      (part, p): Part => ({
+        wiresIn: arriving.get(`${s}/${p}`) ?? 0,
+        leaving: leaving.get(`${s}/${p}`) ?? [],
+        index: index++,
+        runMs: (stages[s]?.agents ?? []).map((_, r) => ms.get(`${s}/${r}/${p}`) ?? 0),
+        slice: JSON.stringify([stage.spec, p]),
+        weightBytes: part.weightBytes,
+      }),
+    ),
+  );
+  const seated = stages.map((stage, s) => ({
+    agents: stage.agents.map((_, r) => (cut.stages[s]?.parts ?? []).map((_part, p) => seatOf(cut, stages, s, r, p))),
+  }));
+  return {
+    ...{ epoch, budget, expectedMs: draft.estimate.latencyMs, stages: seated, draft, parts, partCount: index, passing },
+    entering: (leaving.get(`${SOURCE}/0`) ?? []).filter((wire) => wire.toStage !== SINK),
+    results: arriving.get('results') ?? 0,
+    agents: new Set(seated.flatMap((stage) => stage.agents.flat())),
+  };
+}
+
+/** The agent that holds a part on this route. */
+export function holder(seating: Seating, route: Route, stage: number, part: number): string {
+  return seating.stages[stage]?.agents[route[stage] ?? 0]?.[part] ?? '';
+}

@@ -108,7 +108,14 @@ async function measure(bench: Bench, v: Values): Promise<number> {
   const withinMs = 1000 * (v.within === undefined ? Number.POSITIVE_INFINITY : seconds(v.within));
   const { only = [] } = v;
   const startedAt = performance.now();
-  const collected = collect({ quick: v.quick, note: (line) => console.error(line), cli, models, only, withinMs });
+  const collected = collect({
+    quick: v.quick,
+    note: (line) => console.error(`${((performance.now() - startedAt) / 1000).toFixed(0).padStart(5)} s  ${line}`),
+    cli,
+    models,
+    only,
+    withinMs,
+  });
   const report = (conditions: object): Report => {
     const { figures, troubles } = collected;
     const took = (performance.now() - startedAt) / 1000;

@@ -1,0 +1,209 @@
+/** How long planning takes, and how good plans are: against brute force where problems are small, against the work bound where they are large. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
+import { ModelLibrary } from '../../scheduler/model-library.js';
+import { type ChainBlock, chain } from '../../scheduler/planners/chain-model.js';
+import { score } from '../../scheduler/planners/draft.js';
+import { PLANNERS } from '../../scheduler/planners/planners.js';
+import { type Device, isRefusal, type Links, type PlanDraft, type PlanProblem } from '../../scheduler/planners/problem.js';
+import type { Bench, BenchContext } from './bench.js';
+import { bruteForce } from './brute-force.js';
+import { atLeast, atMost, below, type Figure, figure, largest } from './figures.js';
+import { networkFile } from './networks.js';
+
+const MIB = 2 ** 20;
+const GIGABIT: Links = { usual: { bytesPerSecond: 120e6, latencyMs: 0.3 }, between: new Map() };
+
+/** mulberry32: the same problems at every run. */
+function random(seed: number): () => number {
+  let a = seed;
+  return () => {
+    a = (a + 0x6d2b79f5) | 0;
+    let t = Math.imul(a ^ (a >>> 15), 1 | a);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Throws what the planner refused with. */
+function planned(name: string, problem: PlanProblem): PlanDraft {
+  const planner = PLANNERS.get(name);
+  const plan = planner?.(problem) ?? { refused: true as const, reason: `there is no planner '${name}'` };
+  if (isRefusal(plan)) throw new Error(plan.reason);
+  return plan;
+}
+
+function timed(problem: PlanProblem): { seconds: number; plan: PlanDraft } {
+  const from = performance.now();
+  const plan = planned('auto', problem);
+  return { seconds: (performance.now() - from) / 1000, plan };
+}
+
+/** VGG16 on 16 devices; the model's cuts are not remembered from one sample to the next. */
+async function vgg16(context: BenchContext, objective: PlanProblem['objective']): Promise<Figure[]> {
+  const { model } = await networkFile('vgg16', context.models);
+  const directory = await mkdtemp(path.join(tmpdir(), 'musical-chair-bench-planner-'));
+  try {
+    const workDirectory = path.join(directory, 'models');
+    const library = new ModelLibrary({
+      createEngine: createOnnxRuntimeEngine,
+      workDirectory,
+      storeDirectory: path.join(directory, 'slices'),
+    });
+    const seconds: number[] = [];
+    const devices = Array.from({ length: 16 }, (_, i): Device => ({ agent: `n${i}`, macsPerSecond: 5e9, memoryBytes: 870 * MIB }));
+    for (let sample = 0; sample < (context.quick ? 2 : 6); sample++) {
+      const { facts } = await library.load({ model, shapes: [], images: [] });
+      const one = timed({ facts, devices, links: GIGABIT, objective, inFlight: 0 });
+      // The first one also compiles the planner: a gateway does that once.
+      if (sample > 0) seconds.push(one.seconds);
+    }
+    return [figure(`vgg16 on 16 devices for ${objective}: planning time`, 's', seconds, below(0.2))];
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+const BLOCKS = Array.from({ length: 100 }, (_, i): ChainBlock => ({ macs: 1e9 * (1 + (i % 5)), weightBytes: 20 * MIB, rows: 4 }));
+
+/** 100 blocks on 1,000 devices of three speeds. */
+function large(memoryBytes: number, quick: boolean): Figure[] {
+  const devices = Array.from({ length: 1000 }, (_, i): Device => ({ agent: `n${i}`, macsPerSecond: 1e9 * (1 + (i % 3)), memoryBytes }));
+  const problem = (): PlanProblem => ({ facts: chain(BLOCKS), devices, links: GIGABIT, objective: 'throughput', inFlight: 0 });
+  const runs = Array.from({ length: quick ? 1 : 3 }, () => timed(problem()));
+  const work = BLOCKS.reduce((sum, block) => sum + block.macs, 0);
+  const bound = devices.reduce((sum, device) => sum + device.macsPerSecond, 0) / work;
+  const baselines = ['single', 'replicas', 'pipeline'].flatMap((name) => {
+    const plan = PLANNERS.get(name)?.(problem());
+    return plan === undefined || isRefusal(plan) ? [] : [plan.estimate.fps];
+  });
+  // "The better of the work bound and the best baseline": no plan exceeds the bound, so this is the bound but for rounding.
+  const measure = Math.max(bound, ...baselines);
+  const name = `100 blocks on 1,000 devices of ${Math.round(memoryBytes / 1e6)} MB`;
+  const seconds = runs.map((run) => run.seconds);
+  const shares = runs.map(({ plan }) => plan.estimate.fps / measure);
+  return [
+    figure(`${name}: planning time`, 's', seconds, below(2)),
+    figure(`${name}: throughput over the work bound`, 'x', shares, atLeast(0.95)),
+  ];
+}
+
+function randomProblem(seed: number, blocks: number, devices: number, objective: PlanProblem['objective'], tight: boolean): PlanProblem {
+  const next = random(seed * 1009 + blocks * 31 + devices * 7 + (tight ? 3 : 0) + (objective === 'latency' ? 0 : 1));
+  const chainBlocks = Array.from(
+    { length: blocks },
+    (): ChainBlock => ({
+      macs: 1e7 * (1 + Math.floor(20 * next())),
+      weightBytes: MIB * Math.ceil(40 * next()),
+      rows: 4 * Math.ceil(30 * next()),
+    }),
+  );
+  const total = chainBlocks.reduce((sum, block) => sum + block.weightBytes, 0);
+  return {
+    facts: chain(chainBlocks, 40),
+    devices: Array.from({ length: devices }, (_, i) => ({
+      agent: `d${i}`,
+      macsPerSecond: 1e9 * 2 ** Math.floor(3 * next()),
+      memoryBytes: tight ? 0.7 * total + 116 * MIB : 0,
+    })),
+    links: { usual: { bytesPerSecond: 1e6 * 10 ** (2 * next()), latencyMs: 1 }, between: new Map() },
+    objective,
+    inFlight: 0,
+  };
+}
+
+const SIZES = [2, 3, 4, 5, 6].flatMap((blocks) => [2, 3, 4].map((devices) => ({ blocks, devices })));
+const WITHIN = 0.02;
+/** Brute force of one problem gives up after this. */
+const PATIENCE_MS = 1500;
+const SECONDS_QUICK = 8;
+const SECONDS = 60;
+
+interface Judged {
+  readonly size: string;
+  readonly kind: string;
+  /** 0.01 = 1 % above the optimum; undefined = not settled. */
+  readonly gap: number | undefined;
+}
+
+/** Undefined: nothing to compare, as one device was preferred or no plan is possible. */
+function judge(
+  seed: number,
+  blocks: number,
+  devices: number,
+  objective: PlanProblem['objective'],
+  tight: boolean,
+): Judged | 'one device' | 'refused' {
+  const problem = randomProblem(seed, blocks, devices, objective, tight);
+  const plan = PLANNERS.get('auto')?.(problem);
+  const refused = plan === undefined || isRefusal(plan);
+  // One device is preferred to a gain below 10 %: that choice is not what is measured here.
+  if (!refused && plan.why.startsWith('one device is best')) return 'one device';
+  const found = refused ? Number.POSITIVE_INFINITY : score(plan.estimate, objective);
+  const { best, settled } = bruteForce(problem, found, performance.now() + PATIENCE_MS);
+  if (refused && best === Number.POSITIVE_INFINITY) return 'refused';
+  const gap = settled ? found / best - 1 : undefined;
+  return { size: `${blocks} on ${devices}`, kind: `${objective}, memory ${tight ? 'tight' : 'free'}`, gap };
+}
+
+/** Seed after seed over all sizes, until the time is over. */
+function optimality(quick: boolean): Figure[] {
+  const until = performance.now() + 1000 * (quick ? SECONDS_QUICK : SECONDS);
+  const results: Judged[] = [];
+  let [oneDevice, refused] = [0, 0];
+  for (let seed = 1; performance.now() < until; seed++) {
+    for (const { blocks, devices } of SIZES) {
+      for (const objective of ['latency', 'throughput'] as const) {
+        for (const tight of [false, true]) {
+          if (performance.now() > until) break;
+          const one = judge(seed, blocks, devices, objective, tight);
+          if (one === 'one device') oneDevice++;
+          else if (one === 'refused') refused++;
+          else results.push(one);
+        }
+      }
+    }
+  }
+  const settled = results.flatMap(({ gap }) => (gap === undefined ? [] : [gap]));
+  const bySize = [...new Set(results.map(({ size, kind }) => `${size} for ${kind}`))].toSorted().map((name): [string, number[]] => {
+    const own = results.filter(({ size, kind }) => `${size} for ${kind}` === name);
+    return [name, own.flatMap(({ gap }) => gap ?? [])];
+  });
+  return [
+    figure(
+      'brute force: worst distance from the optimum',
+      'x',
+      settled.map((gap) => gap + 1),
+      atMost(1 + WITHIN),
+      { value: largest },
+    ),
+    figure('brute force: share of problems within 2 % of the optimum', 'x', [
+      settled.filter((gap) => gap <= WITHIN).length / settled.length,
+    ]),
+    figure('brute force: problems settled', 'problems', [settled.length]),
+    figure('brute force: problems not settled in time', 'problems', [results.length - settled.length]),
+    figure('brute force: problems where one device was preferred (gain below 10 %), not compared', 'problems', [oneDevice]),
+    figure('brute force: problems that neither could plan', 'problems', [refused]),
+    ...bySize.map(([name, gaps]) => figure(`brute force, ${name}: gap`, 'x', gaps, undefined, { value: largest })),
+  ];
+}
+
+async function run(context: BenchContext): Promise<object> {
+  await context.cases([
+    { name: 'vgg16 latency', run: () => vgg16(context, 'latency') },
+    { name: 'vgg16 throughput', run: () => vgg16(context, 'throughput') },
+    { name: '1000 devices 4000 MB', run: async () => large(4e9, context.quick) },
+    { name: '1000 devices 500 MB', run: async () => large(5e8, context.quick) },
+    { name: 'brute force', run: async () => optimality(context.quick) },
+  ]);
+  return { processes: 1, links: '1 Gbit/s', 'brute force gives up after': `${PATIENCE_MS} ms a problem` };
+}
+
+export const planner: Bench = {
+  name: 'planner',
+  summary: 'planning time, and plans against brute force and the work bound',
+  seconds: 110,
+  run,
+};

@@ -1,0 +1,159 @@
+/**
+ * Measures links when a plan is about to use them, and keeps what is known up to date from health messages. One measurement at a time in the whole cluster,
+ * of a few MB and a second or so; never while frames run on one of its ends, unless asked for; never again what was measured lately.
+ */
+import { type ChairError, toChairError } from '../../broker/errors.js';
+import type { ProbeBudget } from '../../broker/link-probe.js';
+import type { Health, LaneHealth, LinkMeasurement, LinkStatus } from '../../broker/messages.js';
+import { DISPATCHER } from '../../broker/topics.js';
+import type { AccessLink, Links } from '../planners/problem.js';
+import { linkModel, linksOf } from './model.js';
+import { LinkTable, mbps, pairKey } from './table.js';
+
+export type Pair = readonly [string, string];
+
+export interface LinkKeeperOptions {
+  /** What the gateway was told of links that nobody measured. */
+  readonly told: Links;
+  /** One end asks the other; throws coded errors. */
+  readonly measure: (from: string, to: string, budget: ProbeBudget, evenIfBusy: boolean) => Promise<LinkMeasurement>;
+  /** Frames run on this end, or did a moment ago. */
+  readonly isBusy: (end: string) => boolean;
+  readonly sameHost: (a: string, b: string) => boolean;
+  readonly now: () => number;
+  readonly log: (kind: string, text: string) => void;
+}
+
+export interface MeasureLimits {
+  /** No measurement starts after so many ms. */
+  readonly budgetMs: number;
+  /** What is older is measured again. */
+  readonly maxAgeMs: number;
+  readonly evenIfBusy?: boolean;
+}
+
+export const PLAN_LIMITS: MeasureLimits = { budgetMs: 5000, maxAgeMs: 10 * 60_000 };
+/** A pair that could not be measured is left alone this long. */
+const FAILED_MS = 60_000;
+/** Long enough for a median of three rounds of 1 MB each way at 100 Mbit/s. */
+const BUDGET: ProbeBudget = { budgetMs: 900, budgetBytes: 8 * 2 ** 20 };
+
+export class LinkKeeper {
+  readonly #o: LinkKeeperOptions;
+  readonly #table = new LinkTable();
+  readonly #failed = new Map<string, number>();
+  /** Live samples of each row that were seen already. */
+  readonly #samples = new Map<string, number>();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: LinkKeeperOptions) {
+    this.#o = options;
+  }
+
+  /** Measures of these pairs what is not known well, in their order. Resolves with how many were measured. Never throws: what fails keeps its last value. */
+  ensure(pairs: readonly Pair[], limits: MeasureLimits = PLAN_LIMITS): Promise<number> {
+    const turn = this.#turn.then(() => this.#ensure(pairs, limits));
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** An agent's own view of its lanes. */
+  health({ agent, lanes }: Pick<Health, 'agent' | 'lanes'>): void {
+    for (const lane of lanes) this.#live(agent, lane);
+  }
+
+  /** The agent may be elsewhere now. */
+  forget(agent: string): void {
+    this.#table.forget(agent);
+    for (const key of this.#failed.keys()) if (key.split('>').includes(agent)) this.#failed.delete(key);
+  }
+
+  /** For planners: the gateway's link and the pairs that differ, and each agent's own link. */
+  links(): { readonly links: Links; readonly access: ReadonlyMap<string, AccessLink> } {
+    const { told, sameHost } = this.#o;
+    const model = linkModel(this.#table.all(), told.usual, sameHost);
+    return { links: linksOf(model, told), access: model.agents };
+  }
+
+  status(): LinkStatus[] {
+    return this.#table.status(this.#o.now());
+  }
+
+  async #ensure(pairs: readonly Pair[], { budgetMs, maxAgeMs, evenIfBusy = false }: MeasureLimits): Promise<number> {
+    const { now, isBusy } = this.#o;
+    const untilMs = now() + budgetMs;
+    let measured = 0;
+    for (const [a, b] of pairs) {
+      if (now() >= untilMs) break;
+      if (this.#table.isFresh(a, b, now(), maxAgeMs)) continue;
+      const failedMs = this.#failed.get(pairKey(a, b));
+      if (failedMs !== undefined && now() - failedMs < FAILED_MS && !evenIfBusy) continue;
+      if (!evenIfBusy && (isBusy(a) || isBusy(b))) continue;
+      if (await this.#one(a, b, evenIfBusy)) measured++;
+    }
+    return measured;
+  }
+
+  async #one(a: string, b: string, evenIfBusy: boolean): Promise<boolean> {
+    const { now, log, measure } = this.#o;
+    const key = pairKey(a, b);
+    const [from, to] = b === DISPATCHER ? [b, a] : [a, b];
+    try {
+      const found = await measure(from, to, BUDGET, evenIfBusy);
+      this.#table.measured(from, found, now());
+      this.#failed.delete(key);
+      const { upBytesPerSecond: up, downBytesPerSecond: down, roundTripMs } = found;
+      log('link', `${from} to ${to}: ${mbps(up)} there, ${mbps(down)} back, round trip ${roundTripMs.toFixed(2)} ms (${found.lane})`);
+      return true;
+    } catch (thrown) {
+      const error: ChairError = toChairError(thrown);
+      if (!this.#failed.has(key)) log('link', `${from} to ${to} was not measured: ${error.code}: ${error.message}`);
+      this.#failed.set(key, now());
+      return false;
+    }
+  }
+
+  #live(to: string, { peer, lane, receivedBytesPerSecond, receivedSamples, roundTripMs }: LaneHealth): void {
+    const { now, log } = this.#o;
+    if (lane === 'local' || lane === 'down') return;
+    const key = pairKey(peer, to);
+    const fresh = receivedSamples !== (this.#samples.get(key) ?? 0);
+    if (fresh) this.#samples.set(key, receivedSamples);
+    if (this.#samples.size > 50_000) this.#samples.clear();
+    const known = this.#table.get(peer, to);
+    if (known === undefined || (!fresh && roundTripMs === 0)) return;
+    try {
+      this.#table.live(peer, to, { bytesPerSecond: fresh ? receivedBytesPerSecond : 0, roundTripMs }, now());
+    } catch (thrown) {
+      // Once: the row itself says it from then on.
+      if (known.problem === '') log('link', toChairError(thrown).message);
+    }
+  }
+}
+
+/**
+ * The pairs of a draft, those that carry most first, both directions as one. Of each agent to others than the dispatcher at most `most`: two counterparts tell what an
+ * end can do, and a hundred agents that all exchange halos must not measure for minutes.
+ */
+export function pairsOf(
+  links: readonly { readonly from: string; readonly to: string; readonly bytesPerFrame: number }[],
+  most = 2,
+): Pair[] {
+  const bytes = new Map<string, { readonly pair: Pair; sum: number }>();
+  for (const { from, to, bytesPerFrame } of links) {
+    const pair: Pair = from < to ? [from, to] : [to, from];
+    const known = bytes.get(pairKey(...pair)) ?? { pair, sum: 0 };
+    known.sum += bytesPerFrame;
+    bytes.set(pairKey(...pair), known);
+  }
+  const sorted = [...bytes.values()].sort((a, b) => b.sum - a.sum || (a.pair.join() < b.pair.join() ? -1 : 1)).map(({ pair }) => pair);
+  const gateway = sorted.filter((pair) => pair.includes(DISPATCHER));
+  const counts = new Map<string, number>();
+  const between = sorted.filter((pair) => {
+    if (pair.includes(DISPATCHER)) return false;
+    if (pair.every((end) => (counts.get(end) ?? 0) >= most)) return false;
+    for (const end of pair) counts.set(end, (counts.get(end) ?? 0) + 1);
+    return true;
+  });
+  return [...gateway, ...between];
+}

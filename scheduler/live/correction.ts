@@ -1,0 +1,135 @@
+/**
+ * How real frames run, against what was predicted: of each agent, and of each stage (nodes and cut) on it. Changes only by `observe` and `reset`; no clock.
+ *
+ * The ratio measured / predicted is kept as a logarithm, exponentially weighted. One observation moves it by a bounded step, so an outlier changes a plan by a few
+ * per cent and a real change (heat, throttling, another program) has its way within about fifteen seconds. It counts in full only after some frames, and
+ * fades when nothing is seen any more: what an hour ago was hot is cold now.
+ */
+import type { CutKind } from '../../models/slicing/partition.js';
+import type { Correction } from '../planners/problem.js';
+
+export interface Observation {
+  readonly agent: string;
+  /** The process: another one begins anew. */
+  readonly nonce: string;
+  readonly nodes: readonly [number, number];
+  readonly cut: CutKind;
+  /** Without any correction, ms; > 0. */
+  readonly predictedMs: number;
+  /** Mean of recent runs, ms. */
+  readonly measuredMs: number;
+  /** Frames run since the last observation of this stage; > 0. */
+  readonly frames: number;
+}
+
+interface Track {
+  /** Natural logarithm of measured / predicted. */
+  log: number;
+  frames: number;
+  atMs: number;
+}
+
+interface StageTrack extends Track {
+  readonly nodes: readonly [number, number];
+  readonly cut: CutKind;
+}
+
+interface AgentTrack {
+  readonly nonce: string;
+  readonly all: Track;
+  readonly stages: Map<string, StageTrack>;
+}
+
+/** Weight of one frame, and the most that one observation can weigh however many frames it tells of. */
+const FRAME_WEIGHT = 0.1;
+const MOST_WEIGHT = 0.3;
+/** The step of one observation is that of a ratio of at most e^0.25. */
+const STEP = 0.25;
+/** Never below a quarter of what was predicted, never above eight times that. */
+export const LEAST_FACTOR = 0.25;
+export const MOST_FACTOR = 8;
+/** Frames after which a ratio counts half. */
+const HALF_TRUST_FRAMES = 5;
+/** Silence after which it counts half. */
+const HALF_LIFE_MS = 10 * 60_000;
+/** Factors are rounded to steps of 5 %: like devices stay alike for planners, and what is within the noise is none. */
+const ROUNDING = 0.05;
+const MOST_STAGES = 200;
+
+export class LiveCorrection {
+  readonly #agents = new Map<string, AgentTrack>();
+
+  /** Figures that make no ratio are left out. */
+  observe(seen: Observation, nowMs: number): void {
+    const { agent, nonce, nodes, cut, predictedMs, measuredMs, frames } = seen;
+    if (!(predictedMs > 0 && measuredMs > 0 && frames > 0) || !Number.isFinite(predictedMs + measuredMs)) return;
+    const known = this.#agents.get(agent);
+    const track = known?.nonce === nonce ? known : { nonce, all: newTrack(nowMs), stages: new Map<string, StageTrack>() };
+    this.#agents.set(agent, track);
+    const key = stageKey(nodes, cut);
+    const stage = track.stages.get(key) ?? { ...newTrack(nowMs), nodes, cut };
+    track.stages.set(key, stage);
+    if (track.stages.size > MOST_STAGES) track.stages.delete(track.stages.keys().next().value ?? '');
+    const log = Math.log(measuredMs / predictedMs);
+    for (const each of [track.all, stage]) move(each, log, frames, nowMs);
+  }
+
+  /** The agent is gone or another process. */
+  reset(agent: string): void {
+    this.#agents.delete(agent);
+  }
+
+  /** What planners multiply predictions on this agent with; undefined = nothing to correct. */
+  correction(agent: string, nowMs: number): Correction | undefined {
+    const track = this.#agents.get(agent);
+    if (track === undefined) return undefined;
+    const all = factorOf(track.all, nowMs);
+    const stages = [...track.stages.values()]
+      .map((stage) => ({ nodes: stage.nodes, cut: stage.cut, factor: factorOf(stage, nowMs) }))
+      .filter(({ factor }) => factor !== all)
+      .sort((a, b) => a.nodes[0] - b.nodes[0] || a.nodes[1] - b.nodes[1] || (a.cut < b.cut ? -1 : 1));
+    return all === 1 && stages.length === 0 ? undefined : { all, stages };
+  }
+
+  /** Of one stage there. */
+  factor(agent: string, nodes: readonly [number, number], cut: CutKind, nowMs: number): number {
+    return factorIn(this.correction(agent, nowMs), nodes, cut);
+  }
+}
+
+/** As `computeMs` of planners/cost.ts applies it. */
+export function factorIn(correction: Correction | undefined, nodes: readonly [number, number], cut: CutKind): number {
+  if (correction === undefined) return 1;
+  const same = correction.stages.find((stage) => stage.cut === cut && stage.nodes[0] === nodes[0] && stage.nodes[1] === nodes[1]);
+  return same?.factor ?? correction.all;
+}
+
+function stageKey(nodes: readonly [number, number], cut: CutKind): string {
+  return `${nodes[0]}-${nodes[1]} ${cut}`;
+}
+
+function newTrack(nowMs: number): Track {
+  return { log: 0, frames: 0, atMs: nowMs };
+}
+
+function move(track: Track, log: number, frames: number, nowMs: number): void {
+  // What has faded is not found again at its full height.
+  track.log *= fading(track, nowMs);
+  const weight = Math.min(MOST_WEIGHT, 1 - (1 - FRAME_WEIGHT) ** frames);
+  const step = Math.max(-STEP, Math.min(STEP, log - track.log));
+  const next = track.log + weight * step;
+  track.log = Math.max(Math.log(LEAST_FACTOR), Math.min(Math.log(MOST_FACTOR), next));
+  track.frames += frames;
+  track.atMs = nowMs;
+}
+
+function fading({ atMs }: Track, nowMs: number): number {
+  return 0.5 ** (Math.max(0, nowMs - atMs) / HALF_LIFE_MS);
+}
+
+function factorOf(track: Track, nowMs: number): number {
+  const trust = track.frames / (track.frames + HALF_TRUST_FRAMES);
+  const log = track.log * trust * fading(track, nowMs);
+  const factor = Math.exp(Math.round(log / ROUNDING) * ROUNDING);
+  return factor === 1 ? 1 : Number(factor.toFixed(4));
+}

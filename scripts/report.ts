@@ -1,5 +1,6 @@
 /** Plans, and how far a deployment is, as text for people, 80 columns wide. Pure. */
-import type { DeploymentStatus, PlanReport, Progress } from '../broker/messages.js';
+import type { DeploymentStatus, PlanReport, PrecisionReport, Progress } from '../broker/messages.js';
+import { SINK, SOURCE } from '../broker/plan.js';
 import { bytesText, countText, formatTable, msText } from './table.js';
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
@@ -103,7 +104,13 @@ export function planText(plan: PlanReport, width = 80): string {
   const seats = plan.seats.length > MAX_SEAT_ROWS ? stageTable(plan, width) : seatTable(plan, width);
   const links = formatTable(
     [{ title: 'from' }, { title: 'to' }, { title: 'bytes per frame', align: 'right' }],
-    plan.links.map((l) => [l.from, l.to, bytesText(l.bytesPerFrame)]),
+    plan.links.map((l) => [
+      l.from,
+      l.to,
+      l.bytesPerFrame < l.rawBytesPerFrame
+        ? `${bytesText(l.bytesPerFrame)} (raw ${bytesText(l.rawBytesPerFrame)})`
+        : bytesText(l.bytesPerFrame),
+    ]),
     width,
   );
   const memory = formatTable(
@@ -116,8 +123,38 @@ export function planText(plan: PlanReport, width = 80): string {
     '',
     seats,
     ...(plan.links.length === 0 ? [] : ['', links]),
+    ...(plan.precision === null ? [] : ['', precisionText(plan.precision, width)]),
     ...(plan.memory.length === 0 ? [] : ['', memory]),
   ].join('\n');
+}
+
+/** How the wires of each boundary travel, and what that costs in accuracy. */
+function precisionText({ why, rows }: PrecisionReport, width: number): string {
+  const table = formatTable(
+    [
+      { title: 'wires' },
+      { title: 'encoding' },
+      { title: 'per frame', align: 'right' },
+      { title: 'raw', align: 'right' },
+      { title: 'error alone', align: 'right' },
+      { title: 'note' },
+    ],
+    rows.map((row) => [
+      boundaryText(row),
+      row.encoding,
+      bytesText(row.bytesPerFrame),
+      bytesText(row.rawBytesPerFrame),
+      row.encoding === 'raw' ? '-' : String(Number(row.error.toPrecision(2))),
+      row.why,
+    ]),
+    width,
+  );
+  return `wire precision: ${why}${rows.length === 0 ? '' : `\n${table}`}`;
+}
+
+/** Stages as the other tables number them. */
+function boundaryText({ fromStage, toStage }: { readonly fromStage: number; readonly toStage: number }): string {
+  return `${fromStage === SOURCE ? 'inputs' : fromStage + 1} -> ${toStage === SINK ? 'outputs' : toStage + 1}`;
 }
 
 export function progressText(p: Progress): string {

@@ -25,6 +25,8 @@ export const MESSAGE_OVERHEAD_MS = 0.2;
 export const MESSAGE_CPU_MS = 0.1;
 /** CPU of copying a message in or out, bytes/s. */
 export const SERIALISE_BYTES_PER_SECOND = 2e9;
+/** Encoding a box as float16 or uint8, or decoding it, besides its message: the CPU of so many copies of its raw bytes (`npm run bench -- codec`). */
+export const CODED_COPIES = 1;
 /** A process with an engine and no model: 112 MiB seen. */
 export const ENGINE_BYTES = 112 * 2 ** 20;
 

@@ -7,7 +7,7 @@ import { encodedItemBytes } from '../../broker/encoding.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
-import { computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
+import { CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
 import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
 
@@ -46,6 +46,8 @@ interface Flow {
   readonly wire: Wire;
   readonly bytes: number;
   readonly rawBytes: number;
+  /** Bytes that the CPU of each end handles: what is sent, and where that is encoded its raw bytes once more (see CODED_COPIES). */
+  readonly handledBytes: number;
 }
 
 export function estimate(
@@ -85,7 +87,7 @@ class Estimator {
     this.#ends = new Ends(devices, links);
     const keys = classKeys(devices, links);
     this.#classes = new Map(devices.map((device, d) => [device.agent, keys[d] ?? '']));
-    this.#flows = cut.wires.map((wire) => ({ wire, bytes: wireBytes(cut, wire), rawBytes: wireBytes(cut, { ...wire, encoding: 'raw' }) }));
+    this.#flows = cut.wires.map((wire) => flowOf(cut, wire));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;
       const leaving = this.#out.get(fromStage) ?? [];
@@ -128,7 +130,7 @@ class Estimator {
       const { wire } = flow;
       const from = this.#end(wire.fromStage, r, wire.fromPart);
       const to = this.#end(wire.toStage, r, wire.toPart);
-      const at = from === to ? readyMs : this.#sent(clock, from, to, flow.bytes, readyMs);
+      const at = from === to ? readyMs : this.#sent(clock, from, to, flow, readyMs);
       const key = `${wire.toStage}/${wire.toPart}`;
       arrivals.set(key, Math.max(arrivals.get(key) ?? 0, at));
       if (wire.toStage === SINK) end = Math.max(end, at);
@@ -156,17 +158,17 @@ class Estimator {
   }
 
   /** A message is encoded, then leaves and arrives as a stream: both links carry it and the receiver places it at the same time. */
-  #sent(clock: Map<string, number>, from: string, to: string, bytes: number, readyMs: number): number {
+  #sent(clock: Map<string, number>, from: string, to: string, { bytes, handledBytes }: Flow, readyMs: number): number {
     const ends = this.#ends;
     const up = ends.linkMs(from, 'up', to, bytes);
-    let left = take(clock, `up ${from}`, readyMs + ends.cpuMs(from, bytes), up);
+    let left = take(clock, `up ${from}`, readyMs + ends.cpuMs(from, handledBytes), up);
     const medium = ends.mediumMs(bytes);
     if (medium > 0) left = Math.max(left, take(clock, 'medium', left - up, medium));
     const begins = left - up + ends.latencyMs(from, to);
     return Math.max(
       left + ends.latencyMs(from, to),
       take(clock, `down ${to}`, begins, ends.linkMs(to, 'down', from, bytes)),
-      begins + ends.cpuMs(to, bytes),
+      begins + ends.cpuMs(to, handledBytes),
     );
   }
 
@@ -180,11 +182,11 @@ class Estimator {
     };
     compute(DISPATCHER, this.#links.gatewayFrameMs ?? 0);
     for (const seat of this.#seats()) compute(seat.agent, seat.ms * (this.#weights[seat.stage]?.[seat.replica] ?? 1));
-    for (const { wire, bytes } of this.#flows) {
+    for (const { wire, bytes, handledBytes } of this.#flows) {
       for (const side of ['up', 'down'] as const) {
         for (const { agent, ms, frames } of this.#endLoads(wire, bytes, side)) {
           add(loads, `link ${agent} ${side}`, ms);
-          compute(agent, this.#ends.cpuMs(agent, bytes) * frames);
+          compute(agent, this.#ends.cpuMs(agent, handledBytes) * frames);
           if (side === 'up') add(loads, 'medium all', this.#ends.mediumMs(bytes) * frames);
         }
       }
@@ -342,6 +344,12 @@ function take(clock: Map<string, number>, resource: string, fromMs: number, ms: 
 
 function add(map: Map<string, number>, key: string, value: number): void {
   map.set(key, (map.get(key) ?? 0) + value);
+}
+
+function flowOf(cut: CutFacts, wire: Wire): Flow {
+  const rawBytes = wireBytes(cut, { ...wire, encoding: 'raw' });
+  const bytes = wireBytes(cut, wire);
+  return { wire, bytes, rawBytes, handledBytes: wire.encoding === 'raw' ? bytes : bytes + CODED_COPIES * rawBytes };
 }
 
 /** Bytes that a wire carries per frame, as it is encoded. */

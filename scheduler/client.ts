@@ -155,12 +155,25 @@ export class ChairClient {
   async upload(path: string, options: Pick<UploadOptions, 'onProgress' | 'samePath'> = {}): Promise<string> {
     // Only those who deploy load what reads models.
     const { upload } = await import('./upload.js');
+    return upload(path, { ...this.#uploading(), ...options });
+  }
+
+  /**
+   * Sends frames to measure wire precision on (see `DeployRequest.maxError`); gives what `deploy` takes as `calibration`. Throws UPLOAD_TOO_LARGE,
+   * UPLOAD_BUSY, GATEWAY_STORE_FULL.
+   */
+  async uploadFrames(frames: readonly Readonly<Record<string, Tensor>>[]): Promise<string[]> {
+    const { uploadCalibration } = await import('./calibration-upload.js');
+    return uploadCalibration(frames, this.#uploading());
+  }
+
+  #uploading(): UploadOptions {
     const offer = async (offer: ModelOffer): Promise<ModelAnswer> => {
       const { model } = await this.#request({ kind: 'offer', offer }, OFFER_TIMEOUT_MS, 'offer of a model');
       if (model === null) throw new ChairError('INTERNAL', 'the scheduler answered an offer without a word on the model');
       return model;
     };
-    return upload(path, { bus: this.#bus, topics: this.#topics, client: this.name, offer, signal: this.#closing.signal, ...options });
+    return { bus: this.#bus, topics: this.#topics, client: this.name, offer, signal: this.#closing.signal };
   }
 
   /** What `deploy` would do: nothing is changed. */

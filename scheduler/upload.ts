@@ -4,7 +4,7 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError, ERROR_CODES, type ErrorCode, isChairError } from '../broker/errors.js';
 import type { ModelAnswer, ModelFile, ModelOffer, UploadAck } from '../broker/messages.js';
 import type { Topics } from '../broker/topics.js';
-import { modelFiles } from '../models/onnx/model-files.js';
+import { type ModelFilePlace, modelFiles } from '../models/onnx/model-files.js';
 
 export interface UploadOptions {
   readonly bus: Bus;
@@ -33,10 +33,14 @@ const ROUNDS = 3;
  * here), UPLOAD_TOO_LARGE, UPLOAD_BUSY, GATEWAY_STORE_FULL, BLOB_CORRUPT, REQUEST_TIMEOUT.
  */
 export async function upload(path: string, options: UploadOptions): Promise<string> {
-  const files = await modelFiles(path);
+  return uploadFiles(await modelFiles(path), options.samePath === false ? '' : path, options);
+}
+
+/** Sends what the gateway lacks of these files, which it keeps under one name together. `path`: where it may have them itself; '' = nowhere. */
+export async function uploadFiles(files: readonly ModelFilePlace[], path: string, options: UploadOptions): Promise<string> {
   const places = new Map(files.map((file) => [file.sha256, file]));
   const offer = {
-    path: options.samePath === false ? '' : path,
+    path,
     files: files.map(({ location, sha256, sizeBytes }) => ({ location, sha256, sizeBytes })),
   };
   let failure: Error | undefined;

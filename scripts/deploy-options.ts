@@ -30,6 +30,18 @@ export const DEPLOY_OPTIONS: readonly CommandOption[] = [
       'an input that takes images: input=x,size=480x640,order=bgr,mean=0.485/0.456/0.406,std=0.229/0.224/0.225; frames are uint8 RGB of that height x width, resizing and normalisation run in the first slice',
     repeatable: true,
   },
+  {
+    flags: '--max-error <error>',
+    description:
+      'send activations as float16 or uint8 where links limit the plan, as long as no output changes by more than this times its largest magnitude, measured on calibration inputs; 0 = all exact',
+    default: '0',
+  },
+  {
+    flags: '--calibrate <frame>',
+    description:
+      'an input to measure --max-error on: an image, a .npy, input=FILE,input=FILE, or a folder of them; may be repeated; default: random inputs, which are no proof for yours',
+    repeatable: true,
+  },
   { flags: '--agents <names>', description: 'only these agents, as in pi-1,pi-2; default: all' },
   { flags: '--in-flight <count>', description: "frames in flight at once, 0 = the planner's choice", default: '0' },
   { flags: '--deadline <ms>', description: 'time a frame may take, milliseconds; 0 = the default of the dispatcher', default: '0' },
@@ -107,6 +119,19 @@ export function parseImageInput(text: string): ImageInput {
   };
 }
 
+/** Throws USAGE. */
+function parseMaxError(options: OptionValues): number {
+  const text = optionText(options, 'maxError', '0');
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  if (!(value >= 0 && value <= 1)) {
+    throw new ChairError('USAGE', '--max-error is wrong', { expected: 'a number from 0 to 1, as in 0.01', came: `"${text}"` });
+  }
+  if (value === 0 && optionList(options, 'calibrate').length > 0) {
+    throw new ChairError('USAGE', '--calibrate needs --max-error', { expected: 'an error above 0, as in --max-error 0.01', came: 'none' });
+  }
+  return value;
+}
+
 /** Throws AGENT_NAME_INVALID. */
 export function checkName(name: string, what: string): string {
   if (NAME_PATTERN.test(name)) return name;
@@ -133,7 +158,7 @@ export function deployRequest(name: string, model: string, options: OptionValues
     agents: agents === '' ? [] : agents.split(',').map((a) => checkName(a, 'the agent')),
     inFlight: wholeNumber(optionText(options, 'inFlight', '0'), '--in-flight', 0, 10_000),
     deadlineMs: wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000),
-    maxError: 0,
+    maxError: parseMaxError(options),
     calibration: [],
     plan: '',
     verify: options.verify === true,

@@ -1,9 +1,13 @@
 /** `deploy`, `plan` and `undeploy`. */
 import path from 'node:path';
+import type { DeployRequest } from '../../broker/messages.js';
+import type { ChairClient } from '../../scheduler/client.js';
+import { calibrationFrames } from '../calibrate.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
 import type { Settings } from '../config.js';
 import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
+import type { Output } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
 import { planSummary } from '../status-text.js';
@@ -30,6 +34,16 @@ function where({ broker, cluster }: Settings): string {
 
 const DEFAULT_BROKER = 'mqtt://127.0.0.1:1883';
 
+/** The request with everything that it names on the gateway. Calibration frames are read before anything is sent: a bad one is found at once. */
+async function onGateway(client: ChairClient, request: DeployRequest, options: OptionValues, output: Output): Promise<DeployRequest> {
+  const frames = await calibrationFrames(options, request.images);
+  return {
+    ...request,
+    model: await modelOnGateway(client, request.model, output),
+    calibration: frames.length === 0 ? [] : await client.uploadFrames(frames),
+  };
+}
+
 export const deploy: CommandDefinition = {
   name: 'deploy',
   summary: 'Cut a model, seat its slices on agents and serve it under a name',
@@ -47,7 +61,7 @@ export const deploy: CommandDefinition = {
   run: async ({ arguments: [model = ''], options, settings, output }) => {
     const request = deployRequest(nameOf(model, options), model, options, false);
     const plan = await withClient(settings, async (client) =>
-      deployWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
+      deployWithProgress(client, await onGateway(client, request, options, output), output),
     );
     output.report(plan, () =>
       [
@@ -71,9 +85,7 @@ export const plan: CommandDefinition = {
   examples: [{ line: 'plan alexnet.onnx --objective throughput', text: 'the plan for as many frames per second as possible' }],
   run: async ({ arguments: [model = ''], options, settings, output }) => {
     const request = deployRequest(nameOf(model, options), model, options, true);
-    const report = await withClient(settings, async (client) =>
-      client.plan({ ...request, model: await modelOnGateway(client, model, output) }),
-    );
+    const report = await withClient(settings, async (client) => client.plan(await onGateway(client, request, options, output)));
     output.report(report, () => planText(report, output.columns));
   },
 };

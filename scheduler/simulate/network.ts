@@ -1,6 +1,6 @@
 /**
- * Machines and what lies between them. A message takes CPU of its sender, then the sender's link up and, a latency later, the receiver's link down
- * (bytes pass through both at once), a radio channel if there is one, and CPU of the receiver. Times come from the cost model of the planners.
+ * Machines and what lies between them. A message takes CPU of its sender, then the sender's link up and a radio channel if there is one, and, a latency
+ * later, the receiver's link down and its CPU: bytes pass through all of them at once. Times come from the cost model of the planners.
  */
 import { DISPATCHER } from '../../broker/topics.js';
 import type { Ends } from '../planners/ends.js';
@@ -76,22 +76,23 @@ export class Network {
     }
     const upMs = this.#ends.linkMs(from.name, 'up', to.name, bytes);
     const downMs = this.#ends.linkMs(to.name, 'down', from.name, bytes);
-    let left = this.medium === undefined ? 2 : 3;
+    let left = this.medium === undefined ? 3 : 4;
     const arrive = (): void => {
       left--;
-      if (left > 0 || to.state !== 'up') return;
-      to.cpu.add(to.id, this.#ends.cpuMs(to.name, bytes), delivered, undefined, true);
+      if (left === 0 && to.state === 'up') delivered();
+    };
+    // Bytes are placed while they come in.
+    const place = (): void => to.cpu.add(to.id, this.#ends.cpuMs(to.name, bytes), arrive, undefined, true);
+    const pass = (): void => {
+      if (to.state === 'up') to.down.add(to.id, downMs, arrive, place);
     };
     from.up.add(
       from.id,
       upMs,
       () => this.#clock.after(latencyMs, arrive),
-      () =>
-        this.#clock.after(latencyMs, () => {
-          if (to.state === 'up') to.down.add(to.id, downMs, arrive);
-        }),
+      () => this.#clock.after(latencyMs, pass),
     );
-    this.medium?.add(from.id, this.#ends.mediumMs(bytes), arrive);
+    this.medium?.add(from.id, this.#ends.mediumMs(bytes), () => this.#clock.after(latencyMs, arrive));
   }
 
   #machine(name: string, device: Device | undefined, links: Discipline): Machine {

@@ -122,6 +122,15 @@ describe('a plan in simulated time', () => {
     expect(result.resources[0]).toMatchObject({ kind: 'medium' });
   });
 
+  it('counts what the gateway does with each frame', () => {
+    const fleet = devices(10, 10, 10);
+    const busy: Links = { ...FAST, gatewayFrameMs: 50 };
+    const plan = drafted(replicas(problemOf(BLOCKS, fleet, busy)));
+    const result = simulatePlan({ draft: plan, devices: fleet, links: busy, load: closed(8), budget: 8, frames: 200 });
+    expect(result.fps / 20).toBeCloseTo(1, 1);
+    expect(result.resources[0]).toMatchObject({ who: 'dispatcher', kind: 'compute' });
+  });
+
   it('lets agents of one host share its cores', () => {
     const fleet = devices(1, 1).map((device) => ({ ...device, host: 'board' }));
     const plan = drafted(replicas(problemOf(BLOCKS, devices(1, 1), FAST)));

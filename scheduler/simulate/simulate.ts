@@ -120,7 +120,11 @@ class Simulation {
     const sequence = this.#sent++;
     this.#record.submitted(sequence, this.#sent === this.#total);
     const submission = { client: CLIENT, sequence, input: null, bytes: 0, deadlineMs: 0 };
-    this.#do(this.#frames.submit(submission, this.#clock.nowMs));
+    const admit = (): void => this.#do(this.#frames.submit(submission, this.#clock.nowMs));
+    const { gatewayFrameMs = 0 } = this.#o.links;
+    const { gateway } = this.#network;
+    if (gatewayFrameMs > 0) gateway.cpu.add(gateway.id, gatewayFrameMs, admit);
+    else admit();
   }
 
   #tick(): void {

@@ -68,12 +68,13 @@ export class ModelLibrary implements ModelSource {
       inputs: model.inputs,
       outputs: model.outputs,
       facts,
+      describe: (start, end) => describeNodes(model, start, end),
       write: async (draft) => written(await write(draft.stages.map((stage) => stage.spec))),
       verify: async ({ cut }) => {
         const slices = await write(cut.stages.map((stage) => stage.spec));
         // With images or normalisation in front, the file itself takes other inputs: then the model as one slice is the measure.
         const whole = runsAsItIs ? undefined : await write([wholeSpec(facts)]);
-        await this.#withEngine((engine) => verify(model, slices, whole, engine));
+        return this.#withEngine((engine) => verify(model, slices, whole, engine));
       },
       meter: async (draft, inputs) => this.#meter(model, await write(draft.stages.map((stage) => stage.spec)), inputs),
     };
@@ -126,6 +127,15 @@ export function factsOf(model: Model): ModelFacts {
       return remembered(covers, JSON.stringify([kind, shares]), () => possible(() => cover(model, known, shares)));
     },
   };
+}
+
+/** `Conv conv1 to MaxPool pool1`: the first and the last node that have a name of their own, or an output. */
+export function describeNodes(model: Model, start: number, end: number): string {
+  const said = (at: number): string => {
+    const node = model.nodes[at];
+    return node === undefined ? '' : `${node.op} ${node.name || (node.outputs[0] ?? '')}`.trim();
+  };
+  return end - start < 2 ? said(start) : `${said(start)} to ${said(end - 1)}`;
 }
 
 /** Bytes of activations that each node writes and, about as many, reads. */
@@ -181,7 +191,7 @@ function possible<T>(make: () => T): T | PlanRefusal {
 /** Random inputs differ in how much they stir a model: a detector that sees nothing puts out noise around zero, which proves nothing. */
 const SAMPLES = 6;
 
-async function verify(model: Model, slices: WrittenPartition, whole: WrittenPartition | undefined, engine: Engine): Promise<void> {
+async function verify(model: Model, slices: WrittenPartition, whole: WrittenPartition | undefined, engine: Engine): Promise<number> {
   const samples: { inputs: Tensors; expected: Tensors; peak: number }[] = [];
   const original = await originalOf(model, whole, engine);
   try {
@@ -196,7 +206,7 @@ async function verify(model: Model, slices: WrittenPartition, whole: WrittenPart
   const liveliest = samples.reduce((a, b) => (b.peak > a.peak ? b : a));
   const actual = (await runPartition(slices, engine, liveliest.inputs)).outputs;
   const result = compare(liveliest.expected, actual);
-  if (agrees(result)) return;
+  if (agrees(result)) return result.maxRelDiff;
   throw new ChairError('VERIFY_FAILED', 'the slices do not compute what the whole model computes', {
     expected: `a relative difference of at most ${TOLERANCE}`,
     came: result.problem ?? String(result.maxRelDiff),

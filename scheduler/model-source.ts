@@ -13,8 +13,10 @@ export interface LoadedModel {
   readonly facts: ModelFacts;
   /** Writes the slices of a draft into the store. */
   write(draft: PlanDraft): Promise<WrittenCut>;
-  /** Compares the slices with the whole model on random inputs. Throws VERIFY_FAILED. */
-  verify(written: WrittenCut): Promise<void>;
+  /** What nodes `[start, end)` are, for people: their operators and names. */
+  describe?(start: number, end: number): string;
+  /** Compares the slices with the whole model on random inputs; gives the largest difference relative to the largest output. Throws VERIFY_FAILED. */
+  verify(written: WrittenCut): Promise<number>;
   /** What encodings of a draft's wires do to the model's outputs, on these inputs; on made-up ones when there are none. Throws what running throws. */
   meter(draft: PlanDraft, inputs: readonly Tensors[]): Promise<PrecisionMeter>;
 }

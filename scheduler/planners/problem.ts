@@ -2,7 +2,7 @@
  * What a planner is asked and what it answers: plain data and pure functions, so that planners can be tested, compared and run in numbers.
  * A planner is one function `(problem) => PlanDraft | PlanRefusal` in a file of its name.
  */
-import type { PrecisionReport } from '../../broker/messages.js';
+import type { PlanDetails, PrecisionReport } from '../../broker/messages.js';
 import type { Port, Wire } from '../../broker/plan.js';
 import type { TensorInfo } from '../../broker/tensor.js';
 import type { Block } from '../../models/model.js';
@@ -54,12 +54,24 @@ export interface ProfileRow {
   readonly cut: CutKind;
   readonly parts: number;
   readonly ms: number;
+  /** Of that part: its work and what it takes in and puts out. */
+  readonly macs?: number;
+  readonly inBytes?: number;
+  readonly outBytes?: number;
+  readonly weightBytes?: number;
+  /** Peaks of memory above a process with an engine and no model. */
+  readonly loadPeakBytes?: number;
+  readonly runPeakBytes?: number;
 }
 
 export interface ProfileTable {
   /** Of people: which class of device, measured by whom. */
   readonly name: string;
   readonly rows: readonly ProfileRow[];
+  /** Part of each `ms`: what a run costs however little it computes. undefined = not known, and not to be taken off. */
+  readonly runMs?: number;
+  /** Part of each `ms`: handing tensors in and out, per byte; a longer run of nodes pays it at its ends only. */
+  readonly boundaryMsPerByte?: number;
 }
 
 export interface Link {
@@ -138,6 +150,8 @@ export interface PlanProblem {
   readonly maxLatencyMs?: number;
   /** A cut made by hand, such as rows in 4 parts; undefined = the planner's choice. */
   readonly manual?: { readonly kind: string; readonly parts: number; readonly shares: readonly number[] };
+  /** A whole plan from a file, and who made it; only the planner `filed` looks at it. */
+  readonly seated?: { readonly by: string; readonly stages: readonly SeatedStage[] };
 }
 
 /** `agents[replica][share]`: who holds the part made of share i of the stage. */
@@ -158,6 +172,8 @@ export interface PlanDraft {
   readonly precision?: PrecisionReport;
   /** For people: which figures it stands on. */
   readonly basis?: string;
+  /** Compared with other planners, and planned again with changes: only when it was to be explained. */
+  readonly explained?: Pick<PlanDetails, 'alternatives' | 'changes'>;
   /** What came second, and what would have to change: for `--explain`. */
   readonly alternatives?: readonly Alternative[];
 }

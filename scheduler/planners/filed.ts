@@ -1,0 +1,11 @@
+/** A plan from a file: this planner only judges it. */
+import { bottleneckLine, draft, refuse } from './draft.js';
+import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+
+export function filed(problem: PlanProblem): PlanDraft | PlanRefusal {
+  const { seated } = problem;
+  if (seated === undefined) return refuse('file: no plan was given');
+  const plan = draft(problem, 'file', seated.stages);
+  if (isRefusal(plan)) return plan;
+  return { ...plan, why: `the plan was given as a file, made by ${seated.by}\n${bottleneckLine(plan.estimate)}` };
+}

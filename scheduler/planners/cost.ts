@@ -4,14 +4,15 @@
  * Compute, without a profile:   run + nodes x node + max(MACs / macsPerSecond, moved / memoryBytesPerSecond)
  *   A roofline with fixed costs: small and depthwise layers are limited by the bytes that they move (weights read, activations written and read), not by
  *   their MACs, and each node and each run costs something however little it computes.
- * Compute, with a profile table:   the measured time of the same nodes and cut, linear in the share between the two nearest numbers of parts (work
- *   grows linearly with the share but for halos, so the error of the interpolation is that of the halo's rounding); a range that was not measured
- *   itself is the sum of the measured ranges that tile it.
+ * Compute, with a profile table:   measured times, put together as profile-table.ts says.
  * Transfer:   message + bytes / throughput on each end's link, + latency; and a fixed time and bytes / copy rate of CPU on each end (ends.ts).
  * A device on which other deployments hold seats gives each an even part of its CPU and link: what every one can count on when all are busy.
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
-import type { Device, Link, PartFacts, ProfileTable } from './problem.js';
+import type { Device, Link, PartFacts } from './problem.js';
+import { profiledMs } from './profile-table.js';
+
+export { profiledMs } from './profile-table.js';
 
 /** Starting a run and collecting it, ms. */
 export const RUN_OVERHEAD_MS = 0.5;
@@ -30,6 +31,8 @@ export const CODED_COPIES = 1;
 /** A process with an engine and no model: 112 MiB seen. */
 export const ENGINE_BYTES = 112 * 2 ** 20;
 
+const LEAST_MS = 1e-6;
+
 /** What else runs there takes its part. */
 export function slowdown(device: Device | undefined): number {
   return 1 + (device?.otherDeployments ?? 0);
@@ -37,8 +40,9 @@ export function slowdown(device: Device | undefined): number {
 
 /** `share`: the part's fraction of the stage, 1 = all of it. */
 export function computeMs(device: Device, part: PartFacts, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number {
-  const measured = device.profile === undefined ? undefined : profiledMs(device.profile, spec, share);
-  return (measured ?? rooflineMs(device, part)) * slowdown(device) * corrected(device, spec);
+  const measured = device.profile === undefined ? undefined : profiledMs(device.profile, spec, share, part.macs);
+  // Never nothing, as a table may say of a pool: what replicas take is divided by it.
+  return Math.max(LEAST_MS, measured ?? rooflineMs(device, part)) * slowdown(device) * corrected(device, spec);
 }
 
 /** How real frames of this very stage ran, or else of all stages, against the prediction. */
@@ -52,35 +56,6 @@ function rooflineMs(device: Device, part: PartFacts): number {
   const moved = (part.movedBytes ?? 0) / (device.memoryBytesPerSecond ?? DEFAULT_MEMORY_BYTES_PER_SECOND);
   const fixed = (device.runMs ?? RUN_OVERHEAD_MS) + (part.nodes ?? 1) * (device.nodeMs ?? NODE_OVERHEAD_MS);
   return fixed + 1000 * Math.max(part.macs / device.macsPerSecond, moved);
-}
-
-/** Undefined where the table does not reach. */
-export function profiledMs(table: ProfileTable, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number | undefined {
-  const [start, end] = spec.nodes;
-  const whole = atShare(table, spec, share);
-  if (whole !== undefined) return whole;
-  let total = 0;
-  for (let at = start; at < end; ) {
-    const next = table.rows.filter((row) => row.nodes[0] === at && row.nodes[1] <= end && row.nodes[1] > at && row.cut === spec.cut);
-    const longest = next.reduce((most, row) => Math.max(most, row.nodes[1]), at);
-    const ms = longest === at ? undefined : atShare(table, { nodes: [at, longest], cut: spec.cut }, share);
-    if (ms === undefined) return undefined;
-    total += ms;
-    at = longest;
-  }
-  return total;
-}
-
-/** Between measured numbers of parts, linear in the share 1 / parts; never beyond what was measured. */
-function atShare(table: ProfileTable, { nodes, cut }: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number | undefined {
-  const rows = table.rows
-    .filter((row) => row.nodes[0] === nodes[0] && row.nodes[1] === nodes[1] && (row.cut === cut || row.parts === 1))
-    .sort((a, b) => b.parts - a.parts);
-  const above = rows.find((row) => 1 / row.parts >= share - 1e-9);
-  const below = rows.filter((row) => 1 / row.parts <= share + 1e-9).at(-1);
-  if (above === undefined || below === undefined) return undefined;
-  const [low, high] = [1 / below.parts, 1 / above.parts];
-  return high - low < 1e-12 ? above.ms : below.ms + ((share - low) / (high - low)) * (above.ms - below.ms);
 }
 
 /** How long one message keeps the link of one end. */

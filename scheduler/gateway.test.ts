@@ -251,7 +251,7 @@ describe('gateway', () => {
   });
 
   it('does not deploy what does not verify', async () => {
-    const verify = async (): Promise<void> => {
+    const verify = async (): Promise<number> => {
       throw new ChairError('VERIFY_FAILED', 'off by one');
     };
     const { gateway, client } = await cluster(['a'], {}, scriptedSource(3, { verify }));

@@ -9,7 +9,8 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
-import type { ActivationHeader, Command, Health, Hello, Prepare } from '../broker/messages.js';
+import { LinkProbe } from '../broker/link-probe.js';
+import type { ActivationHeader, Command, Health, Hello, LinkMeasurement, Prepare } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { type Port, SINK } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
@@ -21,7 +22,7 @@ import { chain } from './planners/chain-model.js';
 export const ROWS = 12;
 
 /** A model of equal blocks without a file; `parseCut` takes kind:parts. */
-export function scriptedSource(blocks = 3, options: { readonly macs?: number; readonly verify?: () => Promise<void> } = {}): ModelSource {
+export function scriptedSource(blocks = 3, options: { readonly macs?: number; readonly verify?: () => Promise<number> } = {}): ModelSource {
   const facts = chain(new Array(blocks).fill({ macs: options.macs ?? 1e9, weightBytes: 1e6, rows: ROWS }), ROWS);
   const whole = facts.cut([{ nodes: [0, blocks], cut: 'whole', shares: [1] }]);
   const { inputs, outputs } = 'refused' in whole ? { inputs: [], outputs: [] } : whole;
@@ -34,7 +35,7 @@ export function scriptedSource(blocks = 3, options: { readonly macs?: number; re
       cut,
       slices: cut.stages.map(({ spec, parts }) => parts.map(() => sliceOf(spec.nodes[1] - spec.nodes[0]))),
     }),
-    verify: options.verify ?? (async () => undefined),
+    verify: options.verify ?? (async () => 0),
     meter: async () => {
       throw new ChairError('INTERNAL', 'the scripted model has no slices to measure');
     },
@@ -73,6 +74,8 @@ export interface ScriptedOptions {
   readonly runMs?: number;
   /** Fails every prepare with this code. */
   readonly prepareFails?: ErrorCode;
+  /** What it says of its link to a peer, beside what it measured; default: that. */
+  readonly link?: (peer: string) => Partial<LinkMeasurement>;
   /** Called for each run; throw a ChairError to report trouble instead of a result. */
   readonly onRun?: (header: ActivationHeader) => void;
 }
@@ -88,6 +91,7 @@ export class ScriptedAgent {
   readonly #bus: Bus;
   readonly #lanes: Lanes;
   readonly #topics: Topics;
+  readonly #probe: LinkProbe;
   readonly #joins = new Map<string, { tensor: Tensor; missing: Set<number> }>();
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly epochs = new Map<string, Epoch>();
@@ -108,12 +112,14 @@ export class ScriptedAgent {
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
     this.#lanes = createLanes({ id: options.name, cluster: options.cluster, bus, host: '127.0.0.1' });
+    this.#probe = new LinkProbe({ name: options.name, lanes: this.#lanes, topics: () => this.#topics, nowMs: () => performance.now() });
   }
 
   async #start(): Promise<void> {
     const { name } = this.#o;
     this.#lanes.on(this.#topics.activation(name), (message) => this.#arrived(message));
     this.#lanes.on(this.#topics.cancel(name).name, () => undefined);
+    this.#probe.start();
     await this.#lanes.start();
     await this.#bus.subscribe(this.#topics.command(name), (command) => void this.#command(command));
     await this.#bus.subscribe(this.#topics.reign, () => this.#hello());
@@ -188,6 +194,7 @@ export class ScriptedAgent {
     if (nonce !== this.nonce || this.hung) return;
     this.commands.push(body.kind);
     let code = '';
+    let link: LinkMeasurement | null = null;
     if (body.kind === 'prepare') {
       if (this.#o.prepareFails !== undefined) code = this.#o.prepareFails;
       else this.epochs.set(`${body.prepare.deployment} ${body.prepare.epoch}`, { prepare: body.prepare, committed: false });
@@ -196,7 +203,11 @@ export class ScriptedAgent {
       const epoch = this.epochs.get(`${body.commit.deployment} ${body.commit.epoch}`);
       if (epoch !== undefined) epoch.committed = true;
     } else if (body.kind === 'release') this.epochs.delete(`${body.release.deployment} ${body.release.epoch}`);
-    else if (body.kind === 'refuse') {
+    else if (body.kind === 'measure') {
+      const { peer, ...budget } = body.measure;
+      this.#lanes.setPeers([peer]);
+      link = { ...(await this.#probe.measure(peer.agent, budget)), ...this.#o.link?.(peer.agent) };
+    } else if (body.kind === 'refuse') {
       this.refused = body.refuse.code;
       return;
     }
@@ -207,7 +218,7 @@ export class ScriptedAgent {
       message: code === '' ? '' : 'scripted to fail',
       fetchedBytes: 0,
       loadMs: 0,
-      link: null,
+      link,
       profile: null,
     };
     await this.#bus.publish(this.#topics.reply, reply).catch(() => undefined);

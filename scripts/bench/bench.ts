@@ -24,6 +24,8 @@ export interface BenchContext {
    * `--within` is over, and that is said as well.
    */
   readonly cases: (cases: readonly Case[]) => Promise<void>;
+  /** Figures made of those of several cases. */
+  readonly add: (figures: readonly Figure[]) => void;
   /** Something that could not be measured, and why: it stands in the report. */
   readonly trouble: (line: string) => void;
 }

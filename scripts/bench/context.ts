@@ -62,5 +62,6 @@ export function collect(options: ContextOptions): Collected {
       }
     }
   };
-  return { context: { ...rest, wants, trouble, cases }, figures, troubles, names };
+  const add = (more: readonly Figure[]): void => void figures.push(...more);
+  return { context: { ...rest, wants, trouble, cases, add }, figures, troubles, names };
 }

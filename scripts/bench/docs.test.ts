@@ -98,11 +98,7 @@ describe('plots', () => {
   });
 
   it('show predictions over what was measured, plan by plan, and leave out plans that were not', () => {
-    const figures = [
-      figure('a: latency, predicted', 'ms', [90]),
-      figure('a: latency, measured', 'ms', [100]),
-      figure('b: latency, predicted', 'ms', [50]),
-    ];
+    const figures = [figure('a: latency', 'ms', [100], undefined, { beside: { predicted: 90 } }), figure('b: latency', 'ms', [50])];
     const predicted = plotSpec(report('prediction', figures))?.panels[0]?.series.find((s) => s.name === 'predicted');
     expect(predicted?.points).toEqual([{ x: 100, y: 90 }]);
   });

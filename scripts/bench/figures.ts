@@ -23,6 +23,8 @@ export interface Figure {
   readonly samples: readonly number[];
   /** What kept it from being better: the busiest resource while it was measured. Absent = not watched. */
   readonly limit?: string;
+  /** Other values of the same thing in the same unit, by what they are: `{ predicted: 12 }`. */
+  readonly beside?: Readonly<Record<string, number>>;
 }
 
 /** The `q` quantile, linear between samples; NaN without samples. */
@@ -39,6 +41,7 @@ export interface FigureOptions {
   /** How samples become one value; default: their median. */
   readonly value?: (samples: readonly number[]) => number;
   readonly limit?: string;
+  readonly beside?: Readonly<Record<string, number>>;
 }
 
 export function figure(
@@ -46,7 +49,7 @@ export function figure(
   unit: string,
   samples: readonly number[],
   target?: Target,
-  { value: summary = median, limit }: FigureOptions = {},
+  { value: summary = median, limit, beside }: FigureOptions = {},
 ): Figure {
   const value = summary(samples);
   return {
@@ -59,6 +62,7 @@ export function figure(
     met: target === undefined ? null : Number.isFinite(value) && target.isMet(value),
     samples,
     ...(limit === undefined ? {} : { limit }),
+    ...(beside === undefined ? {} : { beside }),
   };
 }
 

@@ -1,11 +1,27 @@
 /** Every benchmark, in the order they run: short ones first. */
 import type { Bench } from './bench.js';
 import { codec } from './codec.js';
+import { failover } from './failover.js';
 import { lanes } from './lanes.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { overhead } from './overhead.js';
 import { planner } from './planner.js';
+import { policies } from './policies.js';
+import { prediction } from './prediction.js';
 import { scaling } from './scaling.js';
+import { traffic } from './traffic.js';
 
-export const BENCHES: readonly Bench[] = [codec, lanes, planner, overhead, memory, scaling, latency];
+export const BENCHES: readonly Bench[] = [
+  codec,
+  lanes,
+  planner,
+  overhead,
+  memory,
+  traffic,
+  failover,
+  scaling,
+  latency,
+  prediction,
+  policies,
+];

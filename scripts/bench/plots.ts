@@ -78,30 +78,18 @@ function latencyPlot(report: Report): PlotSpec | undefined {
 }
 
 function predictionPlot(report: Report): PlotSpec | undefined {
-  const panels = [
-    { what: 'frames per second', title: 'frames per second' },
-    { what: 'latency', title: 'latency, ms' },
-  ].map(({ what, title }): PlotPanel => {
-    const values = (kind: string): Map<string, number> =>
-      new Map(
-        matching(report, new RegExp(`^(?<plan>.+): ${what}, ${kind}$`)).map(({ figure, groups }) => [groups.plan ?? '', figure.value]),
-      );
-    const measured = values('measured');
-    const against = (kind: string, name: string): PlotSeries => ({
-      name,
+  const panels = ['frames per second', 'latency'].map((what): PlotPanel => {
+    const own = matching(report, new RegExp(`^(?<plan>.+): ${what}$`)).map(({ figure }) => figure);
+    const against = (kind: string): PlotSeries => ({
+      name: kind,
       mark: 'points',
-      points: [...values(kind)].flatMap(([plan, y]) => {
-        const x = measured.get(plan);
-        return x === undefined ? [] : [{ x, y }];
-      }),
+      points: own.flatMap(({ value, beside }) => (beside?.[kind] === undefined ? [] : [{ x: value, y: beside[kind] }])),
     });
-    const all = [...measured.values(), ...values('predicted').values()];
-    const ends = [Math.min(...all), Math.max(...all)].map((v) => ({ x: v, y: v }));
-    const exact: PlotSeries = { name: 'as measured', dashed: true, color: '#8c959f', points: measured.size === 0 ? [] : ends };
-    return {
-      title,
-      series: [exact, against('predicted', 'predicted'), against('simulated', 'simulated')].filter((s) => s.points.length > 0),
-    };
+    const values = own.flatMap(({ value, beside = {} }) => [value, ...Object.values(beside)]).filter(Number.isFinite);
+    const ends = [Math.min(...values), Math.max(...values)].map((v) => ({ x: v, y: v }));
+    const exact: PlotSeries = { name: 'as measured', dashed: true, color: '#8c959f', points: own.length === 0 ? [] : ends };
+    const title = what === 'latency' ? 'latency, ms' : what;
+    return { title, series: [exact, against('predicted'), against('simulated')].filter((s) => s.points.length > 0) };
   });
   const filled = panels.filter((panel) => panel.series.length > 0);
   if (filled.length === 0) return undefined;
@@ -118,7 +106,7 @@ function predictionPlot(report: Report): PlotSpec | undefined {
 }
 
 function policiesPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^(?<setting>.+), (?<model>\S+): (?<planner>\S+), frames per second$/);
+  const found = matching(report, /^(?<setting>.+), (?<model>\S+): (?<planner>\S+)$/);
   if (found.length === 0) return undefined;
   const keyOf = (groups: Readonly<Record<string, string>>): string => `${groups.setting}, ${groups.model}`;
   const panels = unique(found.map(({ groups }) => keyOf(groups))).map((key): PlotPanel => {
@@ -161,11 +149,11 @@ function lanesPlot(report: Report): PlotSpec | undefined {
 }
 
 function plannerPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^brute force, (?<size>.+) for (?<objective>\S+), memory (?<memory>\S+): gap$/);
+  const found = matching(report, /^brute force, (?<size>.+) for (?<objective>\S+), memory (?<memory>\S+): worst distance$/);
   if (found.length === 0) return undefined;
   const panels = unique(found.map(({ groups }) => `${groups.objective}, memory ${groups.memory}`)).map((title): PlotPanel => {
     const own = found.filter(({ groups }) => `${groups.objective}, memory ${groups.memory}` === title);
-    const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size ?? '', y: 100 * y })));
+    const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size ?? '', y })));
     return { title, series: [{ name: 'one random problem', mark: 'points', points }], rules: [{ y: 2, label: 'target' }] };
   });
   return {

@@ -33,14 +33,19 @@ const cellsOf = ({ figure, value, spread, unit, target, met, samples }: Figure):
   met === null ? '' : met ? 'yes' : '**no**',
 ];
 
-/** The table of figures; with a last column where it is known what limited them. */
+/** The table of figures; with more columns where there is more to say: other values of the same, and what limited them. */
 export function figureTable(figures: readonly Figure[]): string[] {
   const limits = figures.some(({ limit = '' }) => limit !== '');
+  const besides = [...new Set(figures.flatMap(({ beside = {} }) => Object.keys(beside)))];
   const row = (cells: readonly string[]): string => `| ${cells.map((c) => c.replaceAll('|', '\\|')).join(' | ')} |`;
+  const more = (f: Figure): string[] => [
+    ...besides.map((key) => (f.beside?.[key] === undefined ? '' : withUnit(numberText(f.beside[key]), f.unit))),
+    ...(limits ? [f.limit ?? ''] : []),
+  ];
   return [
-    row(['figure', 'median', 'quartiles', 'samples', 'target', 'met', ...(limits ? ['limited by'] : [])]),
-    `| --- | ---: | ---: | ---: | ---: | --- |${limits ? ' --- |' : ''}`,
-    ...figures.map((f) => row([...cellsOf(f), ...(limits ? [f.limit ?? ''] : [])])),
+    row(['figure', 'median', 'quartiles', 'samples', 'target', 'met', ...besides, ...(limits ? ['limited by'] : [])]),
+    `| --- | ---: | ---: | ---: | ---: | --- |${' ---: |'.repeat(besides.length)}${limits ? ' --- |' : ''}`,
+    ...figures.map((f) => row([...cellsOf(f), ...more(f)])),
   ];
 }
 

@@ -1,0 +1,91 @@
+import { describe, expect, it } from 'vitest';
+import { longestGap } from './failover.js';
+import { figure, inTurn } from './figures.js';
+import { errorFigures } from './prediction.js';
+import { figureTable } from './report.js';
+import { grown, parseSockets } from './traffic.js';
+
+const SS = `ESTAB 0      0      10.77.0.1:1883 10.77.0.2:45678
+	 cubic wscale:7,7 rto:204 rtt:0.1/0.05 mss:1448 bytes_sent:2000 bytes_retrans:100 bytes_acked:1901 bytes_received:300 segs_out:9
+LISTEN 0      511    0.0.0.0:1883 0.0.0.0:*
+	 cubic rto:1000
+ESTAB 0      12     [::ffff:10.77.0.1]:40000 [::ffff:10.77.0.3]:7000
+	 cubic bytes_acked:501 bytes_received:7
+`;
+
+describe('bytes by connection', () => {
+  it('are read with addresses of both kinds, without what was sent again and without the SYN', () => {
+    expect(parseSockets(SS)).toEqual([
+      { key: '10.77.0.1:1883>10.77.0.2:45678', localPort: 1883, peerPort: 45_678, sent: 1900, received: 300 },
+      { key: '[::ffff:10.77.0.1]:40000>[::ffff:10.77.0.3]:7000', localPort: 40_000, peerPort: 7000, sent: 500, received: 7 },
+    ]);
+  });
+
+  it('count connections that are new, and refuse to count when one has ended', () => {
+    expect(
+      grown(
+        new Map([['a', 10]]),
+        new Map([
+          ['a', 15],
+          ['b', 7],
+        ]),
+      ),
+    ).toBe(12);
+    expect(() => grown(new Map([['a', 10]]), new Map())).toThrow(expect.objectContaining({ code: 'LANE_DOWN' }));
+  });
+});
+
+describe('the longest time without a result', () => {
+  it('is looked for from the fault on, whatever the order of the results', () => {
+    expect(longestGap([100, 900, 1000, 1900, 1950], 950)).toBe(900);
+    expect(longestGap([900, 100, 1000], 950)).toBe(100);
+    expect(longestGap([], 0)).toBe(0);
+  });
+
+  it('counts a gap that the fault falls into', () => {
+    expect(longestGap([100, 2100], 500)).toBe(2000);
+  });
+});
+
+describe('errors of predictions', () => {
+  const one = (unit: string, measured: number, predicted: number) => figure('p', unit, [measured], undefined, { beside: { predicted } });
+
+  it('are relative to what was measured, in both directions, latency and throughput apart', () => {
+    const figures = errorFigures([one('fps', 10, 9), one('fps', 10, 13), one('ms', 200, 100)], 'predicted');
+    expect(figures.map(({ value, met }) => [Math.round(value), met])).toEqual([
+      [20, false],
+      [30, false],
+      [50, false],
+      [50, false],
+    ]);
+  });
+
+  it('are not made up where nothing was simulated', () => {
+    expect(errorFigures([one('fps', 10, 9)], 'simulated')).toEqual([]);
+  });
+});
+
+describe('several things in turn', () => {
+  it('begin one further each round, and keep their samples apart', async () => {
+    const order: string[] = [];
+    const say = (name: string) => async () => {
+      order.push(name);
+      return name;
+    };
+    expect(await inTurn(2, [say('a'), say('b'), say('c')])).toEqual([
+      ['a', 'a'],
+      ['b', 'b'],
+      ['c', 'c'],
+    ]);
+    expect(order.join('')).toBe('abcbca');
+  });
+});
+
+describe('the table of figures', () => {
+  it('has columns for what stands beside a figure, empty where nothing does', () => {
+    const table = figureTable([figure('a', 'ms', [2], undefined, { beside: { predicted: 3 } }), figure('b', 'ms', [4])]);
+    expect(table[0]).toBe('| figure | median | quartiles | samples | target | met | predicted |');
+    expect(table[2]).toMatch(/\| 3\.00 ms \|$/);
+    expect(table[3]).toMatch(/\| {2}\|$/);
+  });
+});

@@ -144,7 +144,8 @@ function affineIn({ low, high }: Range): Affine {
     return { scale, zero: Math.ceil(-low / scale) };
   }
   const scale = (high - low) / 255;
-  return { scale, zero: -low / scale };
+  // At an end of the values 0 is met exactly as well, without the rounding of the division.
+  return { scale, zero: low === 0 ? 0 : high === 0 ? 255 : -low / scale };
 }
 
 /** How a box can be sent. */

@@ -1,0 +1,161 @@
+import { describe, expect, it } from 'vitest';
+import { type ErrorCode, isChairError } from '../broker/errors.js';
+import { drawZoo } from '../models/zoo/index.js';
+import { structureOf } from '../models/zoo/structure.js';
+import { expand, parseDeviceFile } from './devices/device-file.js';
+import { describeNodes, factsOf } from './model-library.js';
+import { agentsNamed, MAX_PLAN_FILE_BYTES, parsePlanFile, planFileText, stagesOf } from './plan-file.js';
+import { auto } from './planners/auto.js';
+import { filed } from './planners/filed.js';
+import { manual } from './planners/manual.js';
+import { musicalChair2018 } from './planners/musical-chair-2018.js';
+import { pipeline } from './planners/pipeline.js';
+import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
+import { replicas } from './planners/replicas.js';
+
+const model = structureOf(drawZoo('alexnet'));
+const facts = factsOf(model);
+const COUNT = facts.blocks.length;
+const head = { deployment: 'net', model: model.sha256, shapes: ['image=1,3,227,227'], images: [], objective: 'throughput' };
+const describeAlexNet = (start: number, end: number): string => describeNodes(model, start, end);
+
+function problem(devices = 'devices: [{profile: pi4, count: 3}]'): PlanProblem {
+  return { facts, ...expand(parseDeviceFile(devices), model, facts), objective: 'throughput', inFlight: 0 };
+}
+function planned(planner: Planner, on: PlanProblem): PlanDraft {
+  const plan = planner(on);
+  if (isRefusal(plan)) throw new Error(plan.reason);
+  return plan;
+}
+
+/** A file of these stages, for this model. */
+const file = (stages: string, model_ = model.sha256): string => `version: 1\nmodel: "${model_}"\nstages:\n${stages}`;
+const WHOLE = `  - {blocks: [0, ${COUNT}], agents: [a]}`;
+
+function errorOf(text: string): { readonly code: ErrorCode | 'none'; readonly message: string } {
+  try {
+    stagesOf(parsePlanFile(text), model.sha256, facts);
+    return { code: 'none', message: '' };
+  } catch (error) {
+    if (!isChairError(error)) throw error;
+    return error;
+  }
+}
+
+describe('a plan file', () => {
+  it.each([
+    ['auto on uneven devices', auto, problem('devices: [{profile: pi4}, {profile: pi5}]')],
+    ['rows in uneven shares', manual, { ...problem(), manual: { kind: 'rows', parts: 3, shares: [1 / 3, 0.1, 2 / 7] } }],
+    ['a pipeline', pipeline, problem()],
+    ['replicas', replicas, problem()],
+    ['musical-chair-2018 with a halved layer', musicalChair2018, problem('devices: [{profile: pi3-2018, count: 5, memory: 450m}]')],
+  ] as const)('written and read again is the same plan: %s', (_, planner, on) => {
+    const plan = planned(planner, on);
+    const text = planFileText({ ...head, describe: describeAlexNet }, plan, facts);
+    const read = parsePlanFile(text);
+    expect(read).toMatchObject({ objective: 'throughput', shapes: head.shapes, inFlight: plan.inFlight, planner: plan.planner });
+    const stages = stagesOf(read, model.sha256, facts);
+    expect(stages).toEqual(plan.stages);
+    const again = planned(filed, { ...on, inFlight: read.inFlight, seated: { by: read.planner, stages } });
+    expect(again.cut).toEqual(plan.cut);
+    expect(again.estimate).toEqual(plan.estimate);
+    expect(again.why).toContain(`made by ${plan.planner}`);
+  });
+
+  it('is read as JSON as well, which programs write', () => {
+    const { version, ...rest } = parsePlanFile(file(WHOLE));
+    expect(parsePlanFile(JSON.stringify({ version, ...rest }))).toEqual({ version, ...rest });
+  });
+
+  it('names layers for people, and whatever they are called it stays readable', () => {
+    const plan = planned(pipeline, problem());
+    const text = planFileText({ ...head, deployment: 'a\nmodel: x', describe: () => 'conv\n# 1: "\u0007ü' }, plan, facts);
+    expect(stagesOf(parsePlanFile(text), model.sha256, facts)).toEqual(plan.stages);
+    expect(planFileText({ ...head, describe: describeAlexNet }, plan, facts)).toContain('Conv conv1');
+  });
+
+  it('keeps names of agents that YAML would take for something else', () => {
+    const stages = [
+      {
+        spec: { nodes: [0, model.nodes.length] as const, cut: 'whole' as const, shares: [1] },
+        agents: [['1e3'], ['null'], ['yes'], ['0x10'], ['pi.4']],
+      },
+    ];
+    const { cut, estimate } = planned(pipeline, problem());
+    const text = planFileText(head, { planner: 'x', why: '', inFlight: 1, stages, cut, estimate }, facts);
+    expect(agentsNamed(parsePlanFile(text))).toEqual(['1e3', 'null', 'yes', '0x10', 'pi.4']);
+  });
+
+  it('takes equal shares and one replica where nothing is said', () => {
+    const [stage] = stagesOf(parsePlanFile(file(`  - {blocks: [0, ${COUNT}], cut: rows, agents: [a, b]}`)), model.sha256, facts);
+    expect(stage).toEqual({ spec: { nodes: [0, model.nodes.length], cut: 'rows', shares: [1, 1] }, agents: [['a', 'b']] });
+  });
+
+  it.each([
+    ['garbage', '{"stages": [', 'JSON'],
+    ['binary garbage', '\u0000\u0001\u0002: - [', 'plan'],
+    ['a bare word', 'hello', 'a plan'],
+    ['nothing', '', 'a plan'],
+    ['ten megabytes', 'a'.repeat(10 << 20), `at most ${MAX_PLAN_FILE_BYTES}`],
+    ['a bomb of aliases', `a: &a [1]\nb: &b [*a,*a]\n${file(WHOLE)}`, 'YAML or JSON'],
+    ['another version', file(WHOLE).replace('version: 1', 'version: 2'), 'version'],
+    ['a key that is misspelt', file(`  - {blocks: [0, 1], agent: [a]}`), 'agent'],
+    ['an unknown cut', file(`  - {blocks: [0, 1], cut: diagonal, agents: [a]}`), 'stages[0].cut'],
+    ['a share of nothing', file(`  - {blocks: [0, 1], cut: rows, shares: [1, 0], agents: [a, b]}`), 'stages[0].shares[1]'],
+    ['a negative share', file(`  - {blocks: [0, 1], cut: rows, shares: [-1, 2], agents: [a, b]}`), 'stages[0].shares[0]'],
+    ['shares that are no numbers', file(`  - {blocks: [0, 1], cut: rows, shares: [.nan, 2], agents: [a, b]}`), 'stages[0].shares[0]'],
+    ['an agent that is no name', file(`  - {blocks: [0, 1], agents: ["../x"]}`), 'stages[0].agents[0]'],
+    ['no stages', `version: 1\nmodel: "${model.sha256}"\nstages: []`, 'stages'],
+    ['no model', `version: 1\nstages:\n${WHOLE}`, 'model'],
+  ])('that is none is PLAN_FILE_UNREADABLE: %s', (_, text, said) => {
+    expect(errorOf(text)).toMatchObject({ code: 'PLAN_FILE_UNREADABLE', message: expect.stringContaining(said) });
+  });
+
+  it.each([
+    ['a gap', `  - {blocks: [0, 2], agents: [a]}\n  - {blocks: [3, ${COUNT}], agents: [b]}`, 'in no stage'],
+    ['an overlap', `  - {blocks: [0, 3], agents: [a]}\n  - {blocks: [2, ${COUNT}], agents: [b]}`, 'in two stages'],
+    [
+      'an overlap inside a block',
+      `  - {nodes: [0, 7], agents: [a]}\n  - {nodes: [6, ${model.nodes.length}], agents: [b]}`,
+      'node 6 would be in two stages',
+    ],
+    ['a missing end', `  - {blocks: [0, 2], agents: [a]}`, 'in no stage'],
+    ['a missing begin', `  - {blocks: [1, ${COUNT}], agents: [a]}`, 'in no stage'],
+    ['stages in the wrong order', `  - {blocks: [2, ${COUNT}], agents: [a]}\n  - {blocks: [0, 2], agents: [b]}`, 'in no stage'],
+    ['a range that is upside down', `  - {blocks: [3, 1], agents: [a]}`, 'no such blocks'],
+    ['a range beyond the model', `  - {blocks: [0, 99], agents: [a]}`, `<= ${COUNT}`],
+    ['blocks and nodes', `  - {blocks: [0, 1], nodes: [0, 1], agents: [a]}`, 'both'],
+    ['neither blocks nor nodes', `  - {agents: [a]}`, 'neither'],
+    ['nobody', `  - {blocks: [0, ${COUNT}]}`, 'neither'],
+    ['agents and replicas', `  - {blocks: [0, ${COUNT}], agents: [a], replicas: [[b]]}`, 'both'],
+    ['more shares than agents', `  - {blocks: [0, ${COUNT}], cut: rows, shares: [1, 2, 3], agents: [a, b]}`, '3 agents'],
+    ['fewer shares than agents', `  - {blocks: [0, ${COUNT}], cut: rows, shares: [1], agents: [a, b]}`, '1 agents'],
+    ['replicas of different sizes', `  - {blocks: [0, ${COUNT}], cut: rows, replicas: [[a, b], [c]]}`, 'replica 2'],
+    ['an agent twice in a replica', `  - {blocks: [0, ${COUNT}], cut: rows, agents: [a, a]}`, 'a twice'],
+    ['an agent in two replicas', `  - {blocks: [0, ${COUNT}], replicas: [[a], [a]]}`, 'a twice'],
+    ['a whole stage on two agents', `  - {blocks: [0, ${COUNT}], agents: [a, b]}`, 'not divided'],
+  ])('that contradicts itself is PLAN_INVALID: %s', (_, stages, said) => {
+    expect(errorOf(file(stages))).toMatchObject({ code: 'PLAN_INVALID', message: expect.stringContaining(said) });
+  });
+
+  it('of another model is PLAN_MODEL_MISMATCH', () => {
+    expect(errorOf(file(WHOLE, '0'.repeat(64)))).toMatchObject({
+      code: 'PLAN_MODEL_MISMATCH',
+      message: expect.stringContaining('000000000000...'),
+    });
+  });
+
+  it('with a slice that does not fit says whose memory is short', () => {
+    const on = problem('devices: [{name: a, macsPerSecond: 1.0e9, memory: 128m}]');
+    const refused = filed({ ...on, seated: { by: 'hand', stages: stagesOf(parsePlanFile(file(WHOLE)), model.sha256, facts) } });
+    expect(refused).toMatchObject({
+      refused: true,
+      reason: expect.stringMatching(/not enough memory: a has 109 MiB of the \d+ MiB it needs/),
+    });
+  });
+
+  it('with a cut that the model does not allow says why', () => {
+    const stages = stagesOf(parsePlanFile(file(`  - {blocks: [0, ${COUNT}], cut: rows, agents: [pi4-1, pi4-2]}`)), model.sha256, facts);
+    expect(filed({ ...problem(), seated: { by: 'hand', stages } })).toMatchObject({ refused: true });
+  });
+});

@@ -65,7 +65,7 @@ export class LinkProbe {
     this.#off ??= this.#o.lanes.on(this.#o.topics().probe(this.#o.name), (message) => this.#receive(message));
   }
 
-  stop(): void {
+  async stop(): Promise<void> {
     this.#off?.();
     this.#off = undefined;
     this.#replies.cancelAll(new ChairError('STOPPED', 'the link probe was stopped'));

@@ -635,6 +635,9 @@ export interface DeploymentStatus {
   readonly p95Ms: number;
   readonly framesPerSecond: number;
   readonly plan: PlanReport | null;
+  /** What the plan in force is predicted to do by what is known now: measured links, corrected times. 0 = no plan. */
+  readonly expectedLatencyMs: number;
+  readonly expectedFps: number;
   readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
 }

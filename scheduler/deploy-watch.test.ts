@@ -21,7 +21,22 @@ const never = new Promise<PlanReport>(() => undefined);
 
 function deployed(state: string): DeploymentStatus {
   const counts = { inFlight: 0, queued: 0, completed: 0, failed: 0, reissued: 0, rawFallbacks: 0, p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
-  return { name: 'm', model: '', state, why: '', epoch: 1, inputs: [], outputs: [], images: [], ...counts, plan, live: [], progress: [] };
+  return {
+    name: 'm',
+    model: '',
+    state,
+    why: '',
+    epoch: 1,
+    inputs: [],
+    outputs: [],
+    images: [],
+    ...counts,
+    plan,
+    live: [],
+    expectedLatencyMs: 0,
+    expectedFps: 0,
+    progress: [],
+  };
 }
 
 function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport {

@@ -1,6 +1,7 @@
 /** One deployment as the scheduler knows it: changed by deployments.ts only, read by reconcile.ts and status.ts. */
 import type { DeployRequest, PlanReport, Progress } from '../broker/messages.js';
 import type { LoadedModel, ManualCut } from './model-source.js';
+import type { SeatEstimate } from './planners/estimate.js';
 import type { PlanDraft } from './planners/problem.js';
 import type { Placement, SeatProgress } from './reconcile.js';
 
@@ -10,6 +11,8 @@ export interface Placed extends Placement {
   readonly draft: PlanDraft;
   readonly report: PlanReport;
   readonly seats: Map<string, SeatProgress>;
+  /** Times of its seats without corrections and other deployments: what real frames are compared with. */
+  readonly alone: readonly SeatEstimate[];
 }
 
 export interface Deployment {
@@ -28,6 +31,8 @@ export interface Deployment {
   /** The plan in force has raw wires because there was no time to measure errors. */
   unmeasured: boolean;
   verified: boolean;
+  /** Largest difference found by verifying; -1 = not verified. */
+  maxRelDiff: number;
   serving: Placed | undefined;
   next: Placed | undefined;
   readonly draining: Map<number, Placed>;
@@ -53,6 +58,7 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     recovering: false,
     unmeasured: false,
     verified: false,
+    maxRelDiff: -1,
     serving: undefined,
     next: undefined,
     draining: new Map(),

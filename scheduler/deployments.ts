@@ -3,16 +3,20 @@
  * Whatever an agent holds that no deployment here knows is released when its health shows it.
  */
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
-import type { CommandBody, DeployRequest, Health, PeerEntry, PlanReport, Progress } from '../broker/messages.js';
+import type { CommandBody, DeployRequest, Health, PeerEntry, PlanDetails, PlanReport, Progress } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { Calibrated } from './calibration.js';
 import type { Commands } from './commands.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Housekeeping } from './housekeeping.js';
+import { type Pair, pairsOf } from './links/keeper.js';
+import type { SeatTimes } from './live/seat-times.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
-import type { Links, PlanDraft } from './planners/problem.js';
+import { planFileText, withPlanFile } from './plan-file.js';
+import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
+import type { AccessLink, Links, PlanDraft } from './planners/problem.js';
 import { checkRequest, deploymentsOn, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
@@ -22,6 +26,9 @@ const COMMAND_MS = 10_000;
 /** An agent loads and warms up in this time, and fetches at least this fast. */
 const PREPARE_MS = 60_000;
 const PREPARE_BYTES_PER_MS = 500;
+/** For measuring links before a plan: so often it may be drafted anew, and so long in all. */
+const MEASURE_ROUNDS = 3;
+const MEASURE_MS = 6000;
 /** How long to wait before a seat that nobody knows is released again. */
 const RELEASE_AGAIN_MS = 5000;
 
@@ -30,7 +37,12 @@ export interface DeploymentsOptions {
   readonly commands: Commands;
   readonly dispatcher: Dispatcher;
   readonly source: ModelSource;
-  readonly links: Links;
+  /** What is known of links now. */
+  readonly links: () => { readonly links: Links; readonly access: ReadonlyMap<string, AccessLink> };
+  /** Measures pairs that a draft would use, where they are not known well; resolves with how many were. */
+  readonly measureLinks: (pairs: readonly Pair[], budgetMs: number) => Promise<number>;
+  /** How real frames ran. */
+  readonly times: SeatTimes;
   readonly term: () => number;
   readonly peers: (agents: Iterable<string>) => PeerEntry[];
   /** Removes files of the gateway: slices but `slices` (names of blobs), and, when nothing is deployed, what was made of models. */
@@ -69,7 +81,7 @@ export class Deployments {
     if (request.dryRun) return this.#files.during(() => this.#dryRun(deployment)).finally(() => this.#files.request());
     this.#all.set(request.name, deployment);
     try {
-      deployment.model = await this.#files.during(() => this.#o.source.load(request));
+      deployment.model = await this.#files.during(() => this.#o.source.load(deployment.request));
       this.#checkWanted(deployment);
       this.#o.dispatcher.add(request.name, deployment.model.inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
       const settled = new Promise<void>((resolve, reject) => {
@@ -83,12 +95,29 @@ export class Deployments {
     }
     const report = deployment.serving?.report;
     if (report === undefined) throw new ChairError('DEPLOYMENT_REMOVED', `deployment '${request.name}' was removed`);
-    return { ...report, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
+    const details = deployment.serving === undefined ? null : this.#details(deployment, deployment.serving.draft);
+    return { ...report, details, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
   }
 
   async #dryRun(deployment: Deployment): Promise<PlanReport> {
     deployment.model = await this.#o.source.load(deployment.request);
-    return reportOf(deployment.name, 0, await this.#draft(deployment));
+    const draft = await this.#draft(deployment);
+    return { ...reportOf(deployment.name, 0, draft), details: this.#details(deployment, draft) };
+  }
+
+  #details({ name, request, model, maxRelDiff }: Deployment, draft: PlanDraft): PlanDetails | null {
+    if (model === undefined) return null;
+    const { shapes, images, objective } = request;
+    const head = { deployment: name, model: model.sha256, shapes, images, objective: objective || 'latency' };
+    const describe = model.describe === undefined ? {} : { describe: model.describe };
+    const { alternatives = [], changes = [] } = draft.explained ?? {};
+    return {
+      file: planFileText({ ...head, ...describe }, draft, model.facts),
+      inFlight: draft.inFlight,
+      maxRelDiff,
+      alternatives,
+      changes,
+    };
   }
 
   /** Resolves when the agents have let go. Frames under way get DEPLOYMENT_REMOVED. Throws DEPLOYMENT_UNKNOWN. */
@@ -144,6 +173,12 @@ export class Deployments {
     if (deployment?.next?.plan.epoch === progress.epoch) deployment.progress.set(progress.agent, progress);
   }
 
+  /** The plan of this epoch, while it is in force. */
+  inForce(name: string, epoch: number): Placed | undefined {
+    const serving = this.#all.get(name)?.serving;
+    return serving?.plan.epoch === epoch ? serving : undefined;
+  }
+
   /** Releases seats that no deployment knows: of an earlier term, of an agent that was away when its seat was moved. */
   observe(health: Health): void {
     for (const { deployment: name, epoch } of health.seats) {
@@ -178,7 +213,7 @@ export class Deployments {
       });
     }
     checkRequest(request);
-    return createDeployment(request, request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares));
+    return createDeployment(withPlanFile(request), request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares));
   }
 
   #checkWanted(deployment: Deployment): void {
@@ -217,7 +252,7 @@ export class Deployments {
     try {
       const draft = await this.#draft(deployment);
       const written = await model.write(draft);
-      if (deployment.request.verify && !deployment.verified) await model.verify(written);
+      if (deployment.request.verify && !deployment.verified) deployment.maxRelDiff = await model.verify(written);
       deployment.verified = true;
       this.#checkWanted(deployment);
       const epoch = ++this.#epoch;
@@ -227,6 +262,7 @@ export class Deployments {
         plan,
         draft,
         report: reportOf(name, epoch, draft, written.slices),
+        alone: this.#alone(deployment, draft),
         nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
         seats: new Map(agents.map((agent) => [agent, 'wanted'])),
       };
@@ -240,10 +276,33 @@ export class Deployments {
     }
   }
 
+  /**
+   * Drafts, measures the links that the draft would use, and drafts again while that taught something new. Once frames are served there is no time for it:
+   * then what is known counts.
+   */
   async #draft(deployment: Deployment): Promise<PlanDraft> {
-    const { request, model, manual } = deployment;
-    if (model === undefined) throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${deployment.name}' has no model yet`);
-    const { registry, links } = this.#o;
+    const { request } = deployment;
+    if (request.maxError === 0 && deployment.serving !== undefined) return draftPlan(this.#input(deployment));
+    let draft = await draftPlan(this.#input(deployment));
+    const untilMs = this.#o.now() + MEASURE_MS;
+    for (let round = 0; round < MEASURE_ROUNDS && deployment.serving === undefined; round++) {
+      const leftMs = untilMs - this.#o.now();
+      if (leftMs <= 0 || (await this.#o.measureLinks(pairsOf(draft.estimate.links), leftMs)) === 0) break;
+      draft = await draftPlan(this.#input(deployment));
+    }
+    return request.maxError > 0 ? this.#precise(deployment, this.#model(deployment), this.#input(deployment)) : draft;
+  }
+
+  #model({ name, model }: Deployment): LoadedModel {
+    if (model === undefined) throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${name}' has no model yet`);
+    return model;
+  }
+
+  /** What is known now. */
+  #input(deployment: Deployment): PlanningInput {
+    const { request, manual } = deployment;
+    const model = this.#model(deployment);
+    const { registry, times, now } = this.#o;
     for (const [agent, { nonce }] of deployment.excluded) {
       if (registry.get(agent)?.nonce !== nonce) deployment.excluded.delete(agent);
     }
@@ -252,7 +311,7 @@ export class Deployments {
     const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
     const usedBytes = memoryOf(held);
     const fewerParts = deployment.serving !== undefined;
-    const input: PlanningInput = {
+    return {
       request,
       facts: model.facts,
       manual,
@@ -260,10 +319,35 @@ export class Deployments {
       excluded,
       usedBytes,
       otherDeployments: deploymentsOn(held),
-      links,
+      ...this.#o.links(),
+      corrections: (agent) => times.correction.correction(agent, now()),
       fewerParts,
+      model: model.sha256,
     };
-    return request.maxError > 0 ? this.#precise(deployment, model, input) : draftPlan(input);
+  }
+
+  /** Seats of a draft as a run alone would take, without what was learned from real frames: what these are compared with. */
+  #alone(deployment: Deployment, draft: PlanDraft): readonly SeatEstimate[] {
+    const { corrections, otherDeployments, ...input } = this.#input(deployment);
+    return this.#estimate(input, draft).seats;
+  }
+
+  #estimate(input: PlanningInput, draft: PlanDraft): Estimate {
+    const { problem } = problemOf({ ...input, request: { ...input.request, agents: [] }, excluded: new Map() });
+    return estimate(draft.cut, draft.stages, problem.devices, problem.links, draft.inFlight);
+  }
+
+  /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
+  expected(deployment: Deployment): Estimate | undefined {
+    const { serving } = deployment;
+    if (serving === undefined || !this.#intact(deployment)) return undefined;
+    try {
+      const now = this.#estimate(this.#input(deployment), serving.draft);
+      return Number.isFinite(now.latencyMs) ? now : undefined;
+    } catch (error) {
+      if (isChairError(error, 'NO_AGENTS')) return undefined;
+      throw error;
+    }
   }
 
   /** With wires as short as the allowed error permits. After a loss frames wait: then only what is known already counts, and the rest follows. */
@@ -357,8 +441,8 @@ export class Deployments {
     this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
     deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
     this.#abandon(deployment, placed);
-    if (deployment.manual === undefined) return;
-    // A cut made by hand names its number of agents: another division is not ours to choose.
+    if (deployment.manual === undefined && deployment.request.plan === '') return;
+    // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
     this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
   }
 

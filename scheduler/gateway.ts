@@ -9,6 +9,7 @@ import type { Bus } from '../broker/bus.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
+import { LinkProbe } from '../broker/link-probe.js';
 import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
@@ -149,6 +150,8 @@ export class Gateway {
     const uploads = new Uploads({ bus: this.#bus, topics, store, ...(log === undefined ? {} : { log }) });
     const source =
       this.#o.source ?? new ModelLibrary({ ...directories, createEngine: this.#o.createEngine ?? (() => createOnnxRuntimeEngine()) });
+    const probe = await this.#own(new LinkProbe({ name: DISPATCHER, lanes, topics: () => topics, nowMs: () => performance.now() }));
+    probe.start();
     const scheduler = new Scheduler({
       cluster,
       bus: this.#bus,
@@ -157,6 +160,8 @@ export class Gateway {
       source: uploads.source(source),
       offer: (offer) => uploads.offer(offer),
       links: this.#links(),
+      probe,
+      lanes: () => lanes.health(),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),

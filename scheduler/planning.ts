@@ -1,10 +1,15 @@
 /** From a request and the agents that are there to the planner's problem, and to its answer. No effects. */
 import { ChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
+import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
+import { agentsNamed, parsePlanFile, stagesOf } from './plan-file.js';
 import { ENGINE_BYTES } from './planners/cost.js';
+import { filed } from './planners/filed.js';
 import { PLANNERS } from './planners/planners.js';
 import {
+  type AccessLink,
+  type Correction,
   type Device,
   isRefusal,
   type Links,
@@ -33,8 +38,14 @@ export interface PlanningInput {
   /** Other deployments that hold seats, by agent: they share its CPU and link. */
   readonly otherDeployments?: ReadonlyMap<string, number>;
   readonly links: Links;
-  /** After a loss, a cut made by hand goes on with as many parts as agents are left. */
+  /** Of agents whose link was measured. */
+  readonly access?: ReadonlyMap<string, AccessLink>;
+  /** How real frames ran on each agent. */
+  readonly corrections?: (agent: string) => Correction | undefined;
+  /** After a loss, a cut made by hand goes on with as many parts as agents are left, and a plan file waits until all its agents are back. */
   readonly fewerParts: boolean;
+  /** sha256: a plan file is for one model. */
+  readonly model?: string;
 }
 
 /**
@@ -55,6 +66,8 @@ export interface Asked {
 export function problemOf(input: PlanningInput): Asked {
   const { request, facts, links } = input;
   const devices = devicesFor(input);
+  const file = filedProblem(input, devices);
+  if (file !== undefined) return file;
   const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
   const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
   if (planner === undefined) throw new ChairError('PLAN_INVALID', `there is no planner '${request.planner}'`);
@@ -63,6 +76,28 @@ export function problemOf(input: PlanningInput): Asked {
   const shares = manual === input.manual ? request.shares : [];
   const cut = manual === undefined ? {} : { manual: { ...manual, shares } };
   return { planner, problem: { facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded } };
+}
+
+/** The plan of a file, as long as its agents are there. Throws PLAN_FILE_UNREADABLE, PLAN_MODEL_MISMATCH, PLAN_INVALID, AGENT_UNKNOWN, NO_AGENTS. */
+function filedProblem(input: PlanningInput, devices: readonly Device[]): Asked | undefined {
+  const { request, facts, links, agents, excluded, fewerParts } = input;
+  if (request.plan === '') return undefined;
+  const file = parsePlanFile(request.plan);
+  const named = agentsNamed(file);
+  knowAgents(named, agents);
+  const away = named.filter((name) => !devices.some(({ agent }) => agent === name));
+  if (away.length > 0 && fewerParts) return undefined;
+  if (away.length > 0) {
+    const states = away.map((name) => `${name}: ${excluded.get(name) ?? agents.find(({ agent }) => agent === name)?.state}`);
+    throw new ChairError('NO_AGENTS', `agents of the plan file cannot take part in '${request.name}'`, {
+      expected: `${named.length} ready agents`,
+      came: states.join(', '),
+    });
+  }
+  const stages = stagesOf(file, input.model ?? file.model, facts);
+  const inFlight = request.inFlight > 0 ? request.inFlight : file.inFlight;
+  const problem = { facts, devices, links, ...parseObjective(request.objective), inFlight, seated: { by: file.planner, stages } };
+  return { planner: filed, problem };
 }
 
 /** The planner's answer. Throws PLAN_NOT_POSSIBLE. */
@@ -74,6 +109,8 @@ export async function planFor(name: string, { planner, problem }: Asked): Promis
   }
   return answer;
 }
+
+const OBJECTIVE = /^(|latency|throughput|throughput<[1-9]\d{0,8})$/;
 
 /** `throughput<200`: as many frames per second as possible, none later than 200 ms. */
 function parseObjective(text: string): { readonly objective: Objective; readonly maxLatencyMs?: number } {
@@ -92,8 +129,11 @@ function reduced(manual: ManualCut | undefined, agents: number): ManualCut | und
 export function checkRequest(request: DeployRequest): void {
   const wrong = (expected: string, came: string): ChairError =>
     new ChairError('PLAN_INVALID', `the request to deploy '${request.name}' is wrong`, { expected, came });
-  if (!/^(|latency|throughput|throughput<[1-9]\d{0,8})$/.test(request.objective)) {
-    throw wrong('objective latency, throughput or throughput<MILLISECONDS', request.objective);
+  if (!OBJECTIVE.test(request.objective)) throw wrong('objective latency, throughput or throughput<MILLISECONDS', request.objective);
+  if (request.plan !== '') {
+    const { objective } = parsePlanFile(request.plan);
+    if (!OBJECTIVE.test(objective)) throw wrong('objective latency, throughput or throughput<MILLISECONDS in the plan file', objective);
+    if (request.cut !== '' || request.agents.length > 0) throw wrong('a plan file, or a cut and agents', 'both');
   }
   if (request.planner !== '' && (request.planner === 'manual' || !PLANNERS.has(request.planner))) {
     throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
@@ -105,12 +145,16 @@ export function checkRequest(request: DeployRequest): void {
   if (request.shares.length > 0 && request.cut === '') throw wrong('a cut such as rows:3 with the shares', 'shares alone');
 }
 
-function devicesFor({ request, agents, excluded, usedBytes, otherDeployments }: PlanningInput): Device[] {
-  const unknown = request.agents.filter((name) => !agents.some((record) => record.agent === name));
-  if (unknown.length > 0) {
-    const known = agents.map((record) => record.agent).join(', ') || 'none';
-    throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
-  }
+/** Throws AGENT_UNKNOWN. */
+function knowAgents(names: readonly string[], agents: readonly AgentRecord[]): void {
+  const unknown = names.filter((name) => !agents.some((record) => record.agent === name));
+  if (unknown.length === 0) return;
+  const known = agents.map((record) => record.agent).join(', ') || 'none';
+  throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
+}
+
+function devicesFor({ request, agents, excluded, usedBytes, otherDeployments, access, corrections }: PlanningInput): Device[] {
+  knowAgents(request.agents, agents);
   const ready = agents.filter((record) => record.state === 'ready');
   const wanted = ready.filter((record) => request.agents.length === 0 || request.agents.includes(record.agent));
   const able = wanted.filter((record) => !excluded.has(record.agent));
@@ -123,12 +167,27 @@ function devicesFor({ request, agents, excluded, usedBytes, otherDeployments }: 
   }
   const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
+  // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
+  const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
   return able.map(({ agent, hello }) => ({
     agent,
     macsPerSecond: hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual,
     memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
     otherDeployments: otherDeployments?.get(agent) ?? 0,
+    ...onHost(hosts.get(agent)),
+    ...optional('link', access?.get(agent)),
+    ...optional('correction', corrections?.(agent)),
   }));
+}
+
+const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
+
+function onHost(share: HostShare | undefined): Pick<Device, 'host' | 'hostShare'> {
+  return share === undefined ? {} : { host: share.host, hostShare: share.share };
+}
+
+function optional<K extends string, T>(key: K, value: T | undefined): { readonly [P in K]?: T } {
+  return value === undefined ? {} : ({ [key]: value } as { readonly [P in K]: T });
 }
 
 /** What drafts hold on each agent; the engine's constant is there once per agent, whoever comes first. */

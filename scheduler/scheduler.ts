@@ -5,8 +5,13 @@
 import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import { hostId } from '../broker/host.js';
+import type { LinkProbe, ProbeBudget } from '../broker/link-probe.js';
 import type {
+  Health,
   Hello,
+  LaneHealth,
+  LinkMeasurement,
+  LinksRequest,
   ModelAnswer,
   ModelOffer,
   PeerEntry,
@@ -20,15 +25,19 @@ import type {
   Trouble,
 } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
-import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { DISPATCHER, NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { Commands } from './commands.js';
+import type { Deployment } from './deployment.js';
 import { Deployments } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
+import { hostShares } from './hosts.js';
+import { LinkKeeper, PLAN_LIMITS, pairsOf } from './links/keeper.js';
+import { SeatTimes } from './live/seat-times.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
 import { Rivals } from './rivals.js';
-import { agentStatus, deploymentStatus, EventLog } from './status.js';
+import { agentStatus, deploymentStatus, EventLog, type Known } from './status.js';
 
 const TICK_MS = 250;
 /** Unknown agents are asked to introduce themselves at most this often. */
@@ -39,6 +48,13 @@ const REMEMBERED_REQUESTS = 500;
 const MAX_TERM = 2 ** 40;
 /** How long another scheduler of this cluster has time to answer. */
 const RIVAL_MS = 1000;
+/** The dispatcher's own lanes are looked at this often, as agents do theirs. */
+const OWN_LANES_MS = 1000;
+/** A measurement may exceed its budget by the round that is under way. */
+const MEASURE_GRACE_MS = 12_000;
+/** All links of a cluster on request. */
+const ALL_LINKS_MS = 120_000;
+const MOST_LINKS = 20_000;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
 const EMPTY = { status: null, plan: null, model: null, profile: null };
@@ -51,7 +67,12 @@ export interface SchedulerOptions {
   readonly source: ModelSource;
   /** A client asks whether the gateway has a model; default: nothing can be sent here. */
   readonly offer?: (offer: ModelOffer) => Promise<ModelAnswer>;
+  /** What planners take of links that nobody measured. */
   readonly links: Links;
+  /** Measures the dispatcher's own lanes; default: links are not measured. */
+  readonly probe?: Pick<LinkProbe, 'measure'>;
+  /** The dispatcher's own lanes. */
+  readonly lanes?: () => readonly LaneHealth[];
   /** Where agents and clients find the dispatcher's lane. */
   readonly dispatcherPeer: () => PeerEntry;
   /** The agents that can be reached changed. */
@@ -75,6 +96,9 @@ export class Scheduler {
   readonly #registry: Registry;
   readonly #commands: Commands;
   readonly #deployments: Deployments;
+  readonly #links: LinkKeeper;
+  readonly #times = new SeatTimes();
+  readonly #host = hostId();
   readonly #events = new EventLog();
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #requests = new Set<string>();
@@ -84,6 +108,7 @@ export class Scheduler {
   #raising = false;
   #searching = false;
   #reignedMs = Number.NEGATIVE_INFINITY;
+  #lanesReadMs = Number.NEGATIVE_INFINITY;
   #peersVersion = 0;
   #stopped = false;
 
@@ -94,12 +119,22 @@ export class Scheduler {
     this.#registry = options.registry ?? new Registry({ incompatible });
     this.#commands = new Commands(options.bus, options.topics);
     this.#rivals = new Rivals(options.bus, options.topics);
+    this.#links = new LinkKeeper({
+      told: options.links,
+      measure: (from, to, budget, evenIfBusy) => this.#measure(from, to, budget, evenIfBusy),
+      isBusy: (end) => this.#isBusy(end),
+      sameHost: (a, b) => a !== b && this.#hostOf(a) === this.#hostOf(b) && this.#hostOf(a) !== '',
+      now: this.#now,
+      log: (kind, text) => this.#log(kind, text),
+    });
     this.#deployments = new Deployments({
       registry: this.#registry,
       commands: this.#commands,
       dispatcher: options.dispatcher,
       source: options.source,
-      links: options.links,
+      links: () => this.#links.links(),
+      measureLinks: (pairs, budgetMs) => this.#links.ensure(pairs, { ...PLAN_LIMITS, budgetMs }),
+      times: this.#times,
       term: () => this.#term,
       peers: (agents) => this.#peers(agents),
       clean: options.clean ?? (async () => undefined),
@@ -129,6 +164,7 @@ export class Scheduler {
       await bus.subscribe(topics.health, (health) => {
         this.#apply({ kind: 'health', health });
         this.#deployments.observe(health);
+        this.#learn(health);
       }),
       await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
       await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
@@ -147,6 +183,7 @@ export class Scheduler {
     const timer = setInterval(() => {
       this.#apply({ kind: 'tick' });
       this.#deployments.kickAll();
+      this.#learnOwnLanes();
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
     this.#log('started', `term ${this.#term}`);
@@ -183,12 +220,92 @@ export class Scheduler {
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,
-      agents: this.#registry.all().map(agentStatus),
-      deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#o.dispatcher.stats(deployment.name))),
-      host: hostId(),
-      links: [],
+      agents: this.#registry
+        .all()
+        .map((record) => agentStatus(record, this.#times.correction.correction(record.agent, this.#now())?.all ?? 1)),
+      deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
+      host: this.#host,
+      links: this.#links.status().slice(0, MOST_LINKS),
       events: this.#events.rows(),
     };
+  }
+
+  #known(deployment: Deployment): Known {
+    const { name, serving } = deployment;
+    const live = serving === undefined ? [] : this.#times.rows(name, serving.plan.epoch, serving.draft, this.#now());
+    return { stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
+  }
+
+  // ---- links and live times ----------------------------------------------------------------------------------------------------
+
+  /** From an agent's health: how its seats run, and what its lanes carried. */
+  #learn(health: Health): void {
+    const record = this.#registry.get(health.agent);
+    if (record === undefined || record.nonce !== health.nonce) return;
+    const { host } = record.hello;
+    const sharing = hostShares(
+      this.#registry.all().flatMap(({ agent, hello, nonce }) => (this.#registry.serves(agent, nonce) ? [hello] : [])),
+    );
+    const contended =
+      sharing.has(health.agent) &&
+      this.#registry
+        .all()
+        .some((other) => other.agent !== health.agent && other.hello.host === host && (other.health?.framesPerSecond ?? 0) > 0);
+    this.#times.health(health, (deployment, epoch) => this.#deployments.inForce(deployment, epoch), contended, this.#now());
+    this.#links.health(health);
+  }
+
+  #learnOwnLanes(): void {
+    const { lanes } = this.#o;
+    if (lanes === undefined || this.#now() - this.#lanesReadMs < OWN_LANES_MS) return;
+    this.#lanesReadMs = this.#now();
+    this.#links.health({ agent: DISPATCHER, lanes: lanes() });
+  }
+
+  /** The dispatcher measures by itself; an agent is told to. */
+  async #measure(from: string, to: string, budget: ProbeBudget, evenIfBusy: boolean): Promise<LinkMeasurement> {
+    const { probe } = this.#o;
+    if (probe === undefined) throw new ChairError('LANE_DOWN', 'this scheduler has no lane of its own to measure links with');
+    if (from === DISPATCHER) return probe.measure(to, budget);
+    const record = this.#registry.get(from);
+    const peer = this.#peers([to]).find(({ agent }) => agent === to);
+    if (record === undefined || peer === undefined) {
+      throw new ChairError('AGENT_UNKNOWN', `no agent is called ${record === undefined ? from : to}`, { came: 'a link to measure' });
+    }
+    const measure = { peer, ...budget, evenIfBusy };
+    const deadlineMs = budget.budgetMs + MEASURE_GRACE_MS;
+    const { link } = await this.#commands.send(from, record.nonce, this.#term, { kind: 'measure', measure }, deadlineMs);
+    if (link === null) throw new ChairError('CODEC_INVALID', `agent ${from} answered without a measurement`);
+    return link;
+  }
+
+  #isBusy(end: string): boolean {
+    return this.#deployments.all().some(({ name, serving, draining }) => {
+      const { inFlight, queued } = this.#o.dispatcher.stats(name);
+      if (inFlight + queued === 0) return false;
+      return end === DISPATCHER || [serving, ...draining.values()].some((placed) => placed?.nonces.has(end) === true);
+    });
+  }
+
+  #hostOf(end: string): string {
+    return end === DISPATCHER ? this.#host : (this.#registry.get(end)?.hello.host ?? '');
+  }
+
+  /** What is known of links; when asked, after measuring those between these agents (all) and with the dispatcher. */
+  async #linksFor({ measure, evenIfBusy, agents }: LinksRequest): Promise<StatusReport> {
+    const alive = this.#alive();
+    const unknown = agents.filter((agent) => !alive.includes(agent));
+    if (unknown.length > 0) {
+      throw new ChairError('AGENT_UNKNOWN', `no agent that can be reached is called ${unknown.join(', ')}`, {
+        todo: `There are: ${alive.join(', ') || 'none'}.`,
+      });
+    }
+    if (measure) {
+      const names = [DISPATCHER, ...(agents.length > 0 ? agents : alive)];
+      const all = names.flatMap((from, i) => names.slice(i + 1).map((to) => ({ from, to, bytesPerFrame: 1 })));
+      await this.#links.ensure(pairsOf(all, agents.length > 0 ? agents.length : 2), { budgetMs: ALL_LINKS_MS, maxAgeMs: 0, evenIfBusy });
+    }
+    return { ...this.status(''), deployments: [], events: [] };
   }
 
   #hello(hello: Hello): void {
@@ -202,6 +319,7 @@ export class Scheduler {
     this.#apply({ kind: 'hello', hello });
     const after = this.#registry.get(hello.agent);
     if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
+    if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#links.forget(hello.agent);
     if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
   }
 
@@ -263,6 +381,7 @@ export class Scheduler {
     this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
     if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
+      this.#times.forget(agent);
       this.#o.dispatcher.agentLost(agent);
     } else if (kind === 'joined') {
       // Without seats nothing else would tell an agent that it is known here.
@@ -337,7 +456,7 @@ export class Scheduler {
       case 'where':
         return { status: { ...this.status(body.where.name), agents: [], events: [] } };
       case 'links':
-        return { status: this.status('') };
+        return { status: await this.#linksFor(body.links) };
       case 'offer':
         return { model: await this.#offer(body.offer) };
       case 'profile':

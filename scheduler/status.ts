@@ -1,7 +1,8 @@
 /** What `status` shows: read from the registry, the deployments and the dispatcher. */
-import type { AgentStatus, DeploymentStatus, EventRow } from '../broker/messages.js';
+import type { AgentStatus, DeploymentStatus, EventRow, LiveRow } from '../broker/messages.js';
 import type { Deployment } from './deployment.js';
 import type { DispatcherStats } from './dispatcher.js';
+import type { Estimate } from './planners/estimate.js';
 import type { AgentRecord } from './registry.js';
 
 const KEPT_EVENTS = 200;
@@ -21,14 +22,21 @@ export class EventLog {
   }
 }
 
-export function agentStatus(record: AgentRecord): AgentStatus {
+export function agentStatus(record: AgentRecord, correction: number): AgentStatus {
   const { agent, state, hello, health } = record;
   const { addresses, lanePort, cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
   const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
-  return { agent, state, addresses, lanePort, ...machine, correction: 1, softwareVersion, health };
+  return { agent, state, addresses, lanePort, ...machine, correction, softwareVersion, health };
 }
 
-export function deploymentStatus(deployment: Deployment, stats: DispatcherStats): DeploymentStatus {
+/** What is known beyond the deployment itself. */
+export interface Known {
+  readonly stats: DispatcherStats;
+  readonly expected: Pick<Estimate, 'latencyMs' | 'fps'> | undefined;
+  readonly live: readonly LiveRow[];
+}
+
+export function deploymentStatus(deployment: Deployment, { stats, expected, live }: Known): DeploymentStatus {
   const { name, request, model, state, why, serving, next } = deployment;
   const leftOut = [...deployment.excluded].map(([agent, excluded]) => `left out ${agent}: ${excluded.why}`);
   return {
@@ -42,7 +50,9 @@ export function deploymentStatus(deployment: Deployment, stats: DispatcherStats)
     images: request.images,
     ...stats,
     plan: (serving ?? next)?.report ?? null,
-    live: [],
+    expectedLatencyMs: expected?.latencyMs ?? 0,
+    expectedFps: expected?.fps ?? 0,
+    live,
     progress: [...deployment.progress.values()],
   };
 }

@@ -145,6 +145,8 @@ describe('the status for people', () => {
     p95Ms: 20,
     framesPerSecond: 5,
     plan: planOf([seat(0, 0, 'pi-1')]),
+    expectedLatencyMs: 0,
+    expectedFps: 0,
     live: [],
     progress: [
       { agent: 'pi-1', deployment: 'det', epoch: 2, step: 'fetch', doneBytes: 1e6, totalBytes: 4e6 },

@@ -1,19 +1,6 @@
 // Made by generate.ts from the .avsc files. Do not edit.
 
-export type DType =
-  | 'float32'
-  | 'float64'
-  | 'float16'
-  | 'bfloat16'
-  | 'int8'
-  | 'uint8'
-  | 'int16'
-  | 'uint16'
-  | 'int32'
-  | 'uint32'
-  | 'int64'
-  | 'uint64'
-  | 'bool';
+export type DType = 'float32' | 'float64' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int16' | 'uint16' | 'int32' | 'uint32' | 'int64' | 'uint64' | 'bool';
 
 export type Encoding = 'raw' | 'float16' | 'uint8';
 
@@ -587,6 +574,8 @@ export interface DeploymentStatus {
   readonly p95Ms: number;
   readonly framesPerSecond: number;
   readonly plan: PlanReport | null;
+  readonly expectedLatencyMs: number;
+  readonly expectedFps: number;
   readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
 }

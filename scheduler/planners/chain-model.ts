@@ -19,7 +19,8 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
   const cut = (specs: readonly StageSpec[]): CutFacts => {
     const wires: Wire[] = [];
     const box = (from: number, to: number): Box => ({ start: [from, 0], end: [to, 256] });
-    const port = (tensor: number, b: Box) => ({ name: `t${tensor}`, tensor: `t${tensor}`, dtype: 'float32' as const, box: b });
+    const name = (tensor: number): string => (tensor < 0 ? 'in' : tensor === blocks.length - 1 ? 'out' : `t${tensor}`);
+    const port = (tensor: number, b: Box) => ({ name: name(tensor), tensor: name(tensor), dtype: 'float32' as const, box: b });
     const bounds = specs.map((spec) => {
       const total = spec.shares.reduce((a, b) => a + b, 0);
       return [0, ...spec.shares.map((_, i) => spec.shares.slice(0, i + 1).reduce((a, b) => a + b, 0) / total)];
@@ -54,7 +55,7 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
       }
     }
     const info = (name: string, rows: number) => ({ name, dtype: 'float32' as const, dims: [rows, 256] });
-    return { stages, wires, inputs: [info('t-1', inputRows)], outputs: [info(`t${blocks.length - 1}`, rowsAt(blocks.length - 1))] };
+    return { stages, wires, inputs: [info('in', inputRows)], outputs: [info('out', rowsAt(blocks.length - 1))] };
   };
   return {
     blocks: blocks.map((b, i) => ({ nodes: [i, i + 1], macs: b.macs, weightBytes: b.weightBytes, outBytes: b.rows * 1024 })),

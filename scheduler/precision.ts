@@ -62,7 +62,7 @@ export async function planWithPrecision(name: string, asked: Asked, maxError: nu
   const rawScore = raw === undefined ? Number.POSITIVE_INFINITY : score(raw.estimate, asked.problem.objective);
   let best: PlanDraft | undefined;
   let bestScore = rawScore * (1 - CLEAR_GAIN);
-  let spared = 'no link is what limits the plan: nothing would be gained';
+  let spared = '';
   const layouts = await layoutsFor(name, asked, raw);
   const potentials = layouts.map((layout) => potential(asked.problem, layout)).sort((a, b) => a.most.score - b.most.score);
   for (const { layout, boundaries, most } of potentials) {
@@ -72,14 +72,21 @@ export async function planWithPrecision(name: string, asked: Asked, maxError: nu
     if (found.judged !== undefined && found.judged.score < bestScore) {
       best = { ...found.judged.plan, precision: reportOf(found.rows, maxError, found.error, measuring) };
       bestScore = found.judged.score;
-    } else if (best === undefined) spared = measuring.hindered || found.why || 'what the budget allows gains too little';
+    } else if (spared === '') spared = measuring.hindered || found.why || 'what the budget allows gains too little';
   }
   if (best !== undefined) return { ...best, why: whyEncoded(asked.problem, best, raw) };
   if (raw === undefined) throw refusal;
   const rows = rowsOf(raw, boundariesOf(raw.cut, raw.stages), undefined);
   return {
     ...raw,
-    precision: { maxError, error: 0, inputs: measuring.inputs, random: measuring.random, why: `all wires are raw: ${spared}`, rows },
+    precision: {
+      maxError,
+      error: 0,
+      inputs: measuring.inputs,
+      random: measuring.random,
+      why: `all wires are raw: ${spared || 'no link is what limits the plan: nothing would be gained'}`,
+      rows,
+    },
   };
 }
 

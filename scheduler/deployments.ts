@@ -17,7 +17,7 @@ import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
 import { planFileText, withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
 import type { AccessLink, Links, PlanDraft } from './planners/problem.js';
-import { checkRequest, deploymentsOn, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
+import { checkRequest, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import type { Registry } from './registry.js';
@@ -101,7 +101,8 @@ export class Deployments {
 
   async #dryRun(deployment: Deployment): Promise<PlanReport> {
     deployment.model = await this.#o.source.load(deployment.request);
-    const draft = await this.#draft(deployment);
+    const drafted = await this.#draft(deployment);
+    const draft = deployment.request.explain ? await explainedDraft(problemOf(this.#input(deployment)), drafted) : drafted;
     return { ...reportOf(deployment.name, 0, draft), details: this.#details(deployment, draft) };
   }
 
@@ -281,16 +282,20 @@ export class Deployments {
    * then what is known counts.
    */
   async #draft(deployment: Deployment): Promise<PlanDraft> {
-    const { request } = deployment;
-    if (request.maxError === 0 && deployment.serving !== undefined) return draftPlan(this.#input(deployment));
-    let draft = await draftPlan(this.#input(deployment));
+    if (deployment.serving !== undefined) return this.#drafted(deployment);
+    let draft = await this.#drafted(deployment);
     const untilMs = this.#o.now() + MEASURE_MS;
-    for (let round = 0; round < MEASURE_ROUNDS && deployment.serving === undefined; round++) {
+    for (let round = 0; round < MEASURE_ROUNDS; round++) {
       const leftMs = untilMs - this.#o.now();
       if (leftMs <= 0 || (await this.#o.measureLinks(pairsOf(draft.estimate.links), leftMs)) === 0) break;
-      draft = await draftPlan(this.#input(deployment));
+      draft = await this.#drafted(deployment);
     }
-    return request.maxError > 0 ? this.#precise(deployment, this.#model(deployment), this.#input(deployment)) : draft;
+    return draft;
+  }
+
+  #drafted(deployment: Deployment): Promise<PlanDraft> {
+    const input = this.#input(deployment);
+    return deployment.request.maxError > 0 ? this.#precise(deployment, this.#model(deployment), input) : draftPlan(input);
   }
 
   #model({ name, model }: Deployment): LoadedModel {

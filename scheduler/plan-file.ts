@@ -177,9 +177,12 @@ function nodesText(from: number, end: number): string {
 /** What the file says of the model's inputs and of the objective stands in the request's place, unless the request says it itself. Throws PLAN_FILE_UNREADABLE. */
 export function withPlanFile(request: DeployRequest): DeployRequest {
   if (request.plan === '') return request;
-  const { objective, shapes, images } = parsePlanFile(request.plan);
+  const file = parsePlanFile(request.plan);
+  const { objective, shapes, images } = file;
   return {
     ...request,
+    // It is read again for every plan: JSON is read quickly.
+    plan: JSON.stringify(file),
     objective,
     shapes: request.shapes.length > 0 ? request.shapes : shapes,
     images: request.images.length > 0 ? request.images : images,

@@ -5,7 +5,9 @@ import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
 import { agentsNamed, parsePlanFile, stagesOf } from './plan-file.js';
 import { ENGINE_BYTES } from './planners/cost.js';
+import { explained, type Solve } from './planners/explained.js';
 import { filed } from './planners/filed.js';
+import { manual as manualPlanner } from './planners/manual.js';
 import { PLANNERS } from './planners/planners.js';
 import {
   type AccessLink,
@@ -64,9 +66,21 @@ export interface Asked {
 
 /** What is asked of which planner. Throws NO_AGENTS, AGENT_UNKNOWN, PLAN_INVALID. */
 export function problemOf(input: PlanningInput): Asked {
-  const { request, facts, links } = input;
-  const devices = devicesFor(input);
-  const file = filedProblem(input, devices);
+  const { agents, excluded } = input;
+  const away = new Map(agents.map(({ agent, state }) => [agent, excluded.get(agent) ?? state]));
+  return askedOf({ ...input, devices: devicesFor(input), away });
+}
+
+export interface Asking extends Pick<PlanningInput, 'request' | 'facts' | 'manual' | 'links' | 'fewerParts' | 'model'> {
+  readonly devices: readonly Device[];
+  /** What is known of agents, and why those that are not among the devices cannot take part. */
+  readonly away: ReadonlyMap<string, string>;
+}
+
+/** The same of devices, which need not be there. Throws AGENT_UNKNOWN, NO_AGENTS, PLAN_... */
+export function askedOf(input: Asking): Asked {
+  const { request, facts, links, devices } = input;
+  const file = filedProblem(input);
   if (file !== undefined) return file;
   const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
   const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
@@ -79,22 +93,21 @@ export function problemOf(input: PlanningInput): Asked {
 }
 
 /** The plan of a file, as long as its agents are there. Throws PLAN_FILE_UNREADABLE, PLAN_MODEL_MISMATCH, PLAN_INVALID, AGENT_UNKNOWN, NO_AGENTS. */
-function filedProblem(input: PlanningInput, devices: readonly Device[]): Asked | undefined {
-  const { request, facts, links, agents, excluded, fewerParts } = input;
+function filedProblem({ request, facts, links, devices, fewerParts, model, away: known }: Asking): Asked | undefined {
   if (request.plan === '') return undefined;
   const file = parsePlanFile(request.plan);
   const named = agentsNamed(file);
-  knowAgents(named, agents);
+  knowAgents(named, [...known.keys()]);
   const away = named.filter((name) => !devices.some(({ agent }) => agent === name));
   if (away.length > 0 && fewerParts) return undefined;
   if (away.length > 0) {
-    const states = away.map((name) => `${name}: ${excluded.get(name) ?? agents.find(({ agent }) => agent === name)?.state}`);
+    const states = away.map((name) => `${name}: ${known.get(name)}`);
     throw new ChairError('NO_AGENTS', `agents of the plan file cannot take part in '${request.name}'`, {
       expected: `${named.length} ready agents`,
       came: states.join(', '),
     });
   }
-  const stages = stagesOf(file, input.model ?? file.model, facts);
+  const stages = stagesOf(file, model ?? file.model, facts);
   const inFlight = request.inFlight > 0 ? request.inFlight : file.inFlight;
   const problem = { facts, devices, links, ...parseObjective(request.objective), inFlight, seated: { by: file.planner, stages } };
   return { planner: filed, problem };
@@ -108,6 +121,16 @@ export async function planFor(name: string, { planner, problem }: Asked): Promis
     throw new ChairError('PLAN_NOT_POSSIBLE', `no plan for '${name}' on ${agents}: ${answer.reason}`);
   }
   return answer;
+}
+
+/** A draft of a planner with what others would have done, and what this one would do with other devices and links. Lets other work go on between plans. */
+export async function explainedDraft({ planner, problem }: Asked, chosen: PlanDraft): Promise<PlanDraft> {
+  const others = new Map([...PLANNERS].filter(([, other]) => other !== manualPlanner));
+  const solve: Solve = async (other, question) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return other(question);
+  };
+  return { ...chosen, explained: await explained(problem, chosen, planner, others, solve) };
 }
 
 const OBJECTIVE = /^(|latency|throughput|throughput<[1-9]\d{0,8})$/;
@@ -146,15 +169,18 @@ export function checkRequest(request: DeployRequest): void {
 }
 
 /** Throws AGENT_UNKNOWN. */
-function knowAgents(names: readonly string[], agents: readonly AgentRecord[]): void {
-  const unknown = names.filter((name) => !agents.some((record) => record.agent === name));
+function knowAgents(names: readonly string[], agents: readonly string[]): void {
+  const unknown = names.filter((name) => !agents.includes(name));
   if (unknown.length === 0) return;
-  const known = agents.map((record) => record.agent).join(', ') || 'none';
+  const known = agents.join(', ') || 'none';
   throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
 }
 
 function devicesFor({ request, agents, excluded, usedBytes, otherDeployments, access, corrections }: PlanningInput): Device[] {
-  knowAgents(request.agents, agents);
+  knowAgents(
+    request.agents,
+    agents.map(({ agent }) => agent),
+  );
   const ready = agents.filter((record) => record.state === 'ready');
   const wanted = ready.filter((record) => request.agents.length === 0 || request.agents.includes(record.agent));
   const able = wanted.filter((record) => !excluded.has(record.agent));

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { ChairError } from '../../broker/errors.js';
 import { DISPATCHER, NAME_PATTERN } from '../../broker/topics.js';
 import type { Model } from '../../models/model.js';
+import { faster } from '../planners/faster.js';
 import type { AccessLink, Device, Link, Links, ModelFacts } from '../planners/problem.js';
 import { type DeviceProfile, PROFILES, usable } from './profile.js';
 import { PUBLISHED_LINKS } from './published.js';
@@ -188,19 +189,5 @@ function speedsOf(one: Group, profile: DeviceProfile | undefined, model: Model, 
   }
   const { note, ...speeds } = profile.speeds(model, facts);
   notes.set(profile.name, `${profile.name} (${profile.source}): ${note}`);
-  return one.speed === 1 ? speeds : slower(speeds, one.speed);
-}
-
-function slower(speeds: Omit<Device, 'agent' | 'memoryBytes' | 'host'>, speed: number): Omit<Device, 'agent' | 'memoryBytes' | 'host'> {
-  const { macsPerSecond, memoryBytesPerSecond, runMs, nodeMs, profile } = speeds;
-  return {
-    ...speeds,
-    macsPerSecond: macsPerSecond * speed,
-    ...(memoryBytesPerSecond === undefined ? {} : { memoryBytesPerSecond: memoryBytesPerSecond * speed }),
-    ...(runMs === undefined ? {} : { runMs: runMs / speed }),
-    ...(nodeMs === undefined ? {} : { nodeMs: nodeMs / speed }),
-    ...(profile === undefined
-      ? {}
-      : { profile: { name: `${profile.name} x ${speed}`, rows: profile.rows.map((row) => ({ ...row, ms: row.ms / speed })) } }),
-  };
+  return one.speed === 1 ? speeds : faster(speeds, one.speed);
 }

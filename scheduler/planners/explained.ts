@@ -1,0 +1,115 @@
+/**
+ * Why this plan and no other: what every planner would have done with the same devices, and what this planner would do if something were different. Nothing
+ * is guessed: each row is a plan of its own.
+ */
+import type { PlanAlternative, PlanDetails } from '../../broker/messages.js';
+import { alternativeOf } from './explain.js';
+import { faster } from './faster.js';
+import {
+  type AccessLink,
+  bySpeed,
+  type Device,
+  isRefusal,
+  type Link,
+  type PlanDraft,
+  type Planner,
+  type PlanProblem,
+  type PlanRefusal,
+} from './problem.js';
+
+/** Asked of a planner, perhaps elsewhere. */
+export type Solve = (planner: Planner, problem: PlanProblem) => Promise<PlanDraft | PlanRefusal>;
+
+interface Change {
+  readonly name: string;
+  readonly problem: PlanProblem;
+}
+
+const FASTER = 10;
+
+/** `planner` made `chosen`; `planners` are those to compare with, by name. */
+export async function explained(
+  problem: PlanProblem,
+  chosen: PlanDraft,
+  planner: Planner,
+  planners: ReadonlyMap<string, Planner>,
+  solve: Solve,
+): Promise<Pick<PlanDetails, 'alternatives' | 'changes'>> {
+  const alternatives: PlanAlternative[] = [];
+  for (const [name, other] of planners) if (other !== planner) alternatives.push(rowOf(name, await solve(other, problem)));
+  const changes: PlanAlternative[] = [];
+  for (const change of changesOf(problem, chosen)) changes.push(rowOf(change.name, await solve(planner, change.problem)));
+  return { alternatives, changes };
+}
+
+function rowOf(name: string, answer: PlanDraft | PlanRefusal): PlanAlternative {
+  if (isRefusal(answer)) return { name, planner: '', agents: 0, latencyMs: 0, fps: 0, refused: answer.reason };
+  return { name, ...alternativeOf(answer), refused: '' };
+}
+
+/** What people can change: links, memory, devices, where agents run. Only what there is to change. */
+export function changesOf(problem: PlanProblem, chosen: Pick<PlanDraft, 'estimate'>): Change[] {
+  const { devices, links } = problem;
+  const { kind, who } = chosen.estimate.bottleneck;
+  const over = (name: string, some: Partial<PlanProblem>): Change => ({ name, problem: { ...problem, ...some } });
+  const each = (name: string, change: (device: Device) => Device): Change => over(name, { devices: devices.map(change) });
+  const [fastest] = bySpeed(devices);
+  const shared = devices.some((device) => device.host !== undefined && (device.hostShare ?? 1) > 0 && sharesHost(device, devices));
+  const limited = devices.some((device) => device.memoryBytes > 0);
+  return [
+    ...(fastest === undefined ? [] : [over(`one more agent like ${fastest.agent}`, { devices: [...devices, oneMore(fastest, devices)] })]),
+    ...(kind === 'compute' && devices.length > 1
+      ? [each(`${who} twice as fast`, (device) => (device.agent === who ? faster(device, 2) : device))]
+      : []),
+    ...(shared ? [each('every agent on a machine of its own', ({ host, hostShare, ...device }) => device)] : []),
+    ...(limited ? [each('twice the memory for every agent', (device) => ({ ...device, memoryBytes: 2 * device.memoryBytes }))] : []),
+    {
+      name: 'links ten times as fast',
+      problem: {
+        ...problem,
+        devices: devices.map((device) => (device.link === undefined ? device : { ...device, link: fasterAccess(device.link) })),
+        links: {
+          ...links,
+          usual: fasterLink(links.usual),
+          between: new Map([...links.between].map(([pair, link]) => [pair, fasterLink(link)])),
+          ...(links.gateway === undefined ? {} : { gateway: fasterAccess(links.gateway) }),
+          ...(links.sharedBytesPerSecond === undefined ? {} : { sharedBytesPerSecond: FASTER * links.sharedBytesPerSecond }),
+        },
+      },
+    },
+    {
+      name: 'links with a tenth of the latency',
+      problem: {
+        ...problem,
+        devices: devices.map((device) =>
+          device.link === undefined ? device : { ...device, link: { ...device.link, latencyMs: device.link.latencyMs / FASTER } },
+        ),
+        links: {
+          ...links,
+          usual: { ...links.usual, latencyMs: links.usual.latencyMs / FASTER },
+          between: new Map([...links.between].map(([pair, link]) => [pair, { ...link, latencyMs: link.latencyMs / FASTER }])),
+          ...(links.gateway === undefined ? {} : { gateway: { ...links.gateway, latencyMs: links.gateway.latencyMs / FASTER } }),
+        },
+      },
+    },
+  ];
+}
+
+function sharesHost(device: Device, devices: readonly Device[]): boolean {
+  return devices.some((other) => other !== device && other.host === device.host);
+}
+
+/** On a machine of its own, with nothing else to do. */
+function oneMore({ host, hostShare, otherDeployments, correction, ...device }: Device, devices: readonly Device[]): Device {
+  let agent = `${device.agent}-more`;
+  while (devices.some((other) => other.agent === agent)) agent = `${agent}-more`;
+  return { ...device, agent };
+}
+
+function fasterLink(link: Link): Link {
+  return { ...link, bytesPerSecond: FASTER * link.bytesPerSecond };
+}
+
+function fasterAccess(link: AccessLink): AccessLink {
+  return { ...link, upBytesPerSecond: FASTER * link.upBytesPerSecond, downBytesPerSecond: FASTER * link.downBytesPerSecond };
+}

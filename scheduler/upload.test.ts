@@ -36,6 +36,7 @@ function recordingSource(): ModelSource & { readonly loaded: string[] } {
   return {
     loaded,
     parseCut: inner.parseCut,
+    frames: inner.frames,
     load: async ({ model, shapes, images }) => {
       loaded.push(model);
       // Reads the graph and finds its data beside it, or throws.

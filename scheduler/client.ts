@@ -9,7 +9,16 @@ import { encode } from '../broker/codec.js';
 import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
-import type { DeployRequest, ModelAnswer, ModelOffer, PlanReport, RequestBody, Response, StatusReport } from '../broker/messages.js';
+import type {
+  DeployRequest,
+  LinksRequest,
+  ModelAnswer,
+  ModelOffer,
+  PlanReport,
+  RequestBody,
+  Response,
+  StatusReport,
+} from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
@@ -69,6 +78,8 @@ const DEADLINE_MS = 30_000;
 /** The dispatcher answers at the deadline; the client waits this much longer for that answer before it says so itself. */
 const ANSWER_GRACE_MS = 2000;
 /** A frame without an answer is sent again after this, then after twice this, ...: a lane is QoS 0, and the dispatcher knows what it has. */
+/** All links of a large cluster, one after another. */
+const MEASURE_LINKS_MS = 3 * 60_000;
 const RESEND_MS = 5000;
 const DEPLOY_TIMEOUT_MS = 30 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
@@ -191,6 +202,17 @@ export class ChairClient {
   async status(name = ''): Promise<StatusReport> {
     const { status } = await this.#request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status');
     if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a status request without a status');
+    return status;
+  }
+
+  /** What is known of links; with `measure`, after measuring, which can take a minute. Throws AGENT_UNKNOWN. */
+  async links(request: LinksRequest): Promise<StatusReport> {
+    const { status } = await this.#request(
+      { kind: 'links', links: request },
+      request.measure ? MEASURE_LINKS_MS : this.#timeoutMs,
+      'links',
+    );
+    if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for links without a status');
     return status;
   }
 

@@ -11,8 +11,10 @@ export interface HostShare {
 /** Quotas are handed out in whole microseconds, and people round: this much above the machine's cores is still within them. */
 const SLACK = 1.02;
 
+type Limits = Pick<Hello, 'agent' | 'host' | 'hostCores' | 'cores' | 'cpuLimit' | 'engineThreads'>;
+
 /** Cores that one agent can keep busy: its quota, the threads of its engine, what it may be scheduled on; the least of them. */
-export function coresOf({ cores, hostCores, cpuLimit, engineThreads }: Hello): number {
+export function coresOf({ cores, hostCores, cpuLimit, engineThreads }: Limits): number {
   const limits = [cores, hostCores, cpuLimit, engineThreads].filter((limit) => limit > 0);
   return limits.length === 0 ? 1 : Math.min(...limits);
 }
@@ -39,24 +41,22 @@ export function hostShares(hellos: readonly Hello[]): Map<string, HostShare> {
 }
 
 /** For people: who shares what, a line for each machine with more than one agent, or with the gateway on it. */
-export function hostLines(
-  hellos: readonly Pick<Hello, 'agent' | 'host' | 'hostCores' | 'cores' | 'cpuLimit' | 'engineThreads'>[],
-  gateway: string,
-): string[] {
-  const machines = new Map<string, (typeof hellos)[number][]>();
-  for (const hello of hellos) if (hello.host !== '') machines.set(hello.host, [...(machines.get(hello.host) ?? []), hello]);
+export function hostLines(agents: readonly Limits[], gateway: string): string[] {
+  const machines = new Map<string, Limits[]>();
+  for (const agent of agents) if (agent.host !== '') machines.set(agent.host, [...(machines.get(agent.host) ?? []), agent]);
   return [...machines].flatMap(([host, members]) => {
-    const here = host === gateway;
-    if (members.length < 2 && !here) return [];
+    if (members.length < 2 && host !== gateway) return [];
     const have = Math.max(...members.map(({ hostCores }) => hostCores));
-    const wanted = members.reduce((sum, hello) => sum + coresOf(hello as Hello), 0);
-    const names = members.map(({ agent }) => agent).sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
-    const who = names.length > 3 ? `${names[0]}, ..., ${names.at(-1)} (${names.length} agents)` : names.join(', ');
-    const together = members.length === 1 ? 'runs' : 'run';
-    const where = here ? "on the gateway's own machine" : 'on one machine';
+    const wanted = members.reduce((sum, agent) => sum + coresOf(agent), 0);
     const cores = `${have} ${have === 1 ? 'core' : 'cores'}`;
-    const text =
-      wanted > have * SLACK && members.length > 1 ? `and share its ${cores}` : `which has ${cores}, enough for what they may use`;
-    return [`${who} ${together} ${where}${members.length > 1 ? `${text.startsWith('which') ? ',' : ''} ${text}` : ` (${cores})`}.`];
+    const where = host === gateway ? "on the gateway's own machine" : 'on one machine';
+    if (members.length === 1) return [`${members[0]?.agent} runs ${where} (${cores}).`];
+    const shared = wanted > have * SLACK ? ` and share its ${cores}` : `, which has ${cores}, enough for what they may use`;
+    return [`${namesText(members)} run ${where}${shared}.`];
   });
+}
+
+function namesText(members: readonly Limits[]): string {
+  const names = members.map(({ agent }) => agent).sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+  return names.length > 3 ? `${names[0]}, ..., ${names.at(-1)} (${names.length} agents)` : names.join(', ');
 }

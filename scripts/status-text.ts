@@ -1,9 +1,12 @@
 /** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
 import type { AgentStatus, DeploymentStatus, EventRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import { linksText, machinesText, predictionText } from './links-text.js';
 import { counted, planHead, progressText } from './report.js';
 import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
 
 const LATEST_EVENTS = 5;
+/** Links in a status; `links` shows all. */
+const STATUS_LINKS = 12;
 
 /** No process answers for it any more, whether it said so or not. */
 const isGone = (state: string): boolean => state === 'lost' || state === 'stopped';
@@ -123,6 +126,7 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     ...(d.plan === null ? [] : [seatsText(d.plan, gone, width)]),
     `  frames: ${frames.join(', ')}`,
     ...speed,
+    ...predictionText(d, width),
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');
 }
@@ -164,6 +168,7 @@ export function statusText(report: StatusReport, width = 80): string {
   const head = `Cluster ${report.cluster}, up ${durationText(uptimeMs)}, term ${report.term}; frames enter at ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
   const gone = new Map(agents.flatMap(({ agent, state }) => (isGone(state) ? [[agent, state] as const] : [])));
   const lanes = lanesText(agents, width);
+  const machines = machinesText(report, width);
   const latest = events.slice(-LATEST_EVENTS).flatMap((e) => {
     return wrapText(`${`${durationText(uptimeMs - e.atMs)} ago`.padEnd(10)} ${e.kind}: ${e.text}`, width, '  ');
   });
@@ -171,9 +176,11 @@ export function statusText(report: StatusReport, width = 80): string {
     head,
     '',
     agentsText(agents, width, events),
+    ...(machines === '' ? [] : [machines]),
     '',
     deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, gone)).join('\n\n'),
     ...(lanes === '' ? [] : ['', lanes]),
+    ...(report.links.length === 0 ? [] : ['', 'Links:', linksText(report.links, width, STATUS_LINKS)]),
     ...(latest.length === 0 ? [] : ['', 'Latest events:', ...latest]),
   ].join('\n');
 }

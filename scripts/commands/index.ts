@@ -5,6 +5,7 @@ import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { infer } from './infer.js';
 import { inspect } from './inspect.js';
+import { links } from './links.js';
 import { modelsBuild, modelsList } from './models.js';
 import { agent, broker, gateway, scheduler } from './processes.js';
 import { status } from './status.js';
@@ -22,6 +23,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   plan,
   infer,
   status,
+  links,
   inspect,
   verify,
   modelsList,

@@ -8,14 +8,16 @@ import type { StageSpec } from '../../models/slicing/partition.js';
 import { BlockTable } from './block-table.js';
 import { slowdown } from './cost.js';
 import { best, draft, refuse, score, seated } from './draft.js';
+import { exact } from './exact.js';
 import { agentsOf, alternativeOf, explain } from './explain.js';
 import { fleet } from './fleet.js';
 import { improve } from './improve.js';
-import { FEW_DEVICES, sizes } from './options.js';
+import { everyLayout, FEW_DEVICES, sizes } from './options.js';
 import { pipeline } from './pipeline.js';
 import {
   bySpeed,
   classesOf,
+  classKeys,
   type Device,
   isRefusal,
   type PlanDraft,
@@ -34,6 +36,15 @@ const COVER_PARTS = 2;
 const COVER_KINDS = ['rows', 'channels'] as const;
 /** More devices than this: teams and fleets only; the dynamic program's states would be too many. */
 const SEARCHED_DEVICES = 16;
+/** Of so many blocks on FEW_DEVICES, all plans are searched. */
+const FEW_BLOCKS = 8;
+const PASSES = [
+  { lean: true, width: 1000, effort: 200_000 },
+  { lean: false, width: 1000, effort: 200_000 },
+  { lean: true, width: 5000, effort: 700_000 },
+];
+/** Of a plan's score: a smaller gain is within any error of the costs. */
+const WORTH = 0.003;
 /** Roughly how many stages the dynamic program may price. */
 const SEARCH_EFFORT = 40_000;
 /** A plan this near to all devices computing all the time needs no search for a better one. */
@@ -48,7 +59,11 @@ export function auto(problem: PlanProblem): Attempt {
     attempts.push(replicas(problem), pipeline(problem), ...teams(problem));
     const table = new BlockTable(problem.facts);
     attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, 'fleet', stages)));
-    if (!nearBound(problem, attempts)) attempts.push(...searched(problem, table, within(problem, attempts)));
+    if (!nearBound(problem, attempts)) {
+      const small = problem.devices.length <= FEW_DEVICES && table.length <= FEW_BLOCKS && problem.facts.stage !== undefined;
+      if (small) attempts.push(...searchedWhole(problem, within(problem, attempts)));
+      else attempts.push(...searched(problem, table, within(problem, attempts)));
+    }
   }
   return choose(problem, alone, attempts);
 }
@@ -139,6 +154,32 @@ function team(problem: PlanProblem, name: string, cover: readonly StageSpec[], d
     name,
     specs.map((spec) => seated(spec, devices)),
   );
+}
+
+/**
+ * Few blocks on few devices: a search over all stages and layouts there are (exact.ts), again and again with what was found as the value to beat: over few
+ * layouts, over all of them, and where the first did not see everything, wider.
+ * A gain of less than `WORTH` is not looked for.
+ */
+function searchedWhole(problem: PlanProblem, known: readonly PlanDraft[]): Attempt[] {
+  const keys = new Map(classKeys(problem.devices, problem.links).map((key, d) => [problem.devices[d]?.agent ?? '', key]));
+  // Equal devices beside each other: the search tries one for all of them.
+  const devices = [...problem.devices].sort(
+    (a, b) => speed(b) - speed(a) || (keys.get(a.agent) ?? '').localeCompare(keys.get(b.agent) ?? '') || (a.agent < b.agent ? -1 : 1),
+  );
+  const found: Attempt[] = [];
+  const { objective } = problem;
+  let all = false;
+  for (const { lean, ...limits } of PASSES) {
+    if (all && lean) continue;
+    const incumbent = best([...known, ...within(problem, found)], objective);
+    const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, objective) * (1 - WORTH);
+    const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), { bound, finalists: 20, ...limits });
+    found.push(...plans.map(({ stages }) => draft(problem, nameOf(stages), stages)));
+    if (complete) all ||= lean;
+    if (complete && !lean) break;
+  }
+  return found;
 }
 
 /** The dynamic program, its finalists cut and estimated; of many devices those that represent the classes best. */

@@ -3,9 +3,9 @@
  * out once, by the same costs as estimate.ts, so that a search can add up plans by the million. For problems that are small enough to look at all of it.
  */
 import { SINK } from '../../broker/plan.js';
-import { boxDims, elementCount, itemBytes, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import { type Box, boxDims, elementCount, itemBytes, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
-import { CUT_KINDS, type CutKind, type StageSpec } from '../../models/slicing/partition.js';
+import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import { wire } from '../../models/slicing/wiring.js';
 import { computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
@@ -46,8 +46,6 @@ export interface Flow {
 /** What crosses between two cells, and the loads of both stages' messages and of the second one's runs. */
 export interface Crossing {
   readonly flows: readonly Flow[];
-  /** Of the needed inputs, some come from stages before: flows do not name them. */
-  readonly partial: boolean;
   readonly at: Int32Array;
   readonly ms: Float64Array;
 }
@@ -95,7 +93,7 @@ export class Cells {
   readonly #outputs: readonly TensorInfo[];
   readonly #cells = new Map<number, readonly Cell[]>();
   readonly #crossings = new Map<number, Crossing>();
-  readonly #flows = new Map<string, { flows: readonly Flow[]; partial: boolean }>();
+  readonly #flows = new Map<string, readonly Flow[]>();
   #count = 0;
 
   constructor(problem: PlanProblem, layouts: readonly Layout[]) {
@@ -122,6 +120,8 @@ export class Cells {
     for (const [index, layout] of this.#layouts.entries()) {
       const spec: StageSpec = { nodes, cut: layout.cut, shares: layout.shares };
       const name = `${spec.cut} ${spec.shares.join()}`;
+      // Columns cost what rows do: they are for tensors whose rows cannot be cut.
+      if (spec.cut === 'columns' && cuts.get(`rows ${spec.shares.join()}`) !== undefined) continue;
       if (!cuts.has(name)) cuts.set(name, this.#cut(spec));
       const parts = cuts.get(name);
       const cell = parts === undefined ? undefined : this.#cell(from, end, index, layout, spec, parts);
@@ -136,7 +136,7 @@ export class Cells {
     const key = ((before?.id ?? -1) + 1) * 4_194_304 + (next?.id ?? -1) + 1;
     const known = this.#crossings.get(key);
     if (known !== undefined) return known;
-    const { flows, partial } = this.#flowsOf(before, next);
+    const flows = this.#flowsOf(before, next);
     const loads = new Map<number, number>();
     const add = (at: number, ms: number): void => {
       if (at >= 0 && ms > 0) loads.set(at, (loads.get(at) ?? 0) + ms);
@@ -144,7 +144,7 @@ export class Cells {
     if (next !== undefined) this.#runs(next, add);
     if (before === undefined) add(this.resources.cpu(this.resources.devices), this.#problem.links.gatewayFrameMs ?? 0);
     for (const flow of flows) this.#messages(before, next, flow, add);
-    const found = { flows, partial, at: Int32Array.from(loads.keys()), ms: Float64Array.from(loads.values()) };
+    const found = { flows, at: Int32Array.from(loads.keys()), ms: Float64Array.from(loads.values()) };
     this.#crossings.set(key, found);
     return found;
   }
@@ -186,7 +186,7 @@ export class Cells {
     };
   }
 
-  #flowsOf(before: Cell | undefined, next: Cell | undefined): { flows: readonly Flow[]; partial: boolean } {
+  #flowsOf(before: Cell | undefined, next: Cell | undefined): readonly Flow[] {
     const name = (cell: Cell): string => `${cell.stage.spec.cut} ${cell.stage.spec.shares.join()}`;
     const key = `${before === undefined ? 'in' : `${before.end} ${name(before)}`} > ${next === undefined ? 'out' : `${next.from}-${next.end} ${name(next)}`}`;
     const known = this.#flows.get(key);
@@ -203,9 +203,22 @@ export class Cells {
         const dtype = (before === undefined ? this.#inputs[w.output] : before.parts[w.fromPart]?.outputs[w.output])?.dtype ?? 'float32';
         return { fromPart: w.fromPart, toPart: w.toPart, bytes: elementCount(boxDims(w.box)) * itemBytes(dtype) };
       });
-    const found = { flows, partial: missing.length > 0 };
+    const left = missing.filter((hole) => (next === undefined ? hole.stage === SINK : hole.stage === last + 1));
+    const found = [...flows, ...left.flatMap((hole) => this.#assumed(before, next, hole))];
     this.#flows.set(key, found);
     return found;
+  }
+
+  /**
+   * What the stage before does not hold under this name: sums of partial outputs, which all of its parts send, or a tensor of an earlier stage, which is taken
+   * to lie with the first part. `draft` finds out in truth.
+   */
+  #assumed(before: Cell | undefined, next: Cell | undefined, { part, input, box }: { part: number; input: number; box: Box }): Flow[] {
+    if (before === undefined) return [];
+    const dtype = (next === undefined ? this.#outputs[input] : next.parts[part]?.inputs[input])?.dtype ?? 'float32';
+    const bytes = tensorBytes(dtype, boxDims(box));
+    const makers = before.stage.spec.cut === 'inputs' || before.stage.spec.cut === 'pair' ? before.parts.map((_, p) => p) : [0];
+    return makers.map((fromPart): Flow => ({ fromPart, toPart: part, bytes }));
   }
 
   #runs(cell: Cell, add: (at: number, ms: number) => void): void {
@@ -254,6 +267,3 @@ export class Cells {
     }
   }
 }
-
-/** Of the cuts, those with several parts. */
-export const SPLITS: readonly Exclude<CutKind, 'whole'>[] = CUT_KINDS.filter((kind) => kind !== 'whole');

@@ -1,7 +1,7 @@
 /** For tests: a model without a file, whose cuts can be worked out by hand. */
-import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import type { Box } from '../../broker/tensor.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
+import { wire } from '../../models/slicing/wiring.js';
 import type { CutFacts, ModelFacts, PlanRefusal } from './problem.js';
 
 export interface ChainBlock {
@@ -17,7 +17,6 @@ const NO_CHANNELS: PlanRefusal = { refused: true, reason: 'channels: no block ca
 export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFacts {
   const rowsAt = (block: number): number => (block < 0 ? inputRows : (blocks[block]?.rows ?? 0));
   const cut = (specs: readonly StageSpec[]): CutFacts => {
-    const wires: Wire[] = [];
     const box = (from: number, to: number): Box => ({ start: [from, 0], end: [to, 256] });
     const name = (tensor: number): string => (tensor < 0 ? 'in' : tensor === blocks.length - 1 ? 'out' : `t${tensor}`);
     const port = (tensor: number, b: Box) => ({ name: name(tensor), tensor: name(tensor), dtype: 'float32' as const, box: b });
@@ -41,21 +40,13 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
       });
       return { spec, parts, partShares: spec.shares.map((_, i) => i) };
     });
-    for (let s = 0; s <= stages.length; s++) {
-      const from = stages[s - 1]?.parts.map((part) => part.outputs[0]?.box) ?? [box(0, inputRows)];
-      const to = stages[s]?.parts.map((part) => part.inputs[0]?.box) ?? [box(0, rowsAt(blocks.length - 1))];
-      for (const [i, a] of from.entries()) {
-        for (const [j, b] of to.entries()) {
-          const start = Math.max(a?.start[0] ?? 0, b?.start[0] ?? 0);
-          const end = Math.min(a?.end[0] ?? 0, b?.end[0] ?? 0);
-          if (start >= end) continue;
-          const ends = { fromStage: s === 0 ? SOURCE : s - 1, fromPart: i, toStage: s === stages.length ? SINK : s, toPart: j };
-          wires.push({ ...ends, output: 0, input: 0, box: box(start, end), encoding: 'raw' });
-        }
-      }
-    }
     const info = (name: string, rows: number) => ({ name, dtype: 'float32' as const, dims: [rows, 256] });
-    return { stages, wires, inputs: [info('in', inputRows)], outputs: [info('out', rowsAt(blocks.length - 1))] };
+    const ends = { inputs: [info(name(-1), inputRows)], outputs: [info(name(blocks.length - 1), rowsAt(blocks.length - 1))] };
+    const { wires } = wire(
+      stages.map(({ spec, parts }) => ({ cut: spec.cut, parts })),
+      ends,
+    );
+    return { stages, wires, ...ends };
   };
   return {
     blocks: blocks.map((b, i) => ({ nodes: [i, i + 1], macs: b.macs, weightBytes: b.weightBytes, outBytes: b.rows * 1024 })),

@@ -1,4 +1,5 @@
 /** From seated stages to a judged draft: the step that all planners end with. */
+import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { type Estimate, estimate } from './estimate.js';
 import {
@@ -26,14 +27,35 @@ export function draft(problem: PlanProblem, planner: string, stages: readonly Se
   const cut = problem.facts.cut(stages.map((stage) => stage.spec));
   if (isRefusal(cut)) return cut;
   const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
-  const inFlight = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages);
-  const judged = judge(inFlight);
-  const tight = judged.memory.filter((row) => row.haveBytes > 0 && row.needBytes > row.haveBytes);
+  const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages);
+  let inFlight = useful;
+  let judged = judge(inFlight);
+  if (problem.inFlight === 0 && tightOf(judged).length > 0) {
+    // Frames that wait take memory: fewer of them may fit, at fewer frames per second.
+    inFlight = largest(1, useful - 1, (frames) => tightOf(judge(frames)).length === 0);
+    judged = judge(inFlight);
+  }
+  const tight = tightOf(judged);
   if (tight.length > 0) {
     const rows = tight.map((row) => `${row.agent} has ${mib(row.haveBytes)} of the ${mib(row.needBytes)} it needs`);
     return refuse(`${planner}: not enough memory: ${rows.join(', ')}`);
   }
   return { planner, why: '', stages, cut, inFlight, estimate: judged };
+}
+
+function tightOf({ memory }: Estimate): Estimate['memory'] {
+  return memory.filter((row) => row.haveBytes > 0 && row.needBytes > row.haveBytes);
+}
+
+/** The largest of `low..high` that `fits`, where all below a fitting one fit; `low` when none does. */
+function largest(low: number, high: number, fits: (value: number) => boolean): number {
+  let [least, most] = [low, Math.max(low, high)];
+  while (least < most) {
+    const middle = Math.ceil((least + most) / 2);
+    if (fits(middle)) least = middle;
+    else most = middle - 1;
+  }
+  return least;
 }
 
 /** Little's law: as many as keep the busiest resource busy, and one that arrives meanwhile. More would only wait. */
@@ -67,6 +89,7 @@ export function seated(spec: StageSpec, devices: readonly Device[]): SeatedStage
 
 export function bottleneckLine(judged: Estimate): string {
   const { kind, who, ms } = judged.bottleneck;
+  if (who === DISPATCHER) return `bottleneck: the gateway's ${kind === 'link' ? 'link' : 'CPU'}, ${formatMs(ms)} of each frame`;
   const what = { compute: `computing on ${who}`, host: `the cores that the agents on ${who} share`, link: `the link of ${who}` }[kind];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
 }

@@ -302,24 +302,35 @@ class Exact {
     return (macs + done) / speed;
   }
 
+  /**
+   * What no other is better than in everything. Of more than `width`, half are the best by value; the others come in turn from each layout, as the best so far
+   * may have taken memory or devices that later blocks need.
+   */
   #kept(states: readonly State[], width: number): State[] {
     const sorted = [...states].sort((a, b) => a.value - b.value);
-    const kept: State[] = [];
     const byPlace = new Map<number, State[]>();
     const slack = (this.#limits.slack ?? 0) * (Number.isFinite(this.#limits.bound) ? this.#limits.bound : 0);
+    const kept: State[] = [];
     for (const state of sorted) {
       const place = state.cell?.layout ?? -1;
       const rivals = byPlace.get(place) ?? [];
-      if (rivals.some((rival) => this.#dominates(rival, state, slack))) continue;
-      if (kept.length >= width) {
-        this.#complete = false;
-        break;
-      }
-      kept.push(state);
-      rivals.push(state);
       byPlace.set(place, rivals);
+      // So many of one layout are plenty: comparing each with each is not free.
+      if (rivals.length >= width || rivals.some((rival) => this.#dominates(rival, state, slack))) continue;
+      rivals.push(state);
+      kept.push(state);
+      if (kept.length >= 4 * width) break;
     }
-    return kept;
+    if (kept.length <= width) return kept;
+    this.#complete = false;
+    const chosen = new Set(kept.slice(0, Math.ceil(width / 2)));
+    for (let rank = 0; chosen.size < width; rank++) {
+      for (const rivals of byPlace.values()) {
+        const state = rivals[rank];
+        if (state !== undefined && chosen.size < width) chosen.add(state);
+      }
+    }
+    return [...chosen].sort((a, b) => a.value - b.value);
   }
 
   #dominates(a: State, b: State, slack: number): boolean {

@@ -1,13 +1,17 @@
-/** The planner against brute force, and against the clock. */
+/** The planner against all plans there are, and against the clock. `PLANNER_SEEDS=50 PLANNER_EFFORT=5000000` looks at more cases, and looks longer. */
 import { describe, expect, it } from 'vitest';
 import { auto } from './auto.js';
+import type { Layout } from './cells.js';
 import { type ChainBlock, chain } from './chain-model.js';
-import { computeMs } from './cost.js';
 import { draft, score } from './draft.js';
+import { exact } from './exact.js';
 import { gridShares, subsets } from './options.js';
-import { type Device, isRefusal, type ModelFacts, type PlanProblem, type SeatedStage } from './problem.js';
+import { bySpeed, type Device, isRefusal, type Objective, type PlanProblem, type SeatedStage } from './problem.js';
 
 const MIB = 2 ** 20;
+const SEEDS = Number(process.env.PLANNER_SEEDS ?? 2);
+/** Stages that the yardstick may price for a case. Beyond it only the best beginnings are followed, and the case proves less. */
+const EFFORT = Number(process.env.PLANNER_EFFORT ?? 120_000);
 
 /** mulberry32: the same cases at every run. */
 function random(seed: number): () => number {
@@ -21,76 +25,51 @@ function random(seed: number): () => number {
 }
 
 /** Everything a stage may be: whole on a device, whole on several in turn, or rows over several in shares of quarters. */
-function everyStage(facts: ModelFacts, from: number, end: number, devices: readonly Device[]): SeatedStage[] {
-  const nodes = [facts.blocks[from]?.nodes[0] ?? 0, facts.blocks[end - 1]?.nodes[1] ?? 0] as const;
-  return subsets(devices.length).flatMap((set): SeatedStage[] => {
-    const names = set.map((d) => devices[d]?.agent ?? '');
-    const whole: SeatedStage = { spec: { nodes, cut: 'whole', shares: [1] }, agents: names.map((name) => [name]) };
+function layoutsOn(devices: number): Layout[] {
+  return subsets(devices).flatMap((set): Layout[] => {
+    const whole: Layout = { cut: 'whole', shares: [1], devices: set.map((d) => [d]) };
     const grids = set.length === 1 ? [] : gridShares(set.length);
-    return [whole, ...grids.map((shares): SeatedStage => ({ spec: { nodes, cut: 'rows', shares }, agents: [names] }))];
+    return [whole, ...grids.map((shares): Layout => ({ cut: 'rows', shares, devices: [set] }))];
   });
 }
 
-/** The best score of all plans that beats `bound`, or `bound`. Branches whose computing alone is no better are cut off: nothing is lost by that. */
-function bruteForce(problem: PlanProblem, bound: number): { best: number; judged: number } {
+/** The best score of all plans, each cut and estimated: nothing is left out, nothing is remembered. */
+function bruteForce(problem: PlanProblem): number {
   const { facts, devices, objective } = problem;
-  const byName = new Map(devices.map((device) => [device.agent, device]));
-  const work = facts.blocks.map((block) => block.macs);
-  const speed = devices.reduce((sum, device) => sum + device.macsPerSecond, 0);
-  let best = bound;
-  let judged = 0;
-  const costs = (stage: SeatedStage): { longest: number; loads: Map<string, number> } => {
-    const parts = facts.stage?.(stage.spec);
-    if (parts === undefined || isRefusal(parts)) throw new Error('a chain can be cut everywhere');
-    const loads = new Map<string, number>();
-    const rate = stage.agents.map(([agent = '']) => byName.get(agent)?.macsPerSecond ?? 0);
-    const rates = rate.reduce((a, b) => a + b, 0);
-    let longest = 0;
-    for (const [r, replica] of stage.agents.entries()) {
-      for (const [p, agent] of replica.entries()) {
-        const device = byName.get(agent);
-        const part = parts[p];
-        if (device === undefined || part === undefined) continue;
-        const ms = computeMs(device, part, stage.spec, 1);
-        longest = Math.max(longest, ms);
-        loads.set(agent, ms * (stage.agents.length === 1 ? 1 : (0.98 * (rate[r] ?? 0)) / rates));
-      }
-    }
-    return { longest, loads };
-  };
-  const priced = new Map<string, { stage: SeatedStage; longest: number; loads: Map<string, number> }[]>();
-  const at = (from: number, end: number) => {
-    const key = `${from}-${end}`;
-    const known = priced.get(key) ?? everyStage(facts, from, end, devices).map((stage) => ({ stage, ...costs(stage) }));
-    priced.set(key, known);
-    return known;
-  };
-  const go = (done: number, stages: readonly SeatedStage[], loads: ReadonlyMap<string, number>, latency: number): void => {
+  const layouts = layoutsOn(devices.length);
+  let best = Number.POSITIVE_INFINITY;
+  const go = (done: number, stages: readonly SeatedStage[]): void => {
     if (done === facts.blocks.length) {
-      judged++;
       const plan = draft(problem, 'brute', stages);
-      if (!isRefusal(plan) && (problem.maxLatencyMs ?? Number.POSITIVE_INFINITY) >= plan.estimate.latencyMs) {
-        best = Math.min(best, score(plan.estimate, objective));
-      }
+      const late = !isRefusal(plan) && plan.estimate.latencyMs > (problem.maxLatencyMs ?? Number.POSITIVE_INFINITY);
+      if (!isRefusal(plan) && !late) best = Math.min(best, score(plan.estimate, objective));
       return;
     }
     for (let end = done + 1; end <= facts.blocks.length; end++) {
-      const left = work.slice(end).reduce((a, b) => a + b, 0);
-      for (const { stage, longest, loads: more } of at(done, end)) {
-        if (objective === 'latency' && latency + longest + (1000 * left) / speed + stages.length >= best) continue;
-        const next = new Map(loads);
-        for (const [agent, ms] of more) next.set(agent, (next.get(agent) ?? 0) + ms);
-        if (objective === 'throughput') {
-          if (Math.max(...next.values()) >= best) continue;
-          const done_ = [...next].reduce((sum, [agent, ms]) => sum + ms * (byName.get(agent)?.macsPerSecond ?? 0), 0) / speed;
-          if (done_ + (1000 * left) / speed >= best) continue;
-        }
-        go(end, [...stages, stage], next, latency + longest);
+      const nodes = [facts.blocks[done]?.nodes[0] ?? 0, facts.blocks[end - 1]?.nodes[1] ?? 0] as const;
+      for (const { cut, shares, devices: seats } of layouts) {
+        const agents = seats.map((replica) => replica.map((d) => devices[d]?.agent ?? ''));
+        go(end, [...stages, { spec: { nodes, cut, shares }, agents }]);
       }
     }
   };
-  go(0, [], new Map(), 0);
-  return { best, judged };
+  go(0, []);
+  return best;
+}
+
+/** Is there a plan better than `bound`? By a search that drops only what provably cannot be. */
+function anyBetter(problem: PlanProblem, bound: number) {
+  const limits = { bound, finalists: 3, width: Number.POSITIVE_INFINITY, effort: EFFORT };
+  const { plans, complete } = exact(problem, layoutsOn(problem.devices.length), limits);
+  const scores = plans.map(({ stages, value }) => {
+    const plan = draft(problem, 'yardstick', stages);
+    if (isRefusal(plan)) return { value, shown: Number.NaN, real: Number.POSITIVE_INFINITY };
+    const { estimate } = plan;
+    // Where few frames fit into memory, fewer come out than the busiest resource allows.
+    const shown = problem.objective === 'latency' ? estimate.latencyMs : estimate.bottleneck.ms;
+    return { value, shown, real: score(estimate, problem.objective) };
+  });
+  return { scores, complete };
 }
 
 function randomProblem(seed: number, blocks: number, devices: number, over: Partial<PlanProblem>, memory: boolean): PlanProblem {
@@ -105,13 +84,14 @@ function randomProblem(seed: number, blocks: number, devices: number, over: Part
   );
   const total = chainBlocks.reduce((sum, block) => sum + block.weightBytes, 0);
   const limit = memory ? 0.7 * total + 116 * MIB : 0;
+  const made = Array.from({ length: devices }, (_, i) => ({
+    agent: `d${i}`,
+    macsPerSecond: 1e9 * 2 ** Math.floor(3 * next()),
+    memoryBytes: limit,
+  }));
   return {
     facts: chain(chainBlocks, 40),
-    devices: Array.from({ length: devices }, (_, i) => ({
-      agent: `d${i}`,
-      macsPerSecond: 1e9 * 2 ** Math.floor(3 * next()),
-      memoryBytes: limit,
-    })),
+    devices: bySpeed(made),
     links: { usual: { bytesPerSecond: 1e6 * 10 ** (2 * next()), latencyMs: 1 }, between: new Map() },
     objective: 'latency',
     inFlight: 0,
@@ -119,34 +99,107 @@ function randomProblem(seed: number, blocks: number, devices: number, over: Part
   };
 }
 
-describe('auto against brute force', () => {
-  const cases: [number, number, PlanProblem['objective'], boolean][] = [];
-  for (const [blocks, devices] of [
-    [2, 4],
+/** Equal names for the objectives: the bounded one asks for a latency that the unbounded plan does not keep. */
+type Wanted = Objective | 'throughput<ms';
+
+function asked(seed: number, blocks: number, devices: number, wanted: Wanted, memory: boolean): PlanProblem {
+  const objective = wanted === 'latency' ? 'latency' : 'throughput';
+  const problem = randomProblem(seed * 100 + blocks * 10 + devices, blocks, devices, { objective }, memory);
+  if (wanted !== 'throughput<ms') return problem;
+  const free = auto(problem);
+  const quick = auto({ ...problem, objective: 'latency' });
+  if (isRefusal(free) || isRefusal(quick)) throw new Error('a chain fits on these devices');
+  return {
+    ...problem,
+    maxLatencyMs: quick.estimate.latencyMs * 1.02 + 0.5 * Math.max(0, free.estimate.latencyMs - quick.estimate.latencyMs),
+  };
+}
+
+describe('the exact search', () => {
+  const tiny = [
+    [3, 2],
+    [2, 3],
     [3, 3],
-    [4, 2],
-    [4, 3],
-    [6, 2],
-  ] as const) {
-    for (const objective of ['latency', 'throughput'] as const)
-      cases.push([blocks, devices, objective, false], [blocks, devices, objective, true]);
-  }
-  it.each(cases)(
-    '%i blocks on %i devices for %s, memory tight: %s: near the best',
-    (blocks, devices, objective, memory) => {
-      // One of these 40 cases misses the 2 %: seed 1 of 4 blocks on 3 devices for throughput, where memory is tight.
-      const missed = blocks === 4 && devices === 3 && memory && objective === 'throughput';
-      for (const seed of [1, 2]) {
-        const problem = randomProblem(seed * 100 + blocks * 10 + devices, blocks, devices, { objective }, memory);
-        const plan = auto(problem);
-        if (isRefusal(plan)) throw new Error(plan.reason);
-        // One device is preferred to a gain below 10 %: that choice is not what is tested here.
-        const found = plan.why.startsWith('one device is best') ? score(plan.estimate, objective) * 0.9 : score(plan.estimate, objective);
-        const { best } = bruteForce(problem, found);
-        expect(found / best, `${plan.planner}, seed ${seed}`).toBeLessThanOrEqual(missed && seed === 1 ? 1.04 : 1.02);
+    [2, 4],
+  ] as const;
+  const wanted: readonly Wanted[] = ['latency', 'throughput', 'throughput<ms'];
+  it.each(tiny.flatMap(([blocks, devices]) => wanted.map((objective) => [blocks, devices, objective] as const)))(
+    '%i blocks on %i devices for %s: finds what looking at every plan finds',
+    (blocks, devices, objective) => {
+      for (const memory of [false, true]) {
+        const problem = asked(7, blocks, devices, objective, memory);
+        const { scores, complete } = anyBetter(problem, Number.POSITIVE_INFINITY);
+        expect(complete).toBe(true);
+        expect(Math.min(...scores.map(({ real }) => real))).toBeCloseTo(bruteForce(problem), 6);
       }
     },
     60_000,
+  );
+
+  it('adds up what the estimator says, also where hosts, links, media and the gateway are of their own kind', () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const plain = asked(seed, 4, 3, wanted[seed % 3] ?? 'latency', seed % 2 === 0);
+      const next = random(seed);
+      const devices = plain.devices.map(
+        (device, d): Device => ({
+          ...device,
+          ...(d < 2 ? { host: 'together', hostShare: 0.5 + 0.5 * next() } : {}),
+          ...(d === 2 ? { link: { upBytesPerSecond: 3e6, downBytesPerSecond: 9e6, latencyMs: 2 } } : {}),
+          copyBytesPerSecond: 1e8 * (1 + next()),
+          otherDeployments: d % 2,
+        }),
+      );
+      const links = {
+        ...plain.links,
+        gateway: { upBytesPerSecond: 2e7, downBytesPerSecond: 1e7, latencyMs: 0.2 },
+        ...{ gatewayFrameMs: 3, sharedBytesPerSecond: 5e7 },
+        between: new Map([['d0>d1', { bytesPerSecond: 4e6, latencyMs: 4 }]]),
+      };
+      const { maxLatencyMs: _, ...open } = plain;
+      const { scores } = anyBetter({ ...open, devices, links }, Number.POSITIVE_INFINITY);
+      expect(scores.length).toBeGreaterThan(0);
+      for (const { value, shown } of scores) expect(shown, `${open.objective} ${seed}`).toBeCloseTo(value, 6);
+    }
+  });
+});
+
+describe('auto against all plans', () => {
+  const sizes = [
+    [2, 4],
+    [3, 4],
+    [4, 2],
+    [4, 3],
+    [4, 4],
+    [5, 3],
+    [5, 4],
+    [6, 2],
+    [6, 3],
+    [6, 4],
+  ] as const;
+  const cases = sizes.flatMap(([blocks, devices]) =>
+    (['latency', 'throughput', 'throughput<ms'] as const).flatMap((wanted) =>
+      [false, true].map((memory) => [blocks, devices, wanted, memory] as const),
+    ),
+  );
+  it.each(cases)(
+    '%i blocks on %i devices for %s, memory tight: %s: nothing is 2 percent better',
+    (blocks, devices, wanted, memory) => {
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const problem = asked(seed, blocks, devices, wanted, memory);
+        const plan = auto(problem);
+        if (isRefusal(plan)) throw new Error(plan.reason);
+        // One device is preferred to a gain below 10 %: that choice is not what is tested here.
+        const found = score(plan.estimate, problem.objective) * (plan.why.startsWith('one device is best') ? 0.9 : 1);
+        const { scores, complete } = anyBetter(problem, found / 1.02);
+        if (process.env.PLANNER_SEEDS !== undefined && !complete)
+          console.log(`${blocks} on ${devices} ${wanted} seed ${seed}: not all was seen`);
+        expect(
+          scores.map(({ real }) => found / real),
+          `${plan.planner}, seed ${seed}`,
+        ).toEqual([]);
+      }
+    },
+    600_000,
   );
 });
 

@@ -1,6 +1,11 @@
 /** On which devices, and in which shares, a stage may be: all that may matter where devices are few, the sensible ones where they are many. */
+import { CUT_KINDS } from '../../models/slicing/partition.js';
+import type { Layout } from './cells.js';
 import { slowdown } from './cost.js';
-import type { Device } from './problem.js';
+import type { Device, Objective } from './problem.js';
+
+/** `rows` stands before `columns`: see cells.ts. */
+const SPLITS = CUT_KINDS.filter((kind) => kind !== 'whole');
 
 export interface Option {
   /** Indices into the devices of the problem. */
@@ -46,6 +51,19 @@ function shared(devices: readonly Device[], set: readonly number[], grid: boolea
   const all = [bySpeed, ...(grid ? gridShares(set.length) : [])];
   const unique = [...new Map(all.map((shares) => [shares.map((s) => s.toFixed(4)).join(), shares])).values()];
   return [{ devices: set, shares: bySpeed, replicas: true }, ...unique.map((shares) => ({ devices: set, shares, replicas: false }))];
+}
+
+/**
+ * All that a stage of few devices may be: whole, replicas (of no use to latency), or cut in any way over any of them, in shares by speed or of the grid.
+ * `lean`: only with the devices in their order.
+ */
+export function everyLayout(devices: readonly Device[], objective: Objective, lean: boolean): Layout[] {
+  const options = lean ? subsets(devices.length).flatMap((set) => shared(devices, set, true)) : fixedOptions(devices);
+  return options.flatMap(({ devices: set, shares, replicas }): Layout[] => {
+    if (set.length === 1) return [{ cut: 'whole', shares: [1], devices: [[...set]] }];
+    if (replicas) return objective === 'latency' ? [] : [{ cut: 'whole', shares: [1], devices: set.map((d) => [d]) }];
+    return SPLITS.map((cut): Layout => ({ cut, shares, devices: [set] }));
+  });
 }
 
 /** Every division of 1 into `parts` positive multiples of 1 / GRID. */

@@ -28,6 +28,8 @@ export interface SimulationOptions {
   readonly devices: readonly Device[];
   readonly links: Links;
   readonly load: Load;
+  /** How long a seat runs where that is known better than by `devices`, ms; undefined = by them. Of the first plan. */
+  readonly seatMs?: (stage: number, replica: number, part: number) => number | undefined;
   /** Default 200. */
   readonly frames?: number;
   /** Frames in flight that the dispatcher admits; default: the draft's. */

@@ -36,7 +36,15 @@ export interface Seating extends InForce {
   readonly agents: ReadonlySet<string>;
 }
 
-export function seat(draft: PlanDraft, devices: readonly Device[], links: Links, epoch: number, budget: number): Seating {
+export interface SeatOptions {
+  readonly devices: readonly Device[];
+  readonly links: Links;
+  readonly epoch: number;
+  readonly budget: number;
+  readonly seatMs?: (stage: number, replica: number, part: number) => number | undefined;
+}
+
+export function seat(draft: PlanDraft, { devices, links, epoch, budget, seatMs }: SeatOptions): Seating {
   const { cut, stages } = draft;
   const judged = estimate(cut, stages, devices, links, budget);
   const ms = new Map(judged.seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms]));
@@ -59,7 +67,7 @@ export function seat(draft: PlanDraft, devices: readonly Device[], links: Links,
         wiresIn: arriving.get(`${s}/${p}`) ?? 0,
         leaving: leaving.get(`${s}/${p}`) ?? [],
         index: index++,
-        runMs: (stages[s]?.agents ?? []).map((_, r) => ms.get(`${s}/${r}/${p}`) ?? 0),
+        runMs: (stages[s]?.agents ?? []).map((_, r) => seatMs?.(s, r, p) ?? ms.get(`${s}/${r}/${p}`) ?? 0),
         slice: JSON.stringify([stage.spec, p]),
         weightBytes: part.weightBytes,
       }),

@@ -49,11 +49,12 @@ class Simulation {
 
   constructor(options: SimulationOptions) {
     this.#o = options;
-    const { draft, devices, links, discipline = 'fifo', incidents = [], seed = 1, noise = 0, spans = 0 } = options;
+    const { draft, devices, links, seatMs, discipline = 'fifo', incidents = [], seed = 1, noise = 0, spans = 0 } = options;
     this.#total = options.frames ?? DEFAULT_FRAMES;
     this.#network = new Network(this.#clock, devices, new Ends(devices, links), discipline);
     this.#random = createRandom(seed);
-    this.#first = seat(draft, devices, links, 1, options.budget ?? draft.inFlight);
+    const times = seatMs === undefined ? {} : { seatMs };
+    this.#first = seat(draft, { devices, links, epoch: 1, budget: options.budget ?? draft.inFlight, ...times });
     this.#frames = new FrameTable({ ...FRAME_LIMITS, ...options.limits });
     this.#agents = new Agents({
       ...{ clock: this.#clock, network: this.#network, spans },
@@ -80,10 +81,10 @@ class Simulation {
   }
 
   #controlled(): Control {
-    const { devices, links, draft, planningMs = DEFAULT_PLANNING_MS } = this.#o;
+    const { devices, links, planningMs = DEFAULT_PLANNING_MS } = this.#o;
     return new Control({
       ...{ clock: this.#clock, network: this.#network, devices, first: this.#first, planningMs, replan: this.#o.replan },
-      seat: (next, epoch) => seat(next, devices, links, epoch, this.#o.budget ?? (next.inFlight || draft.inFlight)),
+      seat: (next, epoch) => seat(next, { devices, links, epoch, budget: this.#o.budget ?? next.inFlight }),
       onLost: (agent) => {
         this.#record.noticed(agent);
         this.#do(this.#frames.agentLost(agent, this.#clock.nowMs));

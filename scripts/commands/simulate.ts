@@ -1,0 +1,186 @@
+/** `simulate`: a plan in simulated time, on devices of a file or on the agents of a running cluster. */
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import type { DeployRequest, PlanReport } from '../../broker/messages.js';
+import type { Model } from '../../models/model.js';
+import type { ChairClient } from '../../scheduler/client.js';
+import type { Device, ModelFacts, PlanDraft, PlanProblem, PlanRefusal } from '../../scheduler/planners/problem.js';
+import type { Incident, SimulationOptions } from '../../scheduler/simulate/options.js';
+import type { CommandDefinition, OptionValues } from '../command.js';
+import type { Settings } from '../config.js';
+import { modelOnGateway, withClient } from '../connection.js';
+import { DEPLOY_OPTIONS, deployRequest, optionText, parseShapes } from '../deploy-options.js';
+import type { Output } from '../output.js';
+import { wholeNumber } from '../output.js';
+import { parseIncidents, parseLoad, positive, SIMULATE_OPTIONS } from '../simulate-options.js';
+import { type Simulated, simulationText, timelineSvg } from '../simulate-text.js';
+import { withWorkbench } from './verify.js';
+
+/** Of `deploy`, what says something in a simulation. */
+const PLAN_FLAGS = ['--objective', '--planner', '--cut', '--shares', '--shape', '--in-flight', '--deadline'];
+const SPANS = 3000;
+
+type Setup = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs' | 'replan'> & { readonly notes: readonly string[] };
+
+/** A name of the zoo needs no file: shapes and sizes are enough. Throws MODEL_... */
+async function modelOf(text: string, request: DeployRequest): Promise<{ readonly model: Model; readonly facts: ModelFacts }> {
+  const { factsOf } = await import('../../scheduler/model-library.js');
+  const { ZOO, drawZoo } = await import('../../models/zoo/index.js');
+  if (!existsSync(text) && ZOO.some((name) => name === text)) {
+    const { structureOf } = await import('../../models/zoo/structure.js');
+    const model = structureOf(drawZoo(text));
+    return { model, facts: factsOf(model) };
+  }
+  const { loadModel } = await import('../../models/onnx/load.js');
+  const { images } = request;
+  const shapes = parseShapes(request.shapes);
+  const model = await withWorkbench((engine, workDirectory) => loadModel(path.resolve(text), { shapes, images, workDirectory, engine }));
+  return { model, facts: factsOf(model) };
+}
+
+async function textOf(file: string, what: string): Promise<string> {
+  return readFile(path.resolve(file), 'utf8').catch((cause: unknown) => {
+    throw new ChairError('USAGE', `${what} cannot be read`, { came: file, cause });
+  });
+}
+
+/** On devices that are not there. */
+async function onDevices(text: string, request: DeployRequest, devicesFile: string, planFile: string): Promise<Setup> {
+  const { expand, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
+  const { PLANNERS } = await import('../../scheduler/planners/planners.js');
+  const { parseObjective } = await import('../../scheduler/simulate/asked.js');
+  const { model, facts } = await modelOf(text, request);
+  const { devices, links, notes } = expand(parseDeviceFile(await textOf(devicesFile, 'the device file'), devicesFile), model, facts);
+  const manual = request.cut === '' ? {} : { manual: await cutOf(request) };
+  const problem: PlanProblem = { facts, devices, links, inFlight: request.inFlight, ...parseObjective(request.objective), ...manual };
+  const planner = PLANNERS.get(request.cut === '' ? request.planner : 'manual');
+  if (planner === undefined) {
+    throw new ChairError('USAGE', '--planner is wrong', { expected: [...PLANNERS.keys()].join(', '), came: request.planner });
+  }
+  const plan = (left: readonly Device[]): PlanDraft | PlanRefusal => planner({ ...problem, devices: left });
+  if (planFile === '') return { draft: possible(plan(devices)), devices, links, replan: plan, notes };
+  const { parsePlanFile, stagesOf } = await import('../../scheduler/plan-file.js');
+  const { draft } = await import('../../scheduler/planners/draft.js');
+  const file = parsePlanFile(await textOf(planFile, 'the plan file'));
+  const stages = stagesOf(file, model.sha256, facts);
+  const known = new Set(devices.map(({ agent }) => agent));
+  const stranger = stages.flatMap(({ agents }) => agents.flat()).find((agent) => !known.has(agent));
+  if (stranger !== undefined) {
+    throw new ChairError('AGENT_UNKNOWN', `no device is called ${stranger}`, { todo: `${devicesFile} has: ${[...known].join(', ')}.` });
+  }
+  const filed = possible(draft({ ...problem, inFlight: request.inFlight || file.inFlight }, file.planner, stages));
+  return { draft: filed, devices, links, replan: plan, notes };
+}
+
+async function cutOf(request: DeployRequest) {
+  const { parseManualCut } = await import('../../scheduler/simulate/asked.js');
+  return parseManualCut(request.cut, request.shares);
+}
+
+function possible(plan: PlanDraft | PlanRefusal): PlanDraft {
+  if ('refused' in plan) throw new ChairError('PLAN_NOT_POSSIBLE', plan.reason);
+  return plan;
+}
+
+/** On the agents of a running cluster: it plans, also for when agents fail; nothing is changed there. */
+async function onCluster(
+  client: ChairClient,
+  text: string,
+  asked: DeployRequest,
+  incidents: readonly Incident[],
+  output: Output,
+): Promise<Setup> {
+  const { linksOfStatus, reported } = await import('../../scheduler/simulate/from-report.js');
+  const { model, facts } = await modelOf(text, asked);
+  const request = { ...asked, model: await modelOnGateway(client, text, output) };
+  const status = await client.status();
+  const links = linksOfStatus(status.links);
+  const agents = status.agents.filter(({ state }) => state === 'ready');
+  const first = await client.plan(request);
+  const setup = reported(first, model.sha256, facts, agents, links);
+  const plans = new Map<string, PlanReport>();
+  const there = new Set(agents.map(({ agent }) => agent));
+  for (const { kind, agent } of incidents) {
+    if (kind === 'crash' || kind === 'vanish') there.delete(agent);
+    else if (kind === 'return') there.add(agent);
+    const names = [...there].sort();
+    if (names.length > 0) plans.set(names.join(), await client.plan({ ...request, agents: names }));
+  }
+  const replan = (left: readonly Device[]): PlanDraft | PlanRefusal => {
+    const report = plans.get(
+      left
+        .map(({ agent }) => agent)
+        .sort()
+        .join(),
+    );
+    if (report === undefined) return { refused: true, reason: 'the cluster was not asked for a plan for these agents' };
+    return reported(report, model.sha256, facts, agents, links).draft;
+  };
+  const notes = [
+    first.basis,
+    `links that nobody measured are taken for ${Math.round(links.usual.bytesPerSecond / 125e3)} Mbit/s, ${links.usual.latencyMs} ms`,
+  ];
+  return { ...setup, replan, notes: notes.filter(Boolean) };
+}
+
+function stageText({ stages }: PlanDraft): string[] {
+  return stages.map(({ spec, agents }) => {
+    const parts = spec.shares.length > 1 ? `${spec.cut} in ${spec.shares.length}` : 'whole';
+    return agents.length > 1 ? `${parts} on ${agents.length} replicas` : `${parts} on ${(agents[0] ?? []).slice(0, 4).join(' ')}`;
+  });
+}
+
+async function setupOf(text: string, options: OptionValues, settings: Settings, output: Output): Promise<Setup> {
+  const asked = deployRequest('simulated', text, options, true);
+  const devicesFile = optionText(options, 'devices');
+  const planFile = optionText(options, 'plan');
+  if (devicesFile !== '') return onDevices(text, asked, devicesFile, planFile);
+  const plan = planFile === '' ? '' : await textOf(planFile, 'the plan file');
+  return withClient(settings, (client) => onCluster(client, text, { ...asked, plan }, parseIncidents(options), output));
+}
+
+export const simulate: CommandDefinition = {
+  name: 'simulate',
+  summary: 'Run a plan in simulated time: frames per second, latency, what is busy, what a failure does',
+  description:
+    'Admission, routes, re-issue, detection of losses and planning are the code that serves; devices, links and time are simulated. With --devices no cluster is needed, and the model may be a name of the zoo. Without, the agents of the running cluster are simulated as it knows them; nothing is changed there.',
+  arguments: [{ syntax: '<model>', description: 'ONNX file, or with --devices a name from `models list`' }],
+  options: [
+    { flags: '--devices <file>', description: 'devices that are not there, as `plan --devices` takes them' },
+    { flags: '--plan <file>', description: 'a plan file, instead of a planner' },
+    ...DEPLOY_OPTIONS.filter(({ flags }) => PLAN_FLAGS.includes(flags.split(' ')[0] ?? '')),
+    ...SIMULATE_OPTIONS,
+  ],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [
+    { line: 'simulate vgg16 --devices pis.yaml --objective throughput', text: 'a network of the zoo on the devices of a file' },
+    {
+      line: 'simulate det.onnx --objective throughput --fail pi-2@20 --return pi-2@60',
+      text: 'what the running cluster would do without pi-2 for 40 s',
+    },
+  ],
+  run: async ({ arguments: [text = ''], options, settings, output }) => {
+    const { simulatePlan } = await import('../../scheduler/simulate/simulate.js');
+    const incidents = parseIncidents(options);
+    const { notes, ...setup } = await setupOf(text, options, settings, output);
+    const { draft } = setup;
+    const inFlight = wholeNumber(optionText(options, 'inFlight', '0'), '--in-flight', 0, 10_000) || draft.inFlight;
+    const deadlineMs = wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000);
+    const timeline = optionText(options, 'timeline');
+    const result = simulatePlan({
+      ...{ ...setup, incidents, budget: inFlight, load: parseLoad(options, inFlight), spans: timeline === '' ? 0 : SPANS },
+      frames: wholeNumber(optionText(options, 'frames', '400'), '--frames', 1, 1_000_000),
+      seed: wholeNumber(optionText(options, 'seed', '1'), '--seed', 0, 2 ** 31),
+      noise: optionText(options, 'noise', '0') === '0' ? 0 : positive(optionText(options, 'noise'), '--noise', 5),
+      discipline: options.fairLinks === true ? 'fair' : 'fifo',
+      ...(deadlineMs > 0 ? { limits: { deadlineMs } } : {}),
+    });
+    if (timeline !== '') await writeFile(timeline, timelineSvg(`${path.basename(text)}: the first frames of the plan`, result.spans));
+    const simulated: Simulated = { planner: draft.planner, stages: stageText(draft), inFlight, notes, result };
+    const { endedAtMs, latenciesMs, spans, ...figures } = result;
+    output.report({ planner: draft.planner, why: draft.why, inFlight, ...figures, notes }, () => simulationText(simulated, output.columns));
+  },
+};

@@ -13,14 +13,14 @@ import { Housekeeping } from './housekeeping.js';
 import { type Pair, pairsOf } from './links/keeper.js';
 import type { SeatTimes } from './live/seat-times.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
-import { agentsOf, buildPlan, reportOf, slicesOf } from './plan-builder.js';
-import { planFileText, withPlanFile } from './plan-file.js';
+import { agentsOf, buildPlan, detailsOf, reportOf, slicesOf } from './plan-builder.js';
+import { withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
-import type { AccessLink, Links, PlanDraft } from './planners/problem.js';
+import type { AccessLink, Links, PlanDraft, ProfileTable } from './planners/problem.js';
 import { checkRequest, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
-import type { Registry } from './registry.js';
+import type { AgentRecord, Registry } from './registry.js';
 
 const COMMAND_MS = 10_000;
 /** An agent loads and warms up in this time, and fetches at least this fast. */
@@ -41,6 +41,8 @@ export interface DeploymentsOptions {
   readonly links: () => { readonly links: Links; readonly access: ReadonlyMap<string, AccessLink> };
   /** Measures pairs that a draft would use, where they are not known well; resolves with how many were. */
   readonly measureLinks: (pairs: readonly Pair[], budgetMs: number) => Promise<number>;
+  /** What is measured of a model on an agent's class of device. */
+  readonly profiles?: (model: LoadedModel, record: AgentRecord) => ProfileTable | undefined;
   /** How real frames ran. */
   readonly times: SeatTimes;
   readonly term: () => number;
@@ -106,19 +108,8 @@ export class Deployments {
     return { ...reportOf(deployment.name, 0, draft), details: this.#details(deployment, draft) };
   }
 
-  #details({ name, request, model, maxRelDiff }: Deployment, draft: PlanDraft): PlanDetails | null {
-    if (model === undefined) return null;
-    const { shapes, images, objective } = request;
-    const head = { deployment: name, model: model.sha256, shapes, images, objective: objective || 'latency' };
-    const describe = model.describe === undefined ? {} : { describe: model.describe };
-    const { alternatives = [], changes = [] } = draft.explained ?? {};
-    return {
-      file: planFileText({ ...head, ...describe }, draft, model.facts),
-      inFlight: draft.inFlight,
-      maxRelDiff,
-      alternatives,
-      changes,
-    };
+  #details({ request, model, maxRelDiff }: Deployment, draft: PlanDraft): PlanDetails | null {
+    return model === undefined ? null : detailsOf(request, model, draft, maxRelDiff);
   }
 
   /** Resolves when the agents have let go. Frames under way get DEPLOYMENT_REMOVED. Throws DEPLOYMENT_UNKNOWN. */
@@ -131,6 +122,11 @@ export class Deployments {
     }
     await this.#discard(deployment);
     this.#o.log('undeployed', `${name} was removed`);
+  }
+
+  /** Files that `write` makes are not cleaned away meanwhile; afterwards those that nobody needs are. */
+  during<T>(write: () => Promise<T>): Promise<T> {
+    return this.#files.during(write).finally(() => this.#files.request());
   }
 
   /** Something happened: look at every deployment again. `newAgents`: plans that were impossible may be possible now. */
@@ -325,6 +321,7 @@ export class Deployments {
       usedBytes,
       otherDeployments: deploymentsOn(held),
       ...this.#o.links(),
+      profiles: (record) => this.#o.profiles?.(model, record),
       corrections: (agent) => times.correction.correction(agent, now()),
       fewerParts,
       model: model.sha256,

@@ -1,6 +1,8 @@
 /** From a planner's draft and the written slices to the plan that agents get, and to the report that people read. */
-import type { PlanReport } from '../broker/messages.js';
+import type { DeployRequest, PlanDetails, PlanReport } from '../broker/messages.js';
 import type { Plan, PlanPart, PlanStage, SliceRef } from '../broker/plan.js';
+import type { LoadedModel } from './model-source.js';
+import { planFileText } from './plan-file.js';
 import { seatOf } from './planners/estimate.js';
 import type { CutFacts, PlanDraft } from './planners/problem.js';
 
@@ -74,6 +76,19 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     precision: draft.precision ?? null,
     details: null,
   };
+}
+
+/** What who asked for a plan gets besides: the plan as a file, and what it was compared with. `maxRelDiff` -1 = not verified. */
+export function detailsOf(
+  { name, shapes, images, objective }: DeployRequest,
+  { sha256, facts, describe }: Pick<LoadedModel, 'sha256' | 'facts' | 'describe'>,
+  draft: PlanDraft,
+  maxRelDiff = -1,
+): PlanDetails {
+  const head = { deployment: name, model: sha256, shapes, images, objective: objective || 'latency' };
+  const { alternatives = [], changes = [] } = draft.explained ?? {};
+  const file = planFileText({ ...head, ...(describe === undefined ? {} : { describe }) }, draft, facts);
+  return { file, inFlight: draft.inFlight, maxRelDiff, alternatives, changes };
 }
 
 /** The agents that hold a seat of the plan. */

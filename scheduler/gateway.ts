@@ -159,6 +159,7 @@ export class Gateway {
       dispatcher,
       source: uploads.source(source),
       offer: (offer) => uploads.offer(offer),
+      profileDirectory: join(stateDirectory, 'profiles'),
       links: this.#links(),
       probe,
       lanes: () => lanes.health(),

@@ -23,6 +23,7 @@ import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
 import type { WrittenCut } from './plan-builder.js';
 import { wholeSpec } from './planners/draft.js';
 import type { CutFacts, ModelFacts, PartFacts, PlanRefusal } from './planners/problem.js';
+import { writePart } from './profiles/slices.js';
 
 export interface ModelLibraryOptions {
   /** Made for each load and disposed after it: a gateway that only decides keeps no engine. */
@@ -69,6 +70,7 @@ export class ModelLibrary implements ModelSource {
       outputs: model.outputs,
       facts,
       describe: (start, end) => describeNodes(model, start, end),
+      slice: (part) => writePart(model, part, this.#o.storeDirectory),
       write: async (draft) => written(await write(draft.stages.map((stage) => stage.spec))),
       verify: async ({ cut }) => {
         const slices = await write(cut.stages.map((stage) => stage.spec));

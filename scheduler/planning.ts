@@ -20,7 +20,9 @@ import {
   type PlanDraft,
   type Planner,
   type PlanProblem,
+  type ProfileTable,
 } from './planners/problem.js';
+import { profiledMs } from './planners/profile-table.js';
 import type { AgentRecord } from './registry.js';
 
 /** Of a device's memory, what its own system and everything else on it need. */
@@ -42,6 +44,8 @@ export interface PlanningInput {
   readonly links: Links;
   /** Of agents whose link was measured. */
   readonly access?: ReadonlyMap<string, AccessLink>;
+  /** What was measured of this model on an agent's class of device; undefined = nothing, or not all of it. */
+  readonly profiles?: (record: AgentRecord) => ProfileTable | undefined;
   /** How real frames ran on each agent. */
   readonly corrections?: (agent: string) => Correction | undefined;
   /** After a loss, a cut made by hand goes on with as many parts as agents are left, and a plan file waits until all its agents are back. */
@@ -120,7 +124,7 @@ export async function planFor(name: string, { planner, problem }: Asked): Promis
     const agents = problem.devices.map((d) => d.agent).join(', ');
     throw new ChairError('PLAN_NOT_POSSIBLE', `no plan for '${name}' on ${agents}: ${answer.reason}`);
   }
-  return answer;
+  return { ...answer, basis: basisOf(problem.devices) };
 }
 
 /** A draft of a planner with what others would have done, and what this one would do with other devices and links. Lets other work go on between plans. */
@@ -176,7 +180,8 @@ function knowAgents(names: readonly string[], agents: readonly string[]): void {
   throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
 }
 
-function devicesFor({ request, agents, excluded, usedBytes, otherDeployments, access, corrections }: PlanningInput): Device[] {
+function devicesFor(input: PlanningInput): Device[] {
+  const { request, facts, agents, excluded, usedBytes, otherDeployments, access, corrections, profiles } = input;
   knowAgents(
     request.agents,
     agents.map(({ agent }) => agent),
@@ -195,15 +200,37 @@ function devicesFor({ request, agents, excluded, usedBytes, otherDeployments, ac
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
-  return able.map(({ agent, hello }) => ({
-    agent,
-    macsPerSecond: hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual,
-    memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
-    otherDeployments: otherDeployments?.get(agent) ?? 0,
-    ...onHost(hosts.get(agent)),
-    ...optional('link', access?.get(agent)),
-    ...optional('correction', corrections?.(agent)),
-  }));
+  return able
+    .map((record) => ({ record, profile: profiles?.(record) }))
+    .map(({ record: { agent, hello }, profile }) => ({
+      agent,
+      macsPerSecond: profiledSpeed(profile, facts) ?? (hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual),
+      ...optional('profile', profile),
+      memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
+      otherDeployments: otherDeployments?.get(agent) ?? 0,
+      ...onHost(hosts.get(agent)),
+      ...optional('link', access?.get(agent)),
+      ...optional('correction', corrections?.(agent)),
+    }));
+}
+
+/** MACs per second of this model, where it was measured: shares by speed are right at once, and what a table lacks is guessed from the same device. */
+function profiledSpeed(profile: ProfileTable | undefined, { blocks }: ModelFacts): number | undefined {
+  const nodes = [0, blocks.at(-1)?.nodes[1] ?? 0] as const;
+  const ms = profile === undefined ? undefined : profiledMs(profile, { nodes, cut: 'whole' }, 1);
+  const macs = blocks.reduce((sum, block) => sum + block.macs, 0);
+  return ms !== undefined && ms > 0 && macs > 0 ? (macs / ms) * 1000 : undefined;
+}
+
+/** For people: which figures a plan stands on. */
+export function basisOf(devices: readonly Pick<Device, 'agent' | 'profile'>[]): string {
+  const measured = devices.filter(({ profile }) => profile !== undefined);
+  const probed = devices.filter(({ profile }) => profile === undefined).map(({ agent }) => agent);
+  const classes = [...new Set(measured.map(({ profile }) => profile?.name ?? ''))];
+  const probes = "the agents' start-up probes; `musical-chair profile` measures this model on them";
+  if (measured.length === 0) return `times guessed from ${probes}`;
+  const said = `times measured: profile ${classes.join('; profile ')}`;
+  return probed.length === 0 ? said : `${said}; of ${probed.join(', ')} guessed from ${probes}`;
 }
 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);

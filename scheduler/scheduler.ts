@@ -35,6 +35,7 @@ import { LinkKeeper, PLAN_LIMITS, pairsOf } from './links/keeper.js';
 import { SeatTimes } from './live/seat-times.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
+import { Profiles } from './profiles/profiles.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
 import { Rivals } from './rivals.js';
 import { agentStatus, deploymentStatus, EventLog, type Known } from './status.js';
@@ -65,6 +66,8 @@ export interface SchedulerOptions {
   readonly topics: Topics;
   readonly dispatcher: Dispatcher;
   readonly source: ModelSource;
+  /** Folder of the profiles; default: models are not measured here. */
+  readonly profileDirectory?: string;
   /** A client asks whether the gateway has a model; default: nothing can be sent here. */
   readonly offer?: (offer: ModelOffer) => Promise<ModelAnswer>;
   /** What planners take of links that nobody measured. */
@@ -96,6 +99,7 @@ export class Scheduler {
   readonly #registry: Registry;
   readonly #commands: Commands;
   readonly #deployments: Deployments;
+  readonly #profiles: Profiles | undefined;
   readonly #links: LinkKeeper;
   readonly #times = new SeatTimes();
   readonly #host = hostId();
@@ -134,6 +138,7 @@ export class Scheduler {
       source: options.source,
       links: () => this.#links.links(),
       measureLinks: (pairs, budgetMs) => this.#links.ensure(pairs, { ...PLAN_LIMITS, budgetMs }),
+      profiles: (model, record) => this.#profiles?.tableFor(model, record),
       times: this.#times,
       term: () => this.#term,
       peers: (agents) => this.#peers(agents),
@@ -141,10 +146,27 @@ export class Scheduler {
       log: (kind, text) => this.#log(kind, text),
       now: this.#now,
     });
+    this.#profiles = this.#makeProfiles();
   }
 
   get term(): number {
     return this.#term;
+  }
+
+  #makeProfiles(): Profiles | undefined {
+    const { profileDirectory: directory, source } = this.#o;
+    if (directory === undefined) return undefined;
+    return new Profiles({
+      ...{ directory, source, now: this.#now },
+      agents: () => this.#registry.all(),
+      measure: async ({ agent, nonce }, profile, deadlineMs) => {
+        const reply = await this.#commands.send(agent, nonce, this.#term, { kind: 'profile', profile }, deadlineMs);
+        if (reply.profile === null) throw new ChairError('PROFILE_INVALID', `agent ${agent} answered a measurement without figures`);
+        return reply.profile;
+      },
+      during: (work) => this.#deployments.during(work),
+      log: (kind, text) => this.#log(kind, text),
+    });
   }
 
   /** Throws CLUSTER_TAKEN when another scheduler answers. */
@@ -191,6 +213,7 @@ export class Scheduler {
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    await this.#profiles?.stop();
     await this.#deployments.stop();
     this.#commands.stop();
     for (const undo of this.#undo.splice(0)) await undo();
@@ -465,7 +488,8 @@ export class Scheduler {
   }
 
   async #profile(request: ProfileRequest): Promise<ProfileReport> {
-    throw new ChairError('PROFILE_INVALID', `this scheduler cannot measure '${request.model}' yet`);
+    if (this.#profiles === undefined) throw new ChairError('PROFILE_INVALID', 'this scheduler does not measure models');
+    return this.#profiles.request(request);
   }
 
   async #offer(offer: ModelOffer): Promise<ModelAnswer> {

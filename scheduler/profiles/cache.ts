@@ -1,0 +1,230 @@
+/**
+ * Measurements on disk: one file per class of device (fingerprint, which the engine's version is part of), written whole and renamed into place. What cannot be used is
+ * said and put aside, never fatal: measuring again is always possible.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ChairError, toChairError } from '../../broker/errors.js';
+import { CUT_KINDS } from '../../models/slicing/partition.js';
+import type { Need } from './needs.js';
+import type { Entry, Measured } from './table.js';
+
+/** Of the file's form; another one is not read. */
+const FORMAT = 1;
+const FINGERPRINT = /^[0-9a-z-]{1,64}$/;
+/** Per class: some tens of models. The oldest go first. */
+const MOST_ENTRIES = 20_000;
+const WRITE_EVERY_MS = 2000;
+
+export interface DeviceClass {
+  readonly fingerprint: string;
+  readonly engine: string;
+  readonly engineVersion: string;
+}
+
+/** What is measured: the model as it was loaded (its bytes and the shapes of its inputs), nodes, cut and threads. */
+export interface ProfileKey {
+  readonly model: string;
+  readonly need: Need;
+  readonly threads: number;
+}
+
+interface Stored {
+  /** sha256 of the slice's graph: the same slice of another model is the same measurement. */
+  readonly slice: string;
+  readonly threads: number;
+  readonly model: string;
+  readonly need: Need;
+  readonly measured: Measured;
+}
+
+interface ClassFile extends DeviceClass {
+  readonly format: number;
+  readonly entries: Readonly<Record<string, Stored>>;
+}
+
+interface Held {
+  readonly device: DeviceClass;
+  readonly entries: Map<string, Stored>;
+  dirty: boolean;
+}
+
+export interface CacheOptions {
+  readonly directory: string;
+  readonly log: (error: ChairError) => void;
+}
+
+export class ProfileCache {
+  /** Grows with every change: what was made from older entries is old. */
+  revision = 0;
+  readonly #o: CacheOptions;
+  readonly #held = new Map<string, Held>();
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(options: CacheOptions) {
+    this.#o = options;
+  }
+
+  /** Reads what is there. Files that cannot be used are renamed to `*.unusable` and reported as PROFILE_INVALID. Never throws for what it reads. */
+  static async open(options: CacheOptions): Promise<ProfileCache> {
+    const cache = new ProfileCache(options);
+    try {
+      await mkdir(options.directory, { recursive: true });
+      for (const name of await readdir(options.directory)) {
+        if (name.endsWith('.part')) await rm(join(options.directory, name), { force: true });
+        else if (name.endsWith('.json')) await cache.#read(name);
+      }
+    } catch (error) {
+      options.log(toChairError(error, 'WORK_DIRECTORY_UNUSABLE'));
+    }
+    return cache;
+  }
+
+  get(device: DeviceClass, key: ProfileKey): Measured | undefined {
+    return this.#of(device)?.entries.get(keyText(key))?.measured;
+  }
+
+  /** The same slice with as many threads, whatever model it is of. */
+  bySlice(device: DeviceClass, slice: string, threads: number): Measured | undefined {
+    for (const entry of this.#of(device)?.entries.values() ?? []) {
+      if (entry.slice === slice && entry.threads === threads) return entry.measured;
+    }
+    return undefined;
+  }
+
+  /** All that is known of a model with so many threads. */
+  all(device: DeviceClass, model: string, threads: number): Entry[] {
+    const found: Entry[] = [];
+    for (const entry of this.#of(device)?.entries.values() ?? []) {
+      if (entry.threads === threads && (entry.model === model || entry.need.what === 'run')) found.push(entry);
+    }
+    return found;
+  }
+
+  set(device: DeviceClass, key: ProfileKey, slice: string, measured: Measured): void {
+    if (!FINGERPRINT.test(device.fingerprint)) {
+      throw new ChairError('PROFILE_INVALID', 'a measurement is of no class of device', {
+        expected: 'a fingerprint',
+        came: `'${device.fingerprint}'`,
+      });
+    }
+    const held = this.#of(device) ?? { device, entries: new Map<string, Stored>(), dirty: false };
+    this.#held.set(device.fingerprint, held);
+    const text = keyText(key);
+    // Last written, last in order.
+    held.entries.delete(text);
+    held.entries.set(text, { slice, ...key, measured });
+    for (const old of [...held.entries.keys()].slice(0, Math.max(0, held.entries.size - MOST_ENTRIES))) held.entries.delete(old);
+    held.dirty = true;
+    this.revision++;
+    this.#timer ??= setTimeout(() => void this.flush(), WRITE_EVERY_MS).unref();
+  }
+
+  /** Resolves when all is on disk, or was reported not to be. */
+  flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#writing = this.#writing.then(async () => {
+      for (const held of this.#held.values()) if (held.dirty) await this.#write(held);
+    });
+    return this.#writing;
+  }
+
+  #of({ fingerprint, engine, engineVersion }: DeviceClass): Held | undefined {
+    const held = this.#held.get(fingerprint);
+    return held?.device.engine === engine && held.device.engineVersion === engineVersion ? held : undefined;
+  }
+
+  async #read(name: string): Promise<void> {
+    const file = join(this.#o.directory, name);
+    try {
+      const { entries, format: _, ...device } = checked(JSON.parse(await readFile(file, 'utf8')));
+      if (`${device.fingerprint}.json` !== name) throw unusable(`a file named ${device.fingerprint}.json`, name);
+      this.#held.set(device.fingerprint, { device, entries: new Map(Object.entries(entries)), dirty: false });
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      this.#o.log(
+        new ChairError('PROFILE_INVALID', `the profiles in ${file} cannot be used and are put aside: ${why}`, {
+          todo: 'Nothing needs to be done: what is missing is measured again when it is asked for.',
+          cause,
+        }),
+      );
+      await rename(file, `${file}.unusable`).catch(() => undefined);
+    }
+  }
+
+  async #write(held: Held): Promise<void> {
+    const file = join(this.#o.directory, `${held.device.fingerprint}.json`);
+    const part = `${file}.${randomUUID()}.part`;
+    held.dirty = false;
+    const content: ClassFile = { format: FORMAT, ...held.device, entries: Object.fromEntries(held.entries) };
+    try {
+      await mkdir(this.#o.directory, { recursive: true });
+      await writeFile(part, `${JSON.stringify(content)}\n`);
+      await rename(part, file);
+    } catch (error) {
+      await rm(part, { force: true }).catch(() => undefined);
+      this.#o.log(
+        new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${toChairError(error).message}`, { cause: error }),
+      );
+    }
+  }
+}
+
+function keyText({ model, need, threads }: ProfileKey): string {
+  // A run of next to nothing is the same for every model.
+  return need.what === 'run' ? `run t${threads}` : `${model} ${need.nodes.join('-')} ${need.cut} ${need.parts} t${threads}`;
+}
+
+/** Throws PROFILE_INVALID. */
+function checked(value: unknown): ClassFile {
+  if (!isRecord(value)) throw unusable('an object', typeof value);
+  if (value.format !== FORMAT) throw unusable(`format ${FORMAT}`, JSON.stringify(value.format)?.slice(0, 40) ?? 'none');
+  const { fingerprint, engine, engineVersion, entries } = value;
+  if (typeof fingerprint !== 'string' || !FINGERPRINT.test(fingerprint)) throw unusable('a fingerprint', String(fingerprint).slice(0, 40));
+  if (typeof engine !== 'string' || typeof engineVersion !== 'string') throw unusable('an engine and its version', 'none');
+  if (!isRecord(entries)) throw unusable('entries', typeof entries);
+  const good: Record<string, Stored> = {};
+  for (const [key, entry] of Object.entries(entries)) good[key] = checkedEntry(key, entry);
+  return { format: FORMAT, fingerprint, engine, engineVersion, entries: good };
+}
+
+function checkedEntry(key: string, entry: unknown): Stored {
+  const wrong = (): ChairError => unusable('an entry with a slice, a need and figures of at least 0', `'${key.slice(0, 80)}'`);
+  if (!isRecord(entry)) throw wrong();
+  const { slice, threads, model, need, measured } = entry;
+  if (typeof slice !== 'string' || typeof model !== 'string' || !isCount(threads) || !isNeed(need) || !isMeasured(measured)) throw wrong();
+  return { slice, threads, model, need, measured };
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
+}
+
+const KINDS: readonly unknown[] = ['run', 'block', 'range', 'model'] satisfies Need['what'][];
+
+function isNeed(value: unknown): value is Need {
+  if (!isRecord(value) || !KINDS.includes(value.what) || !CUT_KINDS.some((kind) => kind === value.cut)) return false;
+  const { nodes, parts, part, macs, weightBytes, inBytes, outBytes, label, check } = value;
+  const counts = [parts, part, macs, weightBytes, inBytes, outBytes].every(isCount);
+  return (
+    counts && Array.isArray(nodes) && nodes.length === 2 && nodes.every(isCount) && typeof label === 'string' && typeof check === 'boolean'
+  );
+}
+
+function isMeasured(value: unknown): value is Measured {
+  if (!isRecord(value)) return false;
+  const { agent, samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy } = value;
+  const samples = Array.isArray(samplesMs) && samplesMs.length > 0 && samplesMs.every(isCount);
+  return samples && [loadMs, loadPeakBytes, runPeakBytes].every(isCount) && typeof agent === 'string' && typeof busy === 'boolean';
+}
+
+function unusable(expected: string, came: string): ChairError {
+  return new ChairError('PROFILE_INVALID', 'not a file of profiles', { expected, came });
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -3,11 +3,13 @@
  * the cluster knows of its agents by profiles, probes and live corrections), links as its status lists them.
  */
 import { ChairError } from '../../broker/errors.js';
-import type { AgentStatus, LinkStatus, PlanReport } from '../../broker/messages.js';
+import type { AgentStatus, LinkStatus, PlanReport, StatusReport } from '../../broker/messages.js';
+import type { Model } from '../../models/model.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate } from '../planners/estimate.js';
 import { type Device, isRefusal, type Link, type Links, type ModelFacts, type PlanDraft } from '../planners/problem.js';
-import type { SimulationOptions } from './options.js';
+import type { SimulationOptions, SimulationResult } from './options.js';
+import { simulatePlan } from './simulate.js';
 
 /** What the gateway takes of links that nobody measured; see its settings. */
 const USUAL: Link = { bytesPerSecond: 125e6, latencyMs: 1 };
@@ -47,3 +49,18 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, a
   };
   return { draft, devices, links, seatMs: (stage, replica, part) => ms.get(`${stage}/${replica}/${part}`) };
 }
+
+/** What a deployed plan should reach, by simulation, under a load of a benchmark. Throws as `reported` and `simulatePlan` do. */
+export function simulateReport(
+  report: PlanReport,
+  model: Pick<Model, 'sha256'>,
+  facts: ModelFacts,
+  status: Pick<StatusReport, 'agents' | 'links'>,
+  load: Pick<SimulationOptions, 'load' | 'frames' | 'noise' | 'seed'>,
+): SimulationResult {
+  const { agents, links } = status;
+  return simulatePlan({ ...reported(report, model.sha256, facts, agents, linksOfStatus(links)), ...load, limits: PATIENT });
+}
+
+/** As benchmarks ask: a slow frame is no lost frame. */
+const PATIENT = { deadlineMs: 120_000 };

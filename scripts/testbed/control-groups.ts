@@ -6,7 +6,7 @@ import { cpuQuota } from './devices.js';
 import type { RunDirectory } from './run-directory.js';
 
 /** Where this machine's control groups are: one tree for both (version 2), or one each (version 1). */
-interface Hierarchy {
+export interface Hierarchy {
   readonly version: 1 | 2;
   readonly cpu: string;
   readonly memory: string;
@@ -32,6 +32,23 @@ export function findHierarchy(mounts = readFileSync('/proc/self/mounts', 'utf8')
   if (!controllers.includes('memory'))
     return 'the memory controller of control groups is off (on a Raspberry Pi: cgroup_enable=memory in cmdline.txt)';
   return { version: 2, cpu: v2, memory: v2 };
+}
+
+/**
+ * Lets groups below the root be limited: nothing to do in version 1; in version 2 the root must hand its controllers down, which the kernel refuses in a
+ * container's own root while processes live in it. Undefined = they can be limited; otherwise why not.
+ */
+export function whyNoLimits({ version, cpu: root }: Hierarchy): string | undefined {
+  if (version === 1) return undefined;
+  const file = path.join(root, 'cgroup.subtree_control');
+  try {
+    const given = readFileSync(file, 'utf8').trim().split(/\s+/);
+    const missing = ['cpu', 'memory'].filter((name) => !given.includes(name));
+    if (missing.length > 0) writeFileSync(file, missing.map((name) => `+${name}`).join(' '));
+    return undefined;
+  } catch (error) {
+    return `the kernel does not let groups below ${root} be limited (${error instanceof Error ? error.message : String(error)})`;
+  }
 }
 
 /** The group of one device. */
@@ -61,8 +78,18 @@ export class Group {
   }
 
   setMemory(bytes: number): void {
-    put(this.#memory, this.#hierarchy.version === 2 ? 'memory.max' : 'memory.limit_in_bytes', String(bytes));
-    if (this.#hierarchy.version === 2 && existsSync(path.join(this.#memory, 'memory.swap.max'))) put(this.#memory, 'memory.swap.max', '0');
+    // Swap is there only where the kernel counts it; a device that swaps does not fit.
+    if (this.#hierarchy.version === 2) {
+      put(this.#memory, 'memory.max', String(bytes));
+      if (existsSync(path.join(this.#memory, 'memory.swap.max'))) put(this.#memory, 'memory.swap.max', '0');
+      return;
+    }
+    // Memory with swap cannot be less than memory alone: raising and lowering go in different orders, so it is lifted first.
+    const both = 'memory.memsw.limit_in_bytes';
+    const counted = existsSync(path.join(this.#memory, both));
+    if (counted) put(this.#memory, both, '-1');
+    put(this.#memory, 'memory.limit_in_bytes', String(bytes));
+    if (counted) put(this.#memory, both, String(bytes));
   }
 
   /** CPU time used and time it had to wait for its quota, seconds since it was made. */
@@ -91,7 +118,8 @@ export class ControlGroups {
       const top = path.join(root, this.#name);
       this.#make(top);
       if (hierarchy.version === 2) {
-        put(root, 'cgroup.subtree_control', '+cpu +memory');
+        const why = whyNoLimits(hierarchy);
+        if (why !== undefined) throw new ChairError('TESTBED_FAILED', why);
         put(top, 'cgroup.subtree_control', '+cpu +memory');
       }
     }

@@ -127,8 +127,9 @@ export class Link {
   /** As after a new lease: the old address is gone at once. Returns the new one. */
   changeAddress(): string {
     const next = this.#nextAddress();
-    run('ip', `-n ${this.namespace} address add ${next}/${PREFIX_LENGTH} dev eth0`);
+    // In this order: the kernel removes a second address of a subnet together with the first one.
     run('ip', `-n ${this.namespace} address delete ${this.#address}/${PREFIX_LENGTH} dev eth0`);
+    run('ip', `-n ${this.namespace} address add ${next}/${PREFIX_LENGTH} dev eth0`);
     this.#address = next;
     return next;
   }

@@ -11,7 +11,7 @@ import { ChairError } from '../../broker/errors.js';
 import { Child, nodeFlags } from '../children.js';
 import { CLI_PATH } from '../package-root.js';
 import { TestbedClient } from './client.js';
-import { ControlGroups, findHierarchy, type Group } from './control-groups.js';
+import { ControlGroups, findHierarchy, type Group, whyNoLimits } from './control-groups.js';
 import { checkDevice, checkRate, DEFAULT_DEVICE, type DeviceSpec } from './devices.js';
 import { type Link, Network, whyNoNetwork } from './network.js';
 import { cleanRun, RunDirectory, startOf, sweepDeadRuns } from './run-directory.js';
@@ -315,7 +315,7 @@ export function whyPlainProcesses(): string {
   const network = whyNoNetwork();
   if (network !== undefined) return network;
   const hierarchy = findHierarchy();
-  return typeof hierarchy === 'string' ? hierarchy : '';
+  return typeof hierarchy === 'string' ? hierarchy : (whyNoLimits(hierarchy) ?? '');
 }
 
 /** Devices of one run, with limits or without. Throws TESTBED_FAILED. */

@@ -166,7 +166,7 @@ export interface LaneHealth {
   readonly receivedBytesPerSecond: number;
   /** How many such messages. */
   readonly receivedSamples: number;
-  /** Of the connection's keep-alive while nothing waited to be sent, exponentially weighted; 0 = unknown. */
+  /** Of the connection's keep-alive while nothing waited to be sent, the shortest of late; 0 = unknown. */
   readonly roundTripMs: number;
 }
 

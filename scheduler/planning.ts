@@ -1,10 +1,10 @@
 /** From a request and the agents that are there to the planner's problem, and to its answer. No effects. */
 import { ChairError } from '../broker/errors.js';
-import type { DeployRequest } from '../broker/messages.js';
+import type { DeployRequest, Hello } from '../broker/messages.js';
 import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
 import { agentsNamed, parsePlanFile, stagesOf } from './plan-file.js';
-import { ENGINE_BYTES } from './planners/cost.js';
+import { ENGINE_BYTES, MESSAGE_CPU_MS, NODE_OVERHEAD_MS, RUN_OVERHEAD_MS, SERIALISE_BYTES_PER_SECOND } from './planners/cost.js';
 import { explained, type Solve } from './planners/explained.js';
 import { filed } from './planners/filed.js';
 import { manual as manualPlanner } from './planners/manual.js';
@@ -55,8 +55,8 @@ export interface PlanningInput {
 }
 
 /**
- * Throws NO_AGENTS, AGENT_UNKNOWN or PLAN_NOT_POSSIBLE. Cuts that the planner will look at are analysed first, with pauses between, so that
- * heartbeats and frames go on; the planner itself is one synchronous function.
+ * Throws NO_AGENTS, AGENT_UNKNOWN, PLAN_NOT_POSSIBLE or PLANNER_FAILED. A planner is one synchronous function; it runs in a thread of its own, so that heartbeats
+ * and frames go on (planner-thread.ts).
  */
 export async function draftPlan(input: PlanningInput): Promise<PlanDraft> {
   return planFor(input.request.name, problemOf(input));
@@ -117,9 +117,18 @@ function filedProblem({ request, facts, links, devices, fewerParts, model, away:
   return { planner: filed, problem };
 }
 
-/** The planner's answer. Throws PLAN_NOT_POSSIBLE. */
+/** Asks a planner, in the planners' thread where there is one; what only judges a given plan is quick enough for this one. Throws PLANNER_FAILED. */
+const solve: Solve = async (planner, { facts, ...question }) => {
+  const name = [...PLANNERS].find(([, known]) => known === planner)?.[0];
+  if (facts.elsewhere !== undefined && name !== undefined) return facts.elsewhere(name, question);
+  // Lets other work go on between plans.
+  await new Promise((resolve) => setImmediate(resolve));
+  return planner({ ...question, facts });
+};
+
+/** The planner's answer. Throws PLAN_NOT_POSSIBLE, PLANNER_FAILED. */
 export async function planFor(name: string, { planner, problem }: Asked): Promise<PlanDraft> {
-  const answer = planner(problem);
+  const answer = await solve(planner, problem);
   if (isRefusal(answer)) {
     const agents = problem.devices.map((d) => d.agent).join(', ');
     throw new ChairError('PLAN_NOT_POSSIBLE', `no plan for '${name}' on ${agents}: ${answer.reason}`);
@@ -127,13 +136,9 @@ export async function planFor(name: string, { planner, problem }: Asked): Promis
   return { ...answer, basis: basisOf(problem.devices) };
 }
 
-/** A draft of a planner with what others would have done, and what this one would do with other devices and links. Lets other work go on between plans. */
+/** A draft of a planner with what others would have done, and what this one would do with other devices and links. */
 export async function explainedDraft({ planner, problem }: Asked, chosen: PlanDraft): Promise<PlanDraft> {
   const others = new Map([...PLANNERS].filter(([, other]) => other !== manualPlanner));
-  const solve: Solve = async (other, question) => {
-    await new Promise((resolve) => setImmediate(resolve));
-    return other(question);
-  };
   return { ...chosen, explained: await explained(problem, chosen, planner, others, solve) };
 }
 
@@ -208,6 +213,7 @@ function devicesFor(input: PlanningInput): Device[] {
       ...optional('profile', profile),
       memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
       otherDeployments: otherDeployments?.get(agent) ?? 0,
+      ...underQuota(hello),
       ...onHost(hosts.get(agent)),
       ...optional('link', access?.get(agent)),
       ...optional('correction', corrections?.(agent)),
@@ -234,6 +240,17 @@ export function basisOf(devices: readonly Pick<Device, 'agent' | 'profile'>[]): 
 }
 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
+
+/** What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
+function underQuota({ cpuLimit }: Hello): Partial<Device> {
+  if (!(cpuLimit > 0 && cpuLimit < 1)) return {};
+  return {
+    copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * cpuLimit,
+    messageMs: MESSAGE_CPU_MS / cpuLimit,
+    runMs: RUN_OVERHEAD_MS / cpuLimit,
+    nodeMs: NODE_OVERHEAD_MS / cpuLimit,
+  };
+}
 
 function onHost(share: HostShare | undefined): Pick<Device, 'host' | 'hostShare'> {
   return share === undefined ? {} : { host: share.host, hostShare: share.share };

@@ -32,8 +32,8 @@ export interface DiallerOptions {
  */
 const DEAD_AFTER_PINGS = 2;
 const DEAD_AFTER_PINGS_SENDING = 5;
-/** Of the newest round trip in the mean. */
-const ROUND_TRIP_WEIGHT = 0.3;
+/** Round trips that are remembered: half a minute's, at the usual keep-alive. */
+const ROUND_TRIPS = 6;
 /** What the listener is told to allow, in our periods. */
 const KEEPALIVE_PERIODS = 2.5;
 /** CONNACK return code (MQTT 3.1.1, 3.2.2.3). */
@@ -52,7 +52,7 @@ export class Dialler {
   #unanswered = 0;
   /** Nothing waited to be sent when the last ping went out. */
   #pingedIdle = false;
-  #roundTripMs = 0;
+  readonly #roundTrips: number[] = [];
   #failures = 0;
   #messageId = 0;
   #stopped = false;
@@ -186,16 +186,16 @@ export class Dialler {
     lane.control({ cmd: 'pingreq' });
   }
 
-  /** Of the keep-alive, exponentially weighted; 0 = unknown. */
+  /** The shortest of late; 0 = unknown. A longer one was held up by what else either end did, which says nothing of the link. */
   get roundTripMs(): number {
-    return this.#roundTripMs;
+    return this.#roundTrips.length === 0 ? 0 : Math.min(...this.#roundTrips);
   }
 
   #answered(): void {
     if (!this.#pingedIdle) return;
     this.#pingedIdle = false;
-    const ms = performance.now() - this.#pingedAt;
-    this.#roundTripMs = this.#roundTripMs === 0 ? ms : this.#roundTripMs + ROUND_TRIP_WEIGHT * (ms - this.#roundTripMs);
+    this.#roundTrips.push(performance.now() - this.#pingedAt);
+    if (this.#roundTrips.length > ROUND_TRIPS) this.#roundTrips.shift();
   }
 
   #lost(error: Error | undefined): void {

@@ -35,6 +35,9 @@ export interface LiveLink {
 /** Live throughput below this part of the known one is doubt, above its inverse is news. */
 const DOUBT = 0.7;
 const NEWS = 1.1;
+/** A keep-alive is one message among others: only a latency that is clearly longer is news. A shorter one comes with the next measurement. */
+const LATER = 2;
+const LATER_MS = 2;
 /** Weight of one health message. */
 const LIVE_WEIGHT = 0.3;
 /** A row is forgotten this long after anything was heard. */
@@ -61,7 +64,8 @@ export class LinkTable {
       // A round trip alone is no link, and the first messages tell too little of the throughput to plan by.
       return;
     }
-    const latencyMs = roundTripMs === 0 ? known.latencyMs : known.latencyMs + LIVE_WEIGHT * (roundTripMs / 2 - known.latencyMs);
+    const latencyMs =
+      roundTripMs === 0 || roundTripMs / 2 < LATER * known.latencyMs + LATER_MS ? known.latencyMs : eased(known.latencyMs, roundTripMs / 2);
     const seen = bytesPerSecond === 0 ? known.bytesPerSecond : bytesPerSecond;
     this.#check(known, { bytesPerSecond: seen, latencyMs });
     const ratio = seen / known.bytesPerSecond;
@@ -122,6 +126,10 @@ export class LinkTable {
     const first = this.#rows.keys().next().value;
     if (this.#rows.size >= MOST_ROWS && first !== undefined) this.#rows.delete(first);
   }
+}
+
+function eased(from: number, to: number): number {
+  return from + LIVE_WEIGHT * (to - from);
 }
 
 /** `94.1 Mbit/s`. */

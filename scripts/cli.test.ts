@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { ERROR_CODES, type ErrorCode } from '../broker/errors.js';
+import { PLANNERS } from '../scheduler/planners/planners.js';
 import { main } from './cli.js';
 import { COMMANDS } from './commands/index.js';
-import { deployRequest, parseImageInput } from './deploy-options.js';
+import { deployRequest, PLANNER_NAMES, parseImageInput } from './deploy-options.js';
 import { errorLine } from './output.js';
 
 async function refuse(args: readonly string[]): Promise<{ status: number; stderr: string }> {
@@ -70,9 +71,34 @@ describe('deploy options', () => {
       agents: ['a', 'b'],
       inFlight: 0,
       deadlineMs: 0,
+      maxError: 0,
+      calibration: [],
+      plan: '',
       verify: false,
       dryRun: true,
+      explain: false,
     });
+  });
+
+  it.each(['latency', 'throughput', 'throughput<200'])('take the objective %s', (objective) => {
+    expect(deployRequest('net', '/m.onnx', { objective }, true).objective).toBe(objective);
+  });
+
+  it.each([
+    [{ objective: 'speed' }, "'throughput<200'"],
+    [{ objective: 'throughput<' }, 'quoted'],
+    [{ objective: 'throughput<0' }, 'latency, throughput'],
+    [{ objective: 'latency<20' }, 'latency, throughput'],
+    [{ planner: 'musical-chair' }, 'Did you mean musical-chair-2018?'],
+    [{ planner: 'manual' }, 'auto, single'],
+  ])('refuse %o with a word on what is expected', (options, said) => {
+    expect(() => deployRequest('net', '/m.onnx', options, true)).toThrow(
+      expect.objectContaining({ code: 'USAGE', message: expect.stringContaining(said) }),
+    );
+  });
+
+  it('name the planners that there are', () => {
+    expect([...PLANNERS.keys()].filter((name) => name !== 'manual')).toEqual([...PLANNER_NAMES]);
   });
 
   it.each(['size=4x6', 'input=x', 'input=x,size=4', 'input=x,size=4x6,order=gbr', 'input=x,size=4x6,mean=1/2'])(

@@ -4,6 +4,7 @@ import type { DeployRequest, ImageInput } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import type { CommandOption, OptionValues } from './command.js';
 import { wholeNumber } from './output.js';
+import { editDistance, nearest } from './settings.js';
 
 export const SHAPE_OPTION: CommandOption = {
   flags: '--shape <input=dims>',
@@ -19,9 +20,15 @@ export const CUT_OPTIONS: readonly CommandOption[] = [
   { flags: '--shares <list>', description: 'relative sizes of the parts, as in 3,2,1; default: equal' },
 ];
 
+/** As planners/planners.ts has them; written here so that help loads no planner (a test keeps them equal). */
+export const PLANNER_NAMES = ['auto', 'single', 'replicas', 'pipeline', 'musical-chair-2018'] as const;
+
 export const DEPLOY_OPTIONS: readonly CommandOption[] = [
-  { flags: '--objective <goal>', description: 'what the planner optimises', choices: ['latency', 'throughput'], default: 'latency' },
-  { flags: '--planner <name>', description: 'who makes the plan', choices: ['auto', 'single', 'replicas', 'pipeline'], default: 'auto' },
+  {
+    flags: '--objective <goal>',
+    description: "what the planner optimises: latency, throughput, or 'throughput<200' with no frame later than 200 ms; default: latency",
+  },
+  { flags: '--planner <name>', description: `who makes the plan: ${PLANNER_NAMES.join(', ')}; default: auto` },
   ...CUT_OPTIONS,
   SHAPE_OPTION,
   {
@@ -141,6 +148,28 @@ export function checkName(name: string, what: string): string {
   });
 }
 
+/** Throws USAGE. */
+function objectiveOf(text: string): string {
+  if (/^(latency|throughput|throughput<[1-9]\d{0,8})$/.test(text)) return text;
+  const todo = /^(latency|throughput)\s*<?\s*$/.test(text) ? "In most shells < must be quoted: --objective 'throughput<200'." : undefined;
+  throw new ChairError('USAGE', '--objective is wrong', {
+    expected: "latency, throughput, or 'throughput<200' with no frame later than 200 ms",
+    came: `"${text}"`,
+    ...(todo === undefined ? {} : { todo }),
+  });
+}
+
+/** Throws USAGE. */
+function plannerOf(text: string): string {
+  if (PLANNER_NAMES.some((name) => name === text)) return text;
+  const meant = nearest(text, PLANNER_NAMES);
+  throw new ChairError('USAGE', '--planner is wrong', {
+    expected: PLANNER_NAMES.join(', '),
+    came: `"${text}"`,
+    ...(editDistance(text, meant) <= 5 ? { todo: `Did you mean ${meant}?` } : {}),
+  });
+}
+
 /** The request made of the options above. Throws USAGE, AGENT_NAME_INVALID. */
 export function deployRequest(name: string, model: string, options: OptionValues, dryRun: boolean): DeployRequest {
   const agents = optionText(options, 'agents');
@@ -151,8 +180,8 @@ export function deployRequest(name: string, model: string, options: OptionValues
     model,
     shapes,
     images: optionList(options, 'image').map(parseImageInput),
-    objective: optionText(options, 'objective', 'latency'),
-    planner: optionText(options, 'planner', 'auto'),
+    objective: objectiveOf(optionText(options, 'objective', 'latency')),
+    planner: plannerOf(optionText(options, 'planner', 'auto')),
     cut: optionText(options, 'cut'),
     shares: parseShares(optionText(options, 'shares')),
     agents: agents === '' ? [] : agents.split(',').map((a) => checkName(a, 'the agent')),

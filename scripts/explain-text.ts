@@ -37,13 +37,13 @@ function table(title: string, chosen: PlanAlternative, rows: readonly PlanAltern
       { title },
       { title: 'by' },
       { title: 'agents', align: 'right' },
-      { title: 'ms per frame', align: 'right' },
+      { title: 'ms', align: 'right' },
       { title: 'frames/s', align: 'right' },
-      { title: objective.startsWith('throughput') ? 'frames/s against this' : 'speed against this', align: 'right' },
+      { title: 'gain', align: 'right' },
     ],
     [chosen, ...possible].map((row) => [
       row.name,
-      row.planner,
+      row === chosen || row.planner !== row.name ? row.planner : '',
       String(row.agents),
       row.latencyMs.toFixed(row.latencyMs < 99.5 ? 1 : 0),
       fpsText(row.fps),
@@ -68,7 +68,7 @@ export function explainText(plan: PlanReport, objective: string, width: number):
   const lines = [
     next === undefined
       ? 'Next best: no other plan is possible.'
-      : `Next best: ${next.name} (${next.planner}), ${figure(next, objective)} instead of ${figure(chosen, objective)}.`,
+      : `Next best: ${next.name}${next.planner === next.name ? '' : ` (${next.planner})`}, ${figure(next, objective)} instead of ${figure(chosen, objective)}.`,
     help === undefined || gain(help, chosen, objective) < NO_DIFFERENCE
       ? 'Nothing that was tried would make a better plan.'
       : `What would help most: ${help.name}: ${figure(help, objective)} (${gainText(gain(help, chosen, objective))}).`,

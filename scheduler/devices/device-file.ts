@@ -13,7 +13,7 @@ import { type DeviceProfile, PROFILES, usable } from './profile.js';
 import { PUBLISHED_LINKS } from './published.js';
 
 /** Larger files are no lists of devices. */
-const MAX_CHARACTERS = 1 << 20;
+export const MAX_DEVICE_FILE_BYTES = 1 << 20;
 const MAX_DEVICES = 10_000;
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, b: 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
@@ -86,7 +86,8 @@ function invalid(message: string, expected: string, came?: string): ChairError {
 
 /** Throws DEVICES_INVALID. */
 export function parseDeviceFile(text: string, what = 'the device file'): DeviceFile {
-  if (text.length > MAX_CHARACTERS) throw invalid(`${what} is too long`, `at most ${MAX_CHARACTERS} characters`, `${text.length}`);
+  if (text.length > MAX_DEVICE_FILE_BYTES)
+    throw invalid(`${what} is too long`, `at most ${MAX_DEVICE_FILE_BYTES} characters`, `${text.length}`);
   let tree: unknown;
   try {
     // Aliases may blow a small file up to gigabytes.

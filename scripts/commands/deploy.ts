@@ -1,16 +1,21 @@
 /** `deploy`, `plan` and `undeploy`. */
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { DeployRequest } from '../../broker/messages.js';
+import { ChairError } from '../../broker/errors.js';
+import type { DeployRequest, PlanReport } from '../../broker/messages.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import { calibrationFrames } from '../calibrate.js';
-import type { CommandDefinition, OptionValues } from '../command.js';
+import type { CommandDefinition, Invocation, OptionValues } from '../command.js';
 import type { Settings } from '../config.js';
 import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
+import { explainText } from '../explain-text.js';
+import { localModel, localText } from '../local-model.js';
 import type { Output } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
 import { planSummary } from '../status-text.js';
+import { wrapText } from '../table.js';
 
 const MODEL_ARGUMENT = {
   syntax: '<model>',
@@ -44,6 +49,32 @@ async function onGateway(client: ChairClient, request: DeployRequest, options: O
   };
 }
 
+/** What a plan file decides: with one, these say something else. */
+const DECIDED = ['objective', 'planner', 'cut', 'shares', 'agents'] as const;
+
+/** The request with the text of the plan file that an option names. Throws USAGE, FILE_NOT_FOUND, PLAN_FILE_UNREADABLE. */
+async function withFile(request: DeployRequest, options: OptionValues, option: 'plan' | 'check'): Promise<DeployRequest> {
+  const file = optionText(options, option);
+  if (file === '') return request;
+  const other = DECIDED.find((name) => options[name] !== undefined);
+  if (other !== undefined) {
+    throw new ChairError('USAGE', `--${option} and --${other} say different things`, {
+      todo: `The plan file decides: leave out --${other}, or edit the file.`,
+    });
+  }
+  const { MAX_PLAN_FILE_BYTES, withPlanFile } = await import('../../scheduler/plan-file.js');
+  const plan = await localText(file, 'the plan file', MAX_PLAN_FILE_BYTES, 'PLAN_FILE_UNREADABLE');
+  return withPlanFile({ ...request, plan });
+}
+
+/** `--verify` in one line. */
+function verifiedText({ details }: PlanReport): string[] {
+  if (details === null || details.maxRelDiff < 0) return [];
+  const { maxRelDiff } = details;
+  const said = maxRelDiff === 0 ? 'bit for bit' : `but for ${maxRelDiff.toExponential(1)} of its largest output (1e-4 is allowed)`;
+  return [`Verified: the slices compute what the whole model computes, ${said}.`];
+}
+
 export const deploy: CommandDefinition = {
   name: 'deploy',
   summary: 'Cut a model, seat its slices on agents and serve it under a name',
@@ -53,20 +84,24 @@ export const deploy: CommandDefinition = {
   options: [
     { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
     ...DEPLOY_OPTIONS,
+    { flags: '--plan <file>', description: 'deploy this plan, made with `plan --out` and perhaps edited, instead of asking a planner' },
     { flags: '--verify', description: 'compare the cut model with the whole one before it is served' },
   ],
   settings: ['broker', 'cluster'],
   json: true,
-  examples: [{ line: 'deploy det.onnx --name det --shape x=1,3,640,640 --cut rows:4', text: 'four agents, each with a band of the image' }],
+  examples: [
+    { line: 'deploy det.onnx --name det --shape x=1,3,640,640 --cut rows:4', text: 'four agents, each with a band of the image' },
+    { line: 'deploy det.onnx --plan plan.yaml --verify', text: 'a plan made by hand, proved before it serves' },
+  ],
   run: async ({ arguments: [model = ''], options, settings, output }) => {
-    const request = deployRequest(nameOf(model, options), model, options, false);
+    const request = await withFile(deployRequest(nameOf(model, options), model, options, false), options, 'plan');
     const plan = await withClient(settings, async (client) =>
       deployWithProgress(client, await onGateway(client, request, options, output), output),
     );
     output.report(plan, () =>
       [
         options.verbose === true ? planText(plan, output.columns) : planSummary(plan, output.columns),
-        ...(request.verify ? ['Verified: the slices compute what the whole model computes, within 1e-4 of its largest output.'] : []),
+        ...verifiedText(plan),
         `${request.name} is served. Send frames with:`,
         `  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
       ].join('\n'),
@@ -74,19 +109,85 @@ export const deploy: CommandDefinition = {
   },
 };
 
+/** Of the running cluster, or of devices that are not there. */
+async function planned(request: DeployRequest, { options, settings, output }: Invocation): Promise<PlanReport> {
+  const file = optionText(options, 'devices');
+  if (file === '') return withClient(settings, async (client) => client.plan(await onGateway(client, request, options, output)));
+  if (request.maxError > 0)
+    throw new ChairError('USAGE', '--max-error cannot be used with --devices', { todo: 'Errors are measured by a gateway.' });
+  const { MAX_DEVICE_FILE_BYTES, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
+  const { planOffline } = await import('../../scheduler/devices/offline.js');
+  const { parseManualCut } = await import('../../scheduler/simulate/asked.js');
+  const devices = parseDeviceFile(await localText(file, 'the device file', MAX_DEVICE_FILE_BYTES, 'DEVICES_INVALID'), file);
+  const { model, facts } = await localModel(request.model, request);
+  const manual = request.cut === '' ? undefined : parseManualCut(request.cut, request.shares);
+  return planOffline({ request, manual, model, facts, devices });
+}
+
+/** Throws FILE_NOT_FOUND. */
+async function writePlan(file: string, { details }: PlanReport): Promise<void> {
+  const text = details?.file ?? '';
+  if (text === '')
+    throw new ChairError('PLAN_NOT_POSSIBLE', 'the plan is too large for a file', { expected: 'at most 1 MiB of stages and agents' });
+  await writeFile(file, text).catch((cause: unknown) => {
+    throw new ChairError('FILE_NOT_FOUND', `${file} cannot be written`, {
+      came: cause instanceof Error ? cause.message : String(cause),
+      cause,
+    });
+  });
+}
+
+function planReportText(report: PlanReport, { options, output }: Invocation, objective: string): string {
+  const width = output.columns;
+  const out = optionText(options, 'out');
+  // What would change the plan is told by plans that were made for it; the planner's own word on it was a guess.
+  const why = report.why.split('\n').filter((line) => options.explain !== true || !line.startsWith('would change it'));
+  return [
+    planText({ ...report, why: why.join('\n') }, width),
+    ...(report.basis === '' ? [] : ['', ...report.basis.split('\n').flatMap((line) => wrapText(`based on ${line}`, width, ''))]),
+    ...(options.explain === true ? ['', explainText(report, objective, width)] : []),
+    ...(optionText(options, 'check') === '' ? [] : ['', `${optionText(options, 'check')} can be deployed as it is.`]),
+    ...(out === ''
+      ? []
+      : ['', `Written to ${out}. Edit it, then:`, `  ${PROGRAM} plan MODEL --check ${out}`, `  ${PROGRAM} deploy MODEL --plan ${out}`]),
+  ].join('\n');
+}
+
 export const plan: CommandDefinition = {
   name: 'plan',
   summary: 'Show what deploy would do: stages, slices, agents, predicted ms, bytes per link, memory',
-  description: 'Nothing is changed.',
+  description:
+    'Nothing is changed. With --devices no gateway is needed: the plan is for the devices of a file, and the model may be a name from `models list`.',
   arguments: [MODEL_ARGUMENT],
-  options: [{ flags: '--name <name>', description: "name of the deployment; default: the file's name" }, ...DEPLOY_OPTIONS],
+  options: [
+    { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
+    ...DEPLOY_OPTIONS,
+    { flags: '--explain', description: 'compare with every planner, and plan again with more memory, faster links and one more device' },
+    { flags: '--out <file>', description: 'write the plan as a file to edit and deploy' },
+    { flags: '--check <file>', description: 'look at a plan file instead of planning: whether it can be deployed, and what it would do' },
+    {
+      flags: '--devices <file>',
+      description: 'plan for these devices, which need not be there: profiles pi3-2018, pi4, pi5 or your own (docs/planning.md)',
+    },
+  ],
   settings: ['broker', 'cluster'],
   json: true,
-  examples: [{ line: 'plan alexnet.onnx --objective throughput', text: 'the plan for as many frames per second as possible' }],
-  run: async ({ arguments: [model = ''], options, settings, output }) => {
-    const request = deployRequest(nameOf(model, options), model, options, true);
-    const report = await withClient(settings, async (client) => client.plan(await onGateway(client, request, options, output)));
-    output.report(report, () => planText(report, output.columns));
+  examples: [
+    { line: 'plan alexnet.onnx --objective throughput --explain', text: 'as many frames per second as possible, and why not more' },
+    { line: 'plan det.onnx --shape x=1,3,640,640 --out plan.yaml', text: 'a plan to edit by hand' },
+    { line: 'plan vgg16 --devices pis.yaml --objective latency', text: 'what six Raspberry Pis would do, before they are bought' },
+  ],
+  run: async (invocation) => {
+    const {
+      arguments: [model = ''],
+      options,
+      output,
+    } = invocation;
+    const request = await withFile(deployRequest(nameOf(model, options), model, options, true), options, 'check');
+    const report = await planned(request, invocation);
+    const out = optionText(options, 'out');
+    if (out !== '') await writePlan(out, report);
+    output.report(report, () => planReportText(report, invocation, request.objective));
   },
 };
 

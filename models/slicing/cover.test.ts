@@ -111,6 +111,19 @@ describe('covering a model', () => {
     expect(fused.totalMacsRatio).toBeGreaterThan(2);
   });
 
+  it('fuses layers where an exchange costs more than rows computed twice, and does not end a cut in a whole stage for nothing', async () => {
+    const model = await load('vgg16-features', { scale: 0.25 });
+    const at = (macsPerStage: number) => {
+      const { stages } = coverCut(model, 'rows', [1, 1, 1, 1], { cost: { macsPerByte: 0, macsPerStage } });
+      return { stages, coverage: coverageOf(partition(model, stages)) };
+    };
+    const [free, dear] = [at(0), at(20e6)];
+    expect(dear.stages.length).toBeLessThan(free.stages.length / 1.5);
+    expect(dear.coverage.totalMacsRatio).toBeGreaterThan(free.coverage.totalMacsRatio);
+    expect(dear.coverage.totalMacsRatio).toBeLessThan(1.2);
+    expect([...new Set(dear.stages.map((s) => s.cut))]).toEqual(['rows']);
+  });
+
   it('cuts AlexNet by channels:4, groups and fully connected layers included', { timeout: 60_000 }, async () => {
     const model = await load('alexnet', { scale: 0.5 });
     const { stages } = coverCut(model, 'channels', [1, 1, 1, 1]);

@@ -16,7 +16,7 @@ export { COVER_KINDS, type CoverKind, type ParsedCut, parseCut } from './parse-c
 export { DEFAULT_COST, type StageCost } from './stage-cost.js';
 
 export interface CoverOptions {
-  /** What a stage costs; default: DEFAULT_COST, less for models below 1 GMAC. */
+  /** What a stage costs; default: DEFAULT_COST, less for models below 10 GMAC. */
   readonly cost?: Partial<StageCost>;
   /** Work of all parts over work of the whole that a stage of several heavy nodes may have (halos computed twice). Default 1.2. */
   readonly maxRecompute?: number;
@@ -51,14 +51,14 @@ export function coverCut(model: Model, kind: CoverKind, shares: readonly number[
   const kinds = kind === 'auto' ? AUTO_KINDS : [kind];
   const cost = { ...defaultCost(model), ...options.cost };
   const rules = { must: kind !== 'auto', maxRecompute: options.maxRecompute ?? 1.2, cost };
-  const path = shortestPath(model, candidates(model, kinds, shares, rules), cost.macsPerByte);
+  const path = shortestPath(model, candidates(model, kinds, shares, rules), cost);
   const stages = settle(model, path, shares);
   return { stages, refusals: refusalsOf(model, kinds, stages) };
 }
 
-/** DEFAULT_COST, shrunk with models below 1 GMAC: where to cut is asked here, not whether a model is large enough to be worth it. */
+/** DEFAULT_COST, shrunk with models below 10 GMAC: where to cut is asked here, not whether a model is large enough to be worth it. */
 function defaultCost(model: Model): StageCost {
-  const scale = Math.min(1, (indexOf(model).macsBefore.at(-1) ?? 0) / 1e9);
+  const scale = Math.min(1, (indexOf(model).macsBefore.at(-1) ?? 0) / 10e9);
   return { macsPerByte: DEFAULT_COST.macsPerByte * scale, macsPerStage: DEFAULT_COST.macsPerStage * scale };
 }
 
@@ -113,11 +113,13 @@ interface Reached {
 }
 
 /** Cheapest chain of candidates from node 0 to the end; one way is kept for each (position, kind of the stage that ends there). */
-function shortestPath(model: Model, all: readonly Candidate[], macsPerByte: number): Candidate[] {
+function shortestPath(model: Model, all: readonly Candidate[], { macsPerByte, macsPerStage }: StageCost): Candidate[] {
   const reached = new Map<number, Map<CutKind | 'start', Reached>>([[0, new Map([['start', { cost: 0 }]])]]);
   for (const candidate of [...all].sort((a, b) => a.start - b.start || a.end - b.end)) {
     for (const before of reached.get(candidate.start)?.values() ?? []) {
-      const cost = before.cost + candidate.cost + macsPerByte * bytesToBring(candidate, before);
+      // Whole neighbours become one stage; the first of them is one more exchange.
+      const stage = candidate.cut === 'whole' && before.last?.cut !== 'whole' ? macsPerStage : 0;
+      const cost = before.cost + candidate.cost + stage + macsPerByte * bytesToBring(candidate, before);
       const there = reached.get(candidate.end) ?? new Map<CutKind | 'start', Reached>();
       reached.set(candidate.end, there);
       const known = there.get(candidate.cut);

@@ -15,8 +15,11 @@ export interface StageCost {
   readonly macsPerStage: number;
 }
 
-/** A Raspberry Pi 4 on wired Ethernet, roughly: 4 GMAC/s beside 40 MB/s and half a millisecond per exchange. */
-export const DEFAULT_COST: StageCost = { macsPerByte: 100, macsPerStage: 2e6 };
+/**
+ * A Raspberry Pi 4 on gigabit Ethernet, roughly: 28 GMAC/s on its four cores (VGG16 in 547 ms) beside 110 MB/s, and 3 to 4 ms per exchange: sockets, joins and two
+ * changes of thread take about a millisecond of a core that computes 100 GMAC/s (docs/benchmarks.md, "Where the time goes"), four times that here.
+ */
+export const DEFAULT_COST: StageCost = { macsPerByte: 250, macsPerStage: 100e6 };
 
 export interface CandidateRules {
   /** Cut whatever can be cut, whether it pays or not. */
@@ -78,7 +81,7 @@ export function candidates(model: Model, cuts: readonly Cut[], shares: readonly 
   positions.slice(0, -1).forEach((start, i) => {
     const end = positions[i + 1] ?? start;
     const macs = (macsBefore[end] ?? 0) - (macsBefore[start] ?? 0);
-    // Whole neighbours become one stage, so a whole stage has no price of its own.
+    // Whole neighbours become one stage: the price of being one is the path's to add.
     found.push({ start, end, cut: 'whole', cost: macs * (rules.must ? UNCOVERED_WEIGHT : 1), supplies: wholeSupplies(model, start, end) });
     for (const cut of cuts) found.push(...stagesFrom(model, cut, shares, rules, positions.slice(i)));
   });

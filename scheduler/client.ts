@@ -15,6 +15,8 @@ import type {
   ModelAnswer,
   ModelOffer,
   PlanReport,
+  ProfileReport,
+  ProfileRequest,
   RequestBody,
   Response,
   StatusReport,
@@ -23,8 +25,9 @@ import { connectBus } from '../broker/mqtt-bus.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
-import { DEPLOY_DEFAULTS } from './deploy-defaults.js';
+import { DEPLOY_DEFAULTS, PROFILE_DEFAULTS } from './deploy-defaults.js';
 import { answeredDeploy } from './deploy-watch.js';
+import { answeredProfile } from './profiles/ask.js';
 import type { UploadOptions } from './upload.js';
 
 export interface ClientOptions {
@@ -56,6 +59,8 @@ export interface InferResult {
 }
 
 /** The minimum of a deploy request; everything else has the scheduler's defaults. */
+/** What to measure; the rest has defaults. */
+export type ProfileOptions = Partial<Omit<ProfileRequest, 'job' | 'cancel'>> & Pick<ProfileRequest, 'model'>;
 export type DeployOptions = Partial<DeployRequest> & Pick<DeployRequest, 'name' | 'model'>;
 
 interface Outstanding {
@@ -84,6 +89,9 @@ const RESEND_MS = 5000;
 const DEPLOY_TIMEOUT_MS = 30 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
 const OFFER_TIMEOUT_MS = 5 * 60_000;
+
+/** Between questions how far a profile job is. */
+const PROFILE_ASK_MS = 500;
 
 export class ChairClient {
   readonly name: string;
@@ -190,6 +198,21 @@ export class ChairClient {
   /** What `deploy` would do: nothing is changed. */
   plan(options: DeployOptions, timeoutMs = DEPLOY_TIMEOUT_MS): Promise<PlanReport> {
     return this.deploy({ ...options, dryRun: true }, timeoutMs);
+  }
+
+  /**
+   * Measures the blocks of a model on one agent of each class of device, but for what is known already. Throws MODEL_..., AGENT_UNKNOWN, NO_AGENTS, PROFILE_INVALID,
+   * QUEUE_FULL, STOPPED, REQUEST_TIMEOUT when the gateway fell silent. An agent that cannot measure is a row with a code, not an error.
+   */
+  async profile(options: ProfileOptions, onProgress?: (report: ProfileReport) => void): Promise<ProfileReport> {
+    const request = { ...PROFILE_DEFAULTS, ...options, job: `${this.name}-${randomUUID()}`, cancel: false };
+    const ask = async (asked: ProfileRequest): Promise<ProfileReport> => {
+      const { profile } = await this.#request({ kind: 'profile', profile: asked }, this.#timeoutMs, 'profile');
+      if (profile === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for profiles without any');
+      return profile;
+    };
+    const times = { everyMs: PROFILE_ASK_MS, silentMs: 3 * this.#timeoutMs, signal: this.#closing.signal };
+    return answeredProfile(request, { ask, ...times, ...(onProgress === undefined ? {} : { onProgress }) });
   }
 
   async undeploy(name: string): Promise<void> {

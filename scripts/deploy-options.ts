@@ -23,6 +23,13 @@ export const CUT_OPTIONS: readonly CommandOption[] = [
 /** As planners/planners.ts has them; written here so that help loads no planner (a test keeps them equal). */
 export const PLANNER_NAMES = ['auto', 'single', 'replicas', 'pipeline', 'musical-chair-2018'] as const;
 
+export const IMAGE_OPTION: CommandOption = {
+  flags: '--image <declaration>',
+  description:
+    'an input that takes images: input=x,size=480x640,order=bgr,mean=0.485/0.456/0.406,std=0.229/0.224/0.225; frames are uint8 RGB of that height x width, resizing and normalisation run in the first slice',
+  repeatable: true,
+};
+
 export const DEPLOY_OPTIONS: readonly CommandOption[] = [
   {
     flags: '--objective <goal>',
@@ -31,12 +38,7 @@ export const DEPLOY_OPTIONS: readonly CommandOption[] = [
   { flags: '--planner <name>', description: `who makes the plan: ${PLANNER_NAMES.join(', ')}; default: auto` },
   ...CUT_OPTIONS,
   SHAPE_OPTION,
-  {
-    flags: '--image <declaration>',
-    description:
-      'an input that takes images: input=x,size=480x640,order=bgr,mean=0.485/0.456/0.406,std=0.229/0.224/0.225; frames are uint8 RGB of that height x width, resizing and normalisation run in the first slice',
-    repeatable: true,
-  },
+  IMAGE_OPTION,
   {
     flags: '--max-error <error>',
     description:

@@ -38,7 +38,7 @@ interface Running {
 /** Cuts that planners use of themselves. */
 const USUAL_CUTS: readonly CutKind[] = ['rows', 'channels'];
 /** Nobody has asked for so long: nobody waits. */
-const FORGOTTEN_MS = 60_000;
+const FORGOTTEN_MS = 30_000;
 const MOST_JOBS = 8;
 const KEPT_MS = 10 * 60_000;
 const MOST_PARTS = 64;

@@ -8,6 +8,7 @@ import { inspect } from './inspect.js';
 import { links } from './links.js';
 import { modelsBuild, modelsList } from './models.js';
 import { agent, broker, gateway, scheduler } from './processes.js';
+import { profile } from './profile.js';
 import { simulate } from './simulate.js';
 import { status } from './status.js';
 import { verify } from './verify.js';
@@ -22,6 +23,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   deploy,
   undeploy,
   plan,
+  profile,
   simulate,
   infer,
   status,

@@ -1,0 +1,102 @@
+/** `profile`: measures a model on the agents of a cluster. */
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import type { ProfileReport } from '../../broker/messages.js';
+import type { CommandDefinition, OptionValues } from '../command.js';
+import { modelOnGateway, withClient } from '../connection.js';
+import { IMAGE_OPTION, optionList, optionText, parseImageInput, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
+import { type Output, wholeNumber } from '../output.js';
+import { profilePlot, profileText } from '../profile-text.js';
+
+/** `1..4` or `1,2,4`; '' = none. Throws USAGE. */
+export function parseCounts(text: string, what: string, most: number): number[] {
+  if (text === '') return [];
+  return text.split(',').flatMap((item) => {
+    const [, from, to] = /^(\d+)\.\.(\d+)$/.exec(item.trim()) ?? [];
+    if (from === undefined || to === undefined) return [wholeNumber(item.trim(), what, 1, most)];
+    const first = wholeNumber(from, what, 1, most);
+    const last = wholeNumber(to, what, first, most);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+function namesOf(options: OptionValues, name: string): string[] {
+  const text = optionText(options, name);
+  return text === '' ? [] : text.split(',').map((item) => item.trim());
+}
+
+/** Throws FILE_NOT_FOUND, PLOT_UNAVAILABLE. */
+async function writePlot(file: string, report: ProfileReport, model: string): Promise<void> {
+  const { plotSvg } = await import('../plot.js');
+  const svg = await plotSvg(profilePlot(report, path.basename(model)));
+  await writeFile(file, svg).catch((cause: unknown) => {
+    throw new ChairError('FILE_NOT_FOUND', `${file} cannot be written`, {
+      came: cause instanceof Error ? cause.message : String(cause),
+      cause,
+    });
+  });
+}
+
+/** How far a job is, in one line. */
+export function profileProgress({ done, total, current }: ProfileReport): string {
+  return total === 0 ? 'reading the model' : `measuring ${done} of ${total}${current === '' ? '' : `: ${current}`}`;
+}
+
+/** Sends the model, measures, and shows how far it is. */
+export async function profileWithProgress(
+  client: import('../../scheduler/client.js').ChairClient,
+  options: Parameters<import('../../scheduler/client.js').ChairClient['profile']>[0],
+  output: Output,
+): Promise<ProfileReport> {
+  return client.profile(options, (report) => output.progress(profileProgress(report)));
+}
+
+export const profile: CommandDefinition = {
+  name: 'profile',
+  summary: "Measure a model's blocks, whole and cut, on one agent of each class of device: times, load times, peaks of memory",
+  description:
+    'The cluster serves on. Measurements are kept by the gateway and used by every plan of this model; what is known is not measured again. With --svg also a plot of time against the number of parts, for each block.',
+  arguments: [{ syntax: '<model>', description: 'ONNX file, sent to the gateway unless it has it; gateway:PATH names a file there' }],
+  options: [
+    SHAPE_OPTION,
+    IMAGE_OPTION,
+    { flags: '--agents <names>', description: 'only the classes of these agents, measured on them, as in pi-1,pi-2; default: all' },
+    { flags: '--cuts <kinds>', description: 'kinds of cut, of rows, columns, channels, inputs, pair; default: rows,channels' },
+    { flags: '--parts <counts>', description: 'numbers of parts, as in 1..4 or 2,4,8; default: up to the number of agents' },
+    { flags: '--threads <counts>', description: 'engine threads, as in 1..4; default: as the agents serve' },
+    { flags: '--runs <count>', description: 'most runs of each', default: '20' },
+    { flags: '--budget-ms <ms>', description: 'no more runs of one slice after this time', default: '500' },
+    { flags: '--fresh', description: 'measure again what is known' },
+    { flags: '--svg <file>', description: 'write a plot' },
+  ],
+  settings: ['broker', 'cluster'],
+  json: true,
+  examples: [
+    { line: 'profile alexnet.onnx --svg alexnet.svg', text: 'a table and a plot; plans of this model now stand on it' },
+    { line: 'profile det.onnx --shape x=1,3,640,640 --parts 1..6 --cuts rows', text: 'bands of a detector, in up to six parts' },
+  ],
+  run: async ({ arguments: [model = ''], options, settings, output }) => {
+    const shapes = [...optionList(options, 'shape')];
+    parseShapes(shapes);
+    const request = {
+      shapes,
+      images: optionList(options, 'image').map(parseImageInput),
+      agents: namesOf(options, 'agents'),
+      cuts: namesOf(options, 'cuts'),
+      parts: parseCounts(optionText(options, 'parts'), '--parts', 64),
+      threads: parseCounts(optionText(options, 'threads'), '--threads', 256),
+      runs: wholeNumber(optionText(options, 'runs', '20'), '--runs', 1, 1000),
+      budgetMs: wholeNumber(optionText(options, 'budgetMs', '500'), '--budget-ms', 1, 60_000),
+      fresh: options.fresh === true,
+    };
+    const svg = optionText(options, 'svg');
+    // Not after minutes of measuring.
+    if (svg !== '') await (await import('../plot.js')).plotSvg({ title: '', x: { label: '' }, y: { label: '' }, panels: [] });
+    const report = await withClient(settings, async (client) =>
+      profileWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
+    );
+    if (svg !== '') await writePlot(svg, report, model);
+    output.report(report, () => `${profileText(report, output.columns)}${svg === '' ? '' : `\n\nPlot: ${svg}`}`);
+  },
+};

@@ -34,6 +34,7 @@ const DEAD_AFTER_PINGS = 2;
 const DEAD_AFTER_PINGS_SENDING = 5;
 /** Round trips that are remembered: half a minute's, at the usual keep-alive. */
 const ROUND_TRIPS = 6;
+const LEAST_ROUND_TRIPS = 3;
 /** What the listener is told to allow, in our periods. */
 const KEEPALIVE_PERIODS = 2.5;
 /** CONNACK return code (MQTT 3.1.1, 3.2.2.3). */
@@ -188,7 +189,7 @@ export class Dialler {
 
   /** The shortest of late; 0 = unknown. A longer one was held up by what else either end did, which says nothing of the link. */
   get roundTripMs(): number {
-    return this.#roundTrips.length === 0 ? 0 : Math.min(...this.#roundTrips);
+    return this.#roundTrips.length < LEAST_ROUND_TRIPS ? 0 : Math.min(...this.#roundTrips);
   }
 
   #answered(): void {

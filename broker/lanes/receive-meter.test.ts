@@ -24,7 +24,7 @@ describe('what came in', () => {
   it('does not count small messages, and none that came out of a buffer', () => {
     const meter = new ReceiveMeter();
     meter.add('a', 1000, 0, 100);
-    meter.add('a', MB, 200, 202);
+    meter.add('a', MB, 200, 212);
     expect(meter.read('a', 5000).samples).toBe(0);
   });
 

@@ -13,8 +13,8 @@ interface Arrival {
 
 /** Smaller messages sit in one buffer of the kernel. */
 const LEAST_BYTES = 64 * 1024;
-/** Quicker ones came out of a buffer rather than over the link. */
-const LEAST_MS = 5;
+/** Quicker ones came out of a buffer rather than over the link, or waited for a CPU quota (handed out every 10 ms or so) longer than for the link. */
+const LEAST_MS = 20;
 /** A message still on its way may overlap one that is here: wait this long before judging. */
 const SETTLE_MS = 1000;
 /** Of so many messages the median. */

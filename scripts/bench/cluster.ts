@@ -1,5 +1,6 @@
 /** What benchmarks on a testbed have in common. */
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError } from '../../broker/errors.js';
 import type { PlanReport } from '../../broker/messages.js';
 import type { DeployOptions } from '../../scheduler/client.js';
@@ -31,6 +32,15 @@ export interface Cluster {
   readonly sliceFile: (slice: string) => string;
 }
 
+const POLL_MS = 100;
+
+/** Whether its plan is made and its agents load their slices, or more. */
+async function isPreparing(client: TestbedClient, name: string): Promise<boolean> {
+  const { deployments } = await client.status(name);
+  const state = deployments.find((d) => d.name === name)?.state;
+  return state === 'preparing' || state === 'serving';
+}
+
 /** Starts a testbed, runs `work` on it and removes it. */
 export async function onCluster<T>(context: BenchContext, options: TestbedOptions, work: (cluster: Cluster) => Promise<T>): Promise<T> {
   const testbed = await startTestbed({ threads: 1, cli: await context.cli(), ...options });
@@ -48,11 +58,19 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
       client,
       network: (name) => networkFile(name, context.models),
       deploy: async (deployOptions) => {
-        if (limited) for (const agent of testbed.agents) agent.setCpu(conditions.coresOfMachine);
+        if (!limited) return client.deploy(deployOptions);
+        let done = false;
+        const plan = client.deploy(deployOptions).finally(() => {
+          done = true;
+        });
+        plan.catch(() => undefined);
+        // While it is planned links may be measured: that must happen under the limits.
+        while (!done && !(await isPreparing(client, deployOptions.name))) await delay(POLL_MS);
         try {
-          return await client.deploy(deployOptions);
+          for (const agent of testbed.agents) agent.setCpu(conditions.coresOfMachine);
+          return await plan;
         } finally {
-          if (limited) for (const [i, agent] of testbed.agents.entries()) agent.setCpu(conditions.agents[i]?.cpu ?? 1);
+          for (const [i, agent] of testbed.agents.entries()) agent.setCpu(conditions.agents[i]?.cpu ?? 1);
         }
       },
       load: async (request) => {

@@ -1,14 +1,22 @@
 /**
- * What plans promise against what they do: many different plans on one testbed of uneven devices and links, each deployed under its limits, measured one
- * frame at a time (latency) and with as many frames in flight as the plan says (throughput).
+ * What plans promise against what they do: many different plans on one testbed of uneven devices and links, each profiled and deployed under its limits,
+ * measured one frame at a time (latency) and with as many frames in flight as the plan says (throughput). Beside it, what the simulation says of the
+ * same plan.
  */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import type { PlanReport } from '../../broker/messages.js';
+import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
 import type { DeployOptions } from '../../scheduler/client.js';
+import { ModelLibrary } from '../../scheduler/model-library.js';
+import type { LoadedModel } from '../../scheduler/model-source.js';
+import { simulateReport } from '../../scheduler/simulate/from-report.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Bench, BenchContext, Case } from './bench.js';
 import { type Cluster, framesPerSecond, onCluster, planWords } from './cluster.js';
 import { atMost, type Figure, figure, largest } from './figures.js';
-import { DETECTOR } from './networks.js';
+import { DETECTOR, type Network } from './networks.js';
 import { limitOf } from './usage.js';
 
 /** Four equal devices, one twice as fast, one half as fast, one on a slow link. */
@@ -40,7 +48,7 @@ const PLANS: readonly Plan[] = [
   { name: 'mixed for latency', model: 'alexnet', agents: [1, 2, 3, 4], ask: { objective: 'latency' } },
   { name: 'mixed for latency', model: DETECTOR, agents: [1, 2, 3, 4], ask: { objective: 'latency' } },
   { name: 'uneven replicas', model: 'mobilenetv2', agents: [1, FAST, HALF], ask: { planner: 'replicas', objective: 'throughput' } },
-  { name: 'uneven rows', model: 'vgg16-features', agents: [1, FAST, HALF], ask: { cut: 'rows:3', shares: [2, 4, 1] } },
+  { name: 'uneven rows', model: 'resnet18', agents: [1, FAST, HALF], ask: { cut: 'rows:3', shares: [2, 4, 1] } },
   { name: 'slow link, pipeline 2', model: 'resnet18', agents: [1, FAR], ask: { cut: 'stages:2', objective: 'throughput' } },
   { name: 'slow link, rows 2', model: 'alexnet', agents: [1, FAR], ask: { cut: 'rows:2' } },
   { name: 'all for throughput', model: 'alexnet', agents: [1, 2, 3, 4, FAST, HALF, FAR], ask: { objective: 'throughput' } },
@@ -50,6 +58,8 @@ const QUICK = 3;
 const SECONDS = 5;
 const FRAMES_LEAST = 8;
 const FRAMES_MOST = 80;
+/** Of each measurement of a profile: runs at most, and ms. */
+const PROFILING = { runs: 5, budgetMs: 400 };
 
 /** Relative errors of what was predicted, percent. */
 interface Errors {
@@ -78,55 +88,108 @@ export function errorFigures(figures: readonly Figure[], kind: 'predicted' | 'si
 
 const caseName = ({ name, model, agents }: Plan): string => `${model}, ${name} (${agents.length} agents)`;
 
-async function at(plan: Plan, { client, network, load }: Cluster, plans: Record<string, string>, bases: Set<string>): Promise<Figure[]> {
+/** What all cases share. */
+interface Shared {
+  readonly cluster: Cluster;
+  readonly library: ModelLibrary;
+  readonly models: Map<string, LoadedModel>;
+  readonly plans: Record<string, string>;
+  readonly bases: Set<string>;
+}
+
+/** Measures the network on the classes of these agents; what is measured already is kept. */
+async function profiled(plan: Plan, network: Network, { cluster }: Shared): Promise<void> {
+  const agents = plan.agents.map((i) => `agent-${i}`);
+  const cut = /^(rows|channels):/.exec(plan.ask.cut ?? '')?.[1];
+  // Of one kind of cut where the plan names it; planners that choose need all.
+  const cuts = cut !== undefined ? [cut] : plan.ask.cut === undefined && plan.ask.planner === undefined ? [] : ['rows'];
+  await cluster.client.profile({
+    ...network,
+    agents,
+    cuts,
+    parts: cut === undefined ? [2, 4] : [plan.agents.length],
+    threads: [1],
+    ...PROFILING,
+  });
+}
+
+/** What the simulation says of a deployed plan: latency of frames alone, and throughput. */
+async function simulated(report: PlanReport, plan: Plan, network: Network, inFlight: number, frames: number, shared: Shared) {
+  const { cluster, library, models } = shared;
+  const model = models.get(plan.model) ?? (await library.load(network));
+  models.set(plan.model, model);
+  const status = await cluster.client.links({ measure: false, evenIfBusy: false, agents: [] });
+  const by = (outstanding: number, count: number) =>
+    simulateReport(report, model, model.facts, status, { load: { kind: 'closed', inFlight: outstanding }, frames: count });
+  return { latencyMs: by(1, 5).latencyMs.p50, fps: by(inFlight, frames).fps };
+}
+
+async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
+  const { cluster, plans, bases } = shared;
+  const { client, load } = cluster;
   const name = caseName(plan);
   const agents = plan.agents.map((i) => `agent-${i}`);
-  const report: PlanReport = await client.deploy({ name: 'net', ...(await network(plan.model)), ...plan.ask, agents });
+  const network = await cluster.network(plan.model);
+  await profiled(plan, network, shared);
+  const report = await client.deploy({ name: 'net', ...network, ...plan.ask, agents });
   plans[name] = planWords(report);
   if (report.basis !== '') bases.add(report.basis);
   const { deployments } = await client.status('net');
   const inFlight = Math.max(1, deployments[0]?.inFlight ?? 1);
-  await load({ deployment: 'net', frames: 2, inFlight: 1 });
-  const alone = await load({ deployment: 'net', frames: 5, inFlight: 1 });
   const wanted = Math.round(report.predictedFps * SECONDS);
   const frames = Math.min(FRAMES_MOST, Math.max(FRAMES_LEAST, wanted)) + inFlight;
+  // Before any frame: live measurements would tell what is to be predicted.
+  const said = await simulated(report, plan, network, inFlight, frames, shared);
+  await load({ deployment: 'net', frames: 2, inFlight: 1 });
+  const alone = await load({ deployment: 'net', frames: 5, inFlight: 1 });
   const full = await load({ deployment: 'net', frames, inFlight });
-  await client.undeploy('net');
   const fps = framesPerSecond(full, inFlight - 1);
+  const latency = { predicted: report.predictedLatencyMs, simulated: said.latencyMs };
+  const rate = { predicted: report.predictedFps, simulated: said.fps };
   return [
-    figure(`${name}: latency`, 'ms', alone.latenciesMs, undefined, {
-      beside: { predicted: report.predictedLatencyMs },
-      limit: limitOf(alone.busy),
-    }),
-    figure(`${name}: frames per second`, 'fps', [fps], undefined, {
-      beside: { predicted: report.predictedFps },
-      limit: limitOf(full.busy),
-    }),
+    figure(`${name}: latency`, 'ms', alone.latenciesMs, undefined, { beside: latency, limit: limitOf(alone.busy) }),
+    figure(`${name}: frames per second`, 'fps', [fps], undefined, { beside: rate, limit: limitOf(full.busy) }),
   ];
 }
 
-async function run(context: BenchContext): Promise<object> {
-  const plans: Record<string, string> = {};
-  const bases = new Set<string>();
-  return onCluster(context, { agents: DEVICES }, async (cluster) => {
-    const all: Figure[] = [];
-    const cases = (context.quick ? PLANS.slice(0, QUICK) : PLANS).map(
-      (plan): Case => ({
-        name: caseName(plan),
-        run: async () => {
-          const figures = await at(plan, cluster, plans, bases).catch(async (error: unknown) => {
-            await cluster.client.undeploy('net').catch(() => undefined);
-            throw error;
-          });
+async function measure(context: BenchContext, shared: Shared): Promise<void> {
+  const all: Figure[] = [];
+  const cases = (context.quick ? PLANS.slice(0, QUICK) : PLANS).map(
+    (plan): Case => ({
+      name: caseName(plan),
+      run: async () => {
+        try {
+          const figures = await at(plan, shared);
           all.push(...figures);
           return figures;
-        },
-      }),
-    );
-    await context.cases(cases);
-    context.add([...errorFigures(all, 'predicted'), ...errorFigures(all, 'simulated')]);
-    return { 'predictions stand on': [...bases].join('; ') || 'the probe', ...cluster.testbed.conditions, plans };
+        } finally {
+          // A deployment that never came up cannot be removed.
+          await shared.cluster.client.undeploy('net').catch(() => undefined);
+        }
+      },
+    }),
+  );
+  await context.cases(cases);
+  context.add([...errorFigures(all, 'predicted'), ...errorFigures(all, 'simulated')]);
+}
+
+async function run(context: BenchContext): Promise<object> {
+  const directory = await mkdtemp(path.join(tmpdir(), 'musical-chair-bench-prediction-'));
+  const workDirectory = path.join(directory, 'models');
+  const library = new ModelLibrary({
+    createEngine: createOnnxRuntimeEngine,
+    workDirectory,
+    storeDirectory: path.join(directory, 'slices'),
   });
+  const [plans, bases]: [Record<string, string>, Set<string>] = [{}, new Set()];
+  try {
+    return await onCluster(context, { agents: DEVICES }, async (cluster) => {
+      await measure(context, { cluster, library, models: new Map(), plans, bases });
+      return { 'predictions stand on': [...bases].join('; ') || 'the probe', profiling: PROFILING, ...cluster.testbed.conditions, plans };
+    });
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 export const prediction: Bench = {

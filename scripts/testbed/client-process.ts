@@ -69,6 +69,10 @@ async function answer(client: ChairClient, call: Call): Promise<unknown> {
       return client.status(...call.args);
     case 'infer':
       return client.infer(...call.args);
+    case 'profile':
+      return client.profile(...call.args);
+    case 'links':
+      return client.links(...call.args);
     case 'load':
       return load(client, ...call.args);
   }

@@ -3,8 +3,8 @@
  * network namespace, so the caller's own sockets could not reach the testbed.
  */
 import { ChairError, ERROR_CODES, type ErrorCode } from '../../broker/errors.js';
-import type { PlanReport, StatusReport } from '../../broker/messages.js';
-import type { ChairClient, InferResult } from '../../scheduler/client.js';
+import type { PlanReport, ProfileReport, StatusReport } from '../../broker/messages.js';
+import type { ChairClient, InferResult, ProfileOptions } from '../../scheduler/client.js';
 import type { Child } from '../children.js';
 
 export interface LoadRequest {
@@ -35,6 +35,9 @@ interface Methods {
   undeploy: ChairClient['undeploy'];
   status: ChairClient['status'];
   infer: ChairClient['infer'];
+  /** Without progress. */
+  profile: (options: ProfileOptions) => Promise<ProfileReport>;
+  links: ChairClient['links'];
   load: (request: LoadRequest) => Promise<LoadReport>;
 }
 
@@ -85,6 +88,14 @@ export class TestbedClient implements Methods {
 
   infer(...args: Parameters<Methods['infer']>): Promise<InferResult> {
     return this.#call('infer', args);
+  }
+
+  profile(...args: Parameters<Methods['profile']>): Promise<ProfileReport> {
+    return this.#call('profile', args);
+  }
+
+  links(...args: Parameters<Methods['links']>): Promise<StatusReport> {
+    return this.#call('links', args);
   }
 
   load(...args: Parameters<Methods['load']>): Promise<LoadReport> {

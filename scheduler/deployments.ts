@@ -13,7 +13,7 @@ import { Housekeeping } from './housekeeping.js';
 import { type Pair, pairsOf } from './links/keeper.js';
 import type { SeatTimes } from './live/seat-times.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
-import { agentsOf, buildPlan, detailsOf, reportOf, slicesOf } from './plan-builder.js';
+import { agentsOf, buildPlan, detailsOf, reportOf, runMsOf, slicesOf } from './plan-builder.js';
 import { withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
 import type { AccessLink, Links, PlanDraft, ProfileTable } from './planners/problem.js';
@@ -467,7 +467,7 @@ export class Deployments {
     deployment.progress.clear();
     if (old !== undefined) deployment.draining.set(old.plan.epoch, old);
     this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
-    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight);
+    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft));
     this.#answerFirst(deployment);
   }
 

@@ -90,15 +90,15 @@ export class Dispatcher {
     this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
   }
 
-  /** New frames go out by this plan; frames under way finish in theirs. */
-  install(plan: Plan, budget: number): void {
+  /** New frames go out by this plan; frames under way finish in theirs. `runMs`: see Network. */
+  install(plan: Plan, budget: number, runMs: readonly (readonly number[])[] = []): void {
     const served = this.#served.get(plan.deployment);
     if (served === undefined) return;
     this.#term = plan.term;
     served.plans.set(plan.epoch, plan);
     served.epochInForce = plan.epoch;
     const { epoch, stages, predictedLatencyMs: expectedMs } = plan;
-    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs }, this.#now()));
+    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs, runMs }, this.#now()));
   }
 
   /** No plan is in force: frames wait. */

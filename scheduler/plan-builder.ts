@@ -91,6 +91,16 @@ export function detailsOf(
   return { file, inFlight: draft.inFlight, maxRelDiff, alternatives, changes };
 }
 
+/** How long each replica of each stage computes for a frame, as predicted, ms: its slowest part. `[stage][replica]` */
+export function runMsOf({ stages, estimate }: PlanDraft): number[][] {
+  const runMs = stages.map((stage) => stage.agents.map(() => 0));
+  for (const { stage, replica, ms } of estimate.seats) {
+    const row = runMs[stage];
+    if (row !== undefined) row[replica] = Math.max(row[replica] ?? 0, ms);
+  }
+  return runMs;
+}
+
 /** The agents that hold a seat of the plan. */
 export function agentsOf(plan: Plan): Set<string> {
   return new Set(plan.stages.flatMap((stage) => stage.agents.flat()));

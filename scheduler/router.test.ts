@@ -24,6 +24,26 @@ describe('router', () => {
     expect((counts[0] ?? 0) / (counts[1] ?? 1)).toBeCloseTo(2, 1);
   });
 
+  it('in a plan of several stages, where the latency of a frame says little of one of them, goes by the predicted times of each', () => {
+    const stages = [{ agents: [['fast'], ['slow']] }, { agents: [['other']] }];
+    const shares = (runMs?: readonly (readonly number[])[]): number => {
+      const router = new Router({ epoch: 1, stages, ...(runMs === undefined ? {} : { runMs }) });
+      const counts = [0, 0];
+      const running: (readonly number[])[] = [];
+      for (let frame = 0; frame < 600; frame++) {
+        const route = router.pick(() => false) ?? [];
+        router.started(route);
+        running.push(route);
+        counts[route[0] ?? 0] = (counts[route[0] ?? 0] ?? 0) + 1;
+        // Whatever way they went, frames wait for the last stage most of the time.
+        if (running.length === 10) router.ended(running.shift() ?? [], 1000);
+      }
+      return (counts[0] ?? 0) / (counts[1] ?? 1);
+    };
+    expect(shares()).toBeCloseTo(1, 1);
+    expect(shares([[10, 40], [5]])).toBeGreaterThan(3);
+  });
+
   it('takes each stage on its own and finds no route when a stage has no replica left', () => {
     const router = new Router({ epoch: 1, stages: [{ agents: [['a'], ['b']] }, { agents: [['c', 'd']] }] });
     expect(router.pick((agent) => agent === 'a')).toEqual([1, 0]);

@@ -4,6 +4,8 @@ import type { PlanStage } from '../broker/plan.js';
 export interface Network {
   readonly epoch: number;
   readonly stages: readonly Pick<PlanStage, 'agents'>[];
+  /** How long each replica of each stage computes for a frame, as predicted, ms: `runMs[stage][replica]`. */
+  readonly runMs?: readonly (readonly number[])[];
 }
 
 export type Route = readonly number[];
@@ -21,17 +23,20 @@ export class Router {
   readonly epoch: number;
   readonly #stages: readonly Pick<PlanStage, 'agents'>[];
   readonly #loads: readonly ReplicaLoad[][];
+  readonly #runMs: Network['runMs'];
   #turn = 0;
 
   constructor(network: Network) {
     this.epoch = network.epoch;
     this.#stages = network.stages;
     this.#loads = network.stages.map((stage) => stage.agents.map(() => ({ inFlight: 0, meanMs: 0 })));
+    this.#runMs = network.stages.length > 1 ? network.runMs : undefined;
   }
 
   /**
-   * The route whose replicas will be free soonest: least (frames in flight + 1) x mean latency, in turn when equal. So a device of
-   * half the speed gets half the frames. Undefined when some stage has no replica without an agent to avoid.
+   * The route whose replicas will be free soonest: least (frames in flight + 1) x time of one, in turn when equal. So a device of
+   * half the speed gets half the frames. The time is the measured latency where a plan has one stage; with several, a frame's latency says little of any one of
+   * them, and the predicted time of the stage stands for it. Undefined when some stage has no replica without an agent to avoid.
    */
   pick(avoid: (agent: string) => boolean): Route | undefined {
     const route: number[] = [];
@@ -74,6 +79,8 @@ export class Router {
   #cost(stage: number, replica: number, untriedMs: number): number {
     const load = this.#loads[stage]?.[replica];
     if (load === undefined) return Number.POSITIVE_INFINITY;
+    const predictedMs = this.#runMs?.[stage]?.[replica];
+    if (predictedMs !== undefined && predictedMs > 0) return (load.inFlight + 1) * predictedMs;
     return (load.inFlight + 1) * (load.meanMs > 0 ? load.meanMs : untriedMs);
   }
 

@@ -78,6 +78,7 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, seatMs }
   }));
   return {
     ...{ epoch, budget, expectedMs: draft.estimate.latencyMs, stages: seated, draft, parts, partCount: index, passing },
+    runMs: stages.map((stage, s) => stage.agents.map((_, r) => Math.max(...(parts[s] ?? []).map((part) => part.runMs[r] ?? 0)))),
     entering: (leaving.get(`${SOURCE}/0`) ?? []).filter((wire) => wire.toStage !== SINK),
     results: arriving.get('results') ?? 0,
     agents: new Set(seated.flatMap((stage) => stage.agents.flat())),

@@ -101,6 +101,19 @@ describe('a plan in simulated time', () => {
     expect(result.fps).toBeGreaterThan(0.95 * 7.5);
   });
 
+  it('keeps uneven replicas of every stage busy in a plan of several stages', () => {
+    const fleet = devices(4, 1, 4, 1);
+    const problem = problemOf(BLOCKS, fleet, FAST);
+    const stages: SeatedStage[] = [
+      { spec: { nodes: [0, 1], cut: 'whole', shares: [1] }, agents: [['a0'], ['a1']] },
+      { spec: { nodes: [1, 3], cut: 'whole', shares: [1] }, agents: [['a2'], ['a3']] },
+    ];
+    const plan = drafted(draft(problem, 'test', stages));
+    const result = simulatePlan({ draft: plan, devices: fleet, links: FAST, load: closed(12), budget: 12, frames: 600 });
+    // 200 ms of a device of speed 1 on 5 of them, at each stage.
+    expect(result.fps / 25).toBeGreaterThan(0.93);
+  });
+
   it('is held up by the link of the gateway when that is the narrowest', () => {
     const fleet = devices(10, 10);
     const slow: Links = { usual: { bytesPerSecond: 1.024e6, latencyMs: 1 }, between: new Map() };

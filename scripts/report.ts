@@ -1,7 +1,7 @@
 /** Plans, and how far a deployment is, as text for people, 80 columns wide. Pure. */
 import type { DeploymentStatus, PlanReport, PrecisionReport, Progress } from '../broker/messages.js';
 import { SINK, SOURCE } from '../broker/plan.js';
-import { bytesText, countText, formatTable, msText } from './table.js';
+import { bytesText, countText, formatTable, msText, wrapText } from './table.js';
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
@@ -99,12 +99,17 @@ export function planHead(plan: PlanReport): string[] {
   ];
 }
 
+/** As they are while they are few, else those that matter most. */
+function largest<T>(rows: readonly T[], by: (row: T) => number): readonly T[] {
+  return rows.length <= MAX_SEAT_ROWS ? rows : [...rows].sort((a, b) => by(b) - by(a)).slice(0, MAX_SEAT_ROWS);
+}
+
 /** Stages, parts, agents, work and bytes; links; memory. */
 export function planText(plan: PlanReport, width = 80): string {
   const seats = plan.seats.length > MAX_SEAT_ROWS ? stageTable(plan, width) : seatTable(plan, width);
   const links = formatTable(
     [{ title: 'from' }, { title: 'to' }, { title: 'bytes per frame', align: 'right' }],
-    plan.links.map((l) => [
+    largest(plan.links, (l) => l.bytesPerFrame).map((l) => [
       l.from,
       l.to,
       l.bytesPerFrame < l.rawBytesPerFrame
@@ -115,16 +120,22 @@ export function planText(plan: PlanReport, width = 80): string {
   );
   const memory = formatTable(
     [{ title: 'agent' }, { title: 'needs', align: 'right' }, { title: 'has', align: 'right' }],
-    plan.memory.map((m) => [m.agent, bytesText(m.needBytes), bytesText(m.haveBytes)]),
+    largest(plan.memory, (m) => m.needBytes / Math.max(1, m.haveBytes)).map((m) => [
+      m.agent,
+      bytesText(m.needBytes),
+      bytesText(m.haveBytes),
+    ]),
     width,
   );
+  const more = (rows: readonly unknown[], what: string): string[] =>
+    rows.length <= MAX_SEAT_ROWS ? [] : [`... and ${rows.length - MAX_SEAT_ROWS} more ${what} (--json has them all)`];
   return [
-    ...planHead(plan),
+    ...planHead(plan).flatMap((line) => wrapText(line, width, '')),
     '',
     seats,
-    ...(plan.links.length === 0 ? [] : ['', links]),
+    ...(plan.links.length === 0 ? [] : ['', links, ...more(plan.links, 'links')]),
     ...(plan.precision === null ? [] : ['', precisionText(plan.precision, width)]),
-    ...(plan.memory.length === 0 ? [] : ['', memory]),
+    ...(plan.memory.length === 0 ? [] : ['', memory, ...more(plan.memory, 'agents')]),
   ].join('\n');
 }
 

@@ -63,6 +63,7 @@ export const ERROR_CODES = {
   PLAN_MODEL_MISMATCH: 'A plan file was made for another model.',
   DEVICES_INVALID: 'A device file is wrong (not YAML or JSON, an unknown profile, a size or rate that makes no sense).',
   PLAN_NOT_POSSIBLE: 'No plan satisfies the request on these agents; the message gives the tightest limit.',
+  PLANNER_FAILED: 'The planner gave no answer: it crashed, or took longer than it may.',
   PREPARE_FAILED: 'An agent could not prepare its seats.',
   DEPLOYMENT_UNKNOWN: 'No deployment of this name exists.',
   DEPLOYMENT_EXISTS: 'A deployment of this name exists already.',

@@ -148,8 +148,8 @@ export class Gateway {
       inUse: () => this.#scheduler?.modelsInUse() ?? [],
     });
     const uploads = new Uploads({ bus: this.#bus, topics, store, ...(log === undefined ? {} : { log }) });
-    const source =
-      this.#o.source ?? new ModelLibrary({ ...directories, createEngine: this.#o.createEngine ?? (() => createOnnxRuntimeEngine()) });
+    const createEngine = this.#o.createEngine ?? (() => createOnnxRuntimeEngine());
+    const source = this.#o.source ?? (await this.#own(new ModelLibrary({ ...directories, createEngine })));
     const probe = await this.#own(new LinkProbe({ name: DISPATCHER, lanes, topics: () => topics, nowMs: () => performance.now() }));
     probe.start();
     const scheduler = new Scheduler({

@@ -1,29 +1,31 @@
 /** Models as the scheduler needs them: loaded from files, cut by models/slicing, slices written into the store. */
 import { join } from 'node:path';
 import { carried } from '../broker/encoding.js';
-import { ChairError, isChairError } from '../broker/errors.js';
+import { ChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
-import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../broker/tensor.js';
-import { blocksOf } from '../models/blocks.js';
+import { allocTensor, type Tensor, type TensorInfo } from '../broker/tensor.js';
 import type { Engine } from '../models/engine/engine.js';
 import type { Model } from '../models/model.js';
 import { loadModel } from '../models/onnx/load.js';
 import { randomImage, randomTensor, seedFor } from '../models/random.js';
 import { agrees, compare, TOLERANCE, tensorValues } from '../models/slicing/compare.js';
-import { coverCut } from '../models/slicing/cover.js';
-import { cutStage, partition } from '../models/slicing/cut.js';
-import { COVER_KINDS, parseCut } from '../models/slicing/parse-cut.js';
-import type { PartCut, Partition, StageSpec, WrittenPartition } from '../models/slicing/partition.js';
+import { partition } from '../models/slicing/cut.js';
+import { parseCut } from '../models/slicing/parse-cut.js';
+import type { StageSpec, WrittenPartition } from '../models/slicing/partition.js';
 import { openPrecisionMeter, type PrecisionMeter } from '../models/slicing/precision.js';
 import { PartitionRunner, runPartition } from '../models/slicing/run.js';
 import { writeSlices } from '../models/slicing/write.js';
 import type { Tensors } from './assembly.js';
 import { RANDOM_INPUTS, readCalibration } from './calibration.js';
+import { factsOf } from './model-facts.js';
 import type { LoadedModel, ManualCut, ModelSource } from './model-source.js';
 import type { WrittenCut } from './plan-builder.js';
+import { PlannerThread } from './planner-thread.js';
 import { wholeSpec } from './planners/draft.js';
-import type { CutFacts, ModelFacts, PartFacts, PlanRefusal } from './planners/problem.js';
+import type { ModelFacts } from './planners/problem.js';
 import { writePart } from './profiles/slices.js';
+
+export { factsOf } from './model-facts.js';
 
 export interface ModelLibraryOptions {
   /** Made for each load and disposed after it: a gateway that only decides keeps no engine. */
@@ -36,9 +38,15 @@ export interface ModelLibraryOptions {
 
 export class ModelLibrary implements ModelSource {
   readonly #o: ModelLibraryOptions;
+  readonly #planners = new PlannerThread();
 
   constructor(options: ModelLibraryOptions) {
     this.#o = options;
+  }
+
+  /** Idempotent: ends the planners' thread. */
+  stop(): Promise<void> {
+    return this.#planners.stop();
   }
 
   async load(request: Pick<DeployRequest, 'model' | 'shapes' | 'images'>): Promise<LoadedModel> {
@@ -61,7 +69,10 @@ export class ModelLibrary implements ModelSource {
   }
 
   #loaded(model: Model, runsAsItIs: boolean): LoadedModel {
-    const facts = factsOf(model);
+    const facts: ModelFacts = {
+      ...factsOf(model),
+      elsewhere: (planner, question) => this.#planners.solve(model, planner, question),
+    };
     const write = async (specs: readonly StageSpec[]): Promise<WrittenPartition> =>
       writeSlices(partition(model, specs), this.#o.storeDirectory);
     return {
@@ -109,28 +120,6 @@ function written({ partition: cut, slices }: WrittenPartition): WrittenCut {
   return { cut, slices };
 }
 
-/** The planners' view of a model. Cuts are remembered: planners ask for the same ones again and again. */
-export function factsOf(model: Model): ModelFacts {
-  const cuts = new Map<string, CutFacts | PlanRefusal>();
-  const covers = new Map<string, readonly StageSpec[] | PlanRefusal>();
-  const blocks = blocksOf(model);
-  const traffic = nodeTraffic(model);
-  return {
-    blocks,
-    inputBytes: model.inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0),
-    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighed(partition(model, specs), traffic))),
-    stage: (spec) => {
-      const cut = cutStage(model, spec, new Map());
-      return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, traffic));
-    },
-    cover: (kind, shares) => {
-      const known = COVER_KINDS.find((one) => one === kind);
-      if (known === undefined) return { refused: true, reason: `there is no cut '${kind}'` };
-      return remembered(covers, JSON.stringify([kind, shares]), () => possible(() => cover(model, known, shares)));
-    },
-  };
-}
-
 /** `Conv conv1 to MaxPool pool1`: the first and the last node that have a name of their own, or an output. */
 export function describeNodes(model: Model, start: number, end: number): string {
   const said = (at: number): string => {
@@ -138,56 +127,6 @@ export function describeNodes(model: Model, start: number, end: number): string 
     return node === undefined ? '' : `${node.op} ${node.name || (node.outputs[0] ?? '')}`.trim();
   };
   return end - start < 2 ? said(start) : `${said(start)} to ${said(end - 1)}`;
-}
-
-/** Bytes of activations that each node writes and, about as many, reads. */
-function nodeTraffic(model: Model): number[] {
-  return model.nodes.map((node) => {
-    const outputs = node.outputs.map((name) => model.tensors.get(name)).filter((info) => info !== undefined);
-    return 2 * outputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
-  });
-}
-
-function weighed(cut: Partition, traffic: readonly number[]): CutFacts {
-  return {
-    ...cut,
-    stages: cut.stages.map((stage) => ({ ...stage, parts: stage.parts.map((part) => weighedPart(part, stage.spec, traffic)) })),
-  };
-}
-
-/** A cut part moves its even share of the activations: halos and uneven shares are small beside what is not known of a device's memory. */
-function weighedPart(part: PartCut, { nodes: [start, end], shares, cut }: StageSpec, traffic: readonly number[]): PartFacts {
-  const usual = cut === 'whole' ? 1 : 1 / Math.max(1, shares.length);
-  let moved = part.weightBytes;
-  let nodes = 0;
-  for (let at = start; at < end; at++) {
-    moved += (traffic[at] ?? 0) * usual;
-    nodes++;
-  }
-  return { ...part, nodes, movedBytes: moved };
-}
-
-function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonly number[]): readonly StageSpec[] | PlanRefusal {
-  const { stages, refusals } = coverCut(model, kind, shares);
-  if (stages.some((stage) => stage.shares.length > 1)) return stages;
-  return { refused: true, reason: `${kind}:${shares.length} cuts nothing of this model: ${refusals[0]?.reason ?? 'no node takes part'}` };
-}
-
-function remembered<T>(answers: Map<string, T>, key: string, make: () => T): T {
-  const known = answers.get(key);
-  if (known !== undefined) return known;
-  const made = make();
-  answers.set(key, made);
-  return made;
-}
-
-function possible<T>(make: () => T): T | PlanRefusal {
-  try {
-    return make();
-  } catch (error) {
-    if (isChairError(error, 'CUT_NOT_POSSIBLE')) return { refused: true, reason: error.message };
-    throw error;
-  }
 }
 
 /** Random inputs differ in how much they stir a model: a detector that sees nothing puts out noise around zero, which proves nothing. */

@@ -2,12 +2,21 @@
 import { create } from '@bufbuild/protobuf';
 import { type AttributeProto, AttributeProtoSchema, AttributeProto_AttributeType as Kind, type TensorProto } from 'onnx-buf';
 
+import type { Model } from '../model.js';
+
 interface WithAttributes {
   readonly attributes: ReadonlyMap<string, AttributeProto>;
 }
 
 const text = new TextDecoder();
 const bytes = new TextEncoder();
+
+/** A model that came from another thread: a copy of an attribute lacks the defaults of fields that the file leaves out. */
+export function revived(model: Model): Model {
+  const defaults: object = Object.getPrototypeOf(create(AttributeProtoSchema));
+  for (const node of model.nodes) for (const attribute of node.attributes.values()) Object.setPrototypeOf(attribute, defaults);
+  return model;
+}
 
 export function hasAttr(node: WithAttributes, name: string): boolean {
   return node.attributes.has(name);

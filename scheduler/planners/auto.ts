@@ -39,10 +39,12 @@ const SEARCHED_DEVICES = 16;
 /** Of so many blocks on FEW_DEVICES, all plans are searched. */
 const FEW_BLOCKS = 8;
 const PASSES = [
-  { lean: true, width: 1000, effort: 200_000 },
-  { lean: false, width: 1000, effort: 200_000 },
-  { lean: true, width: 5000, effort: 700_000 },
+  { lean: true, width: 1000, effort: 100_000 },
+  { lean: false, width: 1000, effort: 100_000 },
+  { lean: true, width: 5000, effort: 500_000 },
 ];
+/** Only so few blocks are searched as widely as the last pass. */
+const WIDE_BLOCKS = 6;
 /** Of a plan's score: a smaller gain is within any error of the costs. */
 const WORTH = 0.003;
 /** Roughly how many stages the dynamic program may price. */
@@ -172,6 +174,7 @@ function searchedWhole(problem: PlanProblem, known: readonly PlanDraft[]): Attem
   let all = false;
   for (const { lean, ...limits } of PASSES) {
     if (all && lean) continue;
+    if (limits.width > 1000 && problem.facts.blocks.length > WIDE_BLOCKS) continue;
     const incumbent = best([...known, ...within(problem, found)], objective);
     const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, objective) * (1 - WORTH);
     const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), { bound, finalists: 20, ...limits });

@@ -52,6 +52,8 @@ export function exact(problem: PlanProblem, layouts: readonly Layout[], limits: 
   return new Exact(problem, layouts, limits).run();
 }
 
+/** Where not all are kept anyway, a state is compared with so many others of its layout: comparing each with each takes longer than following some in vain. */
+const COMPARED = 40;
 /** Followed after the effort is spent. */
 const NARROW = 30;
 
@@ -119,6 +121,10 @@ class Exact {
             // What is better than the worst finalist stays in the race.
             if (finished.length === this.#limits.finalists) bound = Math.min(bound, finished.at(-1)?.value ?? bound);
           }
+        }
+        for (let end = done + 1; end < count; end++) {
+          const list = states[end] ?? [];
+          if (list.length > 8 * this.#limits.width) states[end] = this.#kept(list, 2 * this.#limits.width);
         }
         if (this.#priced > this.#limits.effort && kept.indexOf(state) >= NARROW) {
           this.#complete = false;
@@ -315,11 +321,10 @@ class Exact {
       const place = state.cell?.layout ?? -1;
       const rivals = byPlace.get(place) ?? [];
       byPlace.set(place, rivals);
-      // So many of one layout are plenty: comparing each with each is not free.
-      if (rivals.length >= width || rivals.some((rival) => this.#dominates(rival, state, slack))) continue;
+      if (this.#dominated(state, rivals, slack, Number.isFinite(width) ? COMPARED : rivals.length)) continue;
       rivals.push(state);
       kept.push(state);
-      if (kept.length >= 4 * width) break;
+      if (kept.length >= 2 * width) break;
     }
     if (kept.length <= width) return kept;
     this.#complete = false;
@@ -331,6 +336,15 @@ class Exact {
       }
     }
     return [...chosen].sort((a, b) => a.value - b.value);
+  }
+
+  /** By one of the first `among` rivals. */
+  #dominated(state: State, rivals: readonly State[], slack: number, among: number): boolean {
+    for (let i = 0; i < Math.min(among, rivals.length); i++) {
+      const rival = rivals[i];
+      if (rival !== undefined && this.#dominates(rival, state, slack)) return true;
+    }
+    return false;
   }
 
   #dominates(a: State, b: State, slack: number): boolean {

@@ -172,7 +172,7 @@ export class ScriptedAgent {
   #health(): void {
     if (this.hung) return;
     const seats = [...this.epochs.values()].map(({ prepare: { deployment, epoch } }) => ({
-      ...{ deployment, epoch, stage: 0, replica: 0, part: 0, framesRun: this.runs, queue: 0, runMs: 0 },
+      ...{ deployment, epoch, stage: 0, replica: 0, part: 0, framesRun: this.runs, queue: 0, runMs: this.#o.runMs ?? 0 },
     }));
     const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
     const health: Health = {

@@ -1,0 +1,170 @@
+/** What the scheduler learns of links, machines and run times, over a real broker and real lanes, and what its plans make of it. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { hostId } from '../broker/host.js';
+import type { Tensor } from '../broker/tensor.js';
+import { DISPATCHER } from '../broker/topics.js';
+import { ChairClient } from './client.js';
+import { Gateway } from './gateway.js';
+import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedSource } from './scripted-agent.js';
+
+const running: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of running.splice(0).reverse()) await stop();
+});
+
+async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 15_000): Promise<void> {
+  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`not within ${timeoutMs} ms: ${what}`);
+}
+
+/** Agents by name, each with options of its own. */
+async function cluster(agents: Readonly<Record<string, Partial<ScriptedOptions>>>) {
+  const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-learning-'));
+  const lines: string[] = [];
+  const gateway = new Gateway({
+    ...{ cluster: 'test', stateDirectory, broker: { host: '127.0.0.1', port: 0 }, laneHost: '127.0.0.1' },
+    source: scriptedSource(),
+    log: (line) => lines.push(line),
+  });
+  running.push(async () => {
+    await gateway.stop();
+    await rm(stateDirectory, { recursive: true, force: true });
+  });
+  await gateway.start();
+  const brokerUrl = gateway.brokerUrl;
+  const all = await Promise.all(
+    Object.entries(agents).map(([name, options]) => ScriptedAgent.start({ brokerUrl, cluster: 'test', name, ...options })),
+  );
+  running.push(...all.map((agent) => () => agent.stop()));
+  await until('all agents ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === all.length);
+  const client = await ChairClient.connect({ brokerUrl, cluster: 'test' });
+  running.push(() => client.close());
+  return { gateway, client, agents: all, lines };
+}
+
+function frame(): { in: Tensor } {
+  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => (i % 101) - 50);
+  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
+}
+
+/** Room for two of the model's three blocks. */
+const SMALL = { memoryBytes: 141e6 };
+const FAST_AND_SMALL = { ...SMALL, probeMacsPerSecond: 2e12 };
+/** A quarter of a minute for one tensor. */
+const CRAWL = { upBytesPerSecond: 800, downBytesPerSecond: 800 };
+
+describe('links', () => {
+  it('that a plan would use are measured first, and one that turns out slow is avoided', async () => {
+    const slow = (peer: string) => (peer === 'a' || peer === 'b' ? CRAWL : {});
+    const { client, agents, gateway } = await cluster({
+      a: { hello: FAST_AND_SMALL, link: slow },
+      b: { hello: FAST_AND_SMALL, link: slow },
+      c: { hello: SMALL },
+    });
+    const report = await client.deploy({ name: 'm', model: 'scripted' });
+    expect(report.seats.some(({ agent }) => agent === 'c')).toBe(true);
+    expect(report.links.map(({ from, to }) => [from, to].sort().join())).not.toContain('a,b');
+    expect(agents.some(({ commands }) => commands.includes('measure'))).toBe(true);
+    const rows = gateway.status().links;
+    expect(rows.every(({ source }) => source === 'measured')).toBe(true);
+    expect(rows.find(({ from, to }) => from === 'a' && to === 'b')).toMatchObject({ bytesPerSecond: 800 });
+    expect(rows.some(({ from }) => from === DISPATCHER)).toBe(true);
+  });
+
+  it('are not measured that no plan would use', async () => {
+    const { client, gateway } = await cluster({ a: {}, b: {}, c: {} });
+    const report = await client.deploy({ name: 'm', model: 'scripted', planner: 'single' });
+    const [only] = report.seats.map(({ agent }) => agent);
+    expect(new Set(gateway.status().links.flatMap(({ from, to }) => [from, to]))).toEqual(new Set([DISPATCHER, only]));
+  });
+
+  it('of absurd speed are refused with a code, and the plan goes on without', async () => {
+    const { client, lines, gateway } = await cluster({
+      a: { hello: SMALL, link: () => ({ upBytesPerSecond: 0 }) },
+      b: { hello: SMALL, link: () => ({ upBytesPerSecond: 1e15 }) },
+    });
+    const report = await client.deploy({ name: 'm', model: 'scripted' });
+    expect(new Set(report.seats.map(({ agent }) => agent)).size).toBe(2);
+    await client.links({ measure: true, evenIfBusy: false, agents: ['a', 'b'] });
+    expect(lines.some((line) => line.includes('LINK_IMPLAUSIBLE'))).toBe(true);
+    expect(gateway.status().links.every(({ bytesPerSecond }) => bytesPerSecond > 0 && bytesPerSecond < 1e12)).toBe(true);
+    await client.infer('m', frame());
+  });
+
+  it('are measured on request, between the agents that are named', async () => {
+    const { client } = await cluster({ a: {}, b: {}, c: {} });
+    const { links } = await client.links({ measure: true, evenIfBusy: false, agents: ['a', 'b'] });
+    expect(links.map(({ from, to }) => `${from}>${to}`).sort()).toEqual([
+      'a>b',
+      'a>dispatcher',
+      'b>a',
+      'b>dispatcher',
+      'dispatcher>a',
+      'dispatcher>b',
+    ]);
+    await expect(client.links({ measure: true, evenIfBusy: false, agents: ['nobody'] })).rejects.toMatchObject({ code: 'AGENT_UNKNOWN' });
+  });
+});
+
+describe('run times', () => {
+  it('of real frames correct the prediction, and the next plan takes the device that is faster in truth', async () => {
+    // By its probe `a` needs 30 ms and `b` 60; in truth `a` is throttled to 120.
+    const { client } = await cluster({
+      a: { hello: { probeMacsPerSecond: 1e11 }, runMs: 120 },
+      b: { hello: { probeMacsPerSecond: 5e10 }, runMs: 60 },
+    });
+    const agentOf = async (): Promise<string> =>
+      (await client.plan({ name: 'asked', model: 'scripted', planner: 'single' })).seats.map(({ agent }) => agent).join();
+    await client.deploy({ name: 'm', model: 'scripted', planner: 'single' });
+    expect(await agentOf()).toBe('a');
+    const { deployments: before } = await client.status();
+    let on = true;
+    const load = Promise.all(
+      [0, 1].map(async () => {
+        while (on) await client.infer('m', frame());
+      }),
+    );
+    await until(
+      'the correction is seen',
+      async () => ((await client.status()).agents.find(({ agent }) => agent === 'a')?.correction ?? 1) > 3,
+    );
+    on = false;
+    await load;
+    const { deployments, agents } = await client.status();
+    const [row] = deployments[0]?.live ?? [];
+    expect(row).toMatchObject({ agent: 'a', measuredMs: 120 });
+    expect(row?.predictedMs).toBeLessThan(40);
+    expect(row?.factor).toBeGreaterThan(3);
+    expect(deployments[0]?.expectedLatencyMs).toBeGreaterThan(2.5 * (before[0]?.expectedLatencyMs ?? 0));
+    expect(agents.find(({ agent }) => agent === 'b')?.correction).toBe(1);
+    expect(await agentOf()).toBe('b');
+  }, 30_000);
+});
+
+describe('machines', () => {
+  it('are the same for agents with the same id, the gateway beside them', async () => {
+    const here = { host: hostId(), hostCores: 2, cores: 2, engineThreads: 2 };
+    const { client, gateway } = await cluster({ a: { hello: here }, b: { hello: here }, c: { hello: { ...here, host: 'elsewhere' } } });
+    const { host, agents } = gateway.status();
+    expect(
+      agents
+        .filter((agent) => agent.host === host)
+        .map(({ agent }) => agent)
+        .sort(),
+    ).toEqual(['a', 'b']);
+    // Two unlimited agents of one machine are no faster than one: of three equal agents, two machines' worth of replicas.
+    const { predictedFps } = await client.plan({ name: 'm', model: 'scripted', objective: 'throughput' });
+    const alone = await client.plan({ name: 'm', model: 'scripted', objective: 'throughput', agents: ['a'] });
+    const apart = await client.plan({ name: 'm', model: 'scripted', objective: 'throughput', agents: ['a', 'c'] });
+    const together = await client.plan({ name: 'm', model: 'scripted', objective: 'throughput', agents: ['a', 'b'] });
+    expect(together.predictedFps).toBeLessThan(1.05 * alone.predictedFps);
+    expect(apart.predictedFps).toBeGreaterThan(1.8 * alone.predictedFps);
+    expect(predictedFps).toBeLessThan(1.05 * apart.predictedFps);
+  });
+});

@@ -67,6 +67,17 @@ function unfitting(wanted: readonly TensorInfo[], came: string, expected?: strin
 const REMEMBERED = new WeakMap<LoadedModel, Map<string, number>>();
 const MOST_REMEMBERED = 10_000;
 
+export interface CalibratedOptions {
+  /** Reads the inputs that were given; undefined = made-up ones. */
+  readonly frames: (() => Promise<readonly Tensors[]>) | undefined;
+  /** How many were given, as far as is known before they are read. */
+  readonly count: number;
+  /** Why nothing may be measured now; '' = it may. */
+  readonly hindered: string;
+  /** Measuring begins, which takes a while: on which inputs. */
+  readonly onStart: (inputs: string) => void;
+}
+
 /** One planning's measurements. `close` it. */
 export class Calibrated implements Measuring {
   readonly random: boolean;
@@ -76,16 +87,17 @@ export class Calibrated implements Measuring {
   missed = false;
   readonly #model: LoadedModel;
   readonly #frames: () => Promise<readonly Tensors[]>;
+  readonly #onStart: (inputs: string) => void;
   readonly #known: Map<string, number>;
   #given: readonly Tensors[] | undefined;
   #open: { readonly stages: string; readonly meter: PrecisionMeter } | undefined;
 
-  /** `frames` reads the inputs that were given; undefined = made-up ones. `hindered`: why nothing may be measured now, '' = it may. */
-  constructor(model: LoadedModel, frames: (() => Promise<readonly Tensors[]>) | undefined, given: number, hindered = '') {
+  constructor(model: LoadedModel, { frames, count, hindered, onStart }: CalibratedOptions) {
     this.#model = model;
     this.#frames = frames ?? (async () => []);
+    this.#onStart = onStart;
     this.random = frames === undefined;
-    this.inputs = frames === undefined ? RANDOM_INPUTS : given;
+    this.inputs = frames === undefined ? RANDOM_INPUTS : count;
     this.hindered = hindered;
     const known = REMEMBERED.get(model) ?? new Map<string, number>();
     REMEMBERED.set(model, known);
@@ -123,6 +135,7 @@ export class Calibrated implements Measuring {
     if (this.#open?.stages === stages) return this.#open.meter;
     await this.close();
     this.#given ??= await this.#frames();
+    this.#onStart(this.random ? `${RANDOM_INPUTS} made-up inputs` : `${this.#given.length} given inputs`);
     const meter = await this.#model.meter(draft, this.#given);
     this.inputs = meter.inputs;
     this.#open = { stages, meter };

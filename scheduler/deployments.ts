@@ -83,7 +83,7 @@ export class Deployments {
     if (request.dryRun) return this.#files.during(() => this.#dryRun(deployment)).finally(() => this.#files.request());
     this.#all.set(request.name, deployment);
     try {
-      deployment.model = await this.#files.during(() => this.#o.source.load(deployment.request));
+      deployment.model = await this.#files.during(() => this.#load(deployment));
       this.#checkWanted(deployment);
       this.#o.dispatcher.add(request.name, deployment.model.inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
       const settled = new Promise<void>((resolve, reject) => {
@@ -101,8 +101,15 @@ export class Deployments {
     return { ...report, details, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
   }
 
+  /** Calibration inputs that do not fit are refused now, whether or not they will be needed. */
+  async #load({ request }: Deployment): Promise<LoadedModel> {
+    const model = await this.#o.source.load(request);
+    if (request.calibration.length > 0) await this.#o.source.frames(request.calibration, model.inputs);
+    return model;
+  }
+
   async #dryRun(deployment: Deployment): Promise<PlanReport> {
-    deployment.model = await this.#o.source.load(deployment.request);
+    deployment.model = await this.#load(deployment);
     const drafted = await this.#draft(deployment);
     const draft = deployment.request.explain ? await explainedDraft(problemOf(this.#input(deployment)), drafted) : drafted;
     return { ...reportOf(deployment.name, 0, draft), details: this.#details(deployment, draft) };
@@ -357,7 +364,12 @@ export class Deployments {
     const { name, request, afterLoss, serving } = deployment;
     const { calibration, maxError } = request;
     const given = calibration.length === 0 ? undefined : () => this.#o.source.frames(calibration, model.inputs);
-    const measuring = new Calibrated(model, given, calibration.length, afterLoss ? 'not measured while frames wait after a loss' : '');
+    const onStart = (inputs: string): void => {
+      deployment.why = `measuring the error of short wires on ${inputs}`;
+      this.#o.log('precision', `${name}: ${deployment.why}`);
+    };
+    const hindered = afterLoss ? 'not measured while frames wait after a loss' : '';
+    const measuring = new Calibrated(model, { frames: given, count: calibration.length, hindered, onStart });
     deployment.unmeasured = false;
     try {
       const plan = await planWithPrecision(name, problemOf(input), maxError, measuring);

@@ -119,6 +119,26 @@ describe('a plan with an allowed error', () => {
     ).rejects.toMatchObject({ code: 'PLAN_NOT_POSSIBLE' });
   });
 
+  it('takes back what is for nothing once another wire may not be short', async () => {
+    // 1 MB goes in, 0.5 MB from stage 0 to 1 and 0.4 MB from 1 to 2; each device has room for two of six blocks.
+    const rows = [512, 512, 410, 410, 64, 64];
+    const facts = chain(
+      rows.map((out) => ({ macs: 2e7, weightBytes: 100e6, rows: out })),
+      1024,
+    );
+    const tight = problem(1e6, { facts, devices: ['a', 'b', 'c'].map((name) => ({ ...device(name), memoryBytes: 400e6 })) });
+    const error = async (plan: PlanDraft, encodings: readonly Encoding[]): Promise<number> =>
+      plan.cut.wires.some((wire, w) => wire.fromStage === 0 && encodings[w] !== 'raw') ? 1 : 0.001;
+    const { measuring: meter } = measuring(SMALL, { error });
+    const plan = await planWithPrecision('net', { planner: auto, problem: tight }, 0.05, meter);
+    const rowOf = (fromStage: number) => plan.precision?.rows.find((row) => row.fromStage === fromStage);
+    expect(plan.stages).toHaveLength(3);
+    expect(rowOf(-1)?.encoding).not.toBe('raw');
+    expect(rowOf(0)).toMatchObject({ encoding: 'raw', bytesPerFrame: 512 * 256 * 4 });
+    expect(rowOf(1)).toMatchObject({ encoding: 'raw', why: 'another link limits the plan, which the budget held back' });
+    expect(plan.cut.wires.every((wire) => (wire.encoding === 'raw') === (wire.fromStage !== -1))).toBe(true);
+  });
+
   it('gives no more accuracy away than the links need', async () => {
     const asked = { planner: auto, problem: problem(3e5) };
     const plan = await planWithPrecision('net', asked, 1, measuring(SMALL).measuring);

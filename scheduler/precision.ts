@@ -6,12 +6,13 @@
  * A plan that was chosen for raw wires may not be the best for short ones (slow links are why models are not split), so the planner is asked twice more, as if links
  * were as much faster as the encodings are shorter; what it answers is judged with the true links and the true bytes.
  */
+import { setImmediate } from 'node:timers/promises';
 import { canEncode } from '../broker/encoding.js';
 import { isChairError } from '../broker/errors.js';
 import type { PrecisionReport } from '../broker/messages.js';
 import { type Encoding, SINK, SOURCE, type Wire } from '../broker/plan.js';
 import { boxDims, type DType, elementCount, itemBytes } from '../broker/tensor.js';
-import { assigned, chooseEncodings, type GroupChoice, sayError, type WireGroup } from '../models/slicing/precision.js';
+import { assigned, chooseEncodings, type EncodingChoice, type GroupChoice, sayError, type WireGroup } from '../models/slicing/precision.js';
 import { bottleneckLine, draft, formatMs, score } from './planners/draft.js';
 import { seatOf, wireBytes } from './planners/estimate.js';
 import {
@@ -218,7 +219,7 @@ async function measured(
   maxError: number,
   measuring: Measuring,
 ): Promise<Found> {
-  const wanted = worthwhile(problem, layout, boundaries, most);
+  const wanted = await worthwhile(problem, layout, boundaries, most);
   const measure = (encodings: readonly Encoding[]) => measuring.error(layout, encodings, maxError);
   const choice = await chooseEncodings(
     measure,
@@ -226,22 +227,57 @@ async function measured(
     wanted.map(({ group }) => group),
     maxError,
   );
-  const chosen = new Map(wanted.map(({ boundary }, i) => [boundary, choice.groups[i]]));
-  const judged = judge(problem, layout, choice.encodings);
+  const given = new Map(wanted.flatMap(({ boundary }, i) => (choice.groups[i] === undefined ? [] : [[boundary, choice.groups[i]]])));
+  const { encodings, error, chosen } = await givenBack(problem, layout, choice, given, measure, maxError);
+  const judged = judge(problem, layout, encodings);
   const failures = choice.groups.flatMap(({ why }, i) => (why === '' ? [] : [`${sayBoundary(wanted[i]?.boundary)}: ${why}`]));
-  return { judged, error: choice.error, rows: rowsOf(judged.plan, boundaries, chosen), why: failures.slice(0, 3).join('; ') };
+  return { judged, error, rows: rowsOf(judged.plan, boundaries, chosen), why: failures.slice(0, 3).join('; ') };
+}
+
+interface Taken {
+  readonly encodings: readonly Encoding[];
+  readonly error: number;
+  readonly chosen: ReadonlyMap<Boundary, GroupChoice>;
+}
+
+/**
+ * Where the budget held one boundary back, that link limits the plan now, and what others gave for speed may be for nothing: it is taken back, if the
+ * rest is still within the budget (fewer encodings need not mean a smaller error).
+ */
+async function givenBack(
+  problem: PlanProblem,
+  layout: PlanDraft,
+  choice: EncodingChoice,
+  given: ReadonlyMap<Boundary, GroupChoice>,
+  measure: (encodings: readonly Encoding[]) => Promise<number>,
+  maxError: number,
+): Promise<Taken> {
+  const allowed = judge(problem, layout, choice.encodings).score * (1 + REAL_GAIN);
+  const chosen = new Map(given);
+  let { encodings } = choice;
+  for (const [boundary, { encoding }] of given) {
+    if (encoding === 'raw') continue;
+    await setImmediate();
+    const trial = assigned(encodings, boundary.wires, 'raw');
+    if (judge(problem, layout, trial).score > allowed) continue;
+    encodings = trial;
+    chosen.set(boundary, { encoding: 'raw', error: 0, why: 'another link limits the plan, which the budget held back' });
+  }
+  if (encodings === choice.encodings) return { encodings, error: choice.error, chosen };
+  const error = await measure(encodings);
+  return error <= maxError ? { encodings, error, chosen } : { encodings: choice.encodings, error: choice.error, chosen: given };
 }
 
 /**
  * Of the boundaries those without which the plan would be worse, most important first, and for each the encodings to try: no shorter than needed. Links
  * can be equally busy, so one alone may gain nothing: starting from all encoded, what does not matter is taken back.
  */
-function worthwhile(
+async function worthwhile(
   problem: PlanProblem,
   layout: PlanDraft,
   boundaries: readonly Boundary[],
   most: Judged,
-): { boundary: Boundary; group: WireGroup }[] {
+): Promise<{ boundary: Boundary; group: WireGroup }[]> {
   const allowed = most.score * (1 + REAL_GAIN);
   const bytes = ({ wires }: Boundary) => wires.reduce((sum, w) => sum + rawBytesOf(layout.cut, w), 0);
   let encodings = shortest(layout.cut, boundaries);
@@ -249,6 +285,8 @@ function worthwhile(
   for (const boundary of boundaries.toSorted((a, b) => bytes(a) - bytes(b))) {
     for (const encoding of ['raw', 'float16', 'uint8'] as const) {
       if (!canEncode(encoding, boundary.dtype)) continue;
+      // Frames and heartbeats go on between estimates.
+      await setImmediate();
       const trial = assigned(encodings, boundary.wires, encoding);
       if (encoding !== 'uint8' && judge(problem, layout, trial).score > allowed) continue;
       encodings = trial;
@@ -278,7 +316,7 @@ function rawBytesOf(cut: CutFacts, w: number): number {
 function rowsOf(
   plan: PlanDraft,
   boundaries: readonly Boundary[],
-  chosen: ReadonlyMap<Boundary, GroupChoice | undefined> | undefined,
+  chosen: ReadonlyMap<Boundary, GroupChoice> | undefined,
 ): PrecisionReport['rows'] {
   const { cut } = plan;
   return boundaries.map((boundary) => {

@@ -35,6 +35,15 @@ function agentTrouble({ agent, state }: AgentStatus, events: readonly EventRow[]
   return why === '' ? [] : wrapText(`${agent} is ${state}: ${why}`, width, '  ');
 }
 
+const SHORT_WIRES = 'their encoding could not carry the values';
+
+/** Accuracy was kept and time was lost: whoever looks should know. */
+function agentFallbacks({ agent, health }: AgentStatus, width: number): string[] {
+  const { rawFallbacks = 0, encodedMessages = 0 } = health ?? {};
+  if (rawFallbacks === 0) return [];
+  return wrapText(`${agent} sent ${rawFallbacks} of ${rawFallbacks + encodedMessages} messages raw: ${SHORT_WIRES}`, width, '  ');
+}
+
 const byName =
   <T>(name: (value: T) => string) =>
   (a: T, b: T): number =>
@@ -60,7 +69,7 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80, events:
     agents.map((agent) => agentRow(agent, temperature)),
     width,
   );
-  return [table, ...agents.flatMap((agent) => agentTrouble(agent, events, width))].join('\n');
+  return [table, ...agents.flatMap((agent) => [...agentTrouble(agent, events, width), ...agentFallbacks(agent, width)])].join('\n');
 }
 
 /** Where the stages are: neighbours cut alike on the same agents in one row. */
@@ -117,6 +126,7 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     `${d.inFlight} in flight`,
     `${d.queued} queued`,
     ...(d.reissued === 0 ? [] : [`${d.reissued} sent again`]),
+    ...(d.rawFallbacks === 0 ? [] : [`${d.rawFallbacks} boxes of inputs sent raw, as ${SHORT_WIRES}`]),
   ];
   return [
     `${d.name}: ${d.state}, ${d.epoch === 0 ? 'no plan in force yet' : `plan epoch ${d.epoch}`}, model ${d.model.slice(0, 12)}`,
@@ -127,6 +137,7 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     `  frames: ${frames.join(', ')}`,
     ...speed,
     ...predictionText(d, width),
+    ...(d.plan?.precision == null ? [] : wrapText(`wire precision: ${d.plan.precision.why}`, width, '  ')),
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');
 }

@@ -102,6 +102,7 @@ export const deploy: CommandDefinition = {
       [
         options.verbose === true ? planText(plan, output.columns) : planSummary(plan, output.columns),
         ...verifiedText(plan),
+        ...(plan.precision === null || options.verbose === true ? [] : [`Wire precision: ${plan.precision.why}.`]),
         `${request.name} is served. Send frames with:`,
         `  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
       ].join('\n'),

@@ -2,6 +2,7 @@
  * Why this plan and no other: what every planner would have done with the same devices, and what this planner would do if something were different. Nothing
  * is guessed: each row is a plan of its own.
  */
+import { isChairError } from '../../broker/errors.js';
 import type { PlanAlternative, PlanDetails } from '../../broker/messages.js';
 import { alternativeOf } from './explain.js';
 import { faster } from './faster.js';
@@ -35,10 +36,19 @@ export async function explained(
   planners: ReadonlyMap<string, Planner>,
   solve: Solve,
 ): Promise<Pick<PlanDetails, 'alternatives' | 'changes'>> {
+  const row = async (name: string, asked: Planner, question: PlanProblem): Promise<PlanAlternative> => {
+    try {
+      return rowOf(name, await solve(asked, question));
+    } catch (error) {
+      // A planner that fails here costs its row, not the explanation.
+      if (isChairError(error, 'PLANNER_FAILED')) return rowOf(name, { refused: true, reason: error.message });
+      throw error;
+    }
+  };
   const alternatives: PlanAlternative[] = [];
-  for (const [name, other] of planners) if (other !== planner) alternatives.push(rowOf(name, await solve(other, problem)));
+  for (const [name, other] of planners) if (other !== planner) alternatives.push(await row(name, other, problem));
   const changes: PlanAlternative[] = [];
-  for (const change of changesOf(problem, chosen)) changes.push(rowOf(change.name, await solve(planner, change.problem)));
+  for (const change of changesOf(problem, chosen)) changes.push(await row(change.name, planner, change.problem));
   return { alternatives, changes };
 }
 

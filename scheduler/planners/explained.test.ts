@@ -1,0 +1,99 @@
+import { describe, expect, it } from 'vitest';
+import { ChairError } from '../../broker/errors.js';
+import { auto } from './auto.js';
+import { chain } from './chain-model.js';
+import { changesOf, explained, type Solve } from './explained.js';
+import { PLANNERS } from './planners.js';
+import { type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+
+const GMAC = 1e9;
+const MIB = 2 ** 20;
+const facts = chain([
+  { macs: GMAC, weightBytes: 50 * MIB, rows: 100 },
+  { macs: 2 * GMAC, weightBytes: 100 * MIB, rows: 10 },
+]);
+const device = (agent: string, speed = 1, memoryMib = 270): Device => ({
+  agent,
+  macsPerSecond: speed * GMAC,
+  memoryBytes: memoryMib * MIB,
+});
+const problem: PlanProblem = {
+  facts,
+  devices: [device('a'), device('b', 2)],
+  links: { usual: { bytesPerSecond: 1e6, latencyMs: 20 }, between: new Map() },
+  objective: 'throughput',
+  inFlight: 0,
+};
+const here: Solve = async (planner, question) => planner(question);
+
+function drafted(plan: PlanDraft | PlanRefusal): PlanDraft {
+  if (isRefusal(plan)) throw new Error(plan.reason);
+  return plan;
+}
+
+describe('an explanation', () => {
+  const chosen = drafted(auto(problem));
+
+  it('has a plan of every planner, or why that has none', async () => {
+    const small = { ...problem, devices: [device('a', 1, 250), device('b', 2, 250)] };
+    const { alternatives } = await explained(small, drafted(auto(small)), auto, PLANNERS, here);
+    expect(alternatives.map(({ name }) => name)).toEqual(['single', 'replicas', 'pipeline', 'musical-chair-2018', 'manual']);
+    expect(alternatives.find(({ name }) => name === 'single')?.refused).toContain('not enough memory');
+    const pipeline = alternatives.find(({ name }) => name === 'pipeline');
+    expect(pipeline?.refused).toBe('');
+    expect(pipeline?.fps).toBeGreaterThan(0);
+  });
+
+  it('plans again for each change: its figures are those of a plan for the changed problem', async () => {
+    const { changes } = await explained(problem, chosen, auto, PLANNERS, here);
+    const faster = drafted(auto({ ...problem, links: { ...problem.links, usual: { bytesPerSecond: 1e7, latencyMs: 20 } } }));
+    expect(changes.find(({ name }) => name === 'links ten times as fast')).toMatchObject({ fps: faster.estimate.fps, refused: '' });
+    const larger = drafted(auto({ ...problem, devices: problem.devices.map((one) => ({ ...one, memoryBytes: 2 * one.memoryBytes })) }));
+    expect(changes.find(({ name }) => name.includes('memory'))).toMatchObject({ fps: larger.estimate.fps });
+    const three = drafted(auto({ ...problem, devices: [...problem.devices, device('c', 2)] }));
+    const more = changes.find(({ name }) => name === 'one more agent like b');
+    expect(more?.fps).toBeCloseTo(three.estimate.fps, 6);
+    expect(more?.agents).toBe(3);
+  });
+
+  it('changes only what can be changed', () => {
+    const names = (over: Partial<PlanProblem>, kind: 'compute' | 'link' = 'compute') =>
+      changesOf({ ...problem, ...over }, { estimate: { ...chosen.estimate, bottleneck: { kind, who: 'b', ms: 1 } } }).map(
+        ({ name }) => name,
+      );
+    expect(names({})).toContain('b twice as fast');
+    expect(names({}, 'link')).not.toContain('b twice as fast');
+    expect(names({ devices: [{ ...device('a'), memoryBytes: 0 }] }).join()).not.toContain('memory');
+    expect(names({})).not.toContain('every agent on a machine of its own');
+    const one = [device('a'), device('b')].map((each) => ({ ...each, host: 'box' }));
+    expect(names({ devices: one })).toContain('every agent on a machine of its own');
+  });
+
+  it('makes every link faster, whoever it belongs to', () => {
+    const link = { upBytesPerSecond: 5, downBytesPerSecond: 6, latencyMs: 7 };
+    const between = new Map([['a>b', { bytesPerSecond: 8, latencyMs: 9 }]]);
+    const on = {
+      ...problem,
+      devices: [{ ...device('a'), link }],
+      links: { ...problem.links, between, gateway: link, sharedBytesPerSecond: 4 },
+    };
+    const changed = changesOf(on, chosen);
+    const rate = changed.find(({ name }) => name === 'links ten times as fast')?.problem;
+    expect(rate?.devices[0]?.link).toEqual({ upBytesPerSecond: 50, downBytesPerSecond: 60, latencyMs: 7 });
+    expect(rate?.links).toMatchObject({ gateway: { upBytesPerSecond: 50 }, sharedBytesPerSecond: 40, usual: { bytesPerSecond: 1e7 } });
+    expect(rate?.links.between.get('a>b')).toEqual({ bytesPerSecond: 80, latencyMs: 9 });
+    const latency = changed.find(({ name }) => name.includes('latency'))?.problem;
+    expect(latency?.devices[0]?.link?.latencyMs).toBeCloseTo(0.7);
+    expect(latency?.links.between.get('a>b')?.latencyMs).toBeCloseTo(0.9);
+  });
+
+  it('goes on when a planner fails', async () => {
+    const broken: Solve = async (planner, question) => {
+      if (planner === PLANNERS.get('replicas')) throw new ChairError('PLANNER_FAILED', 'it crashed');
+      return planner(question);
+    };
+    const { alternatives } = await explained(problem, chosen, auto, PLANNERS, broken);
+    expect(alternatives.find(({ name }) => name === 'replicas')).toMatchObject({ refused: 'it crashed' });
+    expect(alternatives.find(({ name }) => name === 'single')?.refused).toBe('');
+  });
+});

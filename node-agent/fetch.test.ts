@@ -75,6 +75,19 @@ async function fetched(f: BlobFetcher, b: ToyBlob = big, signal = new AbortContr
 }
 
 describe('fetching a blob', () => {
+  it('fetches a blob once for two who want it at the same time, and again for the second when the first gives up', async () => {
+    const f = await fetcher();
+    expect(await Promise.all([fetched(f), fetched(f)])).toEqual([SIZE, SIZE]);
+    expect(requests).toHaveLength(10);
+    await store.remove(big.ref.sha256);
+    const abort = new AbortController();
+    const first = fetched(f, big, abort.signal).catch((error: unknown) => error);
+    const second = fetched(f);
+    abort.abort(new Error('given up'));
+    expect(await first).toMatchObject({ message: 'given up' });
+    expect(await second).toBe(SIZE);
+  });
+
   it('asks for chunks with a window and puts them together', async () => {
     expect(await fetched(await fetcher())).toBe(SIZE);
     expect(requests).toHaveLength(10);

@@ -44,6 +44,8 @@ export class BlobFetcher {
   private unsubscribe: (() => Promise<void>) | undefined;
   private offConnect: (() => void) | undefined;
   private requests = 0;
+  /** Blobs on their way: a second one who wants the same blob must not write into the same file. */
+  private readonly underWay = new Map<string, Promise<void>>();
 
   constructor(private readonly options: FetchOptions) {}
 
@@ -62,6 +64,20 @@ export class BlobFetcher {
    * REQUEST_TIMEOUT, or the signal's reason. The caller made room and pinned it.
    */
   async fetch(ref: BlobRef, call: FetchCall): Promise<void> {
+    for (let other = this.underWay.get(ref.sha256); other !== undefined; other = this.underWay.get(ref.sha256)) {
+      await other.catch(() => undefined);
+      call.signal.throwIfAborted();
+      if (await this.options.store.has(ref)) {
+        call.onBytes(ref.sizeBytes);
+        return;
+      }
+    }
+    const fetching = this.alone(ref, call).finally(() => this.underWay.delete(ref.sha256));
+    this.underWay.set(ref.sha256, fetching);
+    return fetching;
+  }
+
+  private async alone(ref: BlobRef, call: FetchCall): Promise<void> {
     try {
       await this.once(ref, call);
     } catch (error) {

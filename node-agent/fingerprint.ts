@@ -19,15 +19,19 @@ export interface DeviceTraits {
   readonly prepack: boolean | 'auto';
 }
 
-/** Steps of a factor 2^(1/4): boards of one kind differ by what their firmware keeps for itself. */
-const MEMORY_STEPS = 4;
-
 /** Twelve hex digits. Threads are not in it: they are chosen per measurement. */
 export function fingerprintOf(traits: DeviceTraits): string {
-  const memory = traits.memoryBytes > 0 ? Math.round(Math.log2(traits.memoryBytes) * MEMORY_STEPS) : 0;
+  const memory = soldAs(traits.memoryBytes);
   const { cpu, maxKhz, arch, cores, cpuLimit, engine, engineVersion, prepack } = traits;
   const said = JSON.stringify([cpu, maxKhz, arch, cores, Math.round(cpuLimit * 100), memory, engine, engineVersion, prepack]);
   return createHash('sha256').update(said).digest('hex').slice(0, 12);
+}
+
+/** The next of 1, 1.5, 2, 3, 4, 6, ... GiB: boards of one kind differ by what their firmware and kernel keep for themselves. */
+function soldAs(bytes: number): number {
+  if (bytes <= 0) return 0;
+  const power = 2 ** Math.ceil(Math.log2(bytes));
+  return bytes <= 0.75 * power ? 0.75 * power : power;
 }
 
 /** The board as its firmware names it (a Raspberry Pi), else the processor. */

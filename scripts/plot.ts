@@ -80,6 +80,7 @@ const GAP = 18;
 const PANEL_TITLE = 24;
 /** Mean width of a character as a part of the font size: for layout of words whose font we cannot measure here. */
 const CHARACTER = 0.56;
+const BOLD = 0.64;
 
 type Library = typeof import('@observablehq/plot');
 interface Drawing {
@@ -355,13 +356,11 @@ function heading(spec: PlotSpec, colors: ReturnType<typeof colorsOf>, width: num
 
 function panelTitle({ title, note }: PlotPanel, left: number, top: number, width: number): string {
   if (title === '') return '';
-  const room = Math.floor((width - 8) / (12 * CHARACTER));
+  const room = Math.floor((width - 8) / (12.5 * BOLD));
   const fit = title.length > room ? `${title.slice(0, room - 1)}…` : title;
-  const rest = room - fit.length - 3;
+  const rest = (width - 20 - fit.length * 12.5 * BOLD) / (10.5 * CHARACTER);
   const beside =
-    note === undefined || rest < note.length * 0.9
-      ? ''
-      : words(note, left + width - 12, top + 16, { size: 10.5, color: FAINT, anchor: 'end' });
+    note === undefined || rest < note.length ? '' : words(note, left + width - 12, top + 16, { size: 10.5, color: FAINT, anchor: 'end' });
   return words(fit, left + 4, top + 16, { size: 12.5, weight: 600 }) + beside;
 }
 

@@ -56,7 +56,7 @@ function groupText({ device, threads, rows, checks }: Group, width: number): str
   const table = formatTable(
     [
       { title: '#', align: 'right' },
-      { title: 'block' },
+      { title: 'block from' },
       { title: 'cut' },
       ...parts.map((n) => ({ title: n === 1 ? 'ms whole' : `in ${n}`, align: 'right' as const })),
       { title: 'load', align: 'right' },
@@ -88,9 +88,14 @@ function blockLines(block: readonly ProfileMeasure[], index: number, parts: read
       : [msText(whole.loadMs), bytesText(whole.loadPeakBytes), bytesText(whole.runPeakBytes)];
   const [first = '', ...rest] = cuts;
   return [
-    [String(index), whole?.label ?? block[0]?.label ?? '', first, ...cells(first, true), ...memory],
+    [String(index), shortLabel(whole ?? block[0]), first, ...cells(first, true), ...memory],
     ...rest.map((cut) => ['', '', cut, ...cells(cut, false), '', '', '']),
   ];
+}
+
+/** Of `Conv conv1 to MaxPool pool1` what it begins with: there is little room. */
+function shortLabel(row: ProfileMeasure | undefined): string {
+  return (row?.label ?? '').replace(/ to .*$/, '');
 }
 
 /** `12.3 ±0.4`: median and half the distance of the quartiles; `~` interpolated, `*` measured while frames ran, or the code of what went wrong. */

@@ -15,7 +15,6 @@ import type { Output } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
 import { planSummary } from '../status-text.js';
-import { wrapText } from '../table.js';
 
 const MODEL_ARGUMENT = {
   syntax: '<model>',
@@ -145,7 +144,6 @@ function planReportText(report: PlanReport, { options, output }: Invocation, obj
   const why = report.why.split('\n').filter((line) => options.explain !== true || !line.startsWith('would change it'));
   return [
     planText({ ...report, why: why.join('\n') }, width),
-    ...(report.basis === '' ? [] : ['', ...report.basis.split('\n').flatMap((line) => wrapText(`based on ${line}`, width, ''))]),
     ...(options.explain === true ? ['', explainText(report, objective, width)] : []),
     ...(optionText(options, 'check') === '' ? [] : ['', `${optionText(options, 'check')} can be deployed as it is.`]),
     ...(out === ''

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { SegmentReader } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
+import { cpuLimit, cpuQuota } from '../broker/control-groups.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import { hostId } from '../broker/host.js';
 import type { Lanes } from '../broker/lanes/lane.js';
@@ -18,7 +19,7 @@ import type { Engine } from '../models/engine/engine.js';
 import { Acceptance } from './acceptance.js';
 import { answer, Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
-import { cores, cpuLimit, cpuQuota, hostCores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
+import { cores, hostCores, memoryLimitBytes, processMemory, reachableAddresses } from './device.js';
 import { EarlyBuffer } from './early.js';
 import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
 import { BlobFetcher } from './fetch.js';

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, networkInterfaces, totalmem } from 'node:os';
 import path from 'node:path';
+import { controlGroups } from '../broker/control-groups.js';
 
 /** cgroup "no limit" in version 1 is a huge number of pages. */
 const NO_LIMIT = 2 ** 60;
@@ -18,52 +19,10 @@ export function memoryLimitBytes(): number {
 }
 
 function cgroupLimit(): number {
-  const limits = groups('memory', read).map(({ v2, folder }) =>
+  const limits = controlGroups('memory', read).map(({ v2, folder }) =>
     Number.parseInt(read(path.join(folder, v2 ? 'memory.max' : 'memory.limit_in_bytes')), 10),
   );
   return Math.min(NO_LIMIT, ...limits.filter((limit) => limit > 0));
-}
-
-/**
- * The control groups that bind this process, its own and all above: a parent's limit binds, too. Inside a container the path may not exist and the root
- * is the container's own group.
- */
-function groups(controller: string, readFile: (file: string) => string): { v2: boolean; folder: string }[] {
-  const found: { v2: boolean; folder: string }[] = [];
-  for (const line of readFile('/proc/self/cgroup').split('\n')) {
-    const [, controllers = '', group = ''] = line.split(':');
-    if (group === '') continue;
-    const v2 = controllers === '';
-    if (!v2 && !controllers.split(',').includes(controller)) continue;
-    const root = v2 ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${controller}`;
-    for (let at = group; ; at = path.dirname(at)) {
-      found.push({ v2, folder: path.join(root, at) });
-      if (at === '/' || at === '.') break;
-    }
-  }
-  return found;
-}
-
-/** Cores that control groups (version 1 or 2) permit this process; 0 = as many as there are. */
-export function cpuLimit(readFile: (file: string) => string = read): number {
-  return cpuQuota(readFile).cores;
-}
-
-/** The tightest quota, and the period in which it is handed out: a run shorter than that does not feel it. 0 = no quota. */
-export function cpuQuota(readFile: (file: string) => string = read): { readonly cores: number; readonly periodMs: number } {
-  let limit = Number.POSITIVE_INFINITY;
-  let periodMs = 0;
-  for (const { v2, folder } of groups('cpu', readFile)) {
-    const [quota = '', period = ''] = v2
-      ? readFile(path.join(folder, 'cpu.max')).trim().split(' ')
-      : ['cpu.cfs_quota_us', 'cpu.cfs_period_us'].map((name) => readFile(path.join(folder, name)).trim());
-    const cores = Number.parseInt(quota, 10) / Number.parseInt(period, 10);
-    // `max` and -1 are no limit.
-    if (!(cores > 0 && cores < limit)) continue;
-    limit = cores;
-    periodMs = Number.parseInt(period, 10) / 1000;
-  }
-  return { cores: Number.isFinite(limit) ? limit : 0, periodMs };
 }
 
 export function processMemory(): ProcessMemory {

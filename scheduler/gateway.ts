@@ -6,9 +6,11 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
+import { cpuLimit } from '../broker/control-groups.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
+import { checkLink } from '../broker/link-bounds.js';
 import { LinkProbe } from '../broker/link-probe.js';
 import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
@@ -22,6 +24,7 @@ import { BlobServer } from './blob-server.js';
 import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
 import type { ModelSource } from './model-source.js';
+import { SERIALISE_BYTES_PER_SECOND } from './planners/cost.js';
 import type { Link, Links } from './planners/problem.js';
 import { Scheduler } from './scheduler.js';
 import { nextTerm } from './term.js';
@@ -42,6 +45,10 @@ export interface GatewayOptions {
   readonly addresses?: readonly string[];
   /** What planners assume of links that are not measured; default 1 Gbit/s, 1 ms. */
   readonly link?: Partial<Link>;
+  /** All machines share one medium of this speed, such as Wi-Fi, bytes/s; default: each has a link of its own. */
+  readonly sharedBytesPerSecond?: number;
+  /** Measure links before plans use them; default true. */
+  readonly measureLinks?: boolean;
   readonly createEngine?: () => Promise<Engine>;
   /** Bytes of models that clients have sent, together; default 4 GB. */
   readonly uploadLimitBytes?: number;
@@ -161,8 +168,7 @@ export class Gateway {
       offer: (offer) => uploads.offer(offer),
       profileDirectory: join(stateDirectory, 'profiles'),
       links: this.#links(),
-      probe,
-      lanes: () => lanes.health(),
+      ...(this.#o.measureLinks === false ? {} : { probe, lanes: () => lanes.health() }),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),
@@ -208,7 +214,18 @@ export class Gateway {
   }
 
   #links(): Links {
-    return { usual: { ...USUAL_LINK, ...this.#o.link }, between: new Map() };
+    const usual = { ...USUAL_LINK, ...this.#o.link };
+    checkLink("the gateway's assumed link", usual);
+    const { sharedBytesPerSecond } = this.#o;
+    if (sharedBytesPerSecond !== undefined)
+      checkLink("the gateway's shared medium", { bytesPerSecond: sharedBytesPerSecond, latencyMs: 0 });
+    const quota = Math.min(1, cpuLimit() || 1);
+    return {
+      usual,
+      gatewayCopyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * quota,
+      ...(sharedBytesPerSecond === undefined ? {} : { sharedBytesPerSecond }),
+      between: new Map(),
+    };
   }
 
   #dispatcherPeer(): PeerEntry {

@@ -63,6 +63,29 @@ export const settingsSchema = z.strictObject({
         .default(4_000)
         .describe('Largest size of the models that clients have sent, megabytes together; what is not deployed goes first.')
         .meta({ flag: 'upload-mb', argument: 'megabytes' }),
+      linkMbit: z
+        .number()
+        .positive()
+        .max(8_000_000)
+        .default(880)
+        .describe('Speed that plans assume of a link until it is measured, Mbit/s of payload.')
+        .meta({ flag: 'link-mbit', argument: 'mbit' }),
+      sharedMbit: z
+        .number()
+        .min(0)
+        .max(8_000_000)
+        .default(0)
+        .describe(
+          'All machines share one medium of this speed, such as Wi-Fi, Mbit/s of payload; 0 = each has a link of its own to a switch.',
+        )
+        .meta({ flag: 'shared-mbit', argument: 'mbit' }),
+      assumeLinks: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Never measure links: plans assume link-mbit for all of them. Else those that a plan would use are measured first, a few MB each.',
+        )
+        .meta({ flag: 'assume-links', argument: '' }),
     })
     .prefault({}),
   agent: z

@@ -22,6 +22,9 @@ async function runGateway(
     laneHost: g.host,
     lanePort: g.dispatcherPort,
     uploadLimitBytes: g.uploadMb * 1_000_000,
+    link: { bytesPerSecond: g.linkMbit * BYTES_PER_MBIT },
+    ...(g.sharedMbit > 0 ? { sharedBytesPerSecond: g.sharedMbit * BYTES_PER_MBIT } : {}),
+    measureLinks: !g.assumeLinks,
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -42,10 +45,21 @@ async function runGateway(
   if (failure !== undefined) throw failure;
 }
 
+const BYTES_PER_MBIT = 125_000;
+const LINK_SETTINGS = ['gateway.linkMbit', 'gateway.sharedMbit', 'gateway.assumeLinks'] as const;
+
 export const gateway: CommandDefinition = {
   name: 'gateway',
   summary: 'Run broker, scheduler and dispatcher: the machine that decides',
-  settings: ['cluster', 'gateway.host', 'gateway.port', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb'],
+  settings: [
+    'cluster',
+    'gateway.host',
+    'gateway.port',
+    'gateway.dispatcherPort',
+    'gateway.directory',
+    'gateway.uploadMb',
+    ...LINK_SETTINGS,
+  ],
   examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
   run: (invocation) => {
     const { host, port } = invocation.settings.gateway;
@@ -56,7 +70,7 @@ export const gateway: CommandDefinition = {
 export const scheduler: CommandDefinition = {
   name: 'scheduler',
   summary: 'Run scheduler and dispatcher on a broker that runs elsewhere (Mosquitto, say)',
-  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb'],
+  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb', ...LINK_SETTINGS],
   examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
   run: (invocation) => runGateway(invocation, { url: invocation.settings.broker }),
 };

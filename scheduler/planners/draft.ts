@@ -27,7 +27,7 @@ export function draft(problem: PlanProblem, planner: string, stages: readonly Se
   const cut = problem.facts.cut(stages.map((stage) => stage.spec));
   if (isRefusal(cut)) return cut;
   const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
-  const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages);
+  const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages, problem.objective);
   let inFlight = useful;
   let judged = judge(inFlight);
   if (problem.inFlight === 0 && tightOf(judged).length > 0) {
@@ -59,10 +59,31 @@ function largest(low: number, high: number, fits: (value: number) => boolean): n
 }
 
 /** Little's law: as many as keep the busiest resource busy, and one that arrives meanwhile. More would only wait. */
-function usefulInFlight(judged: Estimate, stages: readonly SeatedStage[]): number {
-  const needed = judged.latencyMs / judged.bottleneck.ms;
+function usefulInFlight(judged: Estimate, stages: readonly SeatedStage[], objective: Objective): number {
+  const waits = objective === 'throughput' ? waitingMs(judged, stages) : 0;
+  const needed = (judged.latencyMs + waits) / judged.bottleneck.ms;
   const agents = stages.reduce((sum, stage) => sum + stage.agents.flat().length, 0);
   return Math.min(Math.max(32, 2 * agents), Math.max(2, Math.ceil(needed - 0.05) + 1));
+}
+
+/**
+ * How long a frame waits on its way for runs of other frames on agents that hold seats of several stages: a run is not interrupted. One part waits for what is left
+ * of a run on average; of several parts one meets a run that has just begun.
+ */
+function waitingMs({ seats }: Estimate, stages: readonly SeatedStage[]): number {
+  const runs = new Map<string, { readonly stage: number; readonly ms: number }[]>();
+  for (const { agent, stage, ms } of seats) {
+    const known = runs.get(agent);
+    if (known === undefined) runs.set(agent, [{ stage, ms }]);
+    else known.push({ stage, ms });
+  }
+  return stages.reduce((sum, { agents }, s) => {
+    const others = agents
+      .flat()
+      .map((agent) => (runs.get(agent) ?? []).reduce((most, run) => (run.stage === s ? most : Math.max(most, run.ms)), 0));
+    const longest = others.reduce((most, ms) => Math.max(most, ms), 0);
+    return sum + ((agents[0]?.length ?? 1) > 1 ? longest : longest / 2);
+  }, 0);
 }
 
 /** Smaller is better: ms per frame, by objective. */
@@ -89,8 +110,10 @@ export function seated(spec: StageSpec, devices: readonly Device[]): SeatedStage
 
 export function bottleneckLine(judged: Estimate): string {
   const { kind, who, ms } = judged.bottleneck;
-  if (who === DISPATCHER) return `bottleneck: the gateway's ${kind === 'link' ? 'link' : 'CPU'}, ${formatMs(ms)} of each frame`;
-  const what = { compute: `computing on ${who}`, host: `the cores that the agents on ${who} share`, link: `the link of ${who}` }[kind];
+  const [end = '', side = ''] = who.split(' ');
+  const owner = end === DISPATCHER ? 'the gateway' : end;
+  const way = { up: ', sending', down: ', receiving' }[side] ?? '';
+  const what = { compute: `computing on ${owner}`, host: `the cores that the agents on ${who} share`, link: `the link of ${owner}${way}` }[kind];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
 }
 

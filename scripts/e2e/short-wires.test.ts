@@ -1,0 +1,107 @@
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { PlanReport } from '../../broker/messages.js';
+import type { Engine } from '../../models/engine/engine.js';
+import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
+import { randomTensor } from '../../models/random.js';
+import { compare } from '../../models/slicing/compare.js';
+import { buildZoo } from '../../models/zoo/index.js';
+import { nodeFlags } from '../children.js';
+import { writeNpy } from '../npy.js';
+import { CLI_PATH } from '../package-root.js';
+import type { TestbedClient } from '../testbed/client.js';
+import { DEFAULT_DEVICE } from '../testbed/devices.js';
+import { startTestbed, type Testbed, whyPlainProcesses } from '../testbed/testbed.js';
+
+/** A frame of 49 kB takes 0.1 s of it, and computing next to nothing: the link is what limits every plan. */
+const RATE_BITS = 4e6;
+const why = whyPlainProcesses();
+
+let folder = '';
+let file = '';
+let engine: Engine;
+let testbed: Testbed;
+let client: TestbedClient;
+
+describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : ` (not here: ${why})`}`, () => {
+  beforeAll(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), 'mc-short-wires-'));
+    file = path.join(folder, 'net.onnx');
+    await buildZoo('resnet18', file, { scale: 0.125, size: 64, classes: 10, seed: 5 });
+    engine = await createOnnxRuntimeEngine({ threads: 1 });
+    testbed = await startTestbed({ threads: 1, agents: [1, 2].map(() => ({ ...DEFAULT_DEVICE, cpu: 0.5, rateBits: RATE_BITS })) });
+    client = await testbed.client();
+    await client.untilReady(2);
+  }, 120_000);
+
+  afterAll(async () => {
+    await testbed?.stop();
+    await engine?.dispose();
+    rmSync(folder, { recursive: true, force: true });
+  }, 60_000);
+
+  /** The CLI beside the gateway. */
+  async function cli(...args: string[]): Promise<string> {
+    const where = ['--broker', testbed.gateway.url, '--cluster', testbed.cluster];
+    const [program = '', ...rest] = testbed.gateway.device.command([process.execPath, ...nodeFlags(), CLI_PATH, ...args, ...where]);
+    const { stdout } = await promisify(execFile)(program, rest, { maxBuffer: 1e8 });
+    return stdout;
+  }
+
+  function inputFile(seed: number): string {
+    const at = path.join(folder, `input-${seed}.npy`);
+    writeFileSync(at, writeNpy(randomTensor({ name: 'input', dtype: 'float32', dims: [1, 3, 64, 64] }, seed)));
+    return at;
+  }
+
+  const deploy = ['deploy', 'net.onnx', '--name', 'net', '--cut', 'stages:2', '--objective', 'throughput', '--json'];
+  const deployed = (...more: string[]) => cli(...deploy.with(1, file), ...more).then((text): PlanReport => JSON.parse(text));
+
+  it('serves with short wires within the allowed error, measured on the inputs that were given', { timeout: 180_000 }, async () => {
+    const calibrate = [3, 4, 5].flatMap((seed) => ['--calibrate', inputFile(seed)]);
+    const { precision } = await deployed('--max-error', '0.02', ...calibrate);
+    try {
+      expect(precision).toMatchObject({ maxError: 0.02, inputs: 3, random: false });
+      expect(precision?.error).toBeGreaterThan(0);
+      expect(precision?.error).toBeLessThanOrEqual(0.02);
+      const [first] = precision?.rows ?? [];
+      expect(first?.fromStage).toBe(-1);
+      expect(first?.encoding).not.toBe('raw');
+      // The cluster computes what was measured: on one of the inputs the error is at most the measured one.
+      const session = await engine.load(file);
+      const [info] = session.inputs;
+      const input = { [info?.name ?? '']: randomTensor({ name: 'input', dtype: 'float32', dims: [1, 3, 64, 64] }, 3) };
+      const { outputs } = await client.infer('net', input);
+      const error = compare((await session.run(input)).outputs, outputs).maxRelDiff;
+      expect(error).toBeGreaterThan(1e-5);
+      expect(error).toBeLessThanOrEqual((precision?.error ?? 0) * 1.001 + 1e-4);
+      expect(await cli('status')).toContain('wire precision: ');
+    } finally {
+      await client.undeploy('net');
+    }
+  });
+
+  it('stays exact, and says so, under a budget that no encoding meets', { timeout: 120_000 }, async () => {
+    const { precision } = await deployed('--max-error', '0.0000001');
+    try {
+      expect(precision?.error).toBe(0);
+      expect(precision?.random).toBe(true);
+      expect(precision?.rows.every((row) => row.encoding === 'raw')).toBe(true);
+      expect(precision?.why).toMatch(/all wires are raw: .*gives/);
+    } finally {
+      await client.undeploy('net');
+    }
+  });
+
+  it('refuses calibration inputs that the model does not take', { timeout: 60_000 }, async () => {
+    const wrong = path.join(folder, 'wrong.npy');
+    writeFileSync(wrong, writeNpy(randomTensor({ name: 'input', dtype: 'float32', dims: [1, 3, 32, 32] }, 1)));
+    await expect(deployed('--max-error', '0.02', '--calibrate', wrong)).rejects.toMatchObject({
+      stdout: expect.stringContaining('FRAME_INVALID'),
+    });
+  });
+});

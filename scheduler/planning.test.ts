@@ -100,6 +100,10 @@ describe('planning', () => {
       { planner: 'manual' },
       { shares: [1, 2] },
       { cut: 'rows:2', shares: [1, 0] },
+      { maxError: -0.1 },
+      { maxError: 1.5 },
+      { maxError: Number.NaN },
+      { calibration: ['f'.repeat(64)] },
     ]) {
       expect(() => checkRequest({ ...request, ...wrong })).toThrow(/is wrong/);
     }

@@ -19,16 +19,25 @@ export interface TablePart extends PartFacts {
 
 type Mutable = { -readonly [K in keyof TablePart]: TablePart[K] };
 
-export type TableCut = Exclude<CutKind, 'whole' | 'inputs' | 'pair'>;
+export type TableCut = Exclude<CutKind, 'whole'>;
 
 const MANY = 6;
 const FIGURES = ['macs', 'weightBytes', 'activationBytes', 'inBytes', 'outBytes', 'nodes', 'movedBytes'] as const;
+
+const tables = new WeakMap<ModelFacts, BlockTable>();
 
 export class BlockTable {
   readonly #facts: ModelFacts;
   readonly #lines = new Map<string, readonly [TablePart, TablePart] | undefined>();
   readonly #wholes = new Map<number, TablePart>();
   readonly #single: readonly TablePart[];
+
+  /** One table for each model: what was cut once is remembered. */
+  static of(facts: ModelFacts): BlockTable {
+    const known = tables.get(facts) ?? new BlockTable(facts);
+    tables.set(facts, known);
+    return known;
+  }
 
   constructor(facts: ModelFacts) {
     this.#facts = facts;

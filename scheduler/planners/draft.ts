@@ -103,6 +103,22 @@ export function best(drafts: readonly (PlanDraft | PlanRefusal)[], objective: Ob
   return found;
 }
 
+export function meets(problem: PlanProblem, plan: PlanDraft): boolean {
+  return problem.maxLatencyMs === undefined || plan.estimate.latencyMs <= problem.maxLatencyMs;
+}
+
+/** The plans among these that keep the latency bound. */
+export function within(problem: PlanProblem, attempts: readonly (PlanDraft | PlanRefusal)[]): readonly PlanDraft[] {
+  return attempts.filter((attempt): attempt is PlanDraft => !isRefusal(attempt) && meets(problem, attempt));
+}
+
+/** What kind of plan this is, over how many agents. */
+export function nameOf(stages: readonly SeatedStage[]): string {
+  const agents = new Set(stages.flatMap((stage) => stage.agents.flat())).size;
+  const parts = stages.some((stage) => stage.spec.shares.length > 1);
+  return `${parts ? 'parts' : stages.some((stage) => stage.agents.length > 1) ? 'fleet' : 'pipeline'}:${agents}`;
+}
+
 /** One agent per share, on one replica. */
 export function seated(spec: StageSpec, devices: readonly Device[]): SeatedStage {
   return { spec, agents: [spec.shares.map((_, share) => devices[share % devices.length]?.agent ?? '')] };
@@ -113,7 +129,9 @@ export function bottleneckLine(judged: Estimate): string {
   const [end = '', side = ''] = who.split(' ');
   const owner = end === DISPATCHER ? 'the gateway' : end;
   const way = { up: ', sending', down: ', receiving' }[side] ?? '';
-  const what = { compute: `computing on ${owner}`, host: `the cores that the agents on ${who} share`, link: `the link of ${owner}${way}` }[kind];
+  const what = { compute: `computing on ${owner}`, host: `the cores that the agents on ${who} share`, link: `the link of ${owner}${way}` }[
+    kind
+  ];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
 }
 

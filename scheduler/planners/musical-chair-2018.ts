@@ -53,7 +53,7 @@ export function assignments(problem: PlanProblem): (Assignment | PlanRefusal)[] 
 
 /** Seats an assignment on the first n devices, in their order. */
 export function drafted(problem: PlanProblem, { tasks, steps }: Assignment): PlanDraft | PlanRefusal {
-  const table = new BlockTable(problem.facts);
+  const table = BlockTable.of(problem.facts);
   const agents = problem.devices.map(({ agent }) => agent);
   const stages: SeatedStage[] = [];
   let next = 0;
@@ -96,7 +96,7 @@ class Assigner {
 
   constructor(problem: PlanProblem) {
     this.#problem = problem;
-    this.#table = new BlockTable(problem.facts);
+    this.#table = BlockTable.of(problem.facts);
     this.#device = typical(problem.devices);
     this.#groups = this.#pack();
   }

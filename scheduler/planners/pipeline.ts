@@ -89,7 +89,7 @@ function stagesOf(choice: Choice): number {
 
 /** Cost of blocks [from, end) on a device; undefined when they do not fit (then more blocks will not fit either). */
 function costs(problem: PlanProblem, devices: readonly Device[]) {
-  const table = new BlockTable(problem.facts);
+  const table = BlockTable.of(problem.facts);
   const link = problem.links.usual;
   return (from: number, end: number, index: number): { sumMs: number; busyMs: number } | undefined => {
     const device = devices[index];

@@ -23,8 +23,8 @@ export function coresOf({ cores, hostCores, cpuLimit, engineThreads }: Limits): 
  * The agents whose limits together exceed the cores of their machine: they cannot all run at once at the speed that each has alone. Agents that cannot get
  * into each other's way (six of 0.18 core on two cores) are not named, nor is one that has its machine to itself.
  */
-export function hostShares(hellos: readonly Hello[]): Map<string, HostShare> {
-  const machines = new Map<string, Hello[]>();
+export function hostShares(hellos: readonly Limits[]): Map<string, HostShare> {
+  const machines = new Map<string, Limits[]>();
   for (const hello of hellos) {
     if (hello.host === '' || hello.hostCores <= 0) continue;
     machines.set(hello.host, [...(machines.get(hello.host) ?? []), hello]);

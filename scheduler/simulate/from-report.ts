@@ -3,29 +3,38 @@
  * the cluster knows of its agents by profiles, probes and live corrections), links as its status lists them.
  */
 import { ChairError } from '../../broker/errors.js';
-import type { AgentStatus, LinkStatus, PlanReport, StatusReport } from '../../broker/messages.js';
+import type { LiveRow, PlanReport, StatusReport } from '../../broker/messages.js';
 import type { Model } from '../../models/model.js';
+import { hostShares } from '../hosts.js';
+import { linkModel, linksOf } from '../links/model.js';
+import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate } from '../planners/estimate.js';
-import { type Device, isRefusal, type Link, type Links, type ModelFacts, type PlanDraft } from '../planners/problem.js';
+import { type Device, isRefusal, type Link, type ModelFacts, type PlanDraft } from '../planners/problem.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
 
 /** What the gateway takes of links that nobody measured; see its settings. */
 const USUAL: Link = { bytesPerSecond: 125e6, latencyMs: 1 };
 
+/** What is known of the cluster; `live`: how long seats take in truth, in place of what was predicted of them. */
+export type Observed = Pick<StatusReport, 'agents' | 'links'> & { readonly live?: readonly LiveRow[] };
+
 export type Reported = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs'>;
 
-export function linksOfStatus(rows: readonly LinkStatus[], usual: Link = USUAL): Links {
-  const measured = rows.filter(({ bytesPerSecond }) => bytesPerSecond > 0);
-  return {
-    usual,
-    between: new Map(measured.map(({ from, to, bytesPerSecond, latencyMs }) => [`${from}>${to}`, { bytesPerSecond, latencyMs }])),
-  };
+/** Links as the gateway plans with them. */
+function linksOfStatus({ agents, links: rows }: Observed, usual: Link) {
+  const hosts = new Map(agents.map(({ agent, host }) => [agent, host]));
+  const sameHost = (a: string, b: string): boolean => a !== b && (hosts.get(a) ?? '') !== '' && hosts.get(a) === hosts.get(b);
+  const entries = rows
+    .filter(({ bytesPerSecond }) => bytesPerSecond > 0)
+    .map((row): LinkEntry => ({ ...row, source: row.source === 'live' ? 'live' : 'measured', atMs: 0, doubt: undefined }));
+  const model = linkModel(entries, usual, sameHost);
+  return { links: linksOf(model, { usual, between: new Map() }), access: model.agents };
 }
 
 /** `model`: its sha256. Throws PLAN_MODEL_MISMATCH, PLAN_INVALID, PLAN_NOT_POSSIBLE. */
-export function reported(report: PlanReport, model: string, facts: ModelFacts, agents: readonly AgentStatus[], links: Links): Reported {
+export function reported(report: PlanReport, model: string, facts: ModelFacts, status: Observed, usual: Link = USUAL): Reported {
   const file = report.details?.file ?? '';
   if (file === '') {
     throw new ChairError('PLAN_INVALID', `the plan of '${report.deployment}' cannot be simulated`, {
@@ -36,18 +45,29 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, a
   const stages = stagesOf(parsePlanFile(file), model, facts);
   const cut = facts.cut(stages.map(({ spec }) => spec));
   if (isRefusal(cut)) throw new ChairError('PLAN_NOT_POSSIBLE', cut.reason);
-  const devices = agents.map(({ agent, probeMacsPerSecond, memoryBytes, host, hostCores, engineThreads }): Device => {
-    const shared = host !== '' && agents.some((other) => other.agent !== agent && other.host === host);
-    const hostShare = Math.min(1, Math.max(1, engineThreads) / Math.max(1, hostCores));
-    return { agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes, ...(shared ? { host, hostShare } : {}) };
+  const { links, access } = linksOfStatus(status, usual);
+  const shares = hostShares(status.agents);
+  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes }): Device => {
+    const link = access.get(agent);
+    const shared = shares.get(agent);
+    return {
+      ...{ agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes },
+      ...(link === undefined ? {} : { link }),
+      ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
+    };
   });
-  const ms = new Map(report.seats.map((seat) => [`${seat.stage}/${seat.replica}/${seat.part}`, seat.predictedMs]));
+  const ms = new Map(report.seats.map((seat) => [placeOf(seat), seat.predictedMs]));
+  for (const row of status.live ?? []) if (row.measuredMs > 0) ms.set(placeOf(row), row.measuredMs);
   const inFlight = report.details?.inFlight ?? 1;
   const draft: PlanDraft = {
     ...{ planner: report.planner, why: report.why, stages, cut, inFlight },
     estimate: estimate(cut, stages, devices, links, inFlight),
   };
-  return { draft, devices, links, seatMs: (stage, replica, part) => ms.get(`${stage}/${replica}/${part}`) };
+  return { draft, devices, links, seatMs: (stage, replica, part) => ms.get(placeOf({ stage, replica, part })) };
+}
+
+function placeOf({ stage, replica, part }: { readonly stage: number; readonly replica: number; readonly part: number }): string {
+  return `${stage}/${replica}/${part}`;
 }
 
 /** What a deployed plan should reach, by simulation, under a load of a benchmark. Throws as `reported` and `simulatePlan` do. */
@@ -55,11 +75,10 @@ export function simulateReport(
   report: PlanReport,
   model: Pick<Model, 'sha256'>,
   facts: ModelFacts,
-  status: Pick<StatusReport, 'agents' | 'links'>,
+  status: Observed,
   load: Pick<SimulationOptions, 'load' | 'frames' | 'noise' | 'seed'>,
 ): SimulationResult {
-  const { agents, links } = status;
-  return simulatePlan({ ...reported(report, model.sha256, facts, agents, linksOfStatus(links)), ...load, limits: PATIENT });
+  return simulatePlan({ ...reported(report, model.sha256, facts, status), ...load, limits: PATIENT });
 }
 
 /** As benchmarks ask: a slow frame is no lost frame. */

@@ -92,14 +92,13 @@ async function onCluster(
   incidents: readonly Incident[],
   output: Output,
 ): Promise<Setup> {
-  const { linksOfStatus, reported } = await import('../../scheduler/simulate/from-report.js');
+  const { reported } = await import('../../scheduler/simulate/from-report.js');
   const { model, facts } = await modelOf(text, asked);
   const request = { ...asked, model: await modelOnGateway(client, text, output) };
   const status = await client.status();
-  const links = linksOfStatus(status.links);
   const agents = status.agents.filter(({ state }) => state === 'ready');
   const first = await client.plan(request);
-  const setup = reported(first, model.sha256, facts, agents, links);
+  const setup = reported(first, model.sha256, facts, { ...status, agents });
   const plans = new Map<string, PlanReport>();
   const there = new Set(agents.map(({ agent }) => agent));
   for (const { kind, agent } of incidents) {
@@ -116,11 +115,12 @@ async function onCluster(
         .join(),
     );
     if (report === undefined) return { refused: true, reason: 'the cluster was not asked for a plan for these agents' };
-    return reported(report, model.sha256, facts, agents, links).draft;
+    return reported(report, model.sha256, facts, { ...status, agents }).draft;
   };
+  const { usual } = setup.links;
   const notes = [
     first.basis,
-    `links that nobody measured are taken for ${Math.round(links.usual.bytesPerSecond / 125e3)} Mbit/s, ${links.usual.latencyMs} ms`,
+    `links that nobody measured are taken for ${Math.round(usual.bytesPerSecond / 125e3)} Mbit/s, ${usual.latencyMs} ms`,
   ];
   return { ...setup, replan, notes: notes.filter(Boolean) };
 }

@@ -68,15 +68,15 @@ export function explainText(plan: PlanReport, objective: string, width: number):
   const lines = [
     next === undefined
       ? 'Next best: no other plan is possible.'
-      : `Next best: ${next.name}${next.planner === next.name ? '' : ` (${next.planner})`}, ${figure(next, objective)} instead of ${figure(chosen, objective)}.`,
+      : `${gain(next, chosen, objective) >= NO_DIFFERENCE ? 'Predicted to be better' : 'Next best'}: ${next.name}${next.planner === next.name ? '' : ` (${next.planner})`}, ${figure(next, objective)} instead of ${figure(chosen, objective)}.`,
     help === undefined || gain(help, chosen, objective) < NO_DIFFERENCE
       ? 'Nothing that was tried would make a better plan.'
-      : `What would help most: ${help.name}: ${figure(help, objective)} (${gainText(gain(help, chosen, objective))}).`,
+      : `What would help most: ${help.name}, ${figure(help, objective)}.`,
   ];
   return [
     ...lines.flatMap((line) => wrapText(line, width, '')),
     '',
-    table('planner', chosen, alternatives.filter((row) => !same(row, chosen)).sort(better), objective, width),
+    table('planner', chosen, [...alternatives].sort(better), objective, width),
     '',
     table('if there were', chosen, [...changes].sort(better), objective, width),
   ].join('\n');
@@ -84,5 +84,6 @@ export function explainText(plan: PlanReport, objective: string, width: number):
 
 /** Another planner came to the same plan. */
 function same(a: PlanAlternative, b: PlanAlternative): boolean {
-  return a.planner === b.planner && a.agents === b.agents && Math.abs(a.latencyMs - b.latencyMs) < 1e-9;
+  const equal = (x: number, y: number): boolean => Math.abs(x / y - 1) < 1e-3;
+  return a.agents === b.agents && equal(a.latencyMs, b.latencyMs) && equal(a.fps, b.fps);
 }

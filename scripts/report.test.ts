@@ -107,7 +107,7 @@ describe('the summary of a plan', () => {
       expect(lines.length).toBeLessThanOrEqual(10);
       for (const line of lines) expect(line.length).toBeLessThanOrEqual(80);
     }
-    expect(planSummary(planOf(many))).toContain('36 more rows (--verbose)');
+    expect(planSummary(planOf(many))).toContain('34 more rows (--verbose)');
     expect(planSummary(planOf([seat(0, 0, 'pi-1'), seat(0, 1, 'pi-2')]))).toMatch(/stage 1 +rows:2 +pi-1, pi-2/);
   });
 });

@@ -104,15 +104,19 @@ function placesOf(seats: readonly PlanRow[], gone: ReadonlyMap<string, string>):
   return { parts: rows[0]?.length ?? 0, agents };
 }
 
-/** Rows of places in a summary; `plan` shows all. */
-const SUMMARY_ROWS = 5;
+/** Lines of a summary, and of its head and places at most; `plan` shows all. */
+const SUMMARY_LINES = 10;
+const SUMMARY_HEAD = 7;
 
 /** A plan in at most 10 lines: what was decided, and who has which stages. */
 export function planSummary(plan: PlanReport, width = 80): string {
-  const head = planHead(plan).flatMap((line) => wrapText(line, width, ''));
+  const head = planHead(plan)
+    .flatMap((line) => wrapText(line, width, ''))
+    .slice(0, SUMMARY_HEAD);
   const places = seatsText(plan, new Map(), width).split('\n');
-  const rest = places.length > SUMMARY_ROWS ? [`  ... and ${counted(places.length - SUMMARY_ROWS + 1, 'more row')} (--verbose)`] : [];
-  return [...head.slice(0, 5), ...places.slice(0, SUMMARY_ROWS - rest.length), ...rest].join('\n');
+  const rows = SUMMARY_LINES - head.length;
+  const rest = places.length > rows ? [`  ... and ${counted(places.length - rows + 1, 'more row')} (--verbose)`] : [];
+  return [...head, ...places.slice(0, rows - rest.length), ...rest].join('\n');
 }
 
 export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMap<string, string> = new Map()): string {

@@ -106,6 +106,12 @@ export function framesPerSecond({ endedAtMs }: Pick<LoadReport, 'endedAtMs'>, sk
 
 export const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 
+/** Frames that the plan admits at once. Throws PLAN_INVALID when its report does not say. */
+export function inFlightOf({ deployment, details }: PlanReport): number {
+  if (details !== null && details.inFlight > 0) return details.inFlight;
+  throw new ChairError('PLAN_INVALID', `the report of '${deployment}' does not say how many frames are in flight`);
+}
+
 /** In words what a plan is: `rows x4 of 13 stages on 4 agents`; the same plan gives the same words. */
 export function planWords({ planner, seats }: PlanReport): string {
   const stages = Math.max(...seats.map((seat) => seat.stage)) + 1;

@@ -122,7 +122,7 @@ const WITHIN = 0.02;
 /** Each search of one problem gives up after this. */
 const PATIENCE_MS = 1000;
 const SECONDS_QUICK = 8;
-const SECONDS = 75;
+const SECONDS = 45;
 
 /** What is known of one plan: how far it is above the optimum, or only that it is less than 2 %, or nothing. */
 type Verdict = { readonly gap: number } | 'within' | 'open' | 'one device' | 'refused';
@@ -190,6 +190,6 @@ async function run(context: BenchContext): Promise<object> {
 export const planner: Bench = {
   name: 'planner',
   summary: 'planning time, and plans against brute force and the work bound',
-  seconds: 130,
+  seconds: 90,
   run,
 };

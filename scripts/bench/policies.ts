@@ -2,7 +2,7 @@
 import { ChairError } from '../../broker/errors.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, mean, onCluster, planWords } from './cluster.js';
+import { type Cluster, framesPerSecond, inFlightOf, mean, onCluster, planWords } from './cluster.js';
 import { atLeast, type Figure, figure, median } from './figures.js';
 import { type Busy, usualLimit } from './usage.js';
 
@@ -66,7 +66,7 @@ async function measure(
   const plan = await deploy({ name: 'net', ...(await network(model)), planner, objective: 'throughput' });
   plans[`${name}, ${planner}`] = planWords(plan);
   const seats = plan.seats.map(({ stage, replica, part, agent, slice }) => [stage, replica, part, agent, slice].join(' ')).toSorted();
-  const own = JSON.stringify([seats, (await client.status('net')).deployments[0]?.inFlight]);
+  const own = JSON.stringify([seats, inFlightOf(plan)]);
   try {
     const same = known.find((other) => other.plan === own);
     if (same !== undefined) {

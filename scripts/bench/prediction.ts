@@ -14,7 +14,7 @@ import type { LoadedModel } from '../../scheduler/model-source.js';
 import { simulateReport } from '../../scheduler/simulate/from-report.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, onCluster, planWords } from './cluster.js';
+import { type Cluster, framesPerSecond, inFlightOf, onCluster, planWords } from './cluster.js';
 import { atMost, type Figure, figure, largest } from './figures.js';
 import { DETECTOR, type Network } from './networks.js';
 import { limitOf } from './usage.js';
@@ -134,8 +134,7 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
   const report = await client.deploy({ name: 'net', ...network, ...plan.ask, agents });
   plans[name] = planWords(report);
   if (report.basis !== '') bases.add(report.basis);
-  const { deployments } = await client.status('net');
-  const inFlight = Math.max(1, deployments[0]?.inFlight ?? 1);
+  const inFlight = inFlightOf(report);
   const wanted = Math.round(report.predictedFps * SECONDS);
   const frames = Math.min(FRAMES_MOST, Math.max(FRAMES_LEAST, wanted)) + inFlight;
   // Before any frame: live measurements would tell what is to be predicted.

@@ -1,0 +1,65 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildZoo } from '../../models/zoo/index.js';
+import { machinesText } from '../links-text.js';
+import type { TestbedClient } from './client.js';
+import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
+
+const why = whyPlainProcesses();
+if (why !== '') console.warn(`Tests of measured links are skipped: ${why}.`);
+const FAST = 200e6;
+const SLOW = 2e6;
+
+describe.skipIf(why !== '')('links of real rates', () => {
+  let testbed: Testbed;
+  let client: TestbedClient;
+  let folder: string;
+  let model: string;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'testbed-links-'));
+    model = path.join(folder, 'net.onnx');
+    // 150 KB of input and about 90 million MACs: little on a fast link, half a second on the slow one.
+    await buildZoo('vgg16', model, { size: 112, scale: 0.125, classes: 10 });
+    const device = (rateBits: number) => ({ cpu: 0.2, memoryBytes: 512 * 2 ** 20, rateBits });
+    testbed = await startTestbed({ agents: [device(FAST), device(SLOW), device(FAST)] });
+    client = await testbed.client();
+    await client.untilReady(3);
+  }, 120_000);
+  afterAll(async () => {
+    await testbed?.stop();
+    await rm(folder, { recursive: true, force: true });
+  }, 60_000);
+
+  const used = async (): Promise<string[]> => {
+    const { seats } = await client.plan({ name: 'asked', model, objective: 'throughput' });
+    return [...new Set(seats.map(({ agent }) => agent))].sort();
+  };
+  const speed = async (from: string, to: string): Promise<number> => {
+    const { links } = await client.status();
+    return 8 * (links.find((link) => link.from === from && link.to === to)?.bytesPerSecond ?? 0);
+  };
+
+  it('are measured before a plan uses them, and the slow one is avoided', async () => {
+    const [first, slow, last] = testbed.agents.map(({ device }) => device.name);
+    expect(await used()).toEqual([first, last]);
+    // The rate counts Ethernet frames and lets a burst through; the payload is some per cent less.
+    expect((await speed('dispatcher', slow ?? '')) / SLOW).toBeGreaterThan(0.75);
+    expect((await speed('dispatcher', slow ?? '')) / SLOW).toBeLessThan(1.15);
+    expect(await speed('dispatcher', first ?? '')).toBeGreaterThan(5 * SLOW);
+  }, 120_000);
+
+  it('that become faster are used after they were measured again', async () => {
+    testbed.agents[1]?.setRate(FAST);
+    await client.links({ measure: true, evenIfBusy: false, agents: [] });
+    expect(await used()).toHaveLength(3);
+  }, 120_000);
+
+  it('are on one machine here, whose cores the agents do not share: their quotas fit together', async () => {
+    const report = await client.status();
+    for (const agent of report.agents) expect(agent).toMatchObject({ host: report.host, cpuLimit: 0.2 });
+    expect(machinesText(report)).toMatch(/agent-1, agent-2, agent-3 run on the gateway's own machine, which has \d+ cores?,\s+enough/);
+  });
+});

@@ -80,12 +80,12 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
 
 /** What who asked for a plan gets besides: the plan as a file, and what it was compared with. `maxRelDiff` -1 = not verified. */
 export function detailsOf(
-  { name, shapes, images, objective }: DeployRequest,
+  { name, shapes, images, objective, maxError }: DeployRequest,
   { sha256, facts, describe }: Pick<LoadedModel, 'sha256' | 'facts' | 'describe'>,
   draft: PlanDraft,
   maxRelDiff = -1,
 ): PlanDetails {
-  const head = { deployment: name, model: sha256, shapes, images, objective: objective || 'latency' };
+  const head = { deployment: name, model: sha256, shapes, images, objective: objective || 'latency', maxError };
   const { alternatives = [], changes = [] } = draft.explained ?? {};
   const file = planFileText({ ...head, ...(describe === undefined ? {} : { describe }) }, draft, facts);
   return { file, inFlight: draft.inFlight, maxRelDiff, alternatives, changes };

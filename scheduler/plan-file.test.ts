@@ -16,7 +16,7 @@ import { replicas } from './planners/replicas.js';
 const model = structureOf(drawZoo('alexnet'));
 const facts = factsOf(model);
 const COUNT = facts.blocks.length;
-const head = { deployment: 'net', model: model.sha256, shapes: ['image=1,3,227,227'], images: [], objective: 'throughput' };
+const head = { deployment: 'net', model: model.sha256, shapes: ['image=1,3,227,227'], images: [], objective: 'throughput', maxError: 0.01 };
 const describeAlexNet = (start: number, end: number): string => describeNodes(model, start, end);
 
 function problem(devices = 'devices: [{profile: pi4, count: 3}]'): PlanProblem {
@@ -53,7 +53,13 @@ describe('a plan file', () => {
     const plan = planned(planner, on);
     const text = planFileText({ ...head, describe: describeAlexNet }, plan, facts);
     const read = parsePlanFile(text);
-    expect(read).toMatchObject({ objective: 'throughput', shapes: head.shapes, inFlight: plan.inFlight, planner: plan.planner });
+    expect(read).toMatchObject({
+      objective: 'throughput',
+      maxError: 0.01,
+      shapes: head.shapes,
+      inFlight: plan.inFlight,
+      planner: plan.planner,
+    });
     const stages = stagesOf(read, model.sha256, facts);
     expect(stages).toEqual(plan.stages);
     const again = planned(filed, { ...on, inFlight: read.inFlight, seated: { by: read.planner, stages } });

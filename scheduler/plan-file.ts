@@ -58,6 +58,8 @@ const fileSchema = z.strictObject({
   planner: z.string().max(100).default('hand'),
   /** Frames in flight; 0 = as many as are useful. */
   inFlight: z.int().min(0).max(10_000).default(0),
+  /** As --max-error: wires are encoded anew within it, measured where the plan is deployed. A file never says encodings: unmeasured ones would be a guess. */
+  maxError: z.number().min(0).max(1).default(0),
   stages: z.array(stageSchema).min(1).max(MAX_STAGES),
 });
 
@@ -178,7 +180,7 @@ function nodesText(from: number, end: number): string {
 export function withPlanFile(request: DeployRequest): DeployRequest {
   if (request.plan === '') return request;
   const file = parsePlanFile(request.plan);
-  const { objective, shapes, images } = file;
+  const { objective, shapes, images, maxError } = file;
   return {
     ...request,
     // It is read again for every plan: JSON is read quickly.
@@ -186,6 +188,7 @@ export function withPlanFile(request: DeployRequest): DeployRequest {
     objective,
     shapes: request.shapes.length > 0 ? request.shapes : shapes,
     images: request.images.length > 0 ? request.images : images,
+    maxError: request.maxError > 0 ? request.maxError : maxError,
   };
 }
 
@@ -201,6 +204,7 @@ export interface PlanFileHead {
   readonly shapes: readonly string[];
   readonly images: readonly ImageInput[];
   readonly objective: string;
+  readonly maxError: number;
   /** What nodes `[start, end)` are, for people; '' = nothing is known. */
   readonly describe?: (start: number, end: number) => string;
 }
@@ -234,6 +238,9 @@ export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelF
     `objective: ${JSON.stringify(head.objective)}`,
     `planner: ${JSON.stringify(planner)}  # who made it`,
     `inFlight: ${inFlight}  # frames in flight; 0: as many as are useful`,
+    ...(head.maxError > 0
+      ? [`maxError: ${head.maxError}  # of outputs, relative; how wires are encoded is measured when it is deployed`]
+      : []),
     '# Ranges are [start, end): blocks as `inspect` numbers them, or nodes. Each stage begins where the one before ends.',
     `# There are ${facts.blocks.length} blocks, of ${facts.blocks.at(-1)?.nodes[1] ?? 0} nodes.`,
     'stages:',

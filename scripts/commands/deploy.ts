@@ -113,7 +113,7 @@ export const deploy: CommandDefinition = {
 async function planned(request: DeployRequest, { options, settings, output }: Invocation): Promise<PlanReport> {
   const file = optionText(options, 'devices');
   if (file === '') return withClient(settings, async (client) => client.plan(await onGateway(client, request, options, output)));
-  if (request.maxError > 0)
+  if (optionText(options, 'maxError', '0') !== '0')
     throw new ChairError('USAGE', '--max-error cannot be used with --devices', { todo: 'Errors are measured by a gateway.' });
   const { MAX_DEVICE_FILE_BYTES, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
   const { planOffline } = await import('../../scheduler/devices/offline.js');

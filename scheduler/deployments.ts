@@ -16,6 +16,7 @@ import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, detailsOf, reportOf, runMsOf, slicesOf } from './plan-builder.js';
 import { withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
+import { FILED } from './planners/filed.js';
 import type { AccessLink, Links, PlanDraft, ProfileTable } from './planners/problem.js';
 import { checkRequest, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
@@ -455,7 +456,7 @@ export class Deployments {
     this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
     deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
     this.#abandon(deployment, placed);
-    if (deployment.manual === undefined && deployment.request.plan === '') return;
+    if (deployment.manual === undefined && placed.draft.planner !== FILED) return;
     // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
     this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
   }

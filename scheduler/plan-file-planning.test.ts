@@ -73,6 +73,7 @@ describe('planning with a plan file', () => {
     const left = await draftPlan(input({ agents: [agent('a'), agent('b', 'lost'), agent('c')], fewerParts: true }));
     expect(left.planner).not.toBe('file');
     expect(left.stages.flatMap((stage) => stage.agents.flat())).not.toContain('b');
+    expect((await draftPlan(input({ agents: [agent('a')], fewerParts: true }))).planner).toBe('single');
     expect((await draftPlan(input({ fewerParts: true }))).planner).toBe('file');
   });
 

@@ -101,9 +101,10 @@ function filedProblem({ request, facts, links, devices, fewerParts, model, away:
   if (request.plan === '') return undefined;
   const file = parsePlanFile(request.plan);
   const named = agentsNamed(file);
-  knowAgents(named, [...known.keys()]);
   const away = named.filter((name) => !devices.some(({ agent }) => agent === name));
+  // What is lost may be forgotten, too.
   if (away.length > 0 && fewerParts) return undefined;
+  knowAgents(named, [...known.keys()]);
   if (away.length > 0) {
     const states = away.map((name) => `${name}: ${known.get(name)}`);
     throw new ChairError('NO_AGENTS', `agents of the plan file cannot take part in '${request.name}'`, {

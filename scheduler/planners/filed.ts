@@ -2,10 +2,13 @@
 import { bottleneckLine, draft, refuse } from './draft.js';
 import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 
+/** As a draft's planner: what follows a file to the letter, and is not ours to change. */
+export const FILED = 'file';
+
 export function filed(problem: PlanProblem): PlanDraft | PlanRefusal {
   const { seated } = problem;
   if (seated === undefined) return refuse('file: no plan was given');
-  const plan = draft(problem, 'file', seated.stages);
+  const plan = draft(problem, FILED, seated.stages);
   if (isRefusal(plan)) return plan;
   return { ...plan, why: `the plan was given as a file, made by ${seated.by}\n${bottleneckLine(plan.estimate)}` };
 }

@@ -167,10 +167,11 @@ export class Cells {
         const device = devices[d];
         if (device === undefined) return Number.POSITIVE_INFINITY;
         const waiting = part.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
-        const bytes = seatBytes(part, waiting, 1);
+        const share = (spec.shares[p] ?? 0) / total;
+        const bytes = seatBytes(device, part, { spec, share }, waiting, 1);
         held[d] = (held[d] ?? 0) + bytes.held;
         peak[d] = Math.max(peak[d] ?? 0, bytes.peak);
-        return computeMs(device, part, spec, (spec.shares[p] ?? 0) / total);
+        return computeMs(device, part, spec, share);
       }),
     );
     const fits = devices.every(

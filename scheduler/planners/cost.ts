@@ -10,7 +10,7 @@
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
 import type { Device, Link, PartFacts } from './problem.js';
-import { profiledMs } from './profile-table.js';
+import { profiledMs, profiledPeaks } from './profile-table.js';
 
 export { profiledMs } from './profile-table.js';
 
@@ -28,6 +28,11 @@ export const MESSAGE_CPU_MS = 0.1;
 export const SERIALISE_BYTES_PER_SECOND = 2e9;
 /** Encoding a box as float16 or uint8, or decoding it, besides its message: the CPU of so many copies of its raw bytes (`npm run bench -- codec`). */
 export const CODED_COPIES = 1;
+/**
+ * Peak of loading over weights, where nobody measured. VGG16's slice of 528 MiB took a process of 120 MiB to 237 MiB (its weights are mapped, not copied; they count
+ * in full, as a plan that reads them from the card for every frame does not fit), with prepacking to 1,024, and with `auto`, which tries both, to 1,400.
+ */
+export const LOAD_PEAK_FACTOR = 1;
 /** A process with an engine and no model: 112 MiB seen. */
 export const ENGINE_BYTES = 112 * 2 ** 20;
 
@@ -63,12 +68,19 @@ export function linkMs(link: Link, bytes: number): number {
   return MESSAGE_OVERHEAD_MS + (bytes / link.bytesPerSecond) * 1000;
 }
 
-/** How long one message keeps the CPU of one end. */
-export function serialiseMs(bytes: number): number {
-  return (bytes / SERIALISE_BYTES_PER_SECOND) * 1000;
-}
-
-/** Peak of a seat: while it loads, its weights stand beside the largest activations; later the frames that wait in its join do. */
-export function seatBytes(part: PartFacts, waitingBytes: number, inFlight: number): { readonly held: number; readonly peak: number } {
-  return { held: part.weightBytes + inFlight * waitingBytes, peak: part.activationBytes };
+/**
+ * What a seat takes of its device: `held` as long as it serves, `peak` besides while it loads or runs (slices of one agent load and run one after another, so of
+ * its seats the largest counts). Loading takes what was measured, or else `loadPeakFactor` times the weights.
+ */
+export function seatBytes(
+  device: Device | undefined,
+  part: PartFacts,
+  { spec, share }: { readonly spec: Pick<StageSpec, 'nodes' | 'cut'>; readonly share: number },
+  waitingBytes: number,
+  inFlight: number,
+): { readonly held: number; readonly peak: number } {
+  const measured = device?.profile === undefined ? undefined : profiledPeaks(device.profile, spec, share);
+  const loading = measured?.loadPeakBytes ?? part.weightBytes * (device?.loadPeakFactor ?? LOAD_PEAK_FACTOR);
+  const peak = Math.max(part.activationBytes, loading - part.weightBytes, (measured?.runPeakBytes ?? 0) - part.weightBytes);
+  return { held: part.weightBytes + inFlight * waitingBytes, peak };
 }

@@ -7,6 +7,7 @@ import { encodedItemBytes } from '../../broker/encoding.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
+import type { StageSpec } from '../../models/slicing/partition.js';
 import { CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
 import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
@@ -278,7 +279,7 @@ class Estimator {
           const waiting = part.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
           // Of the frames in flight a replica gets its share, and one more when they come unevenly.
           const mine = Math.min(inFlight, Math.ceil(inFlight * (this.#weights[s]?.[r] ?? 1)) + 1);
-          const { held, peak } = seatBytes(part, waiting, mine);
+          const { held, peak } = seatBytes(this.#devices.get(agent), part, this.#shareOf(s, p), waiting, mine);
           add(need, agent, held);
           // Runs of one agent follow each other: the largest counts.
           activations.set(agent, Math.max(activations.get(agent) ?? 0, peak));
@@ -310,10 +311,17 @@ class Estimator {
 
   #runMs(stage: number, p: number, part: PartFacts, agent: string): number {
     const device = this.#devices.get(agent);
-    const spec = this.#cut.stages[stage]?.spec;
-    if (device === undefined || spec === undefined) return Number.POSITIVE_INFINITY;
+    if (device === undefined) return Number.POSITIVE_INFINITY;
+    const { spec, share } = this.#shareOf(stage, p);
+    return computeMs(device, part, spec, share);
+  }
+
+  /** The stage of a part, and its fraction of it. */
+  #shareOf(stage: number, p: number): { readonly spec: StageSpec; readonly share: number } {
+    const cut = this.#cut.stages[stage];
+    const spec = cut?.spec ?? { nodes: [0, 0], cut: 'whole', shares: [1] };
     const total = spec.shares.reduce((sum, share) => sum + share, 0);
-    return computeMs(device, part, spec, (spec.shares[this.#cut.stages[stage]?.partShares[p] ?? p] ?? 0) / total);
+    return { spec, share: (spec.shares[cut?.partShares[p] ?? p] ?? 0) / total };
   }
 
   /** Replicas of one kind have the same devices at every stage and part, by all that matters to latency. */

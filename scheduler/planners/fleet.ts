@@ -4,7 +4,8 @@
  * there are, so the fewest stages that fit are usually best. Devices go, fastest first, to the stage that is slowest so far and fits; one that helps none stays out.
  */
 import type { BlockTable, TablePart } from './block-table.js';
-import { computeMs, ENGINE_BYTES, linkMs, serialiseMs } from './cost.js';
+import { computeMs, ENGINE_BYTES } from './cost.js';
+import { Ends } from './ends.js';
 import { bySpeed, type Device, type PlanProblem, type SeatedStage } from './problem.js';
 
 const MOST_STAGES = 24;
@@ -60,7 +61,7 @@ function assign(problem: PlanProblem, table: BlockTable, bounds: readonly number
   const stages = bounds
     .slice(1)
     .map((end, s) => ({ from: bounds[s] ?? 0, end, part: table.whole(bounds[s] ?? 0, end), rate: 0, team: [] as Device[] }));
-  const link = problem.links.usual;
+  const ends = new Ends(problem.devices, problem.links);
   for (const device of devices) {
     const slowestFirst = stages.toSorted((a, b) => a.rate - b.rate);
     for (const stage of slowestFirst) {
@@ -68,8 +69,13 @@ function assign(problem: PlanProblem, table: BlockTable, bounds: readonly number
       // Two frames wait while one runs; `draft` counts what is in flight in truth.
       if (device.memoryBytes > 0 && part.weightBytes + part.activationBytes + 4 * part.inBytes + ENGINE_BYTES > device.memoryBytes)
         continue;
-      const ms = computeMs(device, part, table.spec(from, end, 'whole'), 1) + serialiseMs(part.inBytes + part.outBytes);
-      const rate = 1000 / Math.max(ms, linkMs(link, part.inBytes), linkMs(link, part.outBytes));
+      const ms =
+        computeMs(device, part, table.spec(from, end, 'whole'), 1) +
+        ends.cpuMs(device.agent, part.inBytes) +
+        ends.cpuMs(device.agent, part.outBytes);
+      const rate =
+        1000 /
+        Math.max(ms, ends.linkMs(device.agent, 'down', undefined, part.inBytes), ends.linkMs(device.agent, 'up', undefined, part.outBytes));
       const slowest = slowestFirst[0]?.rate ?? 0;
       // A device a hundred times slower than its stage adds a wait and no throughput.
       if (stage.rate > 0 && rate < 0.001 * slowest) continue;

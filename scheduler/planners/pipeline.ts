@@ -2,10 +2,12 @@
  * Consecutive blocks on different devices. Dynamic programming over (blocks done, devices used): exact for this cost model up to
  * `EXACT_DEVICES` devices; beyond that devices are taken fastest first (each may be left out).
  */
+import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { BlockTable } from './block-table.js';
-import { computeMs, ENGINE_BYTES, linkMs } from './cost.js';
+import { computeMs, ENGINE_BYTES } from './cost.js';
 import { bottleneckLine, draft, mib, refuse } from './draft.js';
+import { Ends } from './ends.js';
 import { bySpeed, type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal, type SeatedStage } from './problem.js';
 
 const EXACT_DEVICES = 7;
@@ -90,7 +92,7 @@ function stagesOf(choice: Choice): number {
 /** Cost of blocks [from, end) on a device; undefined when they do not fit (then more blocks will not fit either). */
 function costs(problem: PlanProblem, devices: readonly Device[]) {
   const table = BlockTable.of(problem.facts);
-  const link = problem.links.usual;
+  const ends = new Ends(problem.devices, problem.links);
   return (from: number, end: number, index: number): { sumMs: number; busyMs: number } | undefined => {
     const device = devices[index];
     if (device === undefined) return undefined;
@@ -98,7 +100,9 @@ function costs(problem: PlanProblem, devices: readonly Device[]) {
     const need = part.weightBytes + ENGINE_BYTES + part.activationBytes + 2 * part.inBytes;
     if (device.memoryBytes > 0 && need > device.memoryBytes) return undefined;
     const ms = computeMs(device, part, table.spec(from, end, 'whole'), 1);
-    const inMs = linkMs(link, part.inBytes);
-    return { sumMs: ms + inMs + link.latencyMs, busyMs: Math.max(ms, inMs, linkMs(link, part.outBytes)) };
+    const { agent } = device;
+    const inMs = ends.linkMs(agent, 'down', undefined, part.inBytes);
+    const outMs = ends.linkMs(agent, 'up', undefined, part.outBytes);
+    return { sumMs: ms + inMs + ends.latencyMs(DISPATCHER, agent), busyMs: Math.max(ms, inMs, outMs) };
   };
 }

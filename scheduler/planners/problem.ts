@@ -17,6 +17,8 @@ export interface Device {
   readonly macsPerSecond: number;
   /** What this deployment may use: the device's memory less what other deployments hold on it. 0 = unknown. */
   readonly memoryBytes: number;
+  /** Largest memory while a slice loads, over its weights; default: LOAD_PEAK_FACTOR. Agents that prepack need more. */
+  readonly loadPeakFactor?: number;
   /** Bytes per second that its memory moves in memory-bound layers; default: DEFAULT_MEMORY_BYTES_PER_SECOND. */
   readonly memoryBytesPerSecond?: number;
   /** Fixed cost of one run of a slice, ms; default: RUN_OVERHEAD_MS. */

@@ -4,9 +4,11 @@
  * share. States that are no better in anything than another with the same last placement are dropped (dominance), then all but `width` by objective:
  * exact while fewer remain, a beam beyond. Devices may hold seats of several stages. Costs come from the block table; the caller estimates the finalists exactly.
  */
+import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind } from '../../models/slicing/partition.js';
 import type { BlockTable, TableCut, TablePart } from './block-table.js';
-import { computeMs, ENGINE_BYTES, linkMs, serialiseMs, slowdown } from './cost.js';
+import { computeMs, ENGINE_BYTES, slowdown } from './cost.js';
+import { Ends, type Side } from './ends.js';
 import { type Option, optionsFor } from './options.js';
 import type { Device, PlanProblem, SeatedStage } from './problem.js';
 
@@ -49,6 +51,7 @@ class Search {
   readonly #problem: PlanProblem;
   readonly #table: BlockTable;
   readonly #devices: readonly Device[];
+  readonly #ends: Ends;
   readonly #limits: SearchLimits;
   readonly #hosts: readonly string[];
   readonly #hostOf: readonly number[];
@@ -60,6 +63,7 @@ class Search {
     this.#problem = problem;
     this.#table = table;
     this.#devices = devices;
+    this.#ends = new Ends(devices, problem.links);
     this.#limits = limits;
     this.#hosts = [...new Set(devices.flatMap((device) => device.host ?? []))];
     this.#hostOf = devices.map((device) => (device.host === undefined ? -1 : this.#hosts.indexOf(device.host)));
@@ -179,37 +183,50 @@ class Search {
       const moved = Math.max(0, need - localBytes(from, to, i, d, need, fullBytes));
       if (moved <= 0) continue;
       const frames = to.replicas ? (to.shares[i] ?? 0) : 1;
-      const ms = this.#linkMs(d, moved) * frames;
+      const ms = this.#linkMs(d, 'down', moved) * frames;
       loads[2 * n + d] = (loads[2 * n + d] ?? 0) + ms;
-      this.#compute_(loads, d, serialiseMs(moved) * frames);
+      this.#compute_(loads, d, this.#cpuMs(d, moved) * frames);
       this.#leave(loads, from, d, moved * frames, frames);
       left += moved * (to.replicas ? frames : 1);
       messages += frames;
       longest = Math.max(longest, ms / frames);
     }
     if (messages === 0) return 0;
-    const door = from === undefined || from.cut === 'whole' ? linkMs(this.#problem.links.usual, left) + (messages - 1) * 0.2 : 0;
-    return Math.max(longest, door) + this.#problem.links.usual.latencyMs + 2 * serialiseMs(left / Math.max(1, to.devices.length));
+    const door = from === undefined || from.cut === 'whole' ? this.#linkMs(from?.devices[0] ?? -1, 'up', left) + (messages - 1) * 0.2 : 0;
+    const [sender, receiver] = [from?.devices[0] ?? -1, to.devices[0] ?? -1];
+    const each = left / Math.max(1, to.devices.length);
+    const latency = this.#ends.latencyMs(this.#name(sender), this.#name(receiver));
+    return Math.max(longest, door) + latency + this.#cpuMs(sender, each) + this.#cpuMs(receiver, each);
   }
 
   /** What leaves the holders for device `to`, in proportion to what each holds. */
   #leave(loads: Float64Array, from: Placement | undefined, to: number, bytes: number, messages: number): void {
     const n = this.#devices.length;
     if (from === undefined) {
-      loads[3 * n] = (loads[3 * n] ?? 0) + this.#linkMs(-1, bytes) - 0.2 * (1 - messages);
+      loads[3 * n] = (loads[3 * n] ?? 0) + this.#linkMs(-1, 'up', bytes) - 0.2 * (1 - messages);
       return;
     }
     const others = from.devices.reduce((sum, d, i) => sum + (d === to ? 0 : (from.shares[i] ?? 0)), 0);
     for (const [i, d] of from.devices.entries()) {
       if (d === to || others <= 0) continue;
       const share = (from.shares[i] ?? 0) / others;
-      loads[n + d] = (loads[n + d] ?? 0) + this.#linkMs(d, bytes * share) - 0.2 * (1 - Math.min(1, messages * (from.replicas ? share : 1)));
-      this.#compute_(loads, d, serialiseMs(bytes * share));
+      loads[n + d] =
+        (loads[n + d] ?? 0) + this.#linkMs(d, 'up', bytes * share) - 0.2 * (1 - Math.min(1, messages * (from.replicas ? share : 1)));
+      this.#compute_(loads, d, this.#cpuMs(d, bytes * share));
     }
   }
 
-  #linkMs(d: number, bytes: number): number {
-    return linkMs(this.#problem.links.usual, bytes) * (d < 0 ? 1 : slowdown(this.#devices[d]));
+  /** -1: the dispatcher. */
+  #linkMs(d: number, side: Side, bytes: number): number {
+    return this.#ends.linkMs(this.#name(d), side, undefined, bytes);
+  }
+
+  #cpuMs(d: number, bytes: number): number {
+    return this.#ends.cpuMs(this.#name(d), bytes);
+  }
+
+  #name(d: number): string {
+    return this.#devices[d]?.agent ?? DISPATCHER;
   }
 
   /** The way of the results to the dispatcher. */
@@ -220,10 +237,11 @@ class Search {
     const bytes = this.#table.bytesAt(this.#table.length);
     for (const [i, d] of state.at.devices.entries()) {
       const part = bytes * (state.at.shares[i] ?? 0);
-      loads[n + d] = (loads[n + d] ?? 0) + this.#linkMs(d, part);
+      loads[n + d] = (loads[n + d] ?? 0) + this.#linkMs(d, 'up', part);
     }
-    loads[3 * n + 1] = (loads[3 * n + 1] ?? 0) + this.#linkMs(-1, bytes);
-    const latency = state.latency + linkMs(this.#problem.links.usual, bytes) + this.#problem.links.usual.latencyMs;
+    loads[3 * n + 1] = (loads[3 * n + 1] ?? 0) + this.#linkMs(-1, 'down', bytes);
+    const latency =
+      state.latency + this.#linkMs(-1, 'down', bytes) + this.#ends.latencyMs(this.#name(state.at.devices[0] ?? -1), DISPATCHER);
     const { memory, at, stage } = state;
     return this.#bounded({ state: { ...state, stage: undefined }, loads, memory, latency, end: this.#table.length, at, stage });
   }

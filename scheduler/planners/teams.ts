@@ -21,6 +21,11 @@ interface Team {
   readonly starts: readonly number[];
 }
 
+interface Priced {
+  readonly parts: readonly TablePart[];
+  readonly slowestMs: number;
+}
+
 interface Reached {
   readonly ms: number;
   readonly held: Float64Array;
@@ -39,7 +44,7 @@ class Teams {
   readonly #devices: readonly Device[];
   readonly #ends: Ends;
   readonly #teams: readonly Team[];
-  readonly #parts = new Map<string, TablePart | undefined>();
+  readonly #stages = new Map<number, Priced | undefined>();
 
   constructor(problem: PlanProblem, table: BlockTable, devices: readonly Device[]) {
     this.#table = table;
@@ -82,34 +87,42 @@ class Teams {
 
   /** `full`: it does not fit, nor would more blocks; `uncut`: this team cannot cut it, nor more blocks. Undefined: no better than `best`. */
   #extend(before: Reached, from: number, end: number, team: Team, best: number): Reached | 'full' | 'uncut' | undefined {
-    const parts: TablePart[] = [];
+    const stage = this.#stage(from, end, team);
+    // A pair takes two layers: one more block may make it one.
+    if (stage === undefined) return team.cut === 'pair' && end - from < 2 ? undefined : 'uncut';
     const held = before.held.slice();
-    let slowest = 0;
-    for (const [i, share] of team.shares.entries()) {
-      const device = this.#devices[i];
-      const part = this.#part(from, end, team, share);
-      // A pair takes two layers: one more block may make it one.
-      if (part === undefined) return team.cut === 'pair' && end - from < 2 ? undefined : 'uncut';
-      if (device === undefined) return 'uncut';
+    for (const [i, part] of stage.parts.entries()) {
       held[i] = (held[i] ?? 0) + part.weightBytes;
-      if (device.memoryBytes > 0 && (held[i] ?? 0) + part.activationBytes + 2 * part.inBytes + ENGINE_BYTES > device.memoryBytes)
-        return 'full';
-      slowest = Math.max(slowest, computeMs(device, part, this.#table.spec(from, end, team.cut), share));
-      parts.push(part);
+      const memory = this.#devices[i]?.memoryBytes ?? 0;
+      if (memory > 0 && (held[i] ?? 0) + part.activationBytes + 2 * part.inBytes + ENGINE_BYTES > memory) return 'full';
     }
-    if (before.ms + slowest >= best) return undefined;
-    const ms = before.ms + slowest + this.#moveMs(before.team, team, parts, this.#table.bytesAt(from));
+    if (before.ms + stage.slowestMs >= best) return undefined;
+    const ms = before.ms + stage.slowestMs + this.#moveMs(before.team, team, stage.parts, this.#table.bytesAt(from));
     if (ms >= best) return undefined;
     const spec = this.#table.spec(from, end, team.cut, team.cut === 'whole' ? [1] : team.shares);
     const agents = [this.#devices.slice(0, team.shares.length).map(({ agent }) => agent)];
     return { ms, held, stage: { spec, agents }, team, before };
   }
 
-  #part(from: number, end: number, team: Team, share: number): TablePart | undefined {
-    if (team.cut === 'whole') return this.#table.whole(from, end);
-    const key = `${from} ${end} ${team.cut} ${share}`;
-    if (!this.#parts.has(key)) this.#parts.set(key, this.#table.part(from, end, team.cut, share));
-    return this.#parts.get(key);
+  /** The parts of a stage and the time of the slowest: the same wherever the blocks before are. */
+  #stage(from: number, end: number, team: Team): Priced | undefined {
+    const key = (from * 4096 + end) * 64 + this.#teams.indexOf(team);
+    if (!this.#stages.has(key)) this.#stages.set(key, this.#priced(from, end, team));
+    return this.#stages.get(key);
+  }
+
+  #priced(from: number, end: number, team: Team): Priced | undefined {
+    const parts: TablePart[] = [];
+    const spec = this.#table.spec(from, end, team.cut);
+    let slowestMs = 0;
+    for (const [i, share] of team.shares.entries()) {
+      const device = this.#devices[i];
+      const part = team.cut === 'whole' ? this.#table.whole(from, end) : this.#table.part(from, end, team.cut, share);
+      if (part === undefined || device === undefined) return undefined;
+      slowestMs = Math.max(slowestMs, computeMs(device, part, spec, share));
+      parts.push(part);
+    }
+    return { parts, slowestMs };
   }
 
   /** From the parts of one team (undefined: the gateway) to those of the next: the busiest end of all links. */

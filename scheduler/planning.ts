@@ -243,7 +243,7 @@ export function basisOf(devices: readonly Pick<Device, 'agent' | 'profile'>[]): 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
 
 /** What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
-function underQuota({ cpuLimit }: Hello): Partial<Device> {
+export function underQuota({ cpuLimit }: Pick<Hello, 'cpuLimit'>): Partial<Device> {
   if (!(cpuLimit > 0 && cpuLimit < 1)) return {};
   return {
     copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * cpuLimit,

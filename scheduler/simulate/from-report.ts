@@ -11,6 +11,7 @@ import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate } from '../planners/estimate.js';
 import { type Device, isRefusal, type Link, type ModelFacts, type PlanDraft } from '../planners/problem.js';
+import { underQuota } from '../planning.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
 
@@ -47,11 +48,12 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
   if (isRefusal(cut)) throw new ChairError('PLAN_NOT_POSSIBLE', cut.reason);
   const { links, access } = linksOfStatus(status, usual);
   const shares = hostShares(status.agents);
-  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes }): Device => {
+  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes, cpuLimit }): Device => {
     const link = access.get(agent);
     const shared = shares.get(agent);
     return {
       ...{ agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes },
+      ...underQuota({ cpuLimit }),
       ...(link === undefined ? {} : { link }),
       ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
     };

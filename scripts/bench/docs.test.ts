@@ -97,10 +97,10 @@ describe('plots', () => {
     ]);
   });
 
-  it('show predictions over what was measured, plan by plan, and leave out plans that were not', () => {
+  it('show predictions over what was measured, plan by plan, and leave out plans without a prediction', () => {
     const figures = [figure('a: latency', 'ms', [100], undefined, { beside: { predicted: 90 } }), figure('b: latency', 'ms', [50])];
     const predicted = plotSpec(report('prediction', figures))?.panels[0]?.series.find((s) => s.name === 'predicted');
-    expect(predicted?.points).toEqual([{ x: 100, y: 90 }]);
+    expect(predicted?.points).toEqual([{ x: 1, y: 0.9 }]);
   });
 
   it('are not drawn where there is nothing to draw', () => {

@@ -78,30 +78,36 @@ function latencyPlot(report: Report): PlotSpec | undefined {
 }
 
 function predictionPlot(report: Report): PlotSpec | undefined {
-  const panels = ['frames per second', 'latency'].map((what): PlotPanel => {
-    const own = matching(report, new RegExp(`^(?<plan>.+): ${what}$`)).map(({ figure }) => figure);
-    const against = (kind: string): PlotSeries => ({
+  const found = matching(report, /^(?<plan>.+): (?<what>frames per second|latency)$/).filter(({ figure }) => figure.beside !== undefined);
+  const plans = unique(found.map(({ groups }) => groups.plan ?? ''));
+  if (plans.length === 0) return undefined;
+  const panels = ['latency', 'frames per second'].map((what): PlotPanel => {
+    const own = found.filter(({ groups }) => groups.what === what);
+    const over = (kind: string): PlotSeries => ({
       name: kind,
       mark: 'points',
-      points: own.flatMap(({ value, beside }) => (beside?.[kind] === undefined ? [] : [{ x: value, y: beside[kind] }])),
+      points: own.flatMap(({ figure: { value, beside }, groups }) =>
+        beside?.[kind] === undefined ? [] : [{ x: plans.indexOf(groups.plan ?? '') + 1, y: beside[kind] / value }],
+      ),
     });
-    const values = own.flatMap(({ value, beside = {} }) => [value, ...Object.values(beside)]).filter(Number.isFinite);
-    const ends = [Math.min(...values), Math.max(...values)].map((v) => ({ x: v, y: v }));
-    const exact: PlotSeries = { name: 'as measured', dashed: true, color: '#8c959f', points: own.length === 0 ? [] : ends };
-    const title = what === 'latency' ? 'latency, ms' : what;
-    return { title, series: [exact, against('predicted'), against('simulated')].filter((s) => s.points.length > 0) };
+    const series = [over('predicted'), over('simulated')].filter((s) => s.points.length > 0);
+    const rules = [
+      { y: 1.2, label: '+20 %' },
+      { y: 1, label: 'as measured' },
+      { y: 0.8, label: '-20 %' },
+    ];
+    return { title: what, series, rules };
   });
-  const filled = panels.filter((panel) => panel.series.length > 0);
-  if (filled.length === 0) return undefined;
   return {
-    title: 'Predicted against measured, one dot per plan',
+    title: 'Predictions over what was measured',
     subtitle: subtitle(report),
-    x: { label: 'measured', scale: 'log' },
-    y: { label: 'predicted', scale: 'log' },
-    panels: filled,
-    panelWidth: 380,
-    panelHeight: 340,
-    ownY: true,
+    x: { label: 'plan', ticks: plans.map((_, i) => i + 1) },
+    y: { label: 'predicted / measured', fromZero: false },
+    panels,
+    columns: 1,
+    panelWidth: 720,
+    panelHeight: 240,
+    caption: `Plans: ${plans.map((plan, i) => `${i + 1} ${plan}`).join('; ')}.`,
   };
 }
 
@@ -113,7 +119,13 @@ function policiesPlot(report: Report): PlotSpec | undefined {
     const own = found.filter(({ groups }) => keyOf(groups) === key);
     return {
       title: key,
-      series: [{ name: 'frames per second', mark: 'bars', points: own.map(({ figure, groups }) => point(groups.planner ?? '', figure)) }],
+      series: [
+        {
+          name: 'frames per second',
+          mark: 'bars',
+          points: own.map(({ figure, groups }) => point(groups.planner?.replace('musical-chair', 'chair') ?? '', figure)),
+        },
+      ],
     };
   });
   return {
@@ -153,17 +165,18 @@ function plannerPlot(report: Report): PlotSpec | undefined {
   if (found.length === 0) return undefined;
   const panels = unique(found.map(({ groups }) => `${groups.objective}, memory ${groups.memory}`)).map((title): PlotPanel => {
     const own = found.filter(({ groups }) => `${groups.objective}, memory ${groups.memory}` === title);
-    const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size ?? '', y })));
+    const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size?.replace(' on ', ' x ') ?? '', y })));
     return { title, series: [{ name: 'one random problem', mark: 'points', points }], rules: [{ y: 2, label: 'target' }] };
   });
   return {
     title: 'auto above the optimum found by brute force',
     subtitle: subtitle(report),
-    x: { label: 'blocks and devices' },
-    y: { label: 'percent above the optimum' },
+    x: { label: 'blocks x devices' },
+    y: { label: '% above the optimum' },
     panels,
-    columns: 2,
-    panelWidth: 420,
+    columns: 1,
+    panelWidth: 720,
+    panelHeight: 160,
   };
 }
 

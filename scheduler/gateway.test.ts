@@ -430,3 +430,61 @@ describe('gateway', () => {
     await until('sockets and timers are gone', () => held() <= before);
   });
 });
+
+describe('a plan file', () => {
+  const file = (agents: string): string =>
+    `version: 1\nmodel: "${'f'.repeat(64)}"\ninFlight: 3\nstages:\n  - {blocks: [0, 3], cut: rows, agents: [${agents}]}\n`;
+  const planOf = (gateway: Gateway) => gateway.status().deployments[0]?.plan;
+  const holders = (gateway: Gateway) => planOf(gateway)?.seats.map(({ agent }) => agent);
+
+  it('is what the agents get, and comes back as it was', async () => {
+    const { gateway, client } = await cluster(['a', 'b', 'c']);
+    const report = await client.deploy(request({ plan: file('c, a') }));
+    expect(report.seats.map(({ agent, part }) => `${agent} ${part}`)).toEqual(['c 0', 'a 1']);
+    expect(report.details).toMatchObject({ inFlight: 3, maxRelDiff: -1 });
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+    await client.undeploy('m');
+    const again = await client.deploy(request({ plan: report.details?.file ?? '' }));
+    expect(again.seats).toEqual(report.seats);
+    expect(gateway.status().deployments[0]?.inFlight).toBe(0);
+  });
+
+  it('is left when an agent of it is lost, and taken up again when that is back', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c']);
+    await client.deploy(request({ plan: file('c, a') }));
+    await agents[2]?.kill();
+    await until(
+      'a plan without c',
+      () => holders(gateway)?.includes('c') === false && gateway.status().deployments[0]?.state === 'serving',
+    );
+    expect(planOf(gateway)?.planner).not.toBe('file');
+    expect(values((await client.infer('m', frame(2))).outputs.out)).toEqual(answer(2));
+    await startAgent(gateway, 'c');
+    await until('the plan of the file again', () => planOf(gateway)?.planner === 'file');
+    expect(holders(gateway)).toEqual(['c', 'a']);
+    expect(values((await client.infer('m', frame(3))).outputs.out)).toEqual(answer(3));
+  });
+
+  it('that is wrong is refused, and what was served is served on', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await client.deploy(request({ cut: 'rows:2' }));
+    const wrong = (plan: string): Promise<string> => codeOf(client.deploy(request({ name: 'wrong', plan })));
+    expect(await wrong(file('a, z'))).toBe('AGENT_UNKNOWN');
+    expect(await wrong(file('a, a'))).toBe('PLAN_INVALID');
+    expect(await wrong(file('a, b').replace('[0, 3]', '[0, 2]'))).toBe('PLAN_INVALID');
+    expect(await wrong(file('a, b').replace('version: 1', 'version: 3'))).toBe('PLAN_FILE_UNREADABLE');
+    expect(await wrong(file('a, b').replace(/"f+"/, `"${'e'.repeat(64)}"`))).toBe('PLAN_MODEL_MISMATCH');
+    expect(await wrong('x'.repeat(900_000))).toBe('PLAN_FILE_UNREADABLE');
+    expect(await wrong('x'.repeat(2 << 20))).toBe('CODEC_LIMIT');
+    expect(gateway.status().deployments.map(({ name, state }) => `${name} ${state}`)).toEqual(['m serving']);
+    expect(values((await client.infer('m', frame(4))).outputs.out)).toEqual(answer(4));
+  });
+
+  it('that an agent cannot prepare fails the deployment: another division is not ours to choose', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await startAgent(gateway, 'full', { prepareFails: 'AGENT_STORE_FULL' });
+    await until('full is ready', () => gateway.status().agents.filter((agent) => agent.state === 'ready').length === 3);
+    expect(await codeOf(client.deploy(request({ plan: file('a, full') })))).toBe('PREPARE_FAILED');
+    expect(gateway.status().deployments).toEqual([]);
+  });
+});

@@ -37,7 +37,8 @@ interface Index {
   readonly tiled: Map<string, readonly Curve[] | undefined>;
 }
 
-const indices = new WeakMap<ProfileTable, Index>();
+/** By the list of rows: tables that differ in their fixed costs only share it. */
+const indices = new WeakMap<readonly ProfileRow[], Index>();
 
 /**
  * `share`: the part's nominal fraction, 1 = all of it; `macs`: its work, undefined = not known, then by the share. Undefined where the table does not reach. A table
@@ -115,11 +116,11 @@ function tilesOf(index: Index, spec: Asked): readonly Curve[] | undefined {
   return tiles;
 }
 
-function indexOf(table: ProfileTable): Index {
-  const known = indices.get(table);
+function indexOf({ rows }: ProfileTable): Index {
+  const known = indices.get(rows);
   if (known !== undefined) return known;
-  const made = makeIndex(table.rows);
-  indices.set(table, made);
+  const made = makeIndex(rows);
+  indices.set(rows, made);
   return made;
 }
 

@@ -60,6 +60,8 @@ const PATIENCE = 5;
 
 /** Distance of the quartiles / median of a measurement that nothing disturbed, and how often a disturbed one is tried. */
 const CALM = 0.15;
+/** Nor does a plan care for less than this between the quartiles, ms. */
+const CALM_MS = 0.1;
 const MOST_TRIES = 3;
 
 /** Not the slice's fault: another agent may well do it. */
@@ -157,7 +159,7 @@ export class Job {
       const { samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy } = result;
       const measured = { agent, samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy };
       if (best === undefined || spreadOf(measured) < spreadOf(best)) best = measured;
-      if (spreadOf(best) < CALM) break;
+      if (spreadOf(best) < CALM || spreadOf(best) * medianMs(best) < CALM_MS) break;
     }
     if (best === undefined) throw new ChairError('INTERNAL', 'nothing was measured');
     return best;

@@ -97,18 +97,11 @@ const MOST_BOUNDARY = 1e-5;
  * are taken out of the fit, too).
  */
 export function checksOf(entries: readonly Entry[]): Check[] {
-  const interpolated = entries
-    .filter(({ need }) => need.check)
-    .flatMap((entry) =>
-      checkOf(
-        'interpolation',
-        entry,
-        tableOf(
-          '',
-          entries.filter(({ need }) => !need.check),
-        ),
-      ),
-    );
+  const plain = tableOf(
+    '',
+    entries.filter(({ need }) => !need.check),
+  );
+  const interpolated = entries.filter(({ need }) => need.check).flatMap((entry) => checkOf('interpolation', entry, plain));
   const sums = entries
     .filter(({ need }) => need.what === 'range' || need.what === 'model')
     .flatMap((entry) => {

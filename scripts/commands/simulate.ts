@@ -1,22 +1,20 @@
 /** `simulate`: a plan in simulated time, on devices of a file or on the agents of a running cluster. */
-import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { DeployRequest, PlanReport } from '../../broker/messages.js';
-import type { Model } from '../../models/model.js';
 import type { ChairClient } from '../../scheduler/client.js';
-import type { Device, ModelFacts, PlanDraft, PlanProblem, PlanRefusal } from '../../scheduler/planners/problem.js';
+import type { Device, PlanDraft, PlanProblem, PlanRefusal } from '../../scheduler/planners/problem.js';
 import type { Incident, SimulationOptions } from '../../scheduler/simulate/options.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
 import type { Settings } from '../config.js';
 import { modelOnGateway, withClient } from '../connection.js';
-import { DEPLOY_OPTIONS, deployRequest, optionText, parseShapes } from '../deploy-options.js';
+import { DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
+import { localModel, localText } from '../local-model.js';
 import type { Output } from '../output.js';
 import { wholeNumber } from '../output.js';
 import { parseIncidents, parseLoad, positive, SIMULATE_OPTIONS } from '../simulate-options.js';
 import { type Simulated, simulationText, timelineSvg } from '../simulate-text.js';
-import { withWorkbench } from './verify.js';
 
 /** Of `deploy`, what says something in a simulation. */
 const PLAN_FLAGS = ['--objective', '--planner', '--cut', '--shares', '--shape', '--in-flight', '--deadline'];
@@ -24,35 +22,23 @@ const SPANS = 3000;
 
 type Setup = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs' | 'replan'> & { readonly notes: readonly string[] };
 
-/** A name of the zoo needs no file: shapes and sizes are enough. Throws MODEL_... */
-async function modelOf(text: string, request: DeployRequest): Promise<{ readonly model: Model; readonly facts: ModelFacts }> {
-  const { factsOf } = await import('../../scheduler/model-library.js');
-  const { ZOO, drawZoo } = await import('../../models/zoo/index.js');
-  if (!existsSync(text) && ZOO.some((name) => name === text)) {
-    const { structureOf } = await import('../../models/zoo/structure.js');
-    const model = structureOf(drawZoo(text));
-    return { model, facts: factsOf(model) };
-  }
-  const { loadModel } = await import('../../models/onnx/load.js');
-  const { images } = request;
-  const shapes = parseShapes(request.shapes);
-  const model = await withWorkbench((engine, workDirectory) => loadModel(path.resolve(text), { shapes, images, workDirectory, engine }));
-  return { model, facts: factsOf(model) };
-}
+const deviceText = async (file: string): Promise<string> => {
+  const { MAX_DEVICE_FILE_BYTES } = await import('../../scheduler/devices/device-file.js');
+  return localText(file, 'the device file', MAX_DEVICE_FILE_BYTES, 'DEVICES_INVALID');
+};
 
-async function textOf(file: string, what: string): Promise<string> {
-  return readFile(path.resolve(file), 'utf8').catch((cause: unknown) => {
-    throw new ChairError('USAGE', `${what} cannot be read`, { came: file, cause });
-  });
-}
+const planText = async (file: string): Promise<string> => {
+  const { MAX_PLAN_FILE_BYTES } = await import('../../scheduler/plan-file.js');
+  return localText(file, 'the plan file', MAX_PLAN_FILE_BYTES, 'PLAN_FILE_UNREADABLE');
+};
 
 /** On devices that are not there. */
 async function onDevices(text: string, request: DeployRequest, devicesFile: string, planFile: string): Promise<Setup> {
   const { expand, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
   const { PLANNERS } = await import('../../scheduler/planners/planners.js');
   const { parseObjective } = await import('../../scheduler/simulate/asked.js');
-  const { model, facts } = await modelOf(text, request);
-  const { devices, links, notes } = expand(parseDeviceFile(await textOf(devicesFile, 'the device file'), devicesFile), model, facts);
+  const { model, facts } = await localModel(text, request);
+  const { devices, links, notes } = expand(parseDeviceFile(await deviceText(devicesFile), devicesFile), model, facts);
   const manual = request.cut === '' ? {} : { manual: await cutOf(request) };
   const problem: PlanProblem = { facts, devices, links, inFlight: request.inFlight, ...parseObjective(request.objective), ...manual };
   const planner = PLANNERS.get(request.cut === '' ? request.planner : 'manual');
@@ -63,7 +49,7 @@ async function onDevices(text: string, request: DeployRequest, devicesFile: stri
   if (planFile === '') return { draft: possible(plan(devices)), devices, links, replan: plan, notes };
   const { parsePlanFile, stagesOf } = await import('../../scheduler/plan-file.js');
   const { draft } = await import('../../scheduler/planners/draft.js');
-  const file = parsePlanFile(await textOf(planFile, 'the plan file'));
+  const file = parsePlanFile(await planText(planFile));
   const stages = stagesOf(file, model.sha256, facts);
   const known = new Set(devices.map(({ agent }) => agent));
   const stranger = stages.flatMap(({ agents }) => agents.flat()).find((agent) => !known.has(agent));
@@ -93,7 +79,7 @@ async function onCluster(
   output: Output,
 ): Promise<Setup> {
   const { reported } = await import('../../scheduler/simulate/from-report.js');
-  const { model, facts } = await modelOf(text, asked);
+  const { model, facts } = await localModel(text, asked);
   const request = { ...asked, model: await modelOnGateway(client, text, output) };
   const status = await client.status();
   const agents = status.agents.filter(({ state }) => state === 'ready');
@@ -137,7 +123,7 @@ async function setupOf(text: string, options: OptionValues, settings: Settings, 
   const devicesFile = optionText(options, 'devices');
   const planFile = optionText(options, 'plan');
   if (devicesFile !== '') return onDevices(text, asked, devicesFile, planFile);
-  const plan = planFile === '' ? '' : await textOf(planFile, 'the plan file');
+  const plan = planFile === '' ? '' : await planText(planFile);
   return withClient(settings, (client) => onCluster(client, text, { ...asked, plan }, parseIncidents(options), output));
 }
 

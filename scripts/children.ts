@@ -40,6 +40,12 @@ export function nodeFlags(): string[] {
   return ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href];
 }
 
+/**
+ * glibc stops giving large buffers back to the system after the first one was freed, and each thread then keeps its own: 30 MiB of an idle agent, 110 of one with
+ * VGG16. With a fixed threshold (the one it starts with) it goes on giving them back. Only the environment can say so. docs/devices.md says it for services.
+ */
+const SPARING = { MALLOC_MMAP_THRESHOLD_: '131072' } as const;
+
 /** How a child is started, when not as a plain process of the CLI. */
 export interface LaunchOptions {
   /** Program and first arguments; default: this Node with the CLI. */
@@ -62,7 +68,11 @@ export class Child {
     this.name = name;
     const [program = process.execPath, ...first] = launch.command ?? [process.execPath, ...nodeFlags(), CLI_PATH];
     // Advanced serialization: tensors may travel between the two.
-    this.process = spawn(program, [...first, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], serialization: 'advanced' });
+    this.process = spawn(program, [...first, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      serialization: 'advanced',
+      env: { ...SPARING, ...process.env },
+    });
     for (const stream of [this.process.stdout, this.process.stderr]) {
       stream?.setEncoding('utf8');
       let rest = '';

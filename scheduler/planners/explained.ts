@@ -8,6 +8,7 @@ import { alternativeOf } from './explain.js';
 import { faster } from './faster.js';
 import {
   type AccessLink,
+  type Alternative,
   bySpeed,
   type Device,
   isRefusal,
@@ -47,9 +48,18 @@ export async function explained(
   };
   const alternatives: PlanAlternative[] = [];
   for (const [name, other] of planners) if (other !== planner) alternatives.push(await row(name, other, problem));
+  // What the planner itself compared with, but for what is there already.
+  for (const considered of chosen.alternatives ?? []) {
+    if (alternatives.every((other) => !alike(other, considered)))
+      alternatives.push({ name: considered.planner, ...considered, refused: '' });
+  }
   const changes: PlanAlternative[] = [];
   for (const change of changesOf(problem, chosen)) changes.push(await row(change.name, planner, change.problem));
   return { alternatives, changes };
+}
+
+function alike(a: Alternative, b: Alternative): boolean {
+  return a.agents === b.agents && Math.abs(a.latencyMs - b.latencyMs) < 1e-6 && Math.abs(a.fps - b.fps) < 1e-6;
 }
 
 function rowOf(name: string, answer: PlanDraft | PlanRefusal): PlanAlternative {

@@ -1,13 +1,6 @@
 /** Words of a request as planners take them. */
 import { parseCut } from '../../models/slicing/parse-cut.js';
-import type { Objective, PlanProblem } from '../planners/problem.js';
-
-/** `throughput<200`: as many frames per second as possible, none later than 200 ms. */
-export function parseObjective(text: string): { readonly objective: Objective; readonly maxLatencyMs?: number } {
-  const [goal, limit] = text.split('<');
-  const objective = goal === 'throughput' ? 'throughput' : 'latency';
-  return limit === undefined ? { objective } : { objective, maxLatencyMs: Number(limit) };
-}
+import type { PlanProblem } from '../planners/problem.js';
 
 /** As ModelLibrary.parseCut, for those who have no library. Throws CUT_INVALID. */
 export function parseManualCut(text: string, shares: readonly number[]): NonNullable<PlanProblem['manual']> {

@@ -8,7 +8,7 @@ import { type Placement, reconcile, type SeatProgress, type Step } from '../reco
 import { Registry, type RegistryChange, type RegistryEvent } from '../registry.js';
 import type { Clock } from './events.js';
 import type { Machine, Network } from './network.js';
-import type { Seating } from './seating.js';
+import type { Part, Seating } from './seating.js';
 
 const TICK_MS = 250;
 const HEALTH_MS = 1000;
@@ -35,8 +35,8 @@ export interface ControlOptions {
 export class Control {
   readonly #o: ControlOptions;
   readonly #registry = new Registry();
-  /** Slices on each agent's disk: they outlive its process. */
-  readonly #stored = new Map<string, Set<string>>();
+  /** What is on each agent's disk, which outlives its process: parts by slice. */
+  readonly #stored = new Map<string, Map<string, Part>>();
   readonly #nonces = new Map<string, number>();
   #serving: Seated;
   #next: Seated | undefined;
@@ -225,21 +225,40 @@ export class Control {
     for (const { part, replica } of seatsOf(seating, agent)) {
       if (seen.has(part.slice)) continue;
       seen.add(part.slice);
-      if (stored?.has(part.slice) !== true) bytes += part.weightBytes;
+      bytes += missingBytes(part, stored);
       if (!loaded.has(part.slice)) warmUpMs += part.runMs[replica] ?? 0;
     }
     return { bytes, warmUpMs };
   }
 
   #store(agent: string, seating: Seating): void {
-    const stored = this.#stored.get(agent) ?? new Set<string>();
-    for (const { part } of seatsOf(seating, agent)) stored.add(part.slice);
+    const stored = this.#stored.get(agent) ?? new Map<string, Part>();
+    for (const { part } of seatsOf(seating, agent)) stored.set(part.slice, part);
     this.#stored.set(agent, stored);
   }
 
   #nonce(agent: string): string {
     return String(this.#nonces.get(agent) ?? 0);
   }
+}
+
+/** Weights are blobs of their own: a longer stage, or a band of another height, uses those of the nodes that are there. */
+function missingBytes(part: Part, stored: ReadonlyMap<string, Part> | undefined): number {
+  if (stored === undefined) return part.weightBytes;
+  if (stored.has(part.slice)) return 0;
+  const { holds } = part;
+  if (holds === undefined) return part.weightBytes;
+  let there = 0;
+  let end = holds[0];
+  for (const { holds: has, weightBytes } of [...stored.values()].sort((a, b) => (a.holds?.[0] ?? 0) - (b.holds?.[0] ?? 0))) {
+    if (has === undefined) continue;
+    if (has[0] <= holds[0] && has[1] >= holds[1]) return 0;
+    // Ranges that stick out hold something of it, too, but how much is not known here.
+    if (has[0] < end || has[1] > holds[1]) continue;
+    there += weightBytes;
+    end = has[1];
+  }
+  return Math.max(0, part.weightBytes - there);
 }
 
 function* seatsOf(seating: Seating, agent: string) {

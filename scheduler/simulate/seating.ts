@@ -22,7 +22,11 @@ export interface Part {
   /** Names the slice: an agent that has it need not fetch it. */
   readonly slice: string;
   readonly weightBytes: number;
+  /** Nodes whose weights it holds entirely, as whole stages and bands do; undefined = only parts of them. */
+  readonly holds: readonly [number, number] | undefined;
 }
+
+const KEEPS_WEIGHTS: ReadonlySet<string> = new Set(['whole', 'rows', 'columns']);
 
 export interface Seating extends InForce {
   readonly draft: PlanDraft;
@@ -70,6 +74,7 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, seatMs }
         runMs: (stages[s]?.agents ?? []).map((_, r) => seatMs?.(s, r, p) ?? ms.get(`${s}/${r}/${p}`) ?? 0),
         slice: JSON.stringify([stage.spec, p]),
         weightBytes: part.weightBytes,
+        holds: KEEPS_WEIGHTS.has(stage.spec.cut) ? stage.spec.nodes : undefined,
       }),
     ),
   );

@@ -244,6 +244,26 @@ describe('incidents', () => {
     expect(interruption?.gapMs).toBeGreaterThan(2400);
   });
 
+  it('a new plan fetches only weights that an agent does not hold: bands of another height need none', () => {
+    const heavy = problemOf(
+      BLOCKS.map((block) => ({ ...block, weightBytes: 100e6 })),
+      fleet,
+      LINKS,
+    );
+    const bands = (left: readonly Device[]) =>
+      manual({ ...heavy, devices: left, manual: { kind: 'rows', parts: left.length, shares: [] } });
+    const crash = { kind: 'crash' as const, agent: 'a1', atMs: 5000 };
+    const kept = simulatePlan({ ...base, draft: drafted(bands(fleet)), replan: bands, incidents: [crash] });
+    expect(kept.interruptions[0]?.replannedMs).toBeLessThan(2000);
+    const moved = simulatePlan({
+      ...{ ...base, draft: drafted(pipeline(heavy)), limits: { deadlineMs: 1e9 } },
+      replan: (left) => pipeline({ ...heavy, devices: left }),
+      incidents: [crash],
+    });
+    // At least 100 MB at 12.5 MB/s.
+    expect(moved.interruptions[0]?.replannedMs).toBeGreaterThan(8000);
+  });
+
   it('one that comes back gets seats again', () => {
     const result = simulatePlan({
       ...base,

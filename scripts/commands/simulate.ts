@@ -1,10 +1,10 @@
 /** `simulate`: a plan in simulated time, on devices of a file or on the agents of a running cluster. */
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ChairError } from '../../broker/errors.js';
+import { ChairError, toChairError } from '../../broker/errors.js';
 import type { DeployRequest, PlanReport } from '../../broker/messages.js';
 import type { ChairClient } from '../../scheduler/client.js';
-import type { Device, PlanDraft, PlanProblem, PlanRefusal } from '../../scheduler/planners/problem.js';
+import type { Device, PlanDraft, PlanRefusal } from '../../scheduler/planners/problem.js';
 import type { Incident, SimulationOptions } from '../../scheduler/simulate/options.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
 import type { Settings } from '../config.js';
@@ -22,47 +22,31 @@ const SPANS = 3000;
 
 type Setup = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs' | 'replan'> & { readonly notes: readonly string[] };
 
-const deviceText = async (file: string): Promise<string> => {
-  const { MAX_DEVICE_FILE_BYTES } = await import('../../scheduler/devices/device-file.js');
-  return localText(file, 'the device file', MAX_DEVICE_FILE_BYTES, 'DEVICES_INVALID');
-};
-
-const planText = async (file: string): Promise<string> => {
-  const { MAX_PLAN_FILE_BYTES } = await import('../../scheduler/plan-file.js');
-  return localText(file, 'the plan file', MAX_PLAN_FILE_BYTES, 'PLAN_FILE_UNREADABLE');
-};
-
 /** On devices that are not there. */
-async function onDevices(text: string, request: DeployRequest, devicesFile: string, planFile: string): Promise<Setup> {
-  const { expand, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
-  const { PLANNERS } = await import('../../scheduler/planners/planners.js');
-  const { parseObjective } = await import('../../scheduler/simulate/asked.js');
-  const { model, facts } = await localModel(text, request);
-  const { devices, links, notes } = expand(parseDeviceFile(await deviceText(devicesFile), devicesFile), model, facts);
-  const manual = request.cut === '' ? {} : { manual: await cutOf(request) };
-  const problem: PlanProblem = { facts, devices, links, inFlight: request.inFlight, ...parseObjective(request.objective), ...manual };
-  const planner = PLANNERS.get(request.cut === '' ? request.planner : 'manual');
-  if (planner === undefined) {
-    throw new ChairError('USAGE', '--planner is wrong', { expected: [...PLANNERS.keys()].join(', '), came: request.planner });
-  }
-  const plan = (left: readonly Device[]): PlanDraft | PlanRefusal => planner({ ...problem, devices: left });
-  if (planFile === '') return { draft: possible(plan(devices)), devices, links, replan: plan, notes };
-  const { parsePlanFile, stagesOf } = await import('../../scheduler/plan-file.js');
-  const { draft } = await import('../../scheduler/planners/draft.js');
-  const file = parsePlanFile(await planText(planFile));
-  const stages = stagesOf(file, model.sha256, facts);
-  const known = new Set(devices.map(({ agent }) => agent));
-  const stranger = stages.flatMap(({ agents }) => agents.flat()).find((agent) => !known.has(agent));
-  if (stranger !== undefined) {
-    throw new ChairError('AGENT_UNKNOWN', `no device is called ${stranger}`, { todo: `${devicesFile} has: ${[...known].join(', ')}.` });
-  }
-  const filed = possible(draft({ ...problem, inFlight: request.inFlight || file.inFlight }, file.planner, stages));
-  return { draft: filed, devices, links, replan: plan, notes };
-}
-
-async function cutOf(request: DeployRequest) {
+async function onDevices(text: string, given: DeployRequest, file: string): Promise<Setup> {
+  const { expand, MAX_DEVICE_FILE_BYTES, parseDeviceFile } = await import('../../scheduler/devices/device-file.js');
+  const { askedOf, checkRequest } = await import('../../scheduler/planning.js');
+  const { withPlanFile } = await import('../../scheduler/plan-file.js');
   const { parseManualCut } = await import('../../scheduler/simulate/asked.js');
-  return parseManualCut(request.cut, request.shares);
+  checkRequest(given);
+  const request = withPlanFile(given);
+  const { model, facts } = await localModel(text, request);
+  const fleet = parseDeviceFile(await localText(file, 'the device file', MAX_DEVICE_FILE_BYTES, 'DEVICES_INVALID'), file);
+  const { devices, links, notes } = expand(fleet, model, facts);
+  const manual = request.cut === '' ? undefined : parseManualCut(request.cut, request.shares);
+  const plan = (there: readonly Device[], fewerParts: boolean): PlanDraft | PlanRefusal => {
+    const away = new Map(devices.map(({ agent }) => [agent, there.some((one) => one.agent === agent) ? 'ready' : 'lost']));
+    const { planner, problem } = askedOf({ request, facts, manual, links, fewerParts, model: model.sha256, devices: there, away });
+    return planner(problem);
+  };
+  const replan = (left: readonly Device[]): PlanDraft | PlanRefusal => {
+    try {
+      return plan(left, true);
+    } catch (error) {
+      return { refused: true, reason: toChairError(error).message };
+    }
+  };
+  return { draft: possible(plan(devices, false)), devices, links, replan, notes };
 }
 
 function possible(plan: PlanDraft | PlanRefusal): PlanDraft {
@@ -120,10 +104,11 @@ function stageText({ stages }: PlanDraft): string[] {
 
 async function setupOf(text: string, options: OptionValues, settings: Settings, output: Output): Promise<Setup> {
   const asked = deployRequest('simulated', text, options, true);
-  const devicesFile = optionText(options, 'devices');
-  const planFile = optionText(options, 'plan');
-  if (devicesFile !== '') return onDevices(text, asked, devicesFile, planFile);
-  const plan = planFile === '' ? '' : await planText(planFile);
+  const { MAX_PLAN_FILE_BYTES } = await import('../../scheduler/plan-file.js');
+  const file = optionText(options, 'plan');
+  const plan = file === '' ? '' : await localText(file, 'the plan file', MAX_PLAN_FILE_BYTES, 'PLAN_FILE_UNREADABLE');
+  const devices = optionText(options, 'devices');
+  if (devices !== '') return onDevices(text, { ...asked, plan }, devices);
   return withClient(settings, (client) => onCluster(client, text, { ...asked, plan }, parseIncidents(options), output));
 }
 

@@ -100,8 +100,8 @@ describe('a plan file', () => {
   it.each([
     ['garbage', '{"stages": [', 'JSON'],
     ['binary garbage', '\u0000\u0001\u0002: - [', 'plan'],
-    ['a bare word', 'hello', 'a plan'],
-    ['nothing', '', 'a plan'],
+    ['a bare word', 'hello', 'keys with values'],
+    ['nothing', '', 'got nothing'],
     ['ten megabytes', 'a'.repeat(10 << 20), `at most ${MAX_PLAN_FILE_BYTES}`],
     ['a bomb of aliases', `a: &a [1]\nb: &b [*a,*a]\n${file(WHOLE)}`, 'YAML or JSON'],
     ['another version', file(WHOLE).replace('version: 1', 'version: 2'), 'version'],

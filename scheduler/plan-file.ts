@@ -14,6 +14,7 @@ import type { DeployRequest, ImageInput } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { CUT_KINDS, type StageSpec } from '../models/slicing/partition.js';
 import type { ModelFacts, PlanDraft, SeatedStage } from './planners/problem.js';
+import { firstIssue } from './schema-issue.js';
 
 /** As much as a request can carry. */
 export const MAX_PLAN_FILE_BYTES = 1 << 20;
@@ -87,11 +88,8 @@ export function parsePlanFile(text: string): PlanFile {
   }
   const result = fileSchema.safeParse(tree);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const where = (issue?.path ?? [])
-    .map((key, at) => (typeof key === 'number' ? `[${key}]` : `${at === 0 ? '' : '.'}${String(key)}`))
-    .join('');
-  throw unreadable(`${where === '' ? 'a plan' : `at ${where}`}: ${issue?.message ?? 'something else'}`, undefined);
+  const { where, expected, came } = firstIssue(result.error);
+  throw unreadable(`${where === '' ? '' : `at ${where}: `}${expected}`, came);
 }
 
 /** The stages of a file for this model. Throws PLAN_MODEL_MISMATCH and PLAN_INVALID. */

@@ -35,7 +35,8 @@ export async function localText(file: string, what: string, maxBytes: number, to
   const found = await stat(file).catch((cause: unknown) => {
     throw missing(`${file}, which is not there`, cause);
   });
-  if (!found.isFile()) throw missing(`${file}, which is no file`);
+  // A pipe is what a shell makes of <(...).
+  if (!found.isFile() && !found.isFIFO()) throw missing(`${file}, which is no file`);
   if (found.size > maxBytes)
     throw new ChairError(tooLong, `${what} is too long`, { expected: `at most ${maxBytes} bytes`, came: `${found.size}` });
   return readFile(file, 'utf8').catch((cause: unknown) => {

@@ -94,7 +94,7 @@ export function planHead(plan: PlanReport): string[] {
   ].join(', ');
   return [
     `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
-    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
+    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(plan.predictedFps < 2 ? 2 : 1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
     ...plan.why.split('\n').filter((line) => line !== ''),
     ...plan.basis.split('\n').filter((line) => line !== ''),
   ];

@@ -9,6 +9,7 @@ import { DISPATCHER, NAME_PATTERN } from '../../broker/topics.js';
 import type { Model } from '../../models/model.js';
 import { faster } from '../planners/faster.js';
 import type { AccessLink, Device, Link, Links, ModelFacts } from '../planners/problem.js';
+import { firstIssue } from '../schema-issue.js';
 import { type DeviceProfile, PROFILES, usable } from './profile.js';
 import { PUBLISHED_LINKS } from './published.js';
 
@@ -40,10 +41,10 @@ const latency = z
   .transform((value) => Number(String(value).trim().replace(/ms$/, '')))
   .refine((ms) => ms >= 0 && ms <= 60_000, 'a latency such as 2ms, at most 60000ms');
 
-const link = z.union([
-  z.enum(Object.keys(PUBLISHED_LINKS) as [keyof typeof PUBLISHED_LINKS]),
-  z.strictObject({ rate, latency: latency.default(1) }),
-]);
+const link = z.union(
+  [z.enum(Object.keys(PUBLISHED_LINKS) as [keyof typeof PUBLISHED_LINKS]), z.strictObject({ rate, latency: latency.default(1) })],
+  { error: `a link: {rate: 100mbit, latency: 2ms} or ${Object.keys(PUBLISHED_LINKS).join(', ')}` },
+);
 
 const name = z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
 
@@ -98,9 +99,8 @@ export function parseDeviceFile(text: string, what = 'the device file'): DeviceF
   }
   const result = file.safeParse(tree);
   if (!result.success) {
-    const [issue] = result.error.issues;
-    const where = (issue?.path ?? []).map((key) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`)).join('');
-    throw invalid(`${what} is wrong at ${where.replace(/^\./, '') || 'its top'}`, issue?.message ?? 'devices:');
+    const { where, expected, came } = firstIssue(result.error);
+    throw invalid(`${what} is wrong${where === '' ? '' : ` at ${where}`}`, expected, came);
   }
   for (const [at, { profile, macsPerSecond, memory: bytes }] of result.data.devices.entries()) {
     const where = `${what} is wrong at devices[${at}]`;

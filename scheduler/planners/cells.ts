@@ -108,6 +108,17 @@ export class Cells {
     this.#outputs = isRefusal(whole) ? [] : whole.outputs;
   }
 
+  get resultBytes(): number {
+    return this.#outputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
+  }
+
+  /** The least time that the results keep the way to the dispatcher, wherever they come from. */
+  deliveryMs(): number {
+    const bytes = this.resultBytes;
+    const each = this.#problem.devices.map(({ agent }) => this.ends.linkMs(DISPATCHER, 'down', agent, bytes));
+    return Math.max(this.ends.mediumMs(bytes), Math.min(...each));
+  }
+
   /** Every layout of blocks [from, end) that can be cut and fits into memory. */
   at(from: number, end: number): readonly Cell[] {
     const key = from * 4096 + end;

@@ -68,6 +68,11 @@ class Exact {
   readonly #macsLeft: readonly number[];
   readonly #weightsLeft: readonly number[];
   readonly #limited: boolean;
+  /** Any further run takes this at least. */
+  readonly #runMs: number;
+  /** All results take this way after the first part of the last stage is done. */
+  readonly #deliveryMs: number;
+  readonly #mediumMs: number;
   #priced = 0;
   #complete = true;
 
@@ -75,6 +80,8 @@ class Exact {
     this.#problem = problem;
     this.#limits = limits;
     this.#cells = new Cells(problem, layouts);
+    this.#deliveryMs = this.#cells.deliveryMs();
+    this.#mediumMs = this.#cells.ends.mediumMs(this.#cells.resultBytes);
     const { resources } = this.#cells;
     const n = problem.devices.length;
     const latencyOnly = problem.objective === 'latency';
@@ -84,6 +91,7 @@ class Exact {
     this.#shape = { loads, held: loads, peak: loads + n, clocks: loads + 2 * n, clock, routes, length: loads + 2 * n + routes * clock };
     this.#classes = classKeys(problem.devices, problem.links);
     const profiled = problem.devices.some((device) => device.profile !== undefined || device.correction !== undefined);
+    this.#runMs = profiled ? 0 : Math.min(...problem.devices.map((device) => device.runMs ?? RUN_OVERHEAD_MS));
     this.#speeds = problem.devices.map((device) => device.macsPerSecond / 1000 / slowdown(device));
     const after = (figure: 'macs' | 'weightBytes') => {
       const { blocks } = problem.facts;
@@ -281,14 +289,21 @@ class Exact {
         first = Math.min(first, at);
         last = Math.max(last, at);
       }
-      const more = left > 0 ? first + RUN_OVERHEAD_MS : first;
+      const more = left > 0 ? first + this.#runMs : first;
       const done = this.#filled(left, (d) => Math.max(more, v[base + resources.cpu(d)] ?? 0));
-      latency = Math.max(latency, done + MESSAGE_OVERHEAD_MS, last + (left > 0 ? 0 : MESSAGE_OVERHEAD_MS));
+      latency = Math.max(
+        latency,
+        (v[base + resources.medium] ?? 0) + this.#mediumMs,
+        done + MESSAGE_OVERHEAD_MS,
+        more + this.#deliveryMs,
+        last + (left > 0 ? 0 : MESSAGE_OVERHEAD_MS),
+      );
     }
     if (this.#problem.objective === 'latency') return latency;
     if (latency > (this.#problem.maxLatencyMs ?? Number.POSITIVE_INFINITY)) return Number.POSITIVE_INFINITY;
     return Math.max(
       highest(v, loads),
+      this.#deliveryMs,
       this.#filled(left, (d) => v[d] ?? 0),
     );
   }

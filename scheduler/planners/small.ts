@@ -1,5 +1,5 @@
 /** Few blocks on few devices: nothing is left out. */
-import { slowdown } from './cost.js';
+import { ENGINE_BYTES, slowdown } from './cost.js';
 import { best, draft, nameOf, score, within } from './draft.js';
 import { exact } from './exact.js';
 import { everyLayout, FEW_DEVICES } from './options.js';
@@ -12,7 +12,7 @@ const PASSES = [
   { lean: false, width: 1000, effort: 100_000 },
   { lean: true, width: 5000, effort: 500_000 },
 ];
-/** Only so few blocks are searched as widely as the last pass. */
+/** Only so few blocks are searched as widely as the last pass, and only where memory is tight. */
 const WIDE_BLOCKS = 6;
 /** Of a plan's score: a smaller gain is within any error of the costs. */
 const WORTH = 0.003;
@@ -37,7 +37,7 @@ export function small(problem: PlanProblem, known: readonly PlanDraft[]): (PlanD
   let all = false;
   for (const { lean, ...limits } of PASSES) {
     if (all && lean) continue;
-    if (limits.width > 1000 && problem.facts.blocks.length > WIDE_BLOCKS) continue;
+    if (limits.width > 1000 && (problem.facts.blocks.length > WIDE_BLOCKS || !isTight(problem))) continue;
     const incumbent = best([...known, ...within(problem, found)], objective);
     const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, objective) * (1 - WORTH);
     const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), { bound, finalists: 20, ...limits });
@@ -46,6 +46,12 @@ export function small(problem: PlanProblem, known: readonly PlanDraft[]): (PlanD
     if (complete && !lean) break;
   }
   return found;
+}
+
+/** Some device cannot hold the model: then the best beginnings may leave no room for what follows, and more of them must be kept. */
+function isTight({ devices, facts }: PlanProblem): boolean {
+  const weights = facts.blocks.reduce((sum, block) => sum + block.weightBytes, 0);
+  return devices.some(({ memoryBytes }) => memoryBytes > 0 && memoryBytes < weights + ENGINE_BYTES);
 }
 
 function speed(device: Device): number {

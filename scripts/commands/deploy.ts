@@ -15,6 +15,7 @@ import type { Output } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { planText } from '../report.js';
 import { planSummary } from '../status-text.js';
+import { profileWithProgress } from './profile.js';
 
 const MODEL_ARGUMENT = {
   syntax: '<model>',
@@ -41,12 +42,18 @@ const DEFAULT_BROKER = 'mqtt://127.0.0.1:1883';
 /** The request with everything that it names on the gateway. Calibration frames are read before anything is sent: a bad one is found at once. */
 async function onGateway(client: ChairClient, request: DeployRequest, options: OptionValues, output: Output): Promise<DeployRequest> {
   const frames = await calibrationFrames(options, request.images);
-  return {
-    ...request,
-    model: await modelOnGateway(client, request.model, output),
-    calibration: frames.length === 0 ? [] : await client.uploadFrames(frames),
-  };
+  const model = await modelOnGateway(client, request.model, output);
+  if (options.profile === true) {
+    const { shapes, images, agents } = request;
+    await profileWithProgress(client, { model, shapes, images, agents }, output);
+  }
+  return { ...request, model, calibration: frames.length === 0 ? [] : await client.uploadFrames(frames) };
 }
+
+const PROFILE_OPTION = {
+  flags: '--profile',
+  description: 'first measure what is not known yet of this model on these agents (see the command profile); takes minutes',
+};
 
 /** What a plan file decides: with one, these say something else. */
 const DECIDED = ['objective', 'planner', 'cut', 'shares', 'agents'] as const;
@@ -83,6 +90,7 @@ export const deploy: CommandDefinition = {
   options: [
     { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
     ...DEPLOY_OPTIONS,
+    PROFILE_OPTION,
     { flags: '--plan <file>', description: 'deploy this plan, made with `plan --out` and perhaps edited, instead of asking a planner' },
     { flags: '--verify', description: 'compare the cut model with the whole one before it is served' },
   ],
@@ -112,6 +120,8 @@ export const deploy: CommandDefinition = {
 /** Of the running cluster, or of devices that are not there. */
 async function planned(request: DeployRequest, { options, settings, output }: Invocation): Promise<PlanReport> {
   const file = optionText(options, 'devices');
+  if (file !== '' && options.profile === true)
+    throw new ChairError('USAGE', '--profile cannot be used with --devices', { todo: 'What is not there cannot be measured.' });
   if (file === '') return withClient(settings, async (client) => client.plan(await onGateway(client, request, options, output)));
   if (optionText(options, 'maxError', '0') !== '0')
     throw new ChairError('USAGE', '--max-error cannot be used with --devices', { todo: 'Errors are measured by a gateway.' });
@@ -161,6 +171,7 @@ export const plan: CommandDefinition = {
   options: [
     { flags: '--name <name>', description: "name of the deployment; default: the file's name" },
     ...DEPLOY_OPTIONS,
+    PROFILE_OPTION,
     { flags: '--explain', description: 'compare with every planner, and plan again with more memory, faster links and one more device' },
     { flags: '--out <file>', description: 'write the plan as a file to edit and deploy' },
     { flags: '--check <file>', description: 'look at a plan file instead of planning: whether it can be deployed, and what it would do' },

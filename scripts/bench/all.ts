@@ -17,11 +17,19 @@ const GRACE_MS = 5000;
 
 export interface AllOptions {
   readonly quick: boolean;
+  readonly profile: boolean;
   /** Where results are kept; undefined = in a fresh folder, named at the end. */
   readonly out: string | undefined;
   readonly cli: string;
   readonly models: string;
   readonly load: number;
+  /** For everything together; infinite = as long as it takes. */
+  readonly withinSeconds: number;
+}
+
+/** Seconds for the next benchmark, when so many are left for it and those after it. Pure. */
+export function shareOf(seconds: number, after: number, left: number): number {
+  return Math.max(1, Math.ceil(seconds * Math.min(PATIENCE, left / (seconds + after))));
 }
 
 /** Resolves with the exit status; 0 when every benchmark ended by itself and said what it measured. */
@@ -33,10 +41,21 @@ export async function runAll(options: AllOptions): Promise<number> {
   );
   const missed: string[] = [];
   const failed: string[] = [];
-  for (const { name, seconds } of BENCHES) {
+  const startedAt = performance.now();
+  for (const [i, { name, seconds }] of BENCHES.entries()) {
+    const after = BENCHES.slice(i + 1).reduce((sum, b) => sum + b.seconds, 0);
+    const withinSeconds = shareOf(seconds, after, options.withinSeconds - (performance.now() - startedAt) / 1000);
     console.error(`\n=== ${name}: about ${seconds} s ===`);
-    const withinSeconds = Math.ceil(seconds * PATIENCE);
-    const own = [name, '--json', '--out', out, '--within', String(withinSeconds), ...(options.quick ? ['--quick'] : [])];
+    const own = [
+      name,
+      '--json',
+      '--out',
+      out,
+      '--within',
+      String(withinSeconds),
+      ...(options.quick ? ['--quick'] : []),
+      ...(options.profile ? ['--profile'] : []),
+    ];
     const among = ['--cli', options.cli, '--models', options.models, '--load', String(options.load)];
     const status = await child([...own, ...among], (withinSeconds + LAST_CASE_SECONDS) * 1000);
     const report = status === 0 || status === 143 ? reportOf(out, name) : undefined;

@@ -11,6 +11,8 @@ export interface Case {
 export interface BenchContext {
   /** Fewer agents and samples: to see that it works, not to publish. */
   readonly quick: boolean;
+  /** Profile each network on the agents before it is planned (`--profile`); otherwise planners know the agents by their probes. */
+  readonly profile: boolean;
   /** How far it is, for people. */
   readonly note: (line: string) => void;
   /** Entry file of the compiled CLI: agents and gateway run as they are installed. */

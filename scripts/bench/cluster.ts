@@ -33,6 +33,8 @@ export interface Cluster {
 }
 
 const POLL_MS = 100;
+/** With `--profile`: the engine threads of the testbed; runs at most and ms of each measurement. */
+const PROFILING = { threads: [1], runs: 3, budgetMs: 300 };
 
 /** Whether its plan is made and its agents load their slices, or more. */
 async function isPreparing(client: TestbedClient, name: string): Promise<boolean> {
@@ -58,6 +60,8 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
       client,
       network: (name) => networkFile(name, context.models),
       deploy: async (deployOptions) => {
+        const { model, shapes = [], images = [], agents = [] } = deployOptions;
+        if (context.profile) await client.profile({ model, shapes, images, agents, ...PROFILING });
         if (!limited) return client.deploy(deployOptions);
         let done = false;
         const plan = client.deploy(deployOptions).finally(() => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ChairError } from '../../broker/errors.js';
+import { shareOf } from './all.js';
 import type { Case } from './bench.js';
 import { collect, isWanted } from './context.js';
 import { figure } from './figures.js';
@@ -7,6 +8,7 @@ import { figure } from './figures.js';
 const one = (name: string, value: number): Case => ({ name, run: async () => [figure(name, 'ms', [value])] });
 const options = (over: { only?: string[]; withinMs?: number; now?: () => number } = {}) => ({
   quick: false,
+  profile: false,
   note: () => undefined,
   cli: async () => '',
   models: '',
@@ -63,5 +65,14 @@ describe('the cases of a benchmark', () => {
     expect(figures.map((f) => f.figure)).toEqual(['b']);
     expect(troubles).toEqual([]);
     expect(names).toEqual(['a', 'b']);
+  });
+});
+
+describe('the time of one benchmark among all', () => {
+  it('is a little more than usual while there is time, and its part of what is left when there is not', () => {
+    expect(shareOf(100, 900, Number.POSITIVE_INFINITY)).toBe(120);
+    expect(shareOf(100, 900, 1000)).toBe(100);
+    expect(shareOf(100, 900, 500)).toBe(50);
+    expect(shareOf(100, 0, -20)).toBe(1);
   });
 });

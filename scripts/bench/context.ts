@@ -3,7 +3,7 @@ import { errorLine } from '../output.js';
 import type { BenchContext, Case } from './bench.js';
 import type { Figure } from './figures.js';
 
-export interface ContextOptions extends Pick<BenchContext, 'quick' | 'note' | 'cli' | 'models'> {
+export interface ContextOptions extends Pick<BenchContext, 'quick' | 'profile' | 'note' | 'cli' | 'models'> {
   /** Each names cases by words that must all be in the case's name; empty = all cases. */
   readonly only: readonly string[];
   /** No case begins later than this after the start. */

@@ -75,4 +75,4 @@ async function run(context: BenchContext): Promise<object> {
   });
 }
 
-export const failover: Bench = { name: 'failover', summary: 'kill -9 of one of six agents under load', seconds: 90, run };
+export const failover: Bench = { name: 'failover', summary: 'kill -9 of one of six agents under load', seconds: 70, run };

@@ -25,6 +25,8 @@ export interface Figure {
   readonly limit?: string;
   /** Other values of the same thing in the same unit, by what they are: `{ predicted: 12 }`. */
   readonly beside?: Readonly<Record<string, number>>;
+  /** For plots and those who look closely: not in the table. */
+  readonly detail?: boolean;
 }
 
 /** The `q` quantile, linear between samples; NaN without samples. */
@@ -42,6 +44,7 @@ export interface FigureOptions {
   readonly value?: (samples: readonly number[]) => number;
   readonly limit?: string;
   readonly beside?: Readonly<Record<string, number>>;
+  readonly detail?: boolean;
 }
 
 export function figure(
@@ -49,7 +52,7 @@ export function figure(
   unit: string,
   samples: readonly number[],
   target?: Target,
-  { value: summary = median, limit, beside }: FigureOptions = {},
+  { value: summary = median, limit, beside, detail }: FigureOptions = {},
 ): Figure {
   const value = summary(samples);
   return {
@@ -63,6 +66,7 @@ export function figure(
     samples,
     ...(limit === undefined ? {} : { limit }),
     ...(beside === undefined ? {} : { beside }),
+    ...(detail === undefined ? {} : { detail }),
   };
 }
 

@@ -8,6 +8,7 @@ import { memory } from './memory.js';
 import { overhead } from './overhead.js';
 import { planner } from './planner.js';
 import { policies } from './policies.js';
+import { precision } from './precision.js';
 import { prediction } from './prediction.js';
 import { scaling } from './scaling.js';
 import { traffic } from './traffic.js';
@@ -22,6 +23,7 @@ export const BENCHES: readonly Bench[] = [
   failover,
   scaling,
   latency,
+  precision,
   prediction,
   policies,
 ];

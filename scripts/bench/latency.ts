@@ -73,7 +73,7 @@ async function at(m: Measured, cluster: Cluster, quick: boolean): Promise<Figure
   const ceilingMs = parts.reduce((sum, stage) => sum + Math.max(...stage), 0);
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
   const samples = await interleaved(
-    quick ? 2 : 5,
+    quick ? 2 : 4,
     async () => {
       const { latenciesMs, busy } = await load({ deployment: 'net', frames: quick ? 1 : 2, inFlight: 1 });
       return { ms: median(latenciesMs), busy };
@@ -135,4 +135,4 @@ async function run(context: BenchContext): Promise<object> {
   return { objective: 'latency', ...conditions.find((c) => Object.keys(c).length > 0), plans };
 }
 
-export const latency: Bench = { name: 'latency', summary: 'one frame at a time, VGG16 over 2 to 8 agents', seconds: 480, run };
+export const latency: Bench = { name: 'latency', summary: 'one frame at a time, VGG16 over 2 to 8 agents', seconds: 360, run };

@@ -19,7 +19,7 @@ import { commit, machine, QUIET_LOAD } from './machine.js';
 import { markdown, type Report } from './report.js';
 
 const HELP = `npm run bench -- NAME [options]
-npm run bench -- all [--out DIRECTORY] [--quick]     every benchmark in turn, about ${Math.round(BENCHES.reduce((sum, b) => sum + b.seconds, 0) / 60)} minutes
+npm run bench -- all [--out DIRECTORY] [--quick] [--profile]     every benchmark in turn, about ${Math.round(BENCHES.reduce((sum, b) => sum + b.seconds, 0) / 60)} minutes
 npm run bench -- docs DIRECTORY     writes docs/benchmarks.md and its plots from the results kept there
 
 ${BENCHES.map((b) => `  ${b.name.padEnd(10)} ${b.summary} (${b.seconds} s)`).join('\n')}
@@ -27,13 +27,15 @@ ${BENCHES.map((b) => `  ${b.name.padEnd(10)} ${b.summary} (${b.seconds} s)`).joi
   --only WORDS      only the cases whose names hold all of these words, as in --only "vgg16 4"; may be given several times
   --json            one JSON object with the raw samples instead of a table
   --out DIRECTORY   also keep NAME.json and NAME.md there
-  --within SECONDS  begin no case after that long
+  --within SECONDS  begin no case after that long; of all: each benchmark gets its part
+  --profile         profile networks on the agents before they are planned; takes minutes more
   --quick           fewer agents and samples: to see that it works
 `;
 
 const OPTIONS = {
   json: { type: 'boolean', default: false },
   quick: { type: 'boolean', default: false },
+  profile: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
   only: { type: 'string', multiple: true },
   out: { type: 'string' },
@@ -110,6 +112,7 @@ async function measure(bench: Bench, v: Values): Promise<number> {
   const startedAt = performance.now();
   const collected = collect({
     quick: v.quick,
+    profile: v.profile,
     note: (line) => console.error(`${((performance.now() - startedAt) / 1000).toFixed(0).padStart(5)} s  ${line}`),
     cli,
     models,
@@ -122,7 +125,7 @@ async function measure(bench: Bench, v: Values): Promise<number> {
     return {
       name: bench.name,
       ...before,
-      conditions: { ...conditions, ...(v.quick ? { quick: true } : {}) },
+      conditions: { ...conditions, ...(v.quick ? { quick: true } : {}), ...(v.profile ? { profiled: true } : {}) },
       figures,
       troubles,
       seconds: took,
@@ -165,7 +168,8 @@ async function main(argv: readonly string[]): Promise<number> {
     const models = mkdtempSync(path.join(tmpdir(), 'musical-chair-bench-models-'));
     try {
       const load = loadBefore(values);
-      return await runAll({ quick: values.quick, out: values.out, cli: await cli(), models, load });
+      const withinSeconds = values.within === undefined ? Number.POSITIVE_INFINITY : seconds(values.within);
+      return await runAll({ quick: values.quick, profile: values.profile, withinSeconds, out: values.out, cli: await cli(), models, load });
     } finally {
       clean();
       rmSync(models, { recursive: true, force: true });

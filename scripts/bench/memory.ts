@@ -57,4 +57,4 @@ async function run(context: BenchContext): Promise<object> {
   });
 }
 
-export const memory: Bench = { name: 'memory', summary: "an agent's anonymous memory against the bare engine's", seconds: 120, run };
+export const memory: Bench = { name: 'memory', summary: "an agent's anonymous memory against the bare engine's", seconds: 90, run };

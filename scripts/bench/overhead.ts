@@ -26,7 +26,7 @@ async function throughput({ network, bare, deploy, load }: Cluster, quick: boole
     const report = await load({ deployment: 'net', frames: frames + BACK_TO_BACK, inFlight: BACK_TO_BACK });
     return { ms: 1000 / framesPerSecond(report, BACK_TO_BACK - 1), busy: report.busy };
   };
-  const [agent = [], plain = [], same = []] = await inTurn(quick ? 2 : 9, [cluster, msOf(natural), msOf(alike)]);
+  const [agent = [], plain = [], same = []] = await inTurn(quick ? 2 : 7, [cluster, msOf(natural), msOf(alike)]);
   const over = (bare: readonly { ms: number }[]): number[] => bare.map(({ ms }, i) => ms / (agent[i]?.ms ?? Number.NaN));
   const ms = (samples: readonly { ms: number }[]): number[] => samples.map((sample) => sample.ms);
   const limit = usualLimit(agent.map(({ busy }) => busy));
@@ -77,4 +77,4 @@ async function run(context: BenchContext): Promise<object> {
   return { model: MODEL, ...conditions };
 }
 
-export const overhead: Bench = { name: 'overhead', summary: 'one agent against the bare engine', seconds: 170, run };
+export const overhead: Bench = { name: 'overhead', summary: 'one agent against the bare engine', seconds: 130, run };

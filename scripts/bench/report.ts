@@ -34,7 +34,8 @@ const cellsOf = ({ figure, value, spread, unit, target, met, samples }: Figure):
 ];
 
 /** The table of figures; with more columns where there is more to say: other values of the same, and what limited them. */
-export function figureTable(figures: readonly Figure[]): string[] {
+export function figureTable(all: readonly Figure[]): string[] {
+  const figures = all.filter(({ detail = false }) => !detail);
   const limits = figures.some(({ limit = '' }) => limit !== '');
   const besides = [...new Set(figures.flatMap(({ beside = {} }) => Object.keys(beside)))];
   const row = (cells: readonly string[]): string => `| ${cells.map((c) => c.replaceAll('|', '\\|')).join(' | ')} |`;

@@ -150,6 +150,6 @@ async function run(context: BenchContext): Promise<object> {
 export const traffic: Bench = {
   name: 'traffic',
   summary: "bytes through the broker and on lanes, against the plan's least",
-  seconds: 120,
+  seconds: 80,
   run,
 };

@@ -111,6 +111,32 @@ describe('activation', () => {
     expect(Buffer.from(joinSegments(segments)).equals(whole)).toBe(true);
   });
 
+  it('gathers a box that is not contiguous into memory it is given, also when that lies in a larger buffer', () => {
+    const holder = wholeBox([2, 6, 4]);
+    const tensor = allocTensor('float32', [2, 6, 4]);
+    tensor.bytes.forEach((_, i) => {
+      tensor.bytes[i] = i;
+    });
+    for (const box of [
+      { start: [0, 2, 0], end: [2, 5, 4] },
+      { start: [0, 0, 1], end: [2, 6, 3] },
+    ]) {
+      const header = { ...HEADER, dims: boxDims(box) };
+      const given: Uint8Array[] = [];
+      const take = (sizeBytes: number): Uint8Array => {
+        const bytes = new Uint8Array(new ArrayBuffer(4096), 0, sizeBytes).fill(0xee);
+        given.push(bytes);
+        return bytes;
+      };
+      const message = encodeActivation(header, tensor.bytes, holder, box, take);
+      expect(given.map(({ buffer }) => buffer)).toEqual([message.at(-1)?.buffer]);
+      expect(joinSegments(message)).toEqual(joinSegments(encodeActivation(header, tensor.bytes, holder, box)));
+    }
+    encodeActivation({ ...HEADER, dims: [1, 6, 4] }, tensor.bytes, holder, { start: [1, 0, 0], end: [2, 6, 4] }, () => {
+      throw new Error('a contiguous box needs no memory');
+    });
+  });
+
   it('does not copy a box that is contiguous in its holder', () => {
     const bytes = floats(24, (i) => i);
     const box = { start: [0, 1, 0], end: [1, 3, 4] };

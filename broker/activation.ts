@@ -6,7 +6,17 @@
  * These three schemas do not change within a major version (a test checks it): agents of different minor versions exchange them.
  */
 import { PROLOGUE_BYTES, prologue, readPrologue } from './codec.js';
-import { type Affine, affineOf, canEncode, checkInside, encodedItemBytes, fittingEncoding, gather, scatter } from './encoding.js';
+import {
+  type Affine,
+  affineOf,
+  canEncode,
+  checkInside,
+  encodedItemBytes,
+  fittingEncoding,
+  gather,
+  scatter,
+  type Take,
+} from './encoding.js';
 import { ChairError, isChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
 import type { ActivationHeader, Encoding, ResultHeader, SubmitHeader } from './messages.js';
@@ -61,7 +71,7 @@ const RESULT = headerCodec('ResultHeader');
  * One box of a tensor. `holder` is the box that `tensorBytes` covers. Raw data of a box that is contiguous in its holder is not copied: the tensor must
  * not change until the message is sent. Throws TENSOR_INVALID when box, holder, dims and bytes contradict each other, CODEC_INVALID and CODEC_LIMIT.
  */
-export function encodeActivation(header: ActivationHeader, tensorBytes: Uint8Array, holder: Box, box: Box): Segments {
+export function encodeActivation(header: ActivationHeader, tensorBytes: Uint8Array, holder: Box, box: Box, take?: Take): Segments {
   const itemSize = itemBytes(header.dtype);
   checkInside(holder, box, tensorBytes.length, itemSize);
   const dims = boxDims(box);
@@ -69,7 +79,7 @@ export function encodeActivation(header: ActivationHeader, tensorBytes: Uint8Arr
     throw new ChairError('TENSOR_INVALID', "header's dims are not the box's", { expected: `[${dims}]`, came: `[${header.dims}]` });
   }
   checkEncoding(header, 'TENSOR_INVALID');
-  return message(ACTIVATION.type, header, gather(tensorBytes, holder, box, itemSize, header.encoding, header));
+  return message(ACTIVATION.type, header, gather(tensorBytes, holder, box, itemSize, header.encoding, header, take));
 }
 
 /**
@@ -82,9 +92,14 @@ export function encodeBox(
   tensorBytes: Uint8Array,
   holder: Box,
   box: Box,
+  take?: Take,
 ): { readonly message: Segments; readonly encoding: Encoding; readonly fallback: string } {
   const { why, ...fitting } = fittingEncoding(wanted, header.dtype, tensorBytes, holder, box);
-  return { message: encodeActivation({ ...header, ...fitting }, tensorBytes, holder, box), encoding: fitting.encoding, fallback: why };
+  return {
+    message: encodeActivation({ ...header, ...fitting }, tensorBytes, holder, box, take),
+    encoding: fitting.encoding,
+    fallback: why,
+  };
 }
 
 /** One input tensor of a frame; the bytes are not copied. */

@@ -15,6 +15,11 @@ export function encodedItemBytes(encoding: Encoding, itemSize: number): number {
   return encoding === 'raw' ? itemSize : encoding === 'float16' ? 2 : 1;
 }
 
+/** Gives memory for a copy: exactly so many bytes, aligned to 8. The first use of fresh memory costs ten times the copy itself. */
+export type Take = (sizeBytes: number) => Uint8Array;
+
+const fresh: Take = (sizeBytes) => Buffer.allocUnsafeSlow(sizeBytes);
+
 /** Runs up to this length are copied word by word: below it a call to `set` costs more than the bytes. */
 const SHORT_RUN_BYTES = 48;
 
@@ -22,7 +27,15 @@ const SHORT_RUN_BYTES = 48;
  * `box` out of a dense holder. Raw and contiguous: a view of `source`, no copy. Else one copy.
  * The holder's bytes must not change until the message is sent.
  */
-export function gather(source: Uint8Array, holder: Box, box: Box, itemSize: number, encoding: Encoding, affine: Affine): Uint8Array {
+export function gather(
+  source: Uint8Array,
+  holder: Box,
+  box: Box,
+  itemSize: number,
+  encoding: Encoding,
+  affine: Affine,
+  take: Take = fresh,
+): Uint8Array {
   const count = elementCount(boxDims(box));
   if (encoding !== 'raw') return gatherConverted(source, holder, box, itemSize, encoding, affine);
   const sizeBytes = count * itemSize;
@@ -37,10 +50,13 @@ export function gather(source: Uint8Array, holder: Box, box: Box, itemSize: numb
       return;
     }
     if (target === undefined) {
-      target = Buffer.allocUnsafeSlow(sizeBytes);
+      target = take(sizeBytes);
       const short = length <= SHORT_RUN_BYTES && itemSize % 4 === 0 && source.byteOffset % 4 === 0;
       if (short)
-        words = { from: new Uint32Array(source.buffer, source.byteOffset, source.length >> 2), to: new Uint32Array(target.buffer) };
+        words = {
+          from: new Uint32Array(source.buffer, source.byteOffset, source.length >> 2),
+          to: new Uint32Array(target.buffer, target.byteOffset, sizeBytes >> 2),
+        };
     }
     if (words !== undefined) copyWords(words.from, offset >> 2, words.to, at >> 2, length >> 2);
     else target.set(source.subarray(offset, offset + length), at);

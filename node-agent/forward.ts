@@ -117,7 +117,7 @@ export class Forwarder {
 
   /** True when nothing reads the tensor's bytes any more; after a failure a socket still may. Never rejects. */
   private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<boolean> {
-    const { lanes, topics, nowMs } = this.options;
+    const { buffers, lanes, topics, nowMs } = this.options;
     try {
       const { dtype, dims, wire: along } = epoch.seats.ends(wire);
       const holder = frame.seat.outputs[output]?.box ?? along.box;
@@ -134,7 +134,14 @@ export class Forwarder {
         dtype,
         dims,
       };
-      const { message, encoding, fallback } = encodeBox(header, along.encoding, tensor.bytes, holder, along.box);
+      // A box that is not contiguous is gathered into one of these.
+      const copies: Uint8Array[] = [];
+      const take = (sizeBytes: number): Uint8Array => {
+        const bytes = buffers.take(sizeBytes);
+        copies.push(bytes);
+        return bytes;
+      };
+      const { message, encoding, fallback } = encodeBox(header, along.encoding, tensor.bytes, holder, along.box, take);
       if (encoding !== 'raw') this.encodedMessages++;
       if (fallback !== '') {
         this.rawFallbacks++;
@@ -142,7 +149,9 @@ export class Forwarder {
       }
       await lanes.send(peer, topics.activation(peer), message);
       // What is sent to this process itself, its receiver may keep.
-      return peer !== lanes.id;
+      if (peer === lanes.id) return false;
+      for (const bytes of copies) buffers.give(bytes);
+      return true;
     } catch (error) {
       this.options.onFailure(epoch, frame, peer, error);
       return false;

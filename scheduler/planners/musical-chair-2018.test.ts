@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { drawZoo } from '../../models/zoo/index.js';
 import { structureOf } from '../../models/zoo/structure.js';
@@ -143,6 +144,37 @@ describe('the assignment', () => {
     expect(sums.slice(0, 1)).toEqual(['slow']);
     expect(new Set(sums).size).toBe(3);
     expect(plan.why).toContain('taken as equal');
+  });
+
+  it('gives each device one task at most, leaves no layer out, and fits where it is not refused, whatever the model and the devices', () => {
+    const block = fc.record({ macs: fc.integer({ min: 1, max: 5 }), mib: fc.integer({ min: 1, max: 200 }) });
+    const one = fc.record({ speed: fc.integer({ min: 1, max: 8 }), mib: fc.integer({ min: 150, max: 600 }) });
+    fc.assert(
+      fc.property(fc.array(block, { minLength: 1, maxLength: 8 }), fc.array(one, { minLength: 1, maxLength: 9 }), (layers, boards) => {
+        const facts = chain(layers.map(({ macs, mib }) => ({ macs: macs * GMAC, weightBytes: mib * MIB, rows: 4 })));
+        const on = problem(
+          facts,
+          boards.map(({ speed, mib }, at) => device(`n${at}`, speed, mib)),
+        );
+        const found = assignments(on);
+        expect(found).toHaveLength(boards.length);
+        for (const [at, assignment] of found.entries()) {
+          if (isRefusal(assignment)) continue;
+          const { tasks, n } = assignment;
+          expect(n).toBe(at + 1);
+          expect(tasks.reduce((sum, task) => sum + task.devices, 0)).toBeLessThanOrEqual(n);
+          expect(tasks.map(({ from }) => from)).toEqual([0, ...tasks.slice(0, -1).map(({ end }) => end)]);
+          expect(tasks.at(-1)?.end).toBe(layers.length);
+          const plan = drafted(on, assignment);
+          if (isRefusal(plan)) continue;
+          const agents = plan.stages.flatMap((stage) => stage.agents.flat());
+          // A task of several stages keeps its agents; two tasks share none.
+          expect(new Set(agents).size).toBeLessThanOrEqual(n);
+          for (const { needBytes, haveBytes } of plan.estimate.memory) expect(needBytes).toBeLessThanOrEqual(haveBytes);
+        }
+      }),
+      { numRuns: 150 },
+    );
   });
 
   it('plans for a hundred layers on a thousand devices in a moment', () => {

@@ -28,6 +28,8 @@ export interface BenchContext {
   readonly cases: (cases: readonly Case[]) => Promise<void>;
   /** Figures made of those of several cases. */
   readonly add: (figures: readonly Figure[]) => void;
+  /** What the figures so far depend on: for the report of a benchmark that is stopped before its end. */
+  readonly depends: (conditions: object) => void;
   /** Something that could not be measured, and why: it stands in the report. */
   readonly trouble: (line: string) => void;
 }

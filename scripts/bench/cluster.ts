@@ -48,6 +48,7 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
   const testbed = await startTestbed({ threads: 1, cli: await context.cli(), ...options });
   try {
     const { conditions } = testbed;
+    context.depends(conditions);
     if (conditions.oversubscribed) {
       const came = `${conditions.coresPromised.toFixed(2)} cores promised, ${conditions.coresOfMachine} there`;
       throw new ChairError('CONFIG_INVALID', 'this machine is too small for the benchmark', { came });

@@ -29,6 +29,7 @@ export interface Collected {
   /** What there is so far; grows while the benchmark runs. */
   readonly figures: Figure[];
   readonly troubles: string[];
+  readonly conditions: Record<string, unknown>;
   /** Names of all cases, wanted or not. */
   readonly names: string[];
 }
@@ -38,6 +39,7 @@ export function collect(options: ContextOptions): Collected {
   const startedAt = now();
   const figures: Figure[] = [];
   const troubles: string[] = [];
+  const conditions: Record<string, unknown> = {};
   const names: string[] = [];
   const wants = (name: string): boolean => {
     names.push(name);
@@ -63,5 +65,6 @@ export function collect(options: ContextOptions): Collected {
     }
   };
   const add = (more: readonly Figure[]): void => void figures.push(...more);
-  return { context: { ...rest, wants, trouble, cases, add }, figures, troubles, names };
+  const depends = (more: object): void => void Object.assign(conditions, more);
+  return { context: { ...rest, wants, trouble, cases, add, depends }, figures, troubles, conditions, names };
 }

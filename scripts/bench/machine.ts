@@ -8,7 +8,8 @@ import { PACKAGE_ROOT, packageVersion } from '../package-root.js';
 export const QUIET_LOAD = 0.5;
 /** The same of what is busy at this moment: load is an average that one's own last benchmark still raises. */
 const QUIET_BUSY_CORES = 0.2;
-const LOOK_MS = 1500;
+const LOOK_MS = 1000;
+const LOOKS = 5;
 
 export interface Machine {
   readonly processor: string;
@@ -32,9 +33,16 @@ async function busyCores(): Promise<number> {
   return Math.max(0, cpus().length - (idleMs() - idle) / (performance.now() - from));
 }
 
+/** The least of some looks: what the last benchmark left is still being removed. */
+async function busyAtRest(): Promise<number> {
+  let least = Number.POSITIVE_INFINITY;
+  for (let look = 0; look < LOOKS && least >= QUIET_BUSY_CORES; look++) least = Math.min(least, await busyCores());
+  return least;
+}
+
 /** `loadBefore`: what it was before the first of several benchmarks, which raise it themselves. */
 export async function machine(loadBefore = loadavg()[0] ?? 0): Promise<Machine> {
-  const busyBefore = await busyCores();
+  const busyBefore = await busyAtRest();
   return {
     processor: cpus()[0]?.model ?? 'unknown',
     cores: availableParallelism(),

@@ -134,7 +134,7 @@ async function measure(bench: Bench, v: Values): Promise<number> {
   // Asked to stop (its time is over): what was measured is kept. The watchdog of its testbed removes the rest.
   process.once('SIGTERM', () => {
     collected.troubles.push('the rest: it was stopped');
-    keep(v.out, report({}));
+    keep(v.out, report(collected.conditions));
     process.exit(143);
   });
   try {

@@ -13,6 +13,10 @@ export interface Placed extends Placement {
   readonly seats: Map<string, SeatProgress>;
   /** Times of its seats without corrections and other deployments: what real frames are compared with. */
   readonly alone: readonly SeatEstimate[];
+  /** Of each agent: what these times stand on. */
+  readonly bases: ReadonlyMap<string, string>;
+  /** sha256 of the model's file. */
+  readonly model: string;
 }
 
 export interface Deployment {

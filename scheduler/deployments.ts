@@ -17,8 +17,8 @@ import { agentsOf, buildPlan, detailsOf, reportOf, runMsOf, slicesOf } from './p
 import { withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
-import type { AccessLink, Links, PlanDraft, ProfileTable } from './planners/problem.js';
-import { checkRequest, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf } from './planning.js';
+import type { AccessLink, Device, Links, PlanDraft, ProfileTable } from './planners/problem.js';
+import { checkRequest, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf, timesOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import type { AgentRecord, Registry } from './registry.js';
@@ -267,7 +267,8 @@ export class Deployments {
         plan,
         draft,
         report: reportOf(name, epoch, draft, written.slices),
-        alone: this.#alone(deployment, draft),
+        ...this.#alone(deployment, draft),
+        model: model.sha256,
         nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
         seats: new Map(agents.map((agent) => [agent, 'wanted'])),
       };
@@ -330,34 +331,39 @@ export class Deployments {
       otherDeployments: deploymentsOn(held),
       ...this.#o.links(),
       profiles: (record) => this.#o.profiles?.(model, record),
-      corrections: (agent) => times.correction.correction(agent, now()),
+      corrections: (agent, basis) => times.correction.correction(agent, model.sha256, basis, now()),
       fewerParts,
       model: model.sha256,
     };
   }
 
   /** Seats of a draft as a run alone would take, without what was learned from real frames: what these are compared with. */
-  #alone(deployment: Deployment, draft: PlanDraft): readonly SeatEstimate[] {
+  #alone(
+    deployment: Deployment,
+    draft: PlanDraft,
+  ): { readonly alone: readonly SeatEstimate[]; readonly bases: ReadonlyMap<string, string> } {
     const { corrections, otherDeployments, ...input } = this.#input(deployment);
-    return this.#estimate(input, draft).seats;
+    const { devices, figures } = this.#estimate(input, draft) ?? { devices: [], figures: { seats: [] } };
+    return { alone: figures.seats, bases: new Map(devices.map((device) => [device.agent, timesOf(device)])) };
   }
 
-  #estimate(input: PlanningInput, draft: PlanDraft): Estimate {
-    const { problem } = problemOf({ ...input, request: { ...input.request, agents: [] }, excluded: new Map() });
-    return estimate(draft.cut, draft.stages, problem.devices, problem.links, draft.inFlight);
+  /** Undefined when too few of the plan's agents are there to ask about it. */
+  #estimate(input: PlanningInput, draft: PlanDraft): { readonly devices: readonly Device[]; readonly figures: Estimate } | undefined {
+    try {
+      const { devices, links } = problemOf({ ...input, request: { ...input.request, agents: [] }, excluded: new Map() }).problem;
+      return { devices, figures: estimate(draft.cut, draft.stages, devices, links, draft.inFlight) };
+    } catch (error) {
+      if (isChairError(error)) return undefined;
+      throw error;
+    }
   }
 
   /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
   expected(deployment: Deployment): Estimate | undefined {
     const { serving } = deployment;
     if (serving === undefined || !this.#intact(deployment)) return undefined;
-    try {
-      const now = this.#estimate(this.#input(deployment), serving.draft);
-      return Number.isFinite(now.latencyMs) ? now : undefined;
-    } catch (error) {
-      if (isChairError(error, 'NO_AGENTS')) return undefined;
-      throw error;
-    }
+    const now = this.#estimate(this.#input(deployment), serving.draft)?.figures;
+    return now !== undefined && Number.isFinite(now.latencyMs) ? now : undefined;
   }
 
   /** With wires as short as the allowed error permits. After a loss frames wait: then only what is known already counts, and the rest follows. */
@@ -369,8 +375,9 @@ export class Deployments {
       deployment.why = `measuring the error of short wires on ${inputs}`;
       this.#o.log('precision', `${name}: ${deployment.why}`);
     };
+    const identity = JSON.stringify([model.sha256, request.shapes, request.images, calibration]);
     const hindered = afterLoss ? 'not measured while frames wait after a loss' : '';
-    const measuring = new Calibrated(model, { frames: given, count: calibration.length, hindered, onStart });
+    const measuring = new Calibrated(model, { identity, frames: given, count: calibration.length, hindered, onStart });
     deployment.unmeasured = false;
     try {
       const plan = await planWithPrecision(name, problemOf(input), maxError, measuring);

@@ -27,7 +27,9 @@ export function hostShares(hellos: readonly Limits[]): Map<string, HostShare> {
   const machines = new Map<string, Limits[]>();
   for (const hello of hellos) {
     if (hello.host === '' || hello.hostCores <= 0) continue;
-    machines.set(hello.host, [...(machines.get(hello.host) ?? []), hello]);
+    const members = machines.get(hello.host);
+    if (members === undefined) machines.set(hello.host, [hello]);
+    else members.push(hello);
   }
   const shares = new Map<string, HostShare>();
   for (const members of machines.values()) {

@@ -47,7 +47,7 @@ export interface PlanningInput {
   /** What was measured of this model on an agent's class of device; undefined = nothing, or not all of it. */
   readonly profiles?: (record: AgentRecord) => ProfileTable | undefined;
   /** How real frames ran on each agent. */
-  readonly corrections?: (agent: string) => Correction | undefined;
+  readonly corrections?: (agent: string, basis: string) => Correction | undefined;
   /** After a loss, a cut made by hand goes on with as many parts as agents are left, and a plan file waits until all its agents are back. */
   readonly fewerParts: boolean;
   /** sha256: a plan file is for one model. */
@@ -208,16 +208,20 @@ function devicesFor(input: PlanningInput): Device[] {
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
   return able
     .map((record) => ({ record, profile: profiles?.(record) }))
-    .map(({ record: { agent, hello }, profile }) => ({
+    .map(({ record: { agent, hello }, profile }) => {
+      const macsPerSecond = profiledSpeed(profile, facts) ?? (hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual);
+      return { agent, hello, profile, macsPerSecond };
+    })
+    .map(({ agent, hello, profile, macsPerSecond }) => ({
       agent,
-      macsPerSecond: profiledSpeed(profile, facts) ?? (hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual),
+      macsPerSecond,
       ...optional('profile', profile),
       memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
       otherDeployments: otherDeployments?.get(agent) ?? 0,
       ...underQuota(hello),
       ...onHost(hosts.get(agent)),
       ...optional('link', access?.get(agent)),
-      ...optional('correction', corrections?.(agent)),
+      ...optional('correction', corrections?.(agent, timesOf({ macsPerSecond, profile }))),
     }));
 }
 
@@ -238,6 +242,17 @@ export function basisOf(devices: readonly Pick<Device, 'agent' | 'profile'>[]): 
   if (measured.length === 0) return `times guessed from ${probes}`;
   const said = `times measured: profile ${classes.join('; profile ')}`;
   return probed.length === 0 ? said : `${said}; of ${probed.join(', ')} guessed from ${probes}`;
+}
+
+/** What the times of one device stand on; other figures are another basis. */
+export function timesOf({
+  macsPerSecond,
+  profile,
+}: {
+  readonly macsPerSecond: number;
+  readonly profile?: ProfileTable | undefined;
+}): string {
+  return profile === undefined ? `probe ${macsPerSecond}` : `profile ${profile.name} ${profile.rows.length}`;
 }
 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);

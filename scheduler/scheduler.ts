@@ -112,6 +112,7 @@ export class Scheduler {
   #raising = false;
   #searching = false;
   #reignedMs = Number.NEGATIVE_INFINITY;
+  #shares: ReadonlySet<string> | undefined;
   #lanesReadMs = Number.NEGATIVE_INFINITY;
   #peersVersion = 0;
   #stopped = false;
@@ -127,7 +128,7 @@ export class Scheduler {
       told: options.links,
       measure: (from, to, budget, evenIfBusy) => this.#measure(from, to, budget, evenIfBusy),
       isBusy: (end) => this.#isBusy(end),
-      sameHost: (a, b) => a !== b && this.#hostOf(a) === this.#hostOf(b) && this.#hostOf(a) !== '',
+      sameHost: (a, b) => this.#sameHost(a, b),
       now: this.#now,
       log: (kind, text) => this.#log(kind, text),
     });
@@ -243,9 +244,7 @@ export class Scheduler {
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,
-      agents: this.#registry
-        .all()
-        .map((record) => agentStatus(record, this.#times.correction.correction(record.agent, this.#now())?.all ?? 1)),
+      agents: this.#registry.all().map((record) => agentStatus(record, this.#times.correction.latest(record.agent, this.#now()))),
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
       host: this.#host,
       links: this.#links.status().slice(0, MOST_LINKS),
@@ -255,7 +254,7 @@ export class Scheduler {
 
   #known(deployment: Deployment): Known {
     const { name, serving } = deployment;
-    const live = serving === undefined ? [] : this.#times.rows(name, serving.plan.epoch, serving.draft, this.#now());
+    const live = serving === undefined ? [] : this.#times.rows(name, serving.plan.epoch, serving, this.#now());
     return { stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
   }
 
@@ -265,17 +264,16 @@ export class Scheduler {
   #learn(health: Health): void {
     const record = this.#registry.get(health.agent);
     if (record === undefined || record.nonce !== health.nonce) return;
-    const { host } = record.hello;
-    const sharing = hostShares(
-      this.#registry.all().flatMap(({ agent, hello, nonce }) => (this.#registry.serves(agent, nonce) ? [hello] : [])),
-    );
-    const contended =
-      sharing.has(health.agent) &&
-      this.#registry
-        .all()
-        .some((other) => other.agent !== health.agent && other.hello.host === host && (other.health?.framesPerSecond ?? 0) > 0);
+    const contended = this.#sharing().has(health.agent) && this.#registry.all().some((other) => besides(record, other));
     this.#times.health(health, (deployment, epoch) => this.#deployments.inForce(deployment, epoch), contended, this.#now());
-    this.#links.health(health);
+    // A cluster that only assumes its links does so whatever they carry.
+    if (this.#o.probe !== undefined) this.#links.health(health);
+  }
+
+  /** Agents that share cores; looked up anew when who is there has changed. */
+  #sharing(): ReadonlySet<string> {
+    this.#shares ??= new Set(hostShares(this.#alive().flatMap((agent) => this.#registry.get(agent)?.hello ?? [])).keys());
+    return this.#shares;
   }
 
   #learnOwnLanes(): void {
@@ -310,6 +308,13 @@ export class Scheduler {
     });
   }
 
+  /** Without a network between them: containers of one machine with addresses of their own have one. */
+  #sameHost(a: string, b: string): boolean {
+    if (a === b || this.#hostOf(a) === '' || this.#hostOf(a) !== this.#hostOf(b)) return false;
+    const [mine = [], theirs = []] = [a, b].map((end) => this.#peers([end]).find(({ agent }) => agent === end)?.addresses ?? []);
+    return mine.some((address) => theirs.includes(address));
+  }
+
   #hostOf(end: string): string {
     return end === DISPATCHER ? this.#host : (this.#registry.get(end)?.hello.host ?? '');
   }
@@ -338,6 +343,7 @@ export class Scheduler {
       return;
     }
     if (hello.term > this.#term && !this.#raising) void this.#raiseTerm(hello);
+    this.#shares = undefined;
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });
     const after = this.#registry.get(hello.agent);
@@ -391,6 +397,7 @@ export class Scheduler {
     const changes = this.#registry.apply(event, this.#now());
     for (const change of changes) this.#changed(change);
     if (changes.length === 0) return;
+    this.#shares = undefined;
     this.#o.onPeers?.(this.#peers(this.#alive()));
     this.#deployments.kickAll(changes.some((change) => change.kind === 'ready'));
   }
@@ -404,7 +411,6 @@ export class Scheduler {
     this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
     if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
-      this.#times.forget(agent);
       this.#o.dispatcher.agentLost(agent);
     } else if (kind === 'joined') {
       // Without seats nothing else would tell an agent that it is known here.
@@ -506,6 +512,11 @@ export class Scheduler {
 function incompatible(hello: Hello): string | undefined {
   const reconciled = reconcileSchemas(OUR_SCHEMAS, hello);
   return reconciled.ok ? undefined : reconciled.error.message;
+}
+
+/** Another agent of the same machine that runs frames. */
+function besides(mine: AgentRecord, { agent, hello, health }: AgentRecord): boolean {
+  return agent !== mine.agent && hello.host === mine.hello.host && (health?.framesPerSecond ?? 0) > 0;
 }
 
 function addressOf(record: AgentRecord): string {

@@ -33,6 +33,8 @@ export interface MeasureLimits {
 }
 
 export const PLAN_LIMITS: MeasureLimits = { budgetMs: 5000, maxAgeMs: 10 * 60_000 };
+/** Large messages seen before a link that was never measured gets a row. */
+const FIRST_SAMPLES = 5;
 /** A pair that could not be measured is left alone this long. */
 const FAILED_MS = 60_000;
 /** Long enough for a median of three rounds of 1 MB each way at 100 Mbit/s. */
@@ -121,12 +123,13 @@ export class LinkKeeper {
     if (fresh) this.#samples.set(key, receivedSamples);
     if (this.#samples.size > 50_000) this.#samples.clear();
     const known = this.#table.get(peer, to);
-    if (known === undefined || (!fresh && roundTripMs === 0)) return;
+    // The first messages tell too little to begin a row with.
+    if (known === undefined ? receivedSamples < FIRST_SAMPLES : !fresh && roundTripMs === 0) return;
     try {
       this.#table.live(peer, to, { bytesPerSecond: fresh ? receivedBytesPerSecond : 0, roundTripMs }, now());
     } catch (thrown) {
       // Once: the row itself says it from then on.
-      if (known.problem === '') log('link', toChairError(thrown).message);
+      if (known?.problem === '') log('link', toChairError(thrown).message);
     }
   }
 }

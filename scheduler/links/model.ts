@@ -34,7 +34,10 @@ export function linkModel(entries: readonly LinkEntry[], usual: Link, sameHost: 
     bytesPerSecond: row.doubt === undefined ? row.bytesPerSecond : row.doubt.bytesPerSecond,
     latencyMs: Math.max(LEAST_LATENCY_MS, row.latencyMs - MESSAGE_OVERHEAD_MS),
   }));
-  const network = rows.filter(({ from, to, lane }) => lane !== 'relay' && !sameHost(from, to));
+  const outside = new Set(rows.flatMap(({ from, to }) => (sameHost(from, to) ? [] : [from, to])));
+  // Where all ends are on one machine, that is their network.
+  const within = (from: string, to: string): boolean => sameHost(from, to) && (outside.has(from) || outside.has(to));
+  const network = rows.filter(({ from, to, lane }) => lane !== 'relay' && !within(from, to));
   const up = capacities(
     network.map(({ from, to, bytesPerSecond }) => ({ end: from, far: to, bytesPerSecond })),
     usual,

@@ -61,7 +61,10 @@ export class LinkTable {
   live(from: string, to: string, { bytesPerSecond, roundTripMs }: LiveLink, nowMs: number): void {
     const known = this.#rows.get(pairKey(from, to));
     if (known === undefined) {
-      // A round trip alone is no link, and the first messages tell too little of the throughput to plan by.
+      // A round trip alone is no link.
+      if (bytesPerSecond === 0 || roundTripMs === 0) return;
+      const row = { from, to, lane: 'direct', bytesPerSecond, latencyMs: roundTripMs / 2, spread: 0, source: 'live' as const };
+      this.#put({ ...row, atMs: nowMs, doubt: undefined, problem: '' });
       return;
     }
     const latencyMs =

@@ -1,13 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { LEAST_FACTOR, LiveCorrection, MOST_FACTOR, type Observation } from './correction.js';
+import { factorIn, LEAST_FACTOR, LiveCorrection, MOST_FACTOR, type Observation } from './correction.js';
 
 const NODES: readonly [number, number] = [0, 4];
 const seen = (ratio: number, extra: Partial<Observation> = {}): Observation => ({
-  ...{ agent: 'a', nonce: '1', nodes: NODES, cut: 'whole', predictedMs: 20, measuredMs: 20 * ratio, frames: 5 },
+  ...{ agent: 'a', nonce: '1', basis: 'probe', model: 'm', nodes: NODES, cut: 'whole', predictedMs: 20, measuredMs: 20 * ratio, frames: 5 },
   ...extra,
 });
-const all = (live: LiveCorrection, nowMs: number): number => live.correction('a', nowMs)?.all ?? 1;
+const all = (live: LiveCorrection, nowMs: number): number => live.correction('a', 'm', 'probe', nowMs)?.all ?? 1;
 
 describe('live correction', () => {
   it('finds any real ratio within half a minute of frames, through noise', () => {
@@ -38,7 +38,7 @@ describe('live correction', () => {
         (list) => {
           const live = new LiveCorrection();
           for (const [second, figures] of list.entries()) live.observe(seen(1, figures), second * 1000);
-          const { all, stages } = live.correction('a', list.length * 1000) ?? { all: 1, stages: [] };
+          const { all, stages } = live.correction('a', 'm', 'probe', list.length * 1000) ?? { all: 1, stages: [] };
           for (const factor of [all, ...stages.map((stage) => stage.factor)]) {
             expect(factor).toBeGreaterThanOrEqual(LEAST_FACTOR * 0.97);
             expect(factor).toBeLessThanOrEqual(MOST_FACTOR * 1.03);
@@ -76,18 +76,18 @@ describe('live correction', () => {
     const then = all(live, 40_000);
     const later = all(live, 40_000 + 600_000);
     expect(later).toBeLessThan(then * 0.7);
-    expect(live.correction('a', 40_000 + 24 * 3_600_000)).toBeUndefined();
+    expect(live.correction('a', 'm', 'probe', 40_000 + 24 * 3_600_000)).toBeUndefined();
   });
 
   it('begins anew with another process, and when it is told to', () => {
     const live = new LiveCorrection();
     for (let second = 0; second < 40; second++) live.observe(seen(3), second * 1000);
     live.observe(seen(1, { nonce: '2' }), 40_000);
-    expect(live.correction('a', 40_000)).toBeUndefined();
+    expect(live.correction('a', 'm', 'probe', 40_000)).toBeUndefined();
     for (let second = 41; second < 80; second++) live.observe(seen(3, { nonce: '2' }), second * 1000);
-    expect(live.correction('a', 80_000)).toBeDefined();
+    expect(live.correction('a', 'm', 'probe', 80_000)).toBeDefined();
     live.reset('a');
-    expect(live.correction('a', 80_000)).toBeUndefined();
+    expect(live.correction('a', 'm', 'probe', 80_000)).toBeUndefined();
   });
 
   it('tells a stage that runs otherwise than the rest from the agent', () => {
@@ -98,10 +98,19 @@ describe('live correction', () => {
       live.observe(seen(1), second * 1000);
       live.observe(seen(2, { nodes: [4, 9], cut: 'rows' }), second * 1000);
     }
-    expect(live.factor('a', [4, 9], 'rows', 60_000)).toBeGreaterThan(1.8);
-    expect(live.factor('a', NODES, 'whole', 60_000)).toBe(1);
+    expect(factorIn(live.correction('a', 'm', 'probe', 60_000), [4, 9], 'rows')).toBeGreaterThan(1.8);
+    expect(factorIn(live.correction('a', 'm', 'probe', 60_000), NODES, 'whole')).toBe(1);
     // What was never seen there gets the agent's own ratio, between the two.
-    expect(live.factor('a', [9, 12], 'whole', 60_000)).toBeGreaterThan(1);
-    expect(live.factor('a', [9, 12], 'whole', 60_000)).toBeLessThan(1.8);
+    expect(factorIn(live.correction('a', 'm', 'probe', 60_000), [9, 12], 'whole')).toBeGreaterThan(1);
+    expect(factorIn(live.correction('a', 'm', 'probe', 60_000), [9, 12], 'whole')).toBeLessThan(1.8);
+  });
+
+  it("does not carry what a probe got wrong over to a profile, nor one model's stages over to another", () => {
+    const live = new LiveCorrection();
+    for (let second = 0; second < 40; second++) live.observe(seen(3), second * 1000);
+    expect(live.correction('a', 'm', 'profile', 40_000)).toBeUndefined();
+    for (let second = 0; second < 80; second++) live.observe(seen(1, { model: 'other', frames: 50 }), 40_000 + second * 1000);
+    expect(factorIn(live.correction('a', 'm', 'probe', 120_000), NODES, 'whole')).toBeGreaterThan(2);
+    expect(factorIn(live.correction('a', 'other', 'probe', 120_000), NODES, 'whole')).toBe(1);
   });
 });

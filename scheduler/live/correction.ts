@@ -12,6 +12,10 @@ export interface Observation {
   readonly agent: string;
   /** The process: another one begins anew. */
   readonly nonce: string;
+  /** What the prediction stood on (`basis` of planning): what a probe got wrong says nothing of a profile. */
+  readonly basis: string;
+  /** Whose nodes these are. */
+  readonly model: string;
   readonly nodes: readonly [number, number];
   readonly cut: CutKind;
   /** Without any correction, ms; > 0. */
@@ -30,14 +34,20 @@ interface Track {
 }
 
 interface StageTrack extends Track {
+  readonly model: string;
   readonly nodes: readonly [number, number];
   readonly cut: CutKind;
 }
 
-interface AgentTrack {
-  readonly nonce: string;
+interface BasisTrack {
   readonly all: Track;
   readonly stages: Map<string, StageTrack>;
+}
+
+interface AgentTrack {
+  readonly nonce: string;
+  /** The one heard of last is the last. */
+  readonly bases: Map<string, BasisTrack>;
 }
 
 /** Weight of one frame, and the most that one observation can weigh however many frames it tells of. */
@@ -55,21 +65,24 @@ const HALF_LIFE_MS = 10 * 60_000;
 /** Factors are rounded to steps of 5 %: like devices stay alike for planners, and what is within the noise is none. */
 const ROUNDING = 0.05;
 const MOST_STAGES = 200;
+const MOST_BASES = 16;
+const MOST_AGENTS = 5000;
 
 export class LiveCorrection {
   readonly #agents = new Map<string, AgentTrack>();
 
   /** Figures that make no ratio are left out. */
   observe(seen: Observation, nowMs: number): void {
-    const { agent, nonce, nodes, cut, predictedMs, measuredMs, frames } = seen;
+    const { agent, nonce, basis, model, nodes, cut, predictedMs, measuredMs, frames } = seen;
     if (!(predictedMs > 0 && measuredMs > 0 && frames > 0) || !Number.isFinite(predictedMs + measuredMs)) return;
     const known = this.#agents.get(agent);
-    const track = known?.nonce === nonce ? known : { nonce, all: newTrack(nowMs), stages: new Map<string, StageTrack>() };
-    this.#agents.set(agent, track);
-    const key = stageKey(nodes, cut);
-    const stage = track.stages.get(key) ?? { ...newTrack(nowMs), nodes, cut };
-    track.stages.set(key, stage);
-    if (track.stages.size > MOST_STAGES) track.stages.delete(track.stages.keys().next().value ?? '');
+    const { bases } = known?.nonce === nonce ? known : { bases: new Map<string, BasisTrack>() };
+    putLast(this.#agents, agent, { nonce, bases }, MOST_AGENTS);
+    const track = bases.get(basis) ?? { all: newTrack(nowMs), stages: new Map<string, StageTrack>() };
+    putLast(bases, basis, track, MOST_BASES);
+    const key = `${model} ${nodes[0]}-${nodes[1]} ${cut}`;
+    const stage = track.stages.get(key) ?? { ...newTrack(nowMs), model, nodes, cut };
+    putLast(track.stages, key, stage, MOST_STAGES);
     const log = Math.log(measuredMs / predictedMs);
     for (const each of [track.all, stage]) move(each, log, frames, nowMs);
   }
@@ -79,21 +92,23 @@ export class LiveCorrection {
     this.#agents.delete(agent);
   }
 
-  /** What planners multiply predictions on this agent with; undefined = nothing to correct. */
-  correction(agent: string, nowMs: number): Correction | undefined {
-    const track = this.#agents.get(agent);
+  /** What planners multiply predictions of this model on this agent with, when they stand on `basis`; undefined = nothing to correct. */
+  correction(agent: string, model: string, basis: string, nowMs: number): Correction | undefined {
+    const track = this.#agents.get(agent)?.bases.get(basis);
     if (track === undefined) return undefined;
     const all = factorOf(track.all, nowMs);
     const stages = [...track.stages.values()]
+      .filter((stage) => stage.model === model)
       .map((stage) => ({ nodes: stage.nodes, cut: stage.cut, factor: factorOf(stage, nowMs) }))
       .filter(({ factor }) => factor !== all)
       .sort((a, b) => a.nodes[0] - b.nodes[0] || a.nodes[1] - b.nodes[1] || (a.cut < b.cut ? -1 : 1));
     return all === 1 && stages.length === 0 ? undefined : { all, stages };
   }
 
-  /** Of one stage there. */
-  factor(agent: string, nodes: readonly [number, number], cut: CutKind, nowMs: number): number {
-    return factorIn(this.correction(agent, nowMs), nodes, cut);
+  /** Of all that was seen there last, for people. */
+  latest(agent: string, nowMs: number): number {
+    const track = [...(this.#agents.get(agent)?.bases.values() ?? [])].at(-1);
+    return track === undefined ? 1 : factorOf(track.all, nowMs);
   }
 }
 
@@ -104,8 +119,12 @@ export function factorIn(correction: Correction | undefined, nodes: readonly [nu
   return same?.factor ?? correction.all;
 }
 
-function stageKey(nodes: readonly [number, number], cut: CutKind): string {
-  return `${nodes[0]}-${nodes[1]} ${cut}`;
+/** Sets it as the newest, and drops the oldest beyond `most`. */
+function putLast<T>(map: Map<string, T>, key: string, value: T, most: number): void {
+  map.delete(key);
+  map.set(key, value);
+  const first = map.keys().next().value;
+  if (map.size > most && first !== undefined) map.delete(first);
 }
 
 function newTrack(nowMs: number): Track {

@@ -1,18 +1,21 @@
 /** Real run times of seats from health messages, against what their plan predicted: feeds `LiveCorrection`, and is what status shows. */
 import type { Health, LiveRow } from '../../broker/messages.js';
-import type { CutKind } from '../../models/slicing/partition.js';
 import type { SeatEstimate } from '../planners/estimate.js';
 import type { PlanDraft } from '../planners/problem.js';
-import { LiveCorrection } from './correction.js';
+import { factorIn, LiveCorrection } from './correction.js';
 
 /** A plan in force, and its seats' times without corrections and without other deployments: what a run alone should take. */
 export interface Predicted {
   readonly draft: PlanDraft;
+  readonly model: string;
   readonly alone: readonly SeatEstimate[];
+  /** Of each agent: what these times stand on. */
+  readonly bases: ReadonlyMap<string, string>;
 }
 
 /** The first runs of a seat fill caches and fault pages in. */
 const FIRST_RUNS = 3;
+const MOST_AGENTS = 5000;
 
 export class SeatTimes {
   readonly correction = new LiveCorrection();
@@ -41,23 +44,25 @@ export class SeatTimes {
       const seat = plan?.alone.find((row) => row.stage === stage && row.replica === replica && row.part === part);
       if (spec === undefined || seat === undefined) continue;
       const { nodes, cut } = spec;
-      this.correction.observe({ agent, nonce, nodes, cut, predictedMs: seat.ms, measuredMs: runMs, frames: framesRun - before }, nowMs);
+      const [model, basis] = [plan?.model ?? '', plan?.bases.get(agent) ?? ''];
+      this.correction.observe(
+        { agent, nonce, basis, model, nodes, cut, predictedMs: seat.ms, measuredMs: runMs, frames: framesRun - before },
+        nowMs,
+      );
     }
-    this.#last.set(agent, { nonce, seats: now });
-  }
-
-  /** The agent is gone: what its process did says nothing of the next one. */
-  forget(agent: string): void {
     this.#last.delete(agent);
-    this.correction.reset(agent);
+    this.#last.set(agent, { nonce, seats: now });
+    const first = this.#last.keys().next().value;
+    if (this.#last.size > MOST_AGENTS && first !== undefined) this.#last.delete(first);
   }
 
   /** For status: every seat of a plan in force. */
-  rows(deployment: string, epoch: number, draft: PlanDraft, nowMs: number): LiveRow[] {
+  rows(deployment: string, epoch: number, { draft, model, bases }: Predicted, nowMs: number): LiveRow[] {
     return draft.estimate.seats.map(({ stage, replica, part, agent, ms }) => {
       const seen = this.#last.get(agent)?.seats.get(seatKey(deployment, epoch, stage, replica, part));
       const spec = draft.cut.stages[stage]?.spec;
-      const factor = spec === undefined ? 1 : this.correction.factor(agent, spec.nodes, spec.cut as CutKind, nowMs);
+      const factor =
+        spec === undefined ? 1 : factorIn(this.correction.correction(agent, model, bases.get(agent) ?? '', nowMs), spec.nodes, spec.cut);
       return { stage, replica, part, agent, predictedMs: ms, measuredMs: seen?.ms ?? 0, frames: seen?.frames ?? 0, factor };
     });
   }

@@ -129,9 +129,8 @@ export function bottleneckLine(judged: Estimate): string {
   const [end = '', side = ''] = who.split(' ');
   const owner = end === DISPATCHER ? 'the gateway' : end;
   const way = { up: ', sending', down: ', receiving' }[side] ?? '';
-  const what = { compute: `computing on ${owner}`, host: `the cores that the agents on ${who} share`, link: `the link of ${owner}${way}` }[
-    kind
-  ];
+  const link = who === 'all' ? 'the medium that all links share' : `the link of ${owner}${way}`;
+  const what = { compute: `computing on ${owner}`, host: `the cores of the machine ${who}`, link }[kind];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
 }
 

@@ -208,7 +208,7 @@ export class FrameTable<Input, Output> {
     frame.avoid.add(trouble.peer === '' ? trouble.agent : trouble.peer);
     // Another route is taken at once. The same one again only after a pause, in which a loss is noticed and a new plan may come;
     // unless the engine failed, which says nothing about the route.
-    const otherRoute = this.#router?.pick((agent) => this.#lost.has(agent) || frame.avoid.has(agent)) !== undefined;
+    const otherRoute = this.#router?.hasRoute((agent) => this.#lost.has(agent) || frame.avoid.has(agent)) === true;
     const engineFailed = trouble.code.startsWith('ENGINE_');
     frame.resumeAtMs = otherRoute || engineFailed ? nowMs : nowMs + this.#limits.pauseMs * frame.attempts;
     return [...effects, ...this.#pump(nowMs)];
@@ -280,7 +280,7 @@ export class FrameTable<Input, Output> {
     }
     let units = this.inFlight;
     for (const [key, frame] of this.#queue) {
-      if (units >= this.#budget || this.#router?.pick((agent) => this.#lost.has(agent)) === undefined) break;
+      if (units >= this.#budget || this.#router?.hasRoute((agent) => this.#lost.has(agent)) !== true) break;
       this.#unqueue(key, frame);
       frame.number = this.#nextNumber++;
       frame.admittedAtMs = nowMs;

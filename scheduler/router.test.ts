@@ -48,6 +48,8 @@ describe('router', () => {
     const router = new Router({ epoch: 1, stages: [{ agents: [['a'], ['b']] }, { agents: [['c', 'd']] }] });
     expect(router.pick((agent) => agent === 'a')).toEqual([1, 0]);
     expect(router.pick((agent) => agent === 'd')).toBeUndefined();
+    expect(router.hasRoute((agent) => agent === 'a')).toBe(true);
+    expect(router.hasRoute((agent) => agent === 'd')).toBe(false);
     expect([...router.agentsOf([1, 0])]).toEqual(['b', 'c', 'd']);
   });
 });

@@ -60,6 +60,11 @@ export class Router {
     return route;
   }
 
+  /** Whether `pick` would find one. Costs nothing and takes no turn. */
+  hasRoute(avoid: (agent: string) => boolean): boolean {
+    return this.#stages.every((stage) => stage.agents.some((agents) => !agents.some(avoid)));
+  }
+
   agentsOf(route: Route): Set<string> {
     return new Set(route.flatMap((replica, s) => this.#stages[s]?.agents[replica] ?? []));
   }

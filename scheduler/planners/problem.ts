@@ -61,6 +61,8 @@ export interface ProfileRow {
   readonly inBytes?: number;
   readonly outBytes?: number;
   readonly weightBytes?: number;
+  /** What its work takes among its neighbours / by itself, run and boundary apart; default 1. Of the whole run of nodes, and so of its parts. */
+  readonly context?: number;
   /** Peaks of memory above a process with an engine and no model. */
   readonly loadPeakBytes?: number;
   readonly runPeakBytes?: number;

@@ -7,8 +7,9 @@
  * A run of nodes that was not measured itself is put together from the longest measured ones that tile it. Measured alone, each pays for things that happen once in
  * a slice of them all: the fixed cost of a run, and handing its tensors in and out (fresh memory, and another layout inside the engine), which goes by their bytes:
  *     core(b)  = ms(b) - run - boundary x (bytes in + bytes out of b)          not below 0
- *     range    = run + boundary x (bytes into the first + bytes out of the last) + sum of core(b)
- * A table that knows neither `runMs` nor `boundaryMsPerByte` is simply summed.
+ *     range    = run + boundary x (bytes into the first + bytes out of the last) + sum of context(b) x core(b)
+ * where `context` is what is left of a block's work among its neighbours (operators are fused, tensors are still in the cache). A table that knows none of these is
+ * simply summed.
  */
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import type { ProfileRow, ProfileTable } from './problem.js';
@@ -27,6 +28,7 @@ interface Point {
 interface Curve {
   readonly points: readonly Point[];
   readonly wholeMacs: number;
+  readonly context: number;
 }
 
 interface Index {
@@ -55,22 +57,25 @@ export function profiledMs(table: ProfileTable, spec: Asked, share: number, macs
   if (tiles === undefined) return undefined;
   const wholeMacs = tiles.reduce((sum, tile) => sum + tile.wholeMacs, 0);
   const work = workOf(wholeMacs, share, macs);
-  const points: Point[] = [];
+  const points: (Point & { readonly context: number })[] = [];
   for (const tile of tiles) {
     const point = at(table, tile, tile.wholeMacs > 0 ? work : share);
     if (point === undefined) return undefined;
-    points.push(point);
+    points.push({ ...point, context: tile.context });
   }
   return composed(table, points);
 }
 
-function composed({ runMs = 0, boundaryMsPerByte = 0 }: ProfileTable, points: readonly Point[]): number {
+function composed({ runMs = 0, boundaryMsPerByte = 0 }: ProfileTable, points: readonly (Point & { readonly context: number })[]): number {
   const [first] = points;
   const last = points.at(-1);
   if (first === undefined || last === undefined) return 0;
   if (points.length === 1) return first.ms;
   const ends = runMs + boundaryMsPerByte * (first.inBytes + last.outBytes);
-  return points.reduce((sum, { ms, inBytes, outBytes }) => sum + Math.max(0, ms - runMs - boundaryMsPerByte * (inBytes + outBytes)), ends);
+  return points.reduce(
+    (sum, { ms, inBytes, outBytes, context }) => sum + context * Math.max(0, ms - runMs - boundaryMsPerByte * (inBytes + outBytes)),
+    ends,
+  );
 }
 
 /** Never more than the whole: rounding of shares must not make a part dearer than what it is a part of. */
@@ -139,7 +144,7 @@ function makeIndex(rows: readonly ProfileRow[]): Index {
   for (const [key, group] of groups) {
     const [first] = group;
     if (first === undefined) continue;
-    curves.set(key, curveOf(group, wholes.get(first.nodes.join('-'))?.macs ?? 0));
+    curves.set(key, curveOf(group, wholes.get(first.nodes.join('-'))));
     const cut = key.split(' ')[1] ?? '';
     const begin = `${first.nodes[0]} ${cut}`;
     ends.set(
@@ -150,13 +155,14 @@ function makeIndex(rows: readonly ProfileRow[]): Index {
   return { curves, ends, tiled: new Map() };
 }
 
-function curveOf(rows: readonly ProfileRow[], wholeMacs: number): Curve {
+function curveOf(rows: readonly ProfileRow[], whole: ProfileRow | undefined): Curve {
+  const { macs: wholeMacs = 0, context = 1 } = whole ?? {};
   const points = rows.map(({ parts, macs, ms, inBytes = 0, outBytes = 0 }): Point => {
     const work = parts > 1 && macs !== undefined && wholeMacs > 0 ? Math.min(1, macs / wholeMacs) : 1 / parts;
     return { work, ms, inBytes, outBytes };
   });
   const byWork = new Map(points.sort((a, b) => a.work - b.work).map((point) => [point.work, point]));
-  return { points: [...byWork.values()], wholeMacs };
+  return { points: [...byWork.values()], wholeMacs, context };
 }
 
 function keyOf({ nodes, cut }: { readonly nodes: readonly [number, number]; readonly cut: CutKind }): string {

@@ -1,8 +1,8 @@
 /**
  * From measurements of one class of device to the table that planners use, and what is known of its errors. Pure.
  *
- * What a boundary costs per byte is fitted to the measured longer runs (least squares of the relative error, through the formula of planners/profile-table.ts): it is the one
- * number that is not measured by itself.
+ * Two things are not measured by themselves but follow from the measured longer runs of blocks, through the formula of planners/profile-table.ts: what a boundary costs per
+ * byte, and what is left of a block's work among its neighbours.
  */
 import type { ProfileRow, ProfileTable } from '../planners/problem.js';
 import { profiledMs } from '../planners/profile-table.js';
@@ -55,7 +55,8 @@ export function tableOf(name: string, entries: readonly Entry[]): ProfileTable {
   const runMs = runOf(entries);
   const blocks = entries.filter(({ need }) => need.what === 'block').map(rowOf);
   const ranges = entries.filter(({ need }) => need.what === 'range' || need.what === 'model').map(rowOf);
-  return { name, rows: [...blocks, ...ranges], runMs, boundaryMsPerByte: boundaryOf(blocks, ranges, runMs) };
+  const boundaryMsPerByte = boundaryOf(blocks, ranges, runMs);
+  return { name, rows: [...inContext(blocks, ranges, runMs, boundaryMsPerByte), ...ranges], runMs, boundaryMsPerByte };
 }
 
 /** Not more than the quickest block takes. */
@@ -65,32 +66,46 @@ function runOf(entries: readonly Entry[]): number {
   return run === undefined ? 0 : Math.min(medianMs(run.measured), ...blocks);
 }
 
-/**
- * The boundary cost that makes ranges right: each range says excess = boundary x bytes of its inner boundaries, and counts by its relative error. Blocks give
- * back no more than they took, so it is found by search, not by formula: the error has one valley.
- */
+/** Each longer run says: excess of the sum of its blocks = boundary x bytes of its inner boundaries. The median of what they say. */
 function boundaryOf(blocks: readonly ProfileRow[], ranges: readonly ProfileRow[], runMs: number): number {
-  if (ranges.length === 0) return 0;
-  const error = (boundaryMsPerByte: number): number => {
-    const table = { name: '', rows: blocks, runMs, boundaryMsPerByte };
-    return ranges.reduce((sum, range) => {
-      const ms = profiledMs(table, range, 1);
-      return ms === undefined ? sum : sum + ((ms - range.ms) / range.ms) ** 2;
-    }, 0);
-  };
-  let best = 0;
-  let step = MOST_BOUNDARY;
-  for (let round = 0; round < 5; round++) {
-    const from = Math.max(0, best - step);
-    const candidates = Array.from({ length: 21 }, (_, i) => from + (i * (best + step - from)) / 20);
-    best = candidates.reduce((least, one) => (error(one) < error(least) ? one : least), best);
-    step /= 10;
-  }
-  return best;
+  const said = ranges.flatMap((range) => {
+    const inner = wholesIn(blocks, range);
+    const bytes = sum(inner, ioBytes) - ioBytes(range);
+    const excessMs = sum(inner, ({ ms }) => ms) - (inner.length - 1) * runMs - range.ms;
+    return bytes > 0 ? [Math.max(0, excessMs / bytes)] : [];
+  });
+  return said.length === 0 ? 0 : quantile(said, 0.5);
 }
 
-/** 10 ms per MB: slower than any device that could run a network. */
-const MOST_BOUNDARY = 1e-5;
+/** Blocks with what is left of them among their neighbours: such that the blocks of the shortest longer run around them add up to it. */
+function inContext(blocks: readonly ProfileRow[], ranges: readonly ProfileRow[], runMs: number, boundary: number): ProfileRow[] {
+  const coreMs = (row: ProfileRow): number => Math.max(0, row.ms - runMs - boundary * ioBytes(row));
+  const known = ranges
+    .map((range) => ({ range, alone: sum(wholesIn(blocks, range), coreMs), together: coreMs(range) }))
+    .filter(({ alone, together }) => alone > 0 && together > 0)
+    .sort((a, b) => a.range.nodes[1] - a.range.nodes[0] - (b.range.nodes[1] - b.range.nodes[0]));
+  return blocks.map((block) => {
+    if (block.parts > 1) return block;
+    const around = known.find(({ range }) => contains(range, block));
+    return around === undefined ? block : { ...block, context: around.together / around.alone };
+  });
+}
+
+function wholesIn(blocks: readonly ProfileRow[], range: ProfileRow): ProfileRow[] {
+  return blocks.filter((block) => block.parts === 1 && contains(range, block));
+}
+
+function contains({ nodes: [start, end] }: ProfileRow, { nodes }: ProfileRow): boolean {
+  return start <= nodes[0] && nodes[1] <= end;
+}
+
+function ioBytes({ inBytes = 0, outBytes = 0 }: ProfileRow): number {
+  return inBytes + outBytes;
+}
+
+function sum(rows: readonly ProfileRow[], figure: (row: ProfileRow) => number): number {
+  return rows.reduce((total, row) => total + figure(row), 0);
+}
 
 /**
  * Each point that was measured only for it, against the interpolation without it; each longer run, against what the others and the blocks say of it (whole ranges

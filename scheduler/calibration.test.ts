@@ -63,6 +63,7 @@ describe('calibration files', () => {
 });
 
 describe('measuring for one planning', () => {
+  let models = 0;
   /** A model whose meter counts what it is asked. */
   async function model(options: { readonly varies?: boolean } = {}) {
     const loaded = await scriptedSource().load({ model: 'scripted', shapes: [], images: [] });
@@ -90,10 +91,10 @@ describe('measuring for one planning', () => {
     const links = { usual: { bytesPerSecond: 1e6, latencyMs: 1 }, between: new Map() };
     const plan = draft({ facts: loaded.facts, devices, links, objective: 'latency', inFlight: 0 }, 'test', stages);
     if (isRefusal(plan)) throw new Error(plan.reason);
-    return { metered, counts, plan };
+    return { metered: { ...metered, sha256: `model ${++models}` }, counts, plan };
   }
   const begin = (metered: LoadedModel, hindered = '') =>
-    new Calibrated(metered, { frames: undefined, count: 0, hindered, onStart: () => undefined });
+    new Calibrated(metered, { identity: metered.sha256, frames: undefined, count: 0, hindered, onStart: () => undefined });
   const uint8 = (plan: PlanDraft): Encoding[] => plan.cut.wires.map(() => 'uint8');
 
   it('opens the slices once, remembers errors from plan to plan, and closes what it opened', async () => {

@@ -1,6 +1,6 @@
 /**
  * Inputs that wire precision is measured on, and the measuring itself for one planning: slices are written and loaded only when an error is asked for that
- * is not known yet, and errors are remembered as long as the model is, since plans are made again when agents come and go.
+ * is not known yet, and errors are remembered, since plans are made again when agents come and go.
  *
  * A calibration file is one Submit message, as a client would send it over a lane: one input tensor of one frame. Files of one frame have one sequence.
  */
@@ -63,11 +63,13 @@ function unfitting(wanted: readonly TensorInfo[], came: string, expected?: strin
   return new ChairError('FRAME_INVALID', 'a calibration input is not what the model takes', { expected: expected ?? takes, came });
 }
 
-/** By model, by stages and encodings. An error beyond what was asked for may be any larger number. */
-const REMEMBERED = new WeakMap<LoadedModel, Map<string, number>>();
+/** By model and inputs, stages and encodings. An error beyond what was asked for may be any larger number. */
+const REMEMBERED = new Map<string, number>();
 const MOST_REMEMBERED = 10_000;
 
 export interface CalibratedOptions {
+  /** Of the model as it is deployed and of its calibration inputs: errors are remembered under it, so `plan` and then `deploy` measure once. */
+  readonly identity: string;
   /** Reads the inputs that were given; undefined = made-up ones. */
   readonly frames: (() => Promise<readonly Tensors[]>) | undefined;
   /** How many were given, as far as is known before they are read. */
@@ -88,26 +90,24 @@ export class Calibrated implements Measuring {
   readonly #model: LoadedModel;
   readonly #frames: () => Promise<readonly Tensors[]>;
   readonly #onStart: (inputs: string) => void;
-  readonly #known: Map<string, number>;
+  readonly #identity: string;
   #given: readonly Tensors[] | undefined;
   #open: { readonly stages: string; readonly meter: PrecisionMeter } | undefined;
 
-  constructor(model: LoadedModel, { frames, count, hindered, onStart }: CalibratedOptions) {
+  constructor(model: LoadedModel, { identity, frames, count, hindered, onStart }: CalibratedOptions) {
     this.#model = model;
     this.#frames = frames ?? (async () => []);
     this.#onStart = onStart;
     this.random = frames === undefined;
     this.inputs = frames === undefined ? RANDOM_INPUTS : count;
     this.hindered = hindered;
-    const known = REMEMBERED.get(model) ?? new Map<string, number>();
-    REMEMBERED.set(model, known);
-    this.#known = known;
+    this.#identity = identity;
   }
 
   async error(draft: PlanDraft, encodings: readonly Encoding[], limit: number): Promise<number> {
     const stages = JSON.stringify(draft.stages.map(({ spec }) => spec));
-    const key = `${limit} ${stages} ${encodings.join()}`;
-    const known = this.#known.get(key);
+    const key = `${this.#identity} ${limit} ${stages} ${encodings.join()}`;
+    const known = REMEMBERED.get(key);
     if (known !== undefined) return known;
     if (this.hindered !== '') {
       this.missed = true;
@@ -119,8 +119,8 @@ export class Calibrated implements Measuring {
       return Number.POSITIVE_INFINITY;
     }
     const error = await meter.error(encodings, limit);
-    if (this.#known.size >= MOST_REMEMBERED) this.#known.clear();
-    this.#known.set(key, error);
+    if (REMEMBERED.size >= MOST_REMEMBERED) REMEMBERED.delete(REMEMBERED.keys().next().value ?? '');
+    REMEMBERED.set(key, error);
     return error;
   }
 

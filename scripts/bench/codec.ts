@@ -1,13 +1,14 @@
 /** What putting an activation into a message costs, and taking it out, against copying its bytes once. */
-import { decodeActivation, encodeActivation, scatter } from '../../broker/activation.js';
+import { decodeActivation, encodeActivation, encodeBox, scatter } from '../../broker/activation.js';
 import type { ActivationHeader } from '../../broker/messages.js';
-import { allocTensor, type Box, boxDims } from '../../broker/tensor.js';
+import { allocTensor, type Box, boxDims, elementCount } from '../../broker/tensor.js';
 import { BufferPool } from '../../models/engine/buffers.js';
 import type { Bench, BenchContext } from './bench.js';
 import { atMost, type Figure, figure, interleaved } from './figures.js';
 
 /** 1.2 MB of float32: [1, 96, 56, 56]. */
 const WHOLE: Box = { start: [0, 0, 0, 0], end: [1, 96, 56, 56] };
+const WHOLE_ITEMS = elementCount(boxDims(WHOLE));
 /** Its lower half: one run per channel. */
 const BAND: Box = { start: [0, 0, 28, 0], end: [1, 96, 56, 56] };
 /** A halo: two rows of each channel. */
@@ -118,6 +119,51 @@ async function measure(quick: boolean): Promise<Figure[]> {
       fill.map(({ b }) => b),
     ),
   );
+  figures.push(...(await shortened(pairs, calls, copy)));
+  return figures;
+}
+
+/** The two encodings of wire precision, of values as they come out of layers: about half of them zeros. */
+async function shortened(pairs: number, calls: number, copy: () => void): Promise<Figure[]> {
+  const floats = Float32Array.from({ length: WHOLE_ITEMS }, (_, i) => Math.max(0, 3 * Math.sin(i * 1.7) + Math.cos(i * 0.37)));
+  const bytes = new Uint8Array(floats.buffer);
+  const target = new Uint8Array(bytes.length);
+  const { encoding: _, scale: __, zero: ___, ...header } = headerOf(WHOLE);
+  const figures: Figure[] = [];
+  for (const encoding of ['float16', 'uint8'] as const) {
+    const send = () => encodeBox(header, encoding, bytes, WHOLE, WHOLE);
+    const received = asReceived(Buffer.concat(send().message));
+    const place = (): void => {
+      const record = decodeActivation(received);
+      scatter(record.data, record.header, 4, target, WHOLE, WHOLE);
+    };
+    const few = Math.ceil(calls / 4);
+    const sent = await pairsOf(pairs, () => void send(), copy, few);
+    const placed = await pairsOf(pairs, place, copy, few);
+    const name = `1.2 MB as ${encoding}`;
+    figures.push(
+      figure(
+        `encode ${name}: over one copy of its raw bytes into a warm buffer`,
+        'x',
+        sent.map(({ a, b }) => a / b),
+      ),
+      figure(
+        `encode ${name}`,
+        'µs',
+        sent.map(({ a }) => a),
+      ),
+      figure(
+        `decode ${name} into the engine's input: over one copy of its raw bytes into a warm buffer`,
+        'x',
+        placed.map(({ a, b }) => a / b),
+      ),
+      figure(
+        `decode ${name} into the engine's input`,
+        'µs',
+        placed.map(({ a }) => a),
+      ),
+    );
+  }
   return figures;
 }
 

@@ -57,6 +57,13 @@ describe('the buffer pool', () => {
     expect(pool.idleBytes).toBe(0);
   });
 
+  it('keeps a bounded number, so that looking for one stays cheap', () => {
+    const pool = new BufferPool(64 * MIB);
+    const many = Array.from({ length: 400 }, () => pool.take(5_000));
+    for (const bytes of many) pool.give(bytes);
+    expect(pool.idleBytes).toBe(256 * 5_000);
+  });
+
   it('keeps nothing of what was detached', () => {
     const pool = new BufferPool(MIB);
     const bytes = pool.take(10_000);

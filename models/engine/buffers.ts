@@ -18,6 +18,9 @@ const SMALLEST_PART = 0.5;
 /** Below this V8 manages buffers well by itself, and bookkeeping costs more than it saves. */
 const SMALL_BYTES = 4096;
 
+/** More would only be searched. */
+const MAX_IDLE = 256;
+
 export class BufferPool implements Buffers {
   /** Oldest first. */
   private idle: ArrayBuffer[] = [];
@@ -50,7 +53,7 @@ export class BufferPool implements Buffers {
     if (!(buffer instanceof ArrayBuffer) || buffer.byteLength < SMALL_BYTES || buffer.byteLength > this.maxIdleBytes) return;
     this.idle.push(buffer);
     this.idleBytes += buffer.byteLength;
-    while (this.idleBytes > this.maxIdleBytes) this.idleBytes -= this.idle.shift()?.byteLength ?? 0;
+    while (this.idleBytes > this.maxIdleBytes || this.idle.length > MAX_IDLE) this.idleBytes -= this.idle.shift()?.byteLength ?? 0;
   }
 
   /** Leaves everything to the garbage collector. */

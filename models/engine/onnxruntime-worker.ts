@@ -188,8 +188,17 @@ function wireTensor(name: string, value: OrtTensor, place?: WireTensor): WireTen
   if (place === undefined) return made;
   if (made.bytes.length !== place.bytes.length) throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is not of its declared shape`);
   if (!sameMemory(made.bytes, place.bytes)) place.bytes.set(made.bytes);
-  nowhere.postMessage(null, [made.bytes.buffer as ArrayBuffer]);
+  drop(made.bytes.buffer as ArrayBuffer);
   return { ...place, dims: made.dims };
+}
+
+/** Where a runtime does not let an addon's buffer be transferred, it stays until it is collected. */
+function drop(buffer: ArrayBuffer): void {
+  try {
+    nowhere.postMessage(null, [buffer]);
+  } catch {
+    // Memory held a little longer; nothing else depends on it.
+  }
 }
 
 /** Told by writing: JavaScript knows no addresses. */

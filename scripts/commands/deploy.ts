@@ -139,7 +139,9 @@ async function writePlan(file: string, { details }: PlanReport): Promise<void> {
   const text = details?.file ?? '';
   if (text === '')
     throw new ChairError('PLAN_NOT_POSSIBLE', 'the plan is too large for a file', { expected: 'at most 1 MiB of stages and agents' });
-  await writeFile(file, text).catch((cause: unknown) => {
+  const { parsePlanFile } = await import('../../scheduler/plan-file.js');
+  const content = file.endsWith('.json') ? `${JSON.stringify(parsePlanFile(text), null, 2)}\n` : text;
+  await writeFile(file, content).catch((cause: unknown) => {
     throw new ChairError('FILE_NOT_FOUND', `${file} cannot be written`, {
       came: cause instanceof Error ? cause.message : String(cause),
       cause,
@@ -173,7 +175,7 @@ export const plan: CommandDefinition = {
     ...DEPLOY_OPTIONS,
     PROFILE_OPTION,
     { flags: '--explain', description: 'compare with every planner, and plan again with more memory, faster links and one more device' },
-    { flags: '--out <file>', description: 'write the plan as a file to edit and deploy' },
+    { flags: '--out <file>', description: 'write the plan as a file to edit and deploy, YAML or (.json) JSON' },
     { flags: '--check <file>', description: 'look at a plan file instead of planning: whether it can be deployed, and what it would do' },
     {
       flags: '--devices <file>',

@@ -8,7 +8,7 @@ import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { BareEngine } from './bare.js';
 import type { Bench, BenchContext, Case } from './bench.js';
 import { type Cluster, onCluster, planWords } from './cluster.js';
-import { atLeast, type Figure, figure, interleaved, median } from './figures.js';
+import { atLeast, type Figure, figure, inTurn, median } from './figures.js';
 import type { Network } from './networks.js';
 import { usualLimit } from './usage.js';
 
@@ -37,21 +37,35 @@ const SETTINGS: readonly Setting[] = [
   { title: 'at 0.9 core', spec: { ...DEFAULT_DEVICE, cpu: 0.9 }, counts: [2], speedup: (n) => SPEEDUP[n] },
 ];
 
-/** Median time of each part of replica 0 when it runs alone: milliseconds, `[stage][part]`. */
-async function partTimes({ seats }: PlanReport, spec: DeviceSpec, name: string, runs: number, cluster: Cluster): Promise<number[][]> {
+/** The slices of a plan on a device of their own. */
+interface Ceiling {
+  /** Runs each of them once. */
+  readonly round: () => Promise<void>;
+  /** Milliseconds: the slowest part of each stage of replica 0, by the medians of all rounds. */
+  readonly ms: () => number;
+  readonly stop: () => Promise<void>;
+}
+
+async function ceilingOf({ seats }: PlanReport, spec: DeviceSpec, name: string, cluster: Cluster): Promise<Ceiling> {
   const files = [...new Set(seats.map((seat) => cluster.sliceFile(seat.slice)))];
   // As agents load them: not prepacked.
   const bare = await cluster.bare(`ceiling-${name}`, { ...spec, memoryBytes: 4 * 2 ** 30 }, files, { prepack: false });
-  const times = new Map<string, number>();
-  for (const [i, file] of files.entries()) times.set(file, median(await bare.run(runs, i)));
-  await bare.stop();
-  const stages: number[][] = [];
-  for (const { stage, replica, slice } of seats) {
-    const parts = stages[stage] ?? [];
-    stages[stage] = parts;
-    if (replica === 0) parts.push(times.get(cluster.sliceFile(slice)) ?? Number.NaN);
-  }
-  return stages;
+  const samples = files.map((): number[] => []);
+  return {
+    round: async () => {
+      for (const i of files.keys()) samples[i]?.push(...(await bare.run(1, i)));
+    },
+    ms: () => {
+      const times = new Map(files.map((file, i) => [file, median(samples[i] ?? [])]));
+      const slowest = new Map<number, number>();
+      for (const { stage, replica, slice } of seats) {
+        const ms = times.get(cluster.sliceFile(slice)) ?? Number.NaN;
+        if (replica === 0) slowest.set(stage, Math.max(slowest.get(stage) ?? 0, ms));
+      }
+      return [...slowest.values()].reduce((sum, ms) => sum + ms, 0);
+    },
+    stop: () => bare.stop(),
+  };
 }
 
 interface Measured {
@@ -69,32 +83,40 @@ async function at(m: Measured, cluster: Cluster, quick: boolean): Promise<Figure
   const agents = testbed.agents.slice(0, m.agents).map((a) => a.name);
   const plan = await deploy({ name: 'net', ...m.network, cut: m.setting.cut?.(m.agents) ?? '', objective: 'latency', agents });
   m.plans[m.name] = planWords(plan);
-  const parts = await partTimes(plan, m.setting.spec, `${m.model}-${m.agents}-${Object.keys(m.plans).length}`, quick ? 1 : 3, cluster);
-  const ceilingMs = parts.reduce((sum, stage) => sum + Math.max(...stage), 0);
+  const ceiling = await ceilingOf(plan, m.setting.spec, `${m.model}-${m.agents}-${Object.keys(m.plans).length}`, cluster);
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
-  const samples = await interleaved(
-    quick ? 2 : 4,
-    async () => {
-      const { latenciesMs, busy } = await load({ deployment: 'net', frames: quick ? 1 : 2, inFlight: 1 });
-      return { ms: median(latenciesMs), busy };
-    },
-    async () => median(await m.bare.run(1)),
-  );
+  const one = async () => {
+    const { latenciesMs, busy } = await load({ deployment: 'net', frames: quick ? 1 : 2, inFlight: 1 });
+    return { ms: median(latenciesMs), busy };
+  };
+  const alone = async () => ({ ms: median(await m.bare.run(1)), busy: [] });
+  const slices = async () => {
+    await ceiling.round();
+    return { ms: Number.NaN, busy: [] };
+  };
+  const [frames = [], bare = []] = await inTurn(quick ? 2 : 4, [one, alone, slices]);
+  const ceilingMs = ceiling.ms();
+  await ceiling.stop();
   await client.undeploy('net');
   const wanted = m.setting.speedup(m.agents);
-  const limit = usualLimit(samples.map(({ a }) => a.busy));
-  const ratios = samples.map(({ a, b }) => b / a.ms);
-  const shares = samples.map(({ a }) => ceilingMs / a.ms);
-  const ceilings = samples.map(({ b }) => b / ceilingMs);
+  const limit = usualLimit(frames.map(({ busy }) => busy));
+  const ms = frames.map((sample) => sample.ms);
+  const bareMs = bare.map((sample) => sample.ms);
+  const ratios = ms.map((own, i) => (bareMs[i] ?? Number.NaN) / own);
   return [
     figure(`${m.name}: latency over one device`, 'x', ratios, wanted === undefined ? undefined : atLeast(wanted), { limit }),
-    figure(`${m.name}: share of the compute ceiling`, 'x', shares, atLeast(CEILING_SHARE)),
-    figure(`${m.name}: compute ceiling over one device`, 'x', ceilings),
     figure(
-      `${m.name}: latency`,
-      'ms',
-      samples.map(({ a }) => a.ms),
+      `${m.name}: share of the compute ceiling`,
+      'x',
+      ms.map((own) => ceilingMs / own),
+      atLeast(CEILING_SHARE),
     ),
+    figure(
+      `${m.name}: compute ceiling over one device`,
+      'x',
+      bareMs.map((own) => own / ceilingMs),
+    ),
+    figure(`${m.name}: latency`, 'ms', ms),
   ];
 }
 

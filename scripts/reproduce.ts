@@ -122,7 +122,7 @@ other stages as well, none of them waits for another stage.
 
 ${plans([...first, ...later])}
 
-In brackets: the busiest resource. \`x 7\`: seven replicas; \`/ 2\`: divided into two.
+In brackets: what is busiest. \`x 7\`: seven replicas; \`/ 2\`: divided into two.
 `;
 }
 

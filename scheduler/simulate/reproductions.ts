@@ -1,5 +1,6 @@
 /** Published speeds of clusters of Raspberry Pi 3, simulated: with the mapping they published, with their algorithm, and with `auto` on the same devices. */
 import { ChairError } from '../../broker/errors.js';
+import { DISPATCHER } from '../../broker/topics.js';
 import type { Model } from '../../models/model.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { PROFILES, pi3Table } from '../devices/profile.js';
@@ -18,6 +19,7 @@ import {
   type ProfileTable,
   type SeatedStage,
 } from '../planners/problem.js';
+import type { ResourceUse } from './options.js';
 import {
   ACTION,
   ACTION_MAPPINGS,
@@ -179,8 +181,14 @@ function reached(problem: PlanProblem, plan: PlanDraft | PlanRefusal): Reached |
     load: { kind: 'closed', inFlight: plan.inFlight },
   });
   const [busiest] = resources;
-  const limit = busiest === undefined ? '' : `${busiest.kind} of ${busiest.who}`;
-  return { fps, plan: stagesText(plan), limit };
+  return { fps, plan: stagesText(plan), limit: busiest === undefined ? '' : limitText(busiest) };
+}
+
+/** Which of several equal devices it is says nothing. */
+function limitText({ kind, who }: ResourceUse): string {
+  if (kind === 'medium') return 'the radio channel';
+  if (who === DISPATCHER) return kind === 'compute' ? "the gateway's CPU" : "the gateway's link";
+  return kind === 'compute' ? 'computing' : "a device's link";
 }
 
 /** `whole x 2, channels / 2, whole`. */

@@ -13,7 +13,8 @@ import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
 import { musicalChair2018 } from './musical-chair-2018.js';
 import { pipeline } from './pipeline.js';
-import { type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { leastWorkMs } from './profile-table.js';
 import { replicas } from './replicas.js';
 import { single } from './single.js';
 import { isSmall, small } from './small.js';
@@ -50,11 +51,17 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly Attem
   return found;
 }
 
-/** Throughput cannot exceed all devices' MACs per second over the model's MACs (profiles may say otherwise: then the search decides). */
+/** Throughput cannot exceed all devices computing all the time: their MACs per second over the model's MACs, or what profiles say of the whole model. */
 function nearBound(problem: PlanProblem, attempts: readonly Attempt[]): boolean {
-  if (problem.objective !== 'throughput' || problem.devices.some((device) => device.profile !== undefined)) return false;
-  const macs = problem.facts.blocks.reduce((sum, block) => sum + block.macs, 0);
-  const bound = problem.devices.reduce((sum, device) => sum + speed(device), 0) / macs;
+  if (problem.objective !== 'throughput') return false;
+  const { blocks } = problem.facts;
+  const macs = blocks.reduce((sum, block) => sum + block.macs, 0);
+  let bound = 0;
+  for (const device of problem.devices) {
+    const ms = device.profile === undefined ? (1000 * macs) / device.macsPerSecond : leastWorkMs(device.profile, blocks);
+    if (ms === undefined) return false;
+    bound += 1000 / (ms * slowdown(device));
+  }
   return within(problem, attempts).some((plan) => plan.estimate.fps >= NEAR_WORK_BOUND * bound);
 }
 
@@ -107,8 +114,4 @@ function different(attempts: readonly Attempt[], chosen: PlanDraft): PlanDraft[]
     seen.add(key);
     return fresh;
   });
-}
-
-function speed(device: Device | undefined): number {
-  return (device?.macsPerSecond ?? 0) / slowdown(device);
 }

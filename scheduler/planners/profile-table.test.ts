@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ProfileRow, ProfileTable } from './problem.js';
-import { profiledMs, profiledPeaks } from './profile-table.js';
+import { leastWorkMs, profiledMs, profiledPeaks } from './profile-table.js';
 
 const row = (start: number, end: number, ms: number, more: Partial<ProfileRow> = {}): ProfileRow => ({
   nodes: [start, end],
@@ -95,6 +95,24 @@ describe('profiledMs', () => {
         for (let i = 1; i < at.length; i++) expect(at[i]).toBeGreaterThanOrEqual((at[i - 1] ?? 0) - 1e-9);
       }),
     );
+  });
+});
+
+describe('leastWorkMs', () => {
+  const nodes = blocks.map((one) => ({ nodes: one.nodes }));
+  const halves = (factor: number): ProfileRow[] =>
+    WORK.map((_, b) => blockRow(b, { cut: 'rows', parts: 2, ms: (factor * alone(b, b + 1)) / 2 }));
+
+  it('is the whole model, as long as parts do not cost clearly less together', () => {
+    expect(leastWorkMs(table, nodes)).toBeCloseTo(alone(0, 4), 9);
+    expect(leastWorkMs({ ...table, rows: [...blocks, ...halves(0.95)] }, nodes)).toBeCloseTo(alone(0, 4), 9);
+    // A whole that swaps.
+    expect(leastWorkMs({ ...table, rows: [...blocks, ...halves(0.5)] }, nodes)).toBeUndefined();
+  });
+
+  it('is not known of a table that was published, or lacks a block', () => {
+    expect(leastWorkMs({ name: '', rows: blocks }, nodes)).toBeUndefined();
+    expect(leastWorkMs({ ...table, rows: blocks.slice(1) }, nodes)).toBeUndefined();
   });
 });
 

@@ -169,6 +169,29 @@ function keyOf({ nodes, cut }: { readonly nodes: readonly [number, number]; read
   return `${nodes[0]}-${nodes[1]} ${cut}`;
 }
 
+/** Cut blocks may seem to cost so much less than whole ones by the noise of their measurements. */
+const NOISE = 0.15;
+
+/**
+ * What one frame costs at least, ms, wherever its blocks are computed: the whole model in one run, since parts repeat work and pay boundaries. Undefined where the table
+ * does not know it, or knows parts that together cost clearly less than their whole (it swaps, or falls out of a cache): then only a search can tell.
+ */
+export function leastWorkMs(table: ProfileTable, blocks: readonly { readonly nodes: readonly [number, number] }[]): number | undefined {
+  if (table.runMs === undefined) return undefined;
+  const whole = profiledMs(table, { nodes: [0, blocks.at(-1)?.nodes[1] ?? 0], cut: 'whole' }, 1);
+  const mine = new Set(blocks.map(({ nodes }) => nodes.join('-')));
+  let alone = 0;
+  const least = new Map<string, number>();
+  for (const { nodes, parts, ms } of table.rows) {
+    const key = nodes.join('-');
+    if (!mine.has(key)) continue;
+    if (parts === 1) alone += ms;
+    least.set(key, Math.min(least.get(key) ?? Number.POSITIVE_INFINITY, parts * ms));
+  }
+  const together = [...least.values()].reduce((sum, ms) => sum + ms, 0);
+  return whole === undefined || least.size < mine.size || together < (1 - NOISE) * alone ? undefined : whole;
+}
+
 export interface ProfiledPeaks {
   /** Above a process with an engine and no model. */
   readonly loadPeakBytes: number;

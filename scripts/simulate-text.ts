@@ -42,7 +42,7 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
       resources.slice(0, MOST_RESOURCES).map(({ who, kind, busy }) => [who, kind, `${(100 * busy).toFixed(0)} %`]),
       width,
     ),
-    ...(interruptions.length === 0 ? [] : ['', interruptionTable(interruptions, width)]),
+    ...(interruptions.length === 0 ? [] : ['', interruptionTable(interruptions, durationMs, width)]),
     ...(events.length === 0
       ? []
       : ['', ...events.slice(0, MOST_EVENTS).flatMap(({ atMs, text }) => wrapText(`${(atMs / 1000).toFixed(2)} s  ${text}`, width, '  '))]),
@@ -56,7 +56,7 @@ function errorsText({ errors }: SimulationResult): string {
   return codes.length === 0 ? '' : ` (${codes.join(', ')})`;
 }
 
-function interruptionTable(rows: readonly Interruption[], width: number): string {
+function interruptionTable(rows: readonly Interruption[], durationMs: number, width: number): string {
   const since = (ms: number | undefined): string => (ms === undefined ? '-' : msText(ms));
   return formatTable(
     [
@@ -67,7 +67,7 @@ function interruptionTable(rows: readonly Interruption[], width: number): string
       { title: 'new plan', align: 'right' },
     ],
     rows.map((row) => [
-      `${(row.incident.atMs / 1000).toFixed(1)} s ${describe(row.incident)}`,
+      `${(row.incident.atMs / 1000).toFixed(1)} s ${describe(row.incident)}${row.incident.atMs > durationMs ? ' (after the last frame)' : ''}`,
       msText(row.gapMs),
       msText(row.usualMs),
       since(row.noticedMs),

@@ -10,7 +10,7 @@ import { linkModel, linksOf } from '../links/model.js';
 import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate } from '../planners/estimate.js';
-import { type Device, isRefusal, type Link, type ModelFacts, type PlanDraft } from '../planners/problem.js';
+import { type Device, isRefusal, type Link, type ModelFacts } from '../planners/problem.js';
 import { underQuota } from '../planning.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
@@ -21,7 +21,7 @@ const USUAL: Link = { bytesPerSecond: 125e6, latencyMs: 1 };
 /** What is known of the cluster; `live`: how long seats take in truth, in place of what was predicted of them. */
 export type Observed = Pick<StatusReport, 'agents' | 'links'> & { readonly live?: readonly LiveRow[] };
 
-export type Reported = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs'>;
+export type Reported = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'timesOfDrafts'>;
 
 /** Links as the gateway plans with them. */
 function linksOfStatus({ agents, links: rows }: Observed, usual: Link) {
@@ -61,11 +61,10 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
   const ms = new Map(report.seats.map((seat) => [placeOf(seat), seat.predictedMs]));
   for (const row of status.live ?? []) if (row.measuredMs > 0) ms.set(placeOf(row), row.measuredMs);
   const inFlight = report.details?.inFlight ?? 1;
-  const draft: PlanDraft = {
-    ...{ planner: report.planner, why: report.why, stages, cut, inFlight },
-    estimate: estimate(cut, stages, devices, links, inFlight),
-  };
-  return { draft, devices, links, seatMs: (stage, replica, part) => ms.get(placeOf({ stage, replica, part })) };
+  const judged = estimate(cut, stages, devices, links, inFlight);
+  const seats = judged.seats.map((seat) => ({ ...seat, ms: ms.get(placeOf(seat)) ?? seat.ms }));
+  const draft = { planner: report.planner, why: report.why, stages, cut, inFlight, estimate: { ...judged, seats } };
+  return { draft, devices, links, timesOfDrafts: true };
 }
 
 function placeOf({ stage, replica, part }: { readonly stage: number; readonly replica: number; readonly part: number }): string {

@@ -24,12 +24,12 @@ export type Incident =
 
 export interface SimulationOptions {
   readonly draft: PlanDraft;
-  /** What the devices really are; the draft's own estimate is not used. */
+  /** What the devices really are. */
   readonly devices: readonly Device[];
   readonly links: Links;
   readonly load: Load;
-  /** How long a seat runs where that is known better than by `devices`, ms; undefined = by them. Of the first plan. */
-  readonly seatMs?: (stage: number, replica: number, part: number) => number | undefined;
+  /** Seats run as long as the estimates of the drafts say, which know better than `devices`. Default false. */
+  readonly timesOfDrafts?: boolean;
   /** Default 200. */
   readonly frames?: number;
   /** Frames in flight that the dispatcher admits; default: the draft's. */

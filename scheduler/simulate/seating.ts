@@ -45,13 +45,13 @@ export interface SeatOptions {
   readonly links: Links;
   readonly epoch: number;
   readonly budget: number;
-  readonly seatMs?: (stage: number, replica: number, part: number) => number | undefined;
+  readonly timesOfDrafts: boolean;
 }
 
-export function seat(draft: PlanDraft, { devices, links, epoch, budget, seatMs }: SeatOptions): Seating {
+export function seat(draft: PlanDraft, { devices, links, epoch, budget, timesOfDrafts }: SeatOptions): Seating {
   const { cut, stages } = draft;
-  const judged = estimate(cut, stages, devices, links, budget);
-  const ms = new Map(judged.seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms]));
+  const { seats } = timesOfDrafts ? draft.estimate : estimate(cut, stages, devices, links, budget);
+  const ms = new Map(seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms]));
   const leaving = new Map<string, Leaving[]>();
   const arriving = new Map<string, number>();
   let passing = 0;
@@ -71,7 +71,7 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, seatMs }
         wiresIn: arriving.get(`${s}/${p}`) ?? 0,
         leaving: leaving.get(`${s}/${p}`) ?? [],
         index: index++,
-        runMs: (stages[s]?.agents ?? []).map((_, r) => seatMs?.(s, r, p) ?? ms.get(`${s}/${r}/${p}`) ?? 0),
+        runMs: (stages[s]?.agents ?? []).map((_, r) => ms.get(`${s}/${r}/${p}`) ?? 0),
         slice: JSON.stringify([stage.spec, p]),
         weightBytes: part.weightBytes,
         holds: KEEPS_WEIGHTS.has(stage.spec.cut) ? stage.spec.nodes : undefined,

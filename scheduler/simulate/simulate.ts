@@ -49,12 +49,11 @@ class Simulation {
 
   constructor(options: SimulationOptions) {
     this.#o = options;
-    const { draft, devices, links, seatMs, discipline = 'fifo', incidents = [], seed = 1, noise = 0, spans = 0 } = options;
+    const { draft, devices, links, timesOfDrafts = false, discipline = 'fifo', incidents = [], seed = 1, noise = 0, spans = 0 } = options;
     this.#total = options.frames ?? DEFAULT_FRAMES;
     this.#network = new Network(this.#clock, devices, new Ends(devices, links), discipline);
     this.#random = createRandom(seed);
-    const times = seatMs === undefined ? {} : { seatMs };
-    this.#first = seat(draft, { devices, links, epoch: 1, budget: options.budget ?? draft.inFlight, ...times });
+    this.#first = seat(draft, { devices, links, epoch: 1, budget: options.budget ?? draft.inFlight, timesOfDrafts });
     this.#frames = new FrameTable({ ...FRAME_LIMITS, ...options.limits });
     this.#agents = new Agents({
       ...{ clock: this.#clock, network: this.#network, spans },
@@ -81,10 +80,10 @@ class Simulation {
   }
 
   #controlled(): Control {
-    const { devices, links, planningMs = DEFAULT_PLANNING_MS } = this.#o;
+    const { devices, links, planningMs = DEFAULT_PLANNING_MS, timesOfDrafts = false } = this.#o;
     return new Control({
       ...{ clock: this.#clock, network: this.#network, devices, first: this.#first, planningMs, replan: this.#o.replan },
-      seat: (next, epoch) => seat(next, { devices, links, epoch, budget: this.#o.budget ?? next.inFlight }),
+      seat: (next, epoch) => seat(next, { devices, links, epoch, budget: this.#o.budget ?? next.inFlight, timesOfDrafts }),
       onLost: (agent) => {
         this.#record.noticed(agent);
         this.#do(this.#frames.agentLost(agent, this.#clock.nowMs));

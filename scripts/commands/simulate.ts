@@ -20,7 +20,7 @@ import { type Simulated, simulationText, timelineSvg } from '../simulate-text.js
 const PLAN_FLAGS = ['--objective', '--planner', '--cut', '--shares', '--shape', '--in-flight', '--deadline'];
 const SPANS = 3000;
 
-type Setup = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'seatMs' | 'replan'> & { readonly notes: readonly string[] };
+type Setup = Pick<SimulationOptions, 'draft' | 'devices' | 'links' | 'timesOfDrafts' | 'replan'> & { readonly notes: readonly string[] };
 
 /** On devices that are not there. */
 async function onDevices(text: string, given: DeployRequest, file: string): Promise<Setup> {
@@ -95,11 +95,21 @@ async function onCluster(
   return { ...setup, replan, notes: notes.filter(Boolean) };
 }
 
+/** Stages that follow each other and are alike are one entry. */
 function stageText({ stages }: PlanDraft): string[] {
-  return stages.map(({ spec, agents }) => {
+  const texts = stages.map(({ spec, agents }) => {
     const parts = spec.shares.length > 1 ? `${spec.cut} in ${spec.shares.length}` : 'whole';
-    return agents.length > 1 ? `${parts} on ${agents.length} replicas` : `${parts} on ${(agents[0] ?? []).slice(0, 4).join(' ')}`;
+    const [names = []] = agents;
+    const on = names.length > 4 ? `${names.length} devices` : names.join(' ');
+    return agents.length > 1 ? `${parts} on ${agents.length} replicas` : `${parts} on ${on}`;
   });
+  const runs: { text: string; count: number }[] = [];
+  for (const text of texts) {
+    const last = runs.at(-1);
+    if (last?.text === text) last.count++;
+    else runs.push({ text, count: 1 });
+  }
+  return runs.map(({ text, count }) => (count === 1 ? text : `${count} stages of ${text}`));
 }
 
 async function setupOf(text: string, options: OptionValues, settings: Settings, output: Output): Promise<Setup> {

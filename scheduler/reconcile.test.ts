@@ -47,6 +47,7 @@ describe('reconcile', () => {
 
   it('plans again when an agent comes after a loss, but does not try in vain what failed', () => {
     expect(dos(view({ serving, recovering: true }), agents(['a', 'b']))).toEqual(['plan']);
+    expect(dos(view({ serving, unmeasured: true }), agents(['a', 'b']))).toEqual(['plan']);
     expect(dos(view({ serving, stuck: true }), agents(['a']))).toEqual([]);
     expect(dos(view({ stuck: true }), agents([]))).toEqual([]);
   });

@@ -33,9 +33,9 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
     file = path.join(folder, 'net.onnx');
     await buildZoo('resnet18', file, { scale: 0.125, size: 64, classes: 10, seed: 5 });
     engine = await createOnnxRuntimeEngine({ threads: 1 });
-    testbed = await startTestbed({ threads: 1, agents: [1, 2].map(() => ({ ...DEFAULT_DEVICE, cpu: 0.5, rateBits: RATE_BITS })) });
+    testbed = await startTestbed({ threads: 1, agents: [1, 2, 3].map(() => ({ ...DEFAULT_DEVICE, cpu: 0.5, rateBits: RATE_BITS })) });
     client = await testbed.client();
-    await client.untilReady(2);
+    await client.untilReady(3);
   }, 120_000);
 
   afterAll(async () => {
@@ -95,6 +95,26 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
     } finally {
       await client.undeploy('net');
     }
+  });
+
+  it('serves on exact wires at once after a loss, and measures short ones then', { timeout: 180_000 }, async () => {
+    const { precision } = await cli(...deploy.with(1, file).with(5, 'rows:3'), '--max-error', '0.03').then(
+      (text): PlanReport => JSON.parse(text),
+    );
+    expect(precision?.error).toBeGreaterThan(0);
+    await testbed.agents[2]?.kill();
+    const events = async () => (await client.status()).events.map(({ kind, text }) => `${kind}: ${text}`);
+    const next = async () => (await client.status()).deployments[0];
+    await expect.poll(async () => (await events()).join('\n'), { timeout: 60_000 }).toContain('wire precision is measured now');
+    const first = (await events()).filter((event) => event.startsWith('planned')).length;
+    await expect.poll(async () => (await next())?.plan?.precision?.error, { timeout: 60_000 }).toBeGreaterThan(0);
+    const { plan } = (await next()) ?? {};
+    expect(plan?.seats.map((seat) => seat.agent)).not.toContain('agent-3');
+    expect(plan?.precision?.error).toBeLessThanOrEqual(0.03);
+    // It settles: no plan follows the measured one.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    expect((await events()).filter((event) => event.startsWith('planned')).length).toBeLessThanOrEqual(first + 1);
+    await client.undeploy('net');
   });
 
   it('refuses calibration inputs that the model does not take', { timeout: 60_000 }, async () => {

@@ -159,7 +159,7 @@ export class Job {
       const { samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy } = result;
       const measured = { agent, samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy };
       if (best === undefined || spreadOf(measured) < spreadOf(best)) best = measured;
-      if (spreadOf(best) < CALM || spreadOf(best) * medianMs(best) < CALM_MS) break;
+      if (isCalm(best)) break;
     }
     if (best === undefined) throw new ChairError('INTERNAL', 'nothing was measured');
     return best;
@@ -238,6 +238,11 @@ function checkedResult(result: ProfileResult, device: JobClass): ProfileResult {
   if (right) return result;
   const expected = `${device.fingerprint}, ${device.engine} ${device.engineVersion}, and samples`;
   throw new ChairError('PROFILE_INVALID', 'a measurement does not fit its class', { expected, came });
+}
+
+/** Nothing else ran on the device, as far as the samples tell. */
+export function isCalm(measured: Measured): boolean {
+  return spreadOf(measured) < CALM || spreadOf(measured) * medianMs(measured) < CALM_MS;
 }
 
 function spreadOf(measured: Measured): number {

@@ -249,6 +249,13 @@ describe('a profile job', () => {
     expect(report.rows.find((row) => row.startNode === 3 && row.parts === 1)?.ms).toBe(81);
   });
 
+  it('says that a device was disturbed, and tries three times before it does', async () => {
+    behave = (_agent, part) => (part.nodes.join() === '3,4' && part.parts === 1 ? { samplesMs: [90, 120, 190] } : undefined);
+    const report = await finished(profiles(), request({ parts: [1] }));
+    expect(asked.filter((text) => text === 'a 3-4 whole 1')).toHaveLength(3);
+    expect(report.notes.join()).toMatch(/^1 of \d+ measurements vary .* something else runs on a;/);
+  });
+
   it('does not measure agents of one host at the same time, and others side by side', async () => {
     agents = [record('a', { host: 'h' }), record('b', { host: 'h', fingerprint: 'bbb' }), record('c', { host: 'k', fingerprint: 'ccc' })];
     const at = new Map<string, number>();

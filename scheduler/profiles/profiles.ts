@@ -10,7 +10,7 @@ import type { LoadedModel, ModelSource } from '../model-source.js';
 import type { ProfileTable } from '../planners/problem.js';
 import type { AgentRecord } from '../registry.js';
 import { type DeviceClass, ProfileCache } from './cache.js';
-import { Job, type JobClass } from './job.js';
+import { isCalm, Job, type JobClass, type JobRow } from './job.js';
 import { needsOf } from './needs.js';
 import { findings } from './report.js';
 import { isComplete, tableOf } from './table.js';
@@ -183,13 +183,23 @@ export class Profiles {
     running.job = job;
     if (running.cancelled !== undefined) throw running.cancelled;
     await job.run();
-    const notes = [...job.notes];
+    const notes = [...job.notes, ...disturbed(job.rows)];
     if (notPossible > 0) notes.push(`${notPossible} combinations of block, cut and parts cannot be cut so`);
     return { model: model.sha256, done: job.done, total: job.total, notes, ...findings(classes, job.rows, between) };
   }
 }
 
 const ALL_CUTS: readonly CutKind[] = CUT_KINDS.filter((kind) => kind !== 'whole');
+
+/** What the reader must know before believing the figures. */
+function disturbed(rows: readonly JobRow[]): string[] {
+  const wild = rows.flatMap(({ measured }) => (measured === undefined || isCalm(measured) ? [] : [measured.agent]));
+  if (wild.length === 0) return [];
+  const where = [...new Set(wild)].join(', ');
+  return [
+    `${wild.length} of ${rows.length} measurements vary by more than 15 %: something else runs on ${where}; measure again with --fresh when it rests`,
+  ];
+}
 
 /** As many parts as agents that could hold one; of many, the powers of two. */
 function usualParts(agents: readonly AgentRecord[]): number[] {

@@ -27,10 +27,21 @@ function randomTensor({ dtype, dims }: TensorInfo, next: () => number): Tensor {
   return { dtype, dims, bytes: Uint8Array.from({ length: count * itemBytes(dtype) }, () => Math.floor(next() * 256)) };
 }
 
+const knownInputs = new Map<string, readonly TensorInfo[]>();
+
+/** Asked once: a status goes through the broker, whose bytes may be what is being counted. Empty when there is no such deployment: its frames fail. */
+async function inputsOf(client: ChairClient, name: string): Promise<readonly TensorInfo[]> {
+  const known = knownInputs.get(name);
+  if (known !== undefined) return known;
+  const { deployments } = await client.status(name);
+  const inputs = deployments.find((d) => d.name === name)?.inputs ?? [];
+  if (inputs.length > 0) knownInputs.set(name, inputs);
+  return inputs;
+}
+
 /** Keeps `inFlight` frames outstanding until `frames` have ended. */
 async function load(client: ChairClient, request: LoadRequest): Promise<LoadReport> {
-  const { deployments } = await client.status(request.deployment);
-  const inputs = deployments.find((d) => d.name === request.deployment)?.inputs ?? [];
+  const inputs = await inputsOf(client, request.deployment);
   const next = numbers(request.seed ?? 1);
   const different = Array.from({ length: DIFFERENT_FRAMES }, () =>
     Object.fromEntries(inputs.map((info) => [info.name, randomTensor(info, next)])),
@@ -58,6 +69,8 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
 }
 
 async function answer(client: ChairClient, call: Call): Promise<unknown> {
+  // The same name may come back with another model.
+  if (call.method === 'deploy' || call.method === 'undeploy') knownInputs.clear();
   switch (call.method) {
     case 'deploy':
       return client.deploy(...call.args);

@@ -62,4 +62,25 @@ describe.skipIf(why !== '')('links of real rates', () => {
     for (const agent of report.agents) expect(agent).toMatchObject({ host: report.host, cpuLimit: 0.2 });
     expect(machinesText(report)).toMatch(/agent-1, agent-2, agent-3 run on the gateway's own machine, which has \d+ cores?,\s+enough/);
   });
+
+  it('leave the choice to run times where a device is throttled while it serves: the next plan takes another', async () => {
+    const single = { model, planner: 'single', agents: ['agent-1', 'agent-3'] } as const;
+    const { seats } = await client.deploy({ ...single, name: 'served' });
+    const [first = ''] = seats.map(({ agent }) => agent);
+    const device = testbed.agents.find((agent) => agent.device.name === first);
+    device?.setCpu(0.05);
+    const correction = async (): Promise<number> => (await client.status()).agents.find(({ agent }) => agent === first)?.correction ?? 1;
+    for (const end = performance.now() + 60_000; (await correction()) < 1.8 && performance.now() < end; ) {
+      const { failures } = await client.load({ deployment: 'served', frames: 20, inFlight: 2 });
+      expect(failures).toEqual([]);
+    }
+    // A quarter of the quota: up to four times the time, less what the machine was too busy for when it was probed.
+    expect(await correction()).toBeGreaterThan(1.5);
+    const [row] = (await client.status('served')).deployments[0]?.live ?? [];
+    expect(row?.measuredMs).toBeGreaterThan(1.5 * (row?.predictedMs ?? 0));
+    const { seats: then } = await client.plan({ ...single, name: 'asked' });
+    expect(then.map(({ agent }) => agent)).not.toContain(first);
+    await client.undeploy('served');
+    device?.setCpu(0.2);
+  }, 180_000);
 });

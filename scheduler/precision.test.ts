@@ -91,6 +91,7 @@ describe('a plan with an allowed error', () => {
     const plan = await planWithPrecision('net', { planner: auto, problem: problem(8e5) }, 0.05, meter);
     expect(encodingsOf(plan).every((encoding) => encoding === 'raw')).toBe(true);
     expect(plan.precision?.why).toBe(`all wires are raw: ${hindered}`);
+    expect(plan.precision?.rows.map((row) => row.why)).toEqual(plan.precision?.rows.map(() => ''));
   });
 
   it('meets a bound on latency that raw wires cannot, and refuses one that encoded wires cannot meet either', async () => {

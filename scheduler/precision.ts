@@ -77,7 +77,8 @@ export async function planWithPrecision(name: string, asked: Asked, maxError: nu
   }
   if (best !== undefined) return { ...best, why: whyEncoded(asked.problem, best, raw) };
   if (raw === undefined) throw refusal;
-  const rows = rowsOf(raw, boundariesOf(raw.cut, raw.stages), undefined);
+  // Where something was tried the line above the table says what came of it.
+  const rows = rowsOf(raw, boundariesOf(raw.cut, raw.stages), undefined).map((row) => (spared === '' ? row : { ...row, why: '' }));
   return {
     ...raw,
     precision: {

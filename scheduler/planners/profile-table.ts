@@ -37,6 +37,8 @@ interface Index {
   /** Ends of the measured runs that begin there, longest first, by cut. */
   readonly ends: ReadonlyMap<string, readonly number[]>;
   readonly tiled: Map<string, readonly Curve[] | undefined>;
+  /** By `start-end`. */
+  readonly rows: ReadonlyMap<string, readonly ProfileRow[]>;
 }
 
 /** By the list of rows: tables that differ in their fixed costs only share it. */
@@ -152,7 +154,9 @@ function makeIndex(rows: readonly ProfileRow[]): Index {
       [...(ends.get(begin) ?? []), first.nodes[1]].sort((a, b) => b - a),
     );
   }
-  return { curves, ends, tiled: new Map() };
+  const byNodes = new Map<string, ProfileRow[]>();
+  for (const row of rows) byNodes.set(row.nodes.join('-'), [...(byNodes.get(row.nodes.join('-')) ?? []), row]);
+  return { curves, ends, tiled: new Map(), rows: byNodes };
 }
 
 function curveOf(rows: readonly ProfileRow[], whole: ProfileRow | undefined): Curve {
@@ -204,7 +208,7 @@ export interface ProfiledPeaks {
  */
 export function profiledPeaks(table: ProfileTable, spec: Asked, share: number): ProfiledPeaks | undefined {
   const index = indexOf(table);
-  const own = peaksAt(table, spec, share);
+  const own = peaksAt(index, spec, share);
   if (own !== undefined) return own;
   const [start, end] = spec.nodes;
   let weights = 0;
@@ -212,7 +216,7 @@ export function profiledPeaks(table: ProfileTable, spec: Asked, share: number): 
   let run = 0;
   for (let from = start; from < end; ) {
     const to = (index.ends.get(`${from} ${spec.cut}`) ?? []).find((one) => one <= end && !(from === start && one === end));
-    const tile = to === undefined ? undefined : peaksAt(table, { nodes: [from, to], cut: spec.cut }, share);
+    const tile = to === undefined ? undefined : peaksAt(index, { nodes: [from, to], cut: spec.cut }, share);
     if (tile === undefined || to === undefined) return undefined;
     weights += tile.weightBytes;
     load = Math.max(load, tile.loadPeakBytes - tile.weightBytes);
@@ -222,14 +226,10 @@ export function profiledPeaks(table: ProfileTable, spec: Asked, share: number): 
   return { loadPeakBytes: weights + load, runPeakBytes: weights + run };
 }
 
-function peaksAt(
-  { rows }: ProfileTable,
-  { nodes, cut }: Asked,
-  share: number,
-): (ProfiledPeaks & { readonly weightBytes: number }) | undefined {
+function peaksAt({ rows }: Index, { nodes, cut }: Asked, share: number): (ProfiledPeaks & { readonly weightBytes: number }) | undefined {
   let found: ProfileRow | undefined;
-  for (const row of rows) {
-    if (row.nodes[0] !== nodes[0] || row.nodes[1] !== nodes[1] || (row.cut !== cut && row.parts > 1)) continue;
+  for (const row of rows.get(nodes.join('-')) ?? []) {
+    if (row.cut !== cut && row.parts > 1) continue;
     if (1 / row.parts >= share - 1e-9 && (found === undefined || row.parts > found.parts)) found = row;
   }
   if (found?.loadPeakBytes === undefined || found.runPeakBytes === undefined) return undefined;

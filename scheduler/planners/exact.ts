@@ -5,9 +5,10 @@
  * several equal devices they use. So the answer is the best plan of these cells, unless more states are left than `width`: then `complete` is false.
  */
 
+import { BlockTable } from './block-table.js';
 import { type Cell, Cells, type Crossing, type Layout } from './cells.js';
-import { ENGINE_BYTES, MESSAGE_OVERHEAD_MS, RUN_OVERHEAD_MS, slowdown } from './cost.js';
-import { classKeys, type PlanProblem, type SeatedStage } from './problem.js';
+import { computeMs, ENGINE_BYTES, MESSAGE_OVERHEAD_MS, RUN_OVERHEAD_MS, slowdown } from './cost.js';
+import { classKeys, type Device, type PlanProblem, type SeatedStage } from './problem.js';
 
 export interface ExactLimits {
   /** Plans no better than this are not wanted: ms, or ms per frame. */
@@ -63,9 +64,9 @@ class Exact {
   readonly #cells: Cells;
   readonly #shape: Shape;
   readonly #classes: readonly string[];
-  readonly #speeds: readonly number[];
-  /** MACs, and weights that must find room, from each block on. */
-  readonly #macsLeft: readonly number[];
+  /** From each block on: what each device would take for all of it, at least. */
+  readonly #aloneMs: readonly (readonly number[])[];
+  /** From each block on: weights that must find room. */
   readonly #weightsLeft: readonly number[];
   readonly #limited: boolean;
   /** Any further run takes this at least. */
@@ -92,13 +93,9 @@ class Exact {
     this.#classes = classKeys(problem.devices, problem.links);
     const profiled = problem.devices.some((device) => device.profile !== undefined || device.correction !== undefined);
     this.#runMs = profiled ? 0 : Math.min(...problem.devices.map((device) => device.runMs ?? RUN_OVERHEAD_MS));
-    this.#speeds = problem.devices.map((device) => device.macsPerSecond / 1000 / slowdown(device));
-    const after = (figure: 'macs' | 'weightBytes') => {
-      const { blocks } = problem.facts;
-      return [...blocks, undefined].map((_, b) => blocks.slice(b).reduce((sum, block) => sum + block[figure], 0));
-    };
-    this.#macsLeft = after('macs').map((macs) => (profiled ? 0 : macs));
-    this.#weightsLeft = after('weightBytes');
+    const { blocks } = problem.facts;
+    this.#aloneMs = [...blocks.keys()].map((end) => problem.devices.map((device) => leastMs(problem, device, end)));
+    this.#weightsLeft = [...blocks, undefined].map((_, b) => blocks.slice(b).reduce((sum, block) => sum + block.weightBytes, 0));
     this.#limited = problem.devices.every((device) => device.memoryBytes > 0);
   }
 
@@ -278,7 +275,7 @@ class Exact {
   #lowerBound(v: Float64Array, cell: Cell): number {
     const { loads, clocks, clock, routes } = this.#shape;
     const { resources } = this.#cells;
-    const left = this.#macsLeft[cell.end] ?? 0;
+    const left = cell.end < this.#aloneMs.length;
     let latency = 0;
     for (let r = 0; r < routes; r++) {
       const base = clocks + r * clock;
@@ -289,14 +286,14 @@ class Exact {
         first = Math.min(first, at);
         last = Math.max(last, at);
       }
-      const more = left > 0 ? first + this.#runMs : first;
-      const done = this.#filled(left, (d) => Math.max(more, v[base + resources.cpu(d)] ?? 0));
+      const more = left ? first + this.#runMs : first;
+      const done = this.#filled(cell.end, (d) => Math.max(more, v[base + resources.cpu(d)] ?? 0));
       latency = Math.max(
         latency,
         (v[base + resources.medium] ?? 0) + this.#mediumMs,
         done + MESSAGE_OVERHEAD_MS,
         more + this.#deliveryMs,
-        last + (left > 0 ? 0 : MESSAGE_OVERHEAD_MS),
+        last + (left ? 0 : MESSAGE_OVERHEAD_MS),
       );
     }
     if (this.#problem.objective === 'latency') return latency;
@@ -304,23 +301,24 @@ class Exact {
     return Math.max(
       highest(v, loads),
       this.#deliveryMs,
-      this.#filled(left, (d) => v[d] ?? 0),
+      this.#filled(cell.end, (d) => v[d] ?? 0),
     );
   }
 
-  /** The earliest time at which devices that are busy until `until(d)` can have done `macs`. */
-  #filled(macs: number, until: (device: number) => number): number {
-    if (macs <= 0) return 0;
-    const order = this.#speeds.map((speed, d) => ({ speed, at: until(d) })).sort((a, b) => a.at - b.at);
-    let speed = 0;
-    let done = 0;
+  /** The earliest time at which devices that are busy until `until(d)` can have done all blocks from `end` on, if these could be divided as one likes. */
+  #filled(end: number, until: (device: number) => number): number {
+    const alone = this.#aloneMs[end];
+    if (alone === undefined || alone.includes(0)) return 0;
+    const order = alone.map((ms, d) => ({ rate: 1 / ms, at: until(d) })).sort((a, b) => a.at - b.at);
+    let rate = 0;
+    let begun = 0;
     for (const [i, device] of order.entries()) {
-      speed += device.speed;
-      done += device.speed * device.at;
-      const time = (macs + done) / speed;
+      rate += device.rate;
+      begun += device.rate * device.at;
+      const time = (1 + begun) / rate;
       if (time <= (order[i + 1]?.at ?? Number.POSITIVE_INFINITY)) return time;
     }
-    return (macs + done) / speed;
+    return (1 + begun) / rate;
   }
 
   /**
@@ -370,6 +368,23 @@ class Exact {
     }
     return true;
   }
+}
+
+/** Cut blocks may seem to cost so much less than whole ones by the noise of their measurements. */
+const NOISE = 0.15;
+
+/** What a device takes at least for all blocks from `end` on: their MACs at its speed, or what was measured, less its noise. */
+function leastMs(problem: PlanProblem, device: Device, end: number): number {
+  const { facts } = problem;
+  if (device.profile === undefined && device.correction === undefined) {
+    const macs = facts.blocks.slice(end).reduce((sum, block) => sum + block.macs, 0);
+    return (1000 * macs * slowdown(device)) / device.macsPerSecond;
+  }
+  const table = BlockTable.of(facts);
+  const factors = device.correction === undefined ? [1] : [device.correction.all, ...device.correction.stages.map(({ factor }) => factor)];
+  const { correction: _, ...asPredicted } = device;
+  const ms = computeMs(asPredicted, table.whole(end, table.length), table.spec(end, table.length, 'whole'), 1);
+  return ms * Math.min(...factors) * (1 - NOISE);
 }
 
 function bump(v: Float64Array, at: number, ms: number): void {

@@ -163,6 +163,28 @@ describe('the exact search', () => {
   });
 });
 
+describe('the exact search on devices that real frames have corrected', () => {
+  it.each(['latency', 'throughput'] as const)(
+    'finds what looking at every plan finds, for %s',
+    (objective) => {
+      for (let seed = 1; seed <= 4; seed++) {
+        const plain = asked(seed, 3, 2, objective, seed % 2 === 0);
+        const devices = plain.devices.map(
+          (device, d): Device => ({
+            ...device,
+            correction: { all: d === 0 ? 0.6 : 1.5, stages: [{ nodes: [0, 1], cut: 'rows', factor: 0.5 }] },
+          }),
+        );
+        const problem = { ...plain, devices };
+        const { scores, complete } = anyBetter(problem, Number.POSITIVE_INFINITY);
+        expect(complete).toBe(true);
+        expect(Math.min(...scores.map(({ real }) => real))).toBeCloseTo(bruteForce(problem), 6);
+      }
+    },
+    60_000,
+  );
+});
+
 describe('auto against all plans', () => {
   const sizes = [
     [2, 4],

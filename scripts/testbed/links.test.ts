@@ -70,7 +70,7 @@ describe.skipIf(why !== '')('links of real rates', () => {
     const device = testbed.agents.find((agent) => agent.device.name === first);
     device?.setCpu(0.05);
     const correction = async (): Promise<number> => (await client.status()).agents.find(({ agent }) => agent === first)?.correction ?? 1;
-    for (const end = performance.now() + 60_000; (await correction()) < 1.8 && performance.now() < end; ) {
+    for (const end = performance.now() + 60_000; (await correction()) < 1.6 && performance.now() < end; ) {
       const { failures } = await client.load({ deployment: 'served', frames: 20, inFlight: 2 });
       expect(failures).toEqual([]);
     }

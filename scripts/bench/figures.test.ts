@@ -80,7 +80,7 @@ describe('npm run bench', () => {
     expect(status).toBe(2);
     for (const { name } of BENCHES) expect(stderr).toContain(name);
     expect(stderr).toMatch(/^USAGE: /);
-  });
+  }, 60_000);
 
   it('gives one JSON object with figures and raw samples', () => {
     const { status, stdout } = bench('codec', '--quick', '--json');
@@ -94,5 +94,5 @@ describe('npm run bench', () => {
     });
     expect(report.figures.every((f) => f.samples.length > 0)).toBe(true);
     expect(report.figures.find((f) => f.figure.includes('copied'))?.met).toBe(true);
-  });
+  }, 120_000);
 });

@@ -101,16 +101,10 @@ interface Shared {
 async function profiled(plan: Plan, network: Network, { cluster }: Shared): Promise<void> {
   const agents = plan.agents.map((i) => `agent-${i}`);
   const cut = /^(rows|channels):/.exec(plan.ask.cut ?? '')?.[1];
-  // Of one kind of cut where the plan names it; planners that choose need all.
-  const cuts = cut !== undefined ? [cut] : plan.ask.cut === undefined && plan.ask.planner === undefined ? [] : ['rows'];
-  await cluster.client.profile({
-    ...network,
-    agents,
-    cuts,
-    parts: cut === undefined ? [2, 4] : [plan.agents.length],
-    threads: [1],
-    ...PROFILING,
-  });
+  // What the plan can need: parts of one kind of cut; nothing but whole blocks; or, where the planner chooses, all kinds.
+  const chooses = plan.ask.cut === undefined && plan.ask.planner === undefined;
+  const parts = cut !== undefined ? [plan.agents.length] : chooses ? [2, 4] : [1];
+  await cluster.client.profile({ ...network, agents, cuts: cut === undefined ? [] : [cut], parts, threads: [1], ...PROFILING });
 }
 
 /** What the simulation says of a deployed plan: latency of frames alone, and throughput. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Prepare } from '../broker/messages.js';
 import { SINK } from '../broker/plan.js';
-import { SeatTable } from './seats.js';
+import { checkPorts, SeatTable } from './seats.js';
 import { rowsBox, toyPlan } from './test-world.js';
 
 /** Two bands with a halo, then one whole stage in two replicas. */
@@ -84,6 +84,21 @@ describe('a prepare that contradicts itself is refused', () => {
   it.each(broken)('when %s', (_, breakIt, message) => {
     expect(() => new SeatTable('a', breakIt(prepare()))).toThrow(
       expect.objectContaining({ code: 'PLAN_INVALID', message: expect.stringMatching(message) }),
+    );
+  });
+});
+
+describe('the ports of a slice', () => {
+  it('have names of their own: a tensor of a run has one owner', () => {
+    const [seat] = new SeatTable('a', prepare()).seats;
+    if (seat === undefined) throw new Error('no seat');
+    const session = {
+      inputs: [{ name: 'x', dtype: 'float32', dims: [5, 4] }],
+      outputs: [{ name: 'y', dtype: 'float32', dims: [4, 4] }],
+    } as const;
+    expect(() => checkPorts(seat, session)).not.toThrow();
+    expect(() => checkPorts({ ...seat, outputs: [...seat.outputs, ...seat.outputs] }, session)).toThrow(
+      expect.objectContaining({ code: 'PLAN_INVALID', message: expect.stringContaining('one port of each name') }),
     );
   });
 });

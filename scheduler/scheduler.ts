@@ -4,14 +4,10 @@
  */
 import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
-import { hostId } from '../broker/host.js';
-import type { LinkProbe, ProbeBudget } from '../broker/link-probe.js';
+import type { LinkProbe } from '../broker/link-probe.js';
 import type {
-  Health,
   Hello,
   LaneHealth,
-  LinkMeasurement,
-  LinksRequest,
   ModelAnswer,
   ModelOffer,
   PeerEntry,
@@ -25,14 +21,12 @@ import type {
   Trouble,
 } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
-import { DISPATCHER, NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { Deployments } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
-import { hostShares } from './hosts.js';
-import { LinkKeeper, PLAN_LIMITS, pairsOf } from './links/keeper.js';
-import { SeatTimes } from './live/seat-times.js';
+import { Learning } from './learning.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { Profiles } from './profiles/profiles.js';
@@ -49,13 +43,6 @@ const REMEMBERED_REQUESTS = 500;
 const MAX_TERM = 2 ** 40;
 /** How long another scheduler of this cluster has time to answer. */
 const RIVAL_MS = 1000;
-/** The dispatcher's own lanes are looked at this often, as agents do theirs. */
-const OWN_LANES_MS = 1000;
-/** A measurement may exceed its budget by the round that is under way. */
-const MEASURE_GRACE_MS = 12_000;
-/** All links of a cluster on request. */
-const ALL_LINKS_MS = 120_000;
-const MOST_LINKS = 20_000;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
 const EMPTY = { status: null, plan: null, model: null, profile: null };
@@ -100,9 +87,7 @@ export class Scheduler {
   readonly #commands: Commands;
   readonly #deployments: Deployments;
   readonly #profiles: Profiles | undefined;
-  readonly #links: LinkKeeper;
-  readonly #times = new SeatTimes();
-  readonly #host = hostId();
+  readonly #learning: Learning;
   readonly #events = new EventLog();
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #requests = new Set<string>();
@@ -112,8 +97,6 @@ export class Scheduler {
   #raising = false;
   #searching = false;
   #reignedMs = Number.NEGATIVE_INFINITY;
-  #shares: ReadonlySet<string> | undefined;
-  #lanesReadMs = Number.NEGATIVE_INFINITY;
   #peersVersion = 0;
   #stopped = false;
 
@@ -124,11 +107,16 @@ export class Scheduler {
     this.#registry = options.registry ?? new Registry({ incompatible });
     this.#commands = new Commands(options.bus, options.topics);
     this.#rivals = new Rivals(options.bus, options.topics);
-    this.#links = new LinkKeeper({
+    this.#learning = new Learning({
       told: options.links,
-      measure: (from, to, budget, evenIfBusy) => this.#measure(from, to, budget, evenIfBusy),
-      isBusy: (end) => this.#isBusy(end),
-      sameHost: (a, b) => this.#sameHost(a, b),
+      probe: options.probe,
+      lanes: options.lanes,
+      registry: this.#registry,
+      commands: this.#commands,
+      dispatcher: options.dispatcher,
+      deployments: () => this.#deployments,
+      term: () => this.#term,
+      peers: (agents) => this.#peers(agents),
       now: this.#now,
       log: (kind, text) => this.#log(kind, text),
     });
@@ -137,10 +125,10 @@ export class Scheduler {
       commands: this.#commands,
       dispatcher: options.dispatcher,
       source: options.source,
-      links: () => this.#links.links(),
-      measureLinks: (pairs, budgetMs) => this.#links.ensure(pairs, { ...PLAN_LIMITS, budgetMs }),
+      links: () => this.#learning.links(),
+      measureLinks: (pairs, budgetMs) => this.#learning.measureLinks(pairs, budgetMs),
       profiles: (model, record) => this.#profiles?.tableFor(model, record),
-      times: this.#times,
+      times: this.#learning.times,
       term: () => this.#term,
       peers: (agents) => this.#peers(agents),
       clean: options.clean ?? (async () => undefined),
@@ -187,7 +175,7 @@ export class Scheduler {
       await bus.subscribe(topics.health, (health) => {
         this.#apply({ kind: 'health', health });
         this.#deployments.observe(health);
-        this.#learn(health);
+        this.#learning.health(health);
       }),
       await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
       await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
@@ -206,7 +194,7 @@ export class Scheduler {
     const timer = setInterval(() => {
       this.#apply({ kind: 'tick' });
       this.#deployments.kickAll();
-      this.#learnOwnLanes();
+      this.#learning.tick();
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
     this.#log('started', `term ${this.#term}`);
@@ -244,96 +232,18 @@ export class Scheduler {
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,
-      agents: this.#registry.all().map((record) => agentStatus(record, this.#times.correction.latest(record.agent, this.#now()))),
+      agents: this.#registry.all().map((record) => agentStatus(record, this.#learning.times.correction.latest(record.agent, this.#now()))),
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
-      host: this.#host,
-      links: this.#links.status().slice(0, MOST_LINKS),
+      host: this.#learning.host,
+      links: this.#learning.status(),
       events: this.#events.rows(),
     };
   }
 
   #known(deployment: Deployment): Known {
     const { name, serving } = deployment;
-    const live = serving === undefined ? [] : this.#times.rows(name, serving.plan.epoch, serving, this.#now());
+    const live = serving === undefined ? [] : this.#learning.times.rows(name, serving.plan.epoch, serving, this.#now());
     return { stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
-  }
-
-  // ---- links and live times ----------------------------------------------------------------------------------------------------
-
-  /** From an agent's health: how its seats run, and what its lanes carried. */
-  #learn(health: Health): void {
-    const record = this.#registry.get(health.agent);
-    if (record === undefined || record.nonce !== health.nonce) return;
-    const contended = this.#sharing().has(health.agent) && this.#registry.all().some((other) => besides(record, other));
-    this.#times.health(health, (deployment, epoch) => this.#deployments.inForce(deployment, epoch), contended, this.#now());
-    // A cluster that only assumes its links does so whatever they carry.
-    if (this.#o.probe !== undefined) this.#links.health(health);
-  }
-
-  /** Agents that share cores; looked up anew when who is there has changed. */
-  #sharing(): ReadonlySet<string> {
-    this.#shares ??= new Set(hostShares(this.#alive().flatMap((agent) => this.#registry.get(agent)?.hello ?? [])).keys());
-    return this.#shares;
-  }
-
-  #learnOwnLanes(): void {
-    const { lanes } = this.#o;
-    if (lanes === undefined || this.#now() - this.#lanesReadMs < OWN_LANES_MS) return;
-    this.#lanesReadMs = this.#now();
-    this.#links.health({ agent: DISPATCHER, lanes: lanes() });
-  }
-
-  /** The dispatcher measures by itself; an agent is told to. */
-  async #measure(from: string, to: string, budget: ProbeBudget, evenIfBusy: boolean): Promise<LinkMeasurement> {
-    const { probe } = this.#o;
-    if (probe === undefined) throw new ChairError('LANE_DOWN', 'this scheduler has no lane of its own to measure links with');
-    if (from === DISPATCHER) return probe.measure(to, budget);
-    const record = this.#registry.get(from);
-    const peer = this.#peers([to]).find(({ agent }) => agent === to);
-    if (record === undefined || peer === undefined) {
-      throw new ChairError('AGENT_UNKNOWN', `no agent is called ${record === undefined ? from : to}`, { came: 'a link to measure' });
-    }
-    const measure = { peer, ...budget, evenIfBusy };
-    const deadlineMs = budget.budgetMs + MEASURE_GRACE_MS;
-    const { link } = await this.#commands.send(from, record.nonce, this.#term, { kind: 'measure', measure }, deadlineMs);
-    if (link === null) throw new ChairError('CODEC_INVALID', `agent ${from} answered without a measurement`);
-    return link;
-  }
-
-  #isBusy(end: string): boolean {
-    return this.#deployments.all().some(({ name, serving, draining }) => {
-      const { inFlight, queued } = this.#o.dispatcher.stats(name);
-      if (inFlight + queued === 0) return false;
-      return end === DISPATCHER || [serving, ...draining.values()].some((placed) => placed?.nonces.has(end) === true);
-    });
-  }
-
-  /** Without a network between them: containers of one machine with addresses of their own have one. */
-  #sameHost(a: string, b: string): boolean {
-    if (a === b || this.#hostOf(a) === '' || this.#hostOf(a) !== this.#hostOf(b)) return false;
-    const [mine = [], theirs = []] = [a, b].map((end) => this.#peers([end]).find(({ agent }) => agent === end)?.addresses ?? []);
-    return mine.some((address) => theirs.includes(address));
-  }
-
-  #hostOf(end: string): string {
-    return end === DISPATCHER ? this.#host : (this.#registry.get(end)?.hello.host ?? '');
-  }
-
-  /** What is known of links; when asked, after measuring those between these agents (all) and with the dispatcher. */
-  async #linksFor({ measure, evenIfBusy, agents }: LinksRequest): Promise<StatusReport> {
-    const alive = this.#alive();
-    const unknown = agents.filter((agent) => !alive.includes(agent));
-    if (unknown.length > 0) {
-      throw new ChairError('AGENT_UNKNOWN', `no agent that can be reached is called ${unknown.join(', ')}`, {
-        todo: `There are: ${alive.join(', ') || 'none'}.`,
-      });
-    }
-    if (measure) {
-      const names = [DISPATCHER, ...(agents.length > 0 ? agents : alive)];
-      const all = names.flatMap((from, i) => names.slice(i + 1).map((to) => ({ from, to, bytesPerFrame: 1 })));
-      await this.#links.ensure(pairsOf(all, agents.length > 0 ? agents.length : 2), { budgetMs: ALL_LINKS_MS, maxAgeMs: 0, evenIfBusy });
-    }
-    return { ...this.status(''), deployments: [], events: [] };
   }
 
   #hello(hello: Hello): void {
@@ -343,12 +253,12 @@ export class Scheduler {
       return;
     }
     if (hello.term > this.#term && !this.#raising) void this.#raiseTerm(hello);
-    this.#shares = undefined;
+    this.#learning.agentsChanged();
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });
     const after = this.#registry.get(hello.agent);
     if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
-    if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#links.forget(hello.agent);
+    if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#learning.moved(hello.agent);
     if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
   }
 
@@ -397,7 +307,7 @@ export class Scheduler {
     const changes = this.#registry.apply(event, this.#now());
     for (const change of changes) this.#changed(change);
     if (changes.length === 0) return;
-    this.#shares = undefined;
+    this.#learning.agentsChanged();
     this.#o.onPeers?.(this.#peers(this.#alive()));
     this.#deployments.kickAll(changes.some((change) => change.kind === 'ready'));
   }
@@ -485,7 +395,8 @@ export class Scheduler {
       case 'where':
         return { status: { ...this.status(body.where.name), agents: [], events: [] } };
       case 'links':
-        return { status: await this.#linksFor(body.links) };
+        await this.#learning.answer(body.links);
+        return { status: { ...this.status(''), deployments: [], events: [] } };
       case 'offer':
         return { model: await this.#offer(body.offer) };
       case 'profile':
@@ -512,11 +423,6 @@ export class Scheduler {
 function incompatible(hello: Hello): string | undefined {
   const reconciled = reconcileSchemas(OUR_SCHEMAS, hello);
   return reconciled.ok ? undefined : reconciled.error.message;
-}
-
-/** Another agent of the same machine that runs frames. */
-function besides(mine: AgentRecord, { agent, hello, health }: AgentRecord): boolean {
-  return agent !== mine.agent && hello.host === mine.hello.host && (health?.framesPerSecond ?? 0) > 0;
 }
 
 function addressOf(record: AgentRecord): string {

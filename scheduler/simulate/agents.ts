@@ -77,12 +77,15 @@ export class Agents {
       this.#arrive(flight, to, wire);
       return;
     }
-    const fromMs = clock.nowMs;
+    let fromMs = clock.nowMs;
+    const begun = (): void => {
+      fromMs = clock.nowMs;
+    };
     const arrived = (): void => {
       this.#note({ who: from.name, what: 'up', frame: flight.frame, stage, fromMs, toMs: clock.nowMs });
       this.#arrive(flight, to, wire);
     };
-    network.send(from, to, wire.bytes, arrived, () => this.#o.onTrouble(flight, from, to));
+    network.send(from, to, wire.bytes, arrived, () => this.#o.onTrouble(flight, from, to), begun);
   }
 
   #arrive(flight: Flight, machine: Machine, { toStage, toPart }: Leaving): void {

@@ -48,12 +48,12 @@ export class Network {
     return this.#ends.latencyMs(from.name, to.name);
   }
 
-  /** `failed` is called when the sender learns that it could not be sent; neither is called when the message is lost. */
-  send(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void): void {
+  /** `failed` is called when the sender learns that it could not be sent; neither is called when the message is lost. `begun`: its bytes leave now. */
+  send(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void, begun?: () => void): void {
     this.messages++;
     this.bytes += bytes;
     const ends = this.#ends;
-    from.cpu.add(from.id, ends.cpuMs(from.name, bytes), () => this.#carry(from, to, bytes, delivered, failed), undefined, true);
+    from.cpu.add(from.id, ends.cpuMs(from.name, bytes), () => this.#carry(from, to, bytes, delivered, failed, begun), undefined, true);
   }
 
   /** Jobs of the machine are gone; what others have on the way to it will not arrive. */
@@ -68,7 +68,7 @@ export class Network {
     this.#share(machine);
   }
 
-  #carry(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void): void {
+  #carry(from: Machine, to: Machine, bytes: number, delivered: () => void, failed: () => void, begun?: () => void): void {
     const latencyMs = this.latencyMs(from, to);
     if (to.state !== 'up') {
       if (to.state === 'crashed') this.#clock.after(latencyMs, failed);
@@ -90,7 +90,10 @@ export class Network {
       from.id,
       upMs,
       () => this.#clock.after(latencyMs, arrive),
-      () => this.#clock.after(latencyMs, pass),
+      () => {
+        begun?.();
+        this.#clock.after(latencyMs, pass);
+      },
     );
     this.medium?.add(from.id, this.#ends.mediumMs(bytes), () => this.#clock.after(latencyMs, arrive));
   }

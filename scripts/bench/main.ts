@@ -3,7 +3,7 @@
  * its own; `docs DIRECTORY` writes docs/benchmarks.md from kept results.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -82,11 +82,17 @@ function compiler(given: string | undefined): { readonly cli: () => Promise<stri
   };
 }
 
+/** Each file appears whole or not at all: the process may be killed meanwhile. */
 function keep(directory: string | undefined, report: Report): void {
   if (directory === undefined) return;
   mkdirSync(directory, { recursive: true });
-  writeFileSync(path.join(directory, `${report.name}.json`), `${JSON.stringify(report)}\n`);
-  writeFileSync(path.join(directory, `${report.name}.md`), `${markdown(report)}\n`);
+  const write = (file: string, text: string): void => {
+    const whole = path.join(directory, file);
+    writeFileSync(`${whole}.part`, text);
+    renameSync(`${whole}.part`, whole);
+  };
+  write(`${report.name}.json`, `${JSON.stringify(report)}\n`);
+  write(`${report.name}.md`, `${markdown(report)}\n`);
 }
 
 /** Throws USAGE when `--only` found nothing: a typing mistake must not look like a result. */

@@ -326,7 +326,10 @@ class Exact {
    * may have taken memory or devices that later blocks need.
    */
   #kept(states: readonly State[], width: number): State[] {
-    const sorted = [...states].sort((a, b) => a.value - b.value);
+    const ranked = [...states].sort((a, b) => a.value - b.value);
+    // Where not all can be kept, those first that leave room for every block to come.
+    const roomy = Number.isFinite(width) && this.#limited ? ranked.filter((state) => this.#leavesRoom(state)) : ranked;
+    const sorted = roomy.length < width ? ranked : roomy;
     const byPlace = new Map<number, State[]>();
     const slack = (this.#limits.slack ?? 0) * (Number.isFinite(this.#limits.bound) ? this.#limits.bound : 0);
     const kept: State[] = [];
@@ -349,6 +352,18 @@ class Exact {
       }
     }
     return [...chosen].sort((a, b) => a.value - b.value);
+  }
+
+  /** Can the blocks to come be put whole into what memory is left? (Cut by channels they may need less on each device, so this only ranks.) */
+  #leavesRoom({ v, cell }: State): boolean {
+    const { held, peak } = this.#shape;
+    const { blocks } = this.#problem.facts;
+    const free = this.#problem.devices.map((device, d) => device.memoryBytes - ENGINE_BYTES - (v[held + d] ?? 0) - (v[peak + d] ?? 0));
+    const largestFirst = blocks
+      .slice(cell?.end ?? 0)
+      .map((block) => block.weightBytes)
+      .sort((a, b) => b - a);
+    return packs(largestFirst, 0, free);
   }
 
   /** By one of the first `among` rivals. */
@@ -385,6 +400,21 @@ function leastMs(problem: PlanProblem, device: Device, end: number): number {
   const { correction: _, ...asPredicted } = device;
   const ms = computeMs(asPredicted, table.whole(end, table.length), table.spec(end, table.length, 'whole'), 1);
   return ms * Math.min(...factors) * (1 - NOISE);
+}
+
+/** Do `sizes` from `from` on fit into `free`, each as a whole? */
+function packs(sizes: readonly number[], from: number, free: number[]): boolean {
+  const size = sizes[from];
+  if (size === undefined) return true;
+  for (const [d, room] of free.entries()) {
+    // Bins with the same room are the same.
+    if (room < size || free.indexOf(room) < d) continue;
+    free[d] = room - size;
+    const fits = packs(sizes, from + 1, free);
+    free[d] = room;
+    if (fits) return true;
+  }
+  return false;
 }
 
 function bump(v: Float64Array, at: number, ms: number): void {

@@ -14,6 +14,8 @@ const PASSES = [
 ];
 /** Only so few blocks are searched as widely as the last pass, and only where memory is tight. */
 const WIDE_BLOCKS = 6;
+/** With more blocks there are more plans than can be looked at anyway: each pass gets this part of its effort, so that planning stays near a second. */
+const LESS = 0.3;
 /** Of a plan's score: a smaller gain is within any error of the costs. */
 const WORTH = 0.003;
 
@@ -35,12 +37,15 @@ export function small(problem: PlanProblem, known: readonly PlanDraft[]): (PlanD
   const found: (PlanDraft | PlanRefusal)[] = [];
   const { objective } = problem;
   let all = false;
-  for (const { lean, ...limits } of PASSES) {
+  const share = problem.facts.blocks.length > WIDE_BLOCKS ? LESS : 1;
+  for (const { lean, width, effort } of PASSES) {
     if (all && lean) continue;
-    if (limits.width > 1000 && (problem.facts.blocks.length > WIDE_BLOCKS || !isTight(problem))) continue;
+    if (width > 1000 && (problem.facts.blocks.length > WIDE_BLOCKS || !isTight(problem))) continue;
     const incumbent = best([...known, ...within(problem, found)], objective);
     const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, objective) * (1 - WORTH);
-    const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), { bound, finalists: 20, ...limits });
+    const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), {
+      ...{ bound, finalists: 20, width, effort: share * effort },
+    });
     found.push(...plans.map(({ stages }) => draft(problem, nameOf(stages), stages)));
     if (complete) all ||= lean;
     if (complete && !lean) break;

@@ -142,9 +142,19 @@ describe('codec', () => {
     expect(encode('Ping', { padBytes: -65 }).subarray(PROLOGUE_BYTES).toString('hex')).toBe('8101');
     const command = encode('Command', COMMAND).subarray(PROLOGUE_BYTES).toString('hex');
     expect(command).toBe(
-      ['0231', '04', '026e', '0000000000408f40', '0c', Buffer.from('commit').toString('hex'), '00', '02', '0264', '06', '000000000000'].join(
-        '',
-      ),
+      [
+        '0231',
+        '04',
+        '026e',
+        '0000000000408f40',
+        '0c',
+        Buffer.from('commit').toString('hex'),
+        '00',
+        '02',
+        '0264',
+        '06',
+        '000000000000',
+      ].join(''),
     );
   });
 

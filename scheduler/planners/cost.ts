@@ -27,7 +27,7 @@ export const MESSAGE_CPU_MS = 0.1;
 /** CPU of copying a message in or out, bytes/s. */
 export const SERIALISE_BYTES_PER_SECOND = 2e9;
 /** Encoding a box as float16 or uint8, or decoding it, besides its message: the CPU of so many copies of its raw bytes (`npm run bench -- codec`). */
-export const CODED_COPIES = 1;
+export const CODED_COPIES = 2;
 /**
  * Peak of loading over weights, where nobody measured. VGG16's slice of 528 MiB took a process of 120 MiB to 237 MiB (its weights are mapped, not copied; they count
  * in full, as a plan that reads them from the card for every frame does not fit), with prepacking to 1,024, and with `auto`, which tries both, to 1,400.

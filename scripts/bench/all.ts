@@ -25,6 +25,8 @@ export interface AllOptions {
   readonly load: number;
   /** For everything together; infinite = as long as it takes. */
   readonly withinSeconds: number;
+  /** Names of benchmarks that are left out. */
+  readonly except: readonly string[];
 }
 
 /** Seconds for the next benchmark, when so many are left for it and those after it. Pure. */
@@ -35,15 +37,16 @@ export function shareOf(seconds: number, after: number, left: number): number {
 /** Resolves with the exit status; 0 when every benchmark ended by itself and said what it measured. */
 export async function runAll(options: AllOptions): Promise<number> {
   const out = path.resolve(options.out ?? mkdtempSync(path.join(tmpdir(), 'musical-chair-bench-')));
-  const minutes = BENCHES.reduce((sum, b) => sum + b.seconds, 0) / 60;
+  const benches = BENCHES.filter(({ name }) => !options.except.includes(name));
+  const minutes = benches.reduce((sum, b) => sum + b.seconds, 0) / 60;
   console.error(
     `${BENCHES.length} benchmarks, about ${Math.ceil(minutes)} minutes${options.quick ? ' (less with --quick)' : ''}; results in ${out}`,
   );
   const missed: string[] = [];
   const failed: string[] = [];
   const startedAt = performance.now();
-  for (const [i, { name, seconds }] of BENCHES.entries()) {
-    const after = BENCHES.slice(i + 1).reduce((sum, b) => sum + b.seconds, 0);
+  for (const [i, { name, seconds }] of benches.entries()) {
+    const after = benches.slice(i + 1).reduce((sum, b) => sum + b.seconds, 0);
     const withinSeconds = shareOf(seconds, after, options.withinSeconds - (performance.now() - startedAt) / 1000);
     console.error(`\n=== ${name}: about ${seconds} s ===`);
     const own = [

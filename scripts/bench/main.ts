@@ -25,6 +25,7 @@ npm run bench -- docs DIRECTORY     writes docs/benchmarks.md and its plots from
 ${BENCHES.map((b) => `  ${b.name.padEnd(10)} ${b.summary} (${b.seconds} s)`).join('\n')}
 
   --only WORDS      only the cases whose names hold all of these words, as in --only "vgg16 4"; may be given several times
+  --except NAME     of all: not this benchmark; may be given several times
   --json            one JSON object with the raw samples instead of a table
   --out DIRECTORY   also keep NAME.json and NAME.md there
   --within SECONDS  begin no case after that long; of all: each benchmark gets its part
@@ -38,6 +39,7 @@ const OPTIONS = {
   profile: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
   only: { type: 'string', multiple: true },
+  except: { type: 'string', multiple: true },
   out: { type: 'string' },
   within: { type: 'string' },
   // Of one benchmark among several: what they have in common.
@@ -175,7 +177,16 @@ async function main(argv: readonly string[]): Promise<number> {
     try {
       const load = loadBefore(values);
       const withinSeconds = values.within === undefined ? Number.POSITIVE_INFINITY : seconds(values.within);
-      return await runAll({ quick: values.quick, profile: values.profile, withinSeconds, out: values.out, cli: await cli(), models, load });
+      return await runAll({
+        quick: values.quick,
+        profile: values.profile,
+        withinSeconds,
+        except: values.except ?? [],
+        out: values.out,
+        cli: await cli(),
+        models,
+        load,
+      });
     } finally {
       clean();
       rmSync(models, { recursive: true, force: true });

@@ -1,4 +1,6 @@
 /** Few blocks on few devices: nothing is left out. */
+
+import type { Layout } from './cells.js';
 import { ENGINE_BYTES, slowdown } from './cost.js';
 import { best, draft, nameOf, score, within } from './draft.js';
 import { exact } from './exact.js';
@@ -10,7 +12,7 @@ const FEW_BLOCKS = 8;
 const PASSES = [
   { lean: true, width: 1000, effort: 100_000 },
   { lean: false, width: 1000, effort: 100_000 },
-  { lean: true, width: 5000, effort: 500_000 },
+  { lean: true, width: Number.POSITIVE_INFINITY, effort: 250_000 },
 ];
 /** Only so few blocks are searched as widely as the last pass, and only where memory is tight. */
 const WIDE_BLOCKS = 6;
@@ -43,14 +45,23 @@ export function small(problem: PlanProblem, known: readonly PlanDraft[]): (PlanD
     if (width > 1000 && (problem.facts.blocks.length > WIDE_BLOCKS || !isTight(problem))) continue;
     const incumbent = best([...known, ...within(problem, found)], objective);
     const bound = incumbent === undefined ? Number.POSITIVE_INFINITY : score(incumbent.estimate, objective) * (1 - WORTH);
-    const { plans, complete } = exact({ ...problem, devices }, everyLayout(devices, objective, lean), {
-      ...{ bound, finalists: 20, width, effort: share * effort },
-    });
+    const { plans, complete } = exact(
+      { ...problem, devices },
+      width > 1000 ? quarters(devices, objective) : everyLayout(devices, objective, lean),
+      {
+        ...{ bound, finalists: 20, width, effort: share * effort },
+      },
+    );
     found.push(...plans.map(({ stages }) => draft(problem, nameOf(stages), stages)));
     if (complete) all ||= lean;
     if (complete && !lean) break;
   }
   return found;
+}
+
+/** Few layouts, but followed without a width as long as the effort lasts: what looks bad early may be all that fits. */
+function quarters(devices: readonly Device[], objective: PlanProblem['objective']): Layout[] {
+  return everyLayout(devices, objective, true).filter(({ shares }) => shares.every((share) => Number.isInteger(4 * share)));
 }
 
 /** Some device cannot hold the model: then the best beginnings may leave no room for what follows, and more of them must be kept. */

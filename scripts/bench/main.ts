@@ -143,6 +143,8 @@ async function measure(bench: Bench, v: Values): Promise<number> {
   process.once('SIGTERM', () => {
     collected.troubles.push('the rest: it was stopped');
     keep(v.out, report(collected.conditions));
+    clean();
+    if (v.models === undefined) rmSync(models, { recursive: true, force: true });
     process.exit(143);
   });
   try {

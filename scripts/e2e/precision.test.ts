@@ -44,7 +44,8 @@ function sourceWithEncodings(inner: ModelSource): ModelSource {
     parseCut: (text, shares) => inner.parseCut(text, shares),
     load: async (request) => {
       const loaded = await inner.load(request);
-      const { facts } = loaded;
+      // Planned here and not in the planner's thread, which would not know of the encodings.
+      const { elsewhere: _, ...facts } = loaded.facts;
       return {
         ...loaded,
         write: (draft) => {

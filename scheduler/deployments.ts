@@ -14,7 +14,7 @@ import { type Pair, pairsOf } from './links/keeper.js';
 import type { SeatTimes } from './live/seat-times.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { agentsOf, buildPlan, detailsOf, reportOf, runMsOf, slicesOf } from './plan-builder.js';
-import { withPlanFile } from './plan-file.js';
+import { checkSent, withPlanFile } from './plan-file.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
 import type { AccessLink, Device, Links, PlanDraft, ProfileTable } from './planners/problem.js';
@@ -217,6 +217,7 @@ export class Deployments {
         todo: 'Undeploy it first, or take another name.',
       });
     }
+    checkSent(request.plan);
     checkRequest(request);
     return createDeployment(withPlanFile(request), request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares));
   }

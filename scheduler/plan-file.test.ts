@@ -4,7 +4,7 @@ import { drawZoo } from '../models/zoo/index.js';
 import { structureOf } from '../models/zoo/structure.js';
 import { expand, parseDeviceFile } from './devices/device-file.js';
 import { describeNodes, factsOf } from './model-library.js';
-import { agentsNamed, MAX_PLAN_FILE_BYTES, parsePlanFile, planFileText, stagesOf } from './plan-file.js';
+import { agentsNamed, checkSent, MAX_PLAN_FILE_BYTES, parsePlanFile, planFileText, stagesOf } from './plan-file.js';
 import { auto } from './planners/auto.js';
 import { filed } from './planners/filed.js';
 import { manual } from './planners/manual.js';
@@ -104,6 +104,10 @@ describe('a plan file', () => {
     ['nothing', '', 'got nothing'],
     ['ten megabytes', 'a'.repeat(10 << 20), `at most ${MAX_PLAN_FILE_BYTES}`],
     ['a bomb of aliases', `a: &a [1]\nb: &b [*a,*a]\n${file(WHOLE)}`, 'YAML or JSON'],
+    ['a key that stands twice', `model: x\n${file(WHOLE)}`, 'twice'],
+    ['brackets without end', `${file(WHOLE)}\nshapes: ${'['.repeat(100_000)}`, 'deep'],
+    ['the same as JSON', `{"version": 1, "stages": ${'['.repeat(100_000)}`, 'deep'],
+    ['dashes without end', '- '.repeat(200_000), 'deep'],
     ['another version', file(WHOLE).replace('version: 1', 'version: 2'), 'version'],
     ['a key that is misspelt', file(`  - {blocks: [0, 1], agent: [a]}`), 'agent'],
     ['an unknown cut', file(`  - {blocks: [0, 1], cut: diagonal, agents: [a]}`), 'stages[0].cut'],
@@ -115,6 +119,25 @@ describe('a plan file', () => {
     ['no model', `version: 1\nstages:\n${WHOLE}`, 'model'],
   ])('that is none is PLAN_FILE_UNREADABLE: %s', (_, text, said) => {
     expect(errorOf(text)).toMatchObject({ code: 'PLAN_FILE_UNREADABLE', message: expect.stringContaining(said) });
+  });
+
+  it('with tens of thousands of keys is refused in time that grows with their number', () => {
+    const keys = (count: number): string => Array.from({ length: count }, (_, i) => `k${i}: ${i}`).join('\n');
+    const timeOf = (text: string): number => {
+      const start = performance.now();
+      expect(errorOf(text)).toMatchObject({ code: 'PLAN_FILE_UNREADABLE' });
+      return performance.now() - start;
+    };
+    timeOf(keys(2000));
+    // Comparing every key with every other would take a hundred times as long.
+    expect(timeOf(keys(40_000)) / Math.max(1, timeOf(keys(4000)))).toBeLessThan(50);
+  });
+
+  it('may be sent as long JSON, or as short YAML', () => {
+    const long = `${file(WHOLE)}\n${'#'.repeat(20_000)}`;
+    expect(() => checkSent(long)).toThrow(expect.objectContaining({ code: 'PLAN_FILE_UNREADABLE' }));
+    checkSent(file(WHOLE));
+    checkSent(JSON.stringify({ ...parsePlanFile(long), planner: 'x'.repeat(20_000) }));
   });
 
   it.each([

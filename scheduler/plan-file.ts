@@ -14,6 +14,7 @@ import type { DeployRequest, ImageInput } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { CUT_KINDS, type StageSpec } from '../models/slicing/partition.js';
 import type { ModelFacts, PlanDraft, SeatedStage } from './planners/problem.js';
+import { looksLikeJson, MAX_SENT_YAML, readYaml } from './read-yaml.js';
 import { firstIssue } from './schema-issue.js';
 
 /** As much as a request can carry. */
@@ -81,8 +82,7 @@ export function parsePlanFile(text: string): PlanFile {
   if (text.length > MAX_PLAN_FILE_BYTES) throw unreadable(`at most ${MAX_PLAN_FILE_BYTES} characters`, `${text.length}`);
   let tree: unknown;
   try {
-    // JSON is YAML, but reading it as such takes a hundred times as long. Aliases may blow a small file up to gigabytes.
-    tree = text.trimStart().startsWith('{') ? JSON.parse(text) : parseYaml(text, { maxAliasCount: 0, logLevel: 'silent' });
+    tree = readYaml(text);
   } catch (cause) {
     throw unreadable('YAML or JSON', cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause), cause);
   }
@@ -90,6 +90,13 @@ export function parsePlanFile(text: string): PlanFile {
   if (result.success) return result.data;
   const { where, expected, came } = firstIssue(result.error);
   throw unreadable(`${where === '' ? '' : `at ${where}: `}${expected}`, came);
+}
+
+/** What comes over the network is read while heartbeats wait. Throws PLAN_FILE_UNREADABLE. */
+export function checkSent(text: string): void {
+  if (text.length > MAX_SENT_YAML && !looksLikeJson(text)) {
+    throw unreadable(`JSON, or at most ${MAX_SENT_YAML} characters of YAML, in a request`, `${text.length} characters of YAML`);
+  }
 }
 
 /** The stages of a file for this model. Throws PLAN_MODEL_MISMATCH and PLAN_INVALID. */

@@ -131,7 +131,8 @@ const solve: Solve = async (planner, { facts, ...question }) => {
 export async function planFor(name: string, { planner, problem }: Asked): Promise<PlanDraft> {
   const answer = await solve(planner, problem);
   if (isRefusal(answer)) {
-    const agents = problem.devices.map((d) => d.agent).join(', ');
+    const names = problem.devices.map((d) => d.agent);
+    const agents = names.length > 8 ? `${names.slice(0, 3).join(', ')}, ... (${names.length} agents)` : names.join(', ');
     throw new ChairError('PLAN_NOT_POSSIBLE', `no plan for '${name}' on ${agents}: ${answer.reason}`);
   }
   return { ...answer, basis: basisOf(problem.devices) };

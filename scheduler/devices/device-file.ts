@@ -2,13 +2,13 @@
  * Device files: which devices there are, when they are not there. YAML or JSON; see docs/planning.md, "Device files".
  * `parseDeviceFile` checks the text, `expand` makes of it what planners take. Throws DEVICES_INVALID.
  */
-import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { ChairError } from '../../broker/errors.js';
 import { DISPATCHER, NAME_PATTERN } from '../../broker/topics.js';
 import type { Model } from '../../models/model.js';
 import { faster } from '../planners/faster.js';
 import type { AccessLink, Device, Link, Links, ModelFacts } from '../planners/problem.js';
+import { readYaml } from '../read-yaml.js';
 import { firstIssue } from '../schema-issue.js';
 import { type DeviceProfile, PROFILES, usable } from './profile.js';
 import { PUBLISHED_LINKS } from './published.js';
@@ -91,8 +91,7 @@ export function parseDeviceFile(text: string, what = 'the device file'): DeviceF
     throw invalid(`${what} is too long`, `at most ${MAX_DEVICE_FILE_BYTES} characters`, `${text.length}`);
   let tree: unknown;
   try {
-    // Aliases may blow a small file up to gigabytes.
-    tree = parseYaml(text, { maxAliasCount: 0 });
+    tree = readYaml(text);
   } catch (cause) {
     const came = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
     throw invalid(`${what} is not readable`, 'YAML or JSON', came);

@@ -59,6 +59,20 @@ const FAST_AND_SMALL = { ...SMALL, probeMacsPerSecond: 2e12 };
 /** A quarter of a minute for one tensor. */
 const CRAWL = { upBytesPerSecond: 800, downBytesPerSecond: 800 };
 
+describe('an agent that lies of itself', () => {
+  it('gets no seats for what cannot be, and the cluster serves on', async () => {
+    const lies = { probeMacsPerSecond: 1e300, cpuLimit: 1e-300, hostCores: 2 ** 31 - 1, host: hostId(), memoryBytes: -1 };
+    const { gateway, client, lines } = await cluster({ a: {}, b: {}, liar: { hello: lies } });
+    const { agents } = gateway.status();
+    expect(agents.find(({ agent }) => agent === 'liar')).toMatchObject({ state: 'ready' });
+    expect(lines.filter((line) => line.includes('agent liar says that it has 1e+300 MACs per second'))).toHaveLength(1);
+    const { predictedLatencyMs } = await client.plan({ name: 'x', model: 'scripted' });
+    expect(predictedLatencyMs).toBeGreaterThan(1);
+    await client.deploy({ name: 'x', model: 'scripted' });
+    expect((await client.infer('x', frame())).outputs).toBeDefined();
+  });
+});
+
 describe('links', () => {
   it('that a plan would use are measured first, and one that turns out slow is avoided', async () => {
     const slow = (peer: string) => (peer === 'a' || peer === 'b' ? CRAWL : {});

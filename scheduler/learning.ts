@@ -81,7 +81,10 @@ export class Learning {
     const contended = this.#sharing().has(health.agent) && registry.all().some((other) => besides(record, other));
     this.times.health(health, (deployment, epoch) => deployments().inForce(deployment, epoch), contended, now());
     // A cluster that only assumes its links does so whatever they carry.
-    if (probe !== undefined) this.#keeper.health(health);
+    if (probe === undefined) return;
+    // Of peers that nobody knows there is nothing to plan, and their number has no bound.
+    const lanes = health.lanes.filter(({ peer }) => peer === DISPATCHER || registry.get(peer) !== undefined);
+    this.#keeper.health({ agent: health.agent, lanes });
   }
 
   /** Time passes. */

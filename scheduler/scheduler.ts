@@ -29,6 +29,7 @@ import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
+import { plausible } from './plausible.js';
 import { Profiles } from './profiles/profiles.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
 import { Rivals } from './rivals.js';
@@ -246,7 +247,8 @@ export class Scheduler {
     return { stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
   }
 
-  #hello(hello: Hello): void {
+  #hello(said: Hello): void {
+    const { hello, wrong } = plausible(said);
     if (hello.term > MAX_TERM) {
       const todo = "remove the file 'term' from its directory and start it again";
       this.#log('refuse', `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`);
@@ -257,6 +259,9 @@ export class Scheduler {
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });
     const after = this.#registry.get(hello.agent);
+    if (wrong.length > 0 && before?.nonce !== hello.nonce) {
+      this.#log('implausible', `agent ${hello.agent} says that it has ${wrong.join(', ')}: that cannot be, and counts as unknown`);
+    }
     if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
     if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#learning.moved(hello.agent);
     if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();

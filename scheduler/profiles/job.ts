@@ -9,6 +9,7 @@ import type { AgentRecord } from '../registry.js';
 import type { DeviceClass, ProfileCache, ProfileKey } from './cache.js';
 import type { Need } from './needs.js';
 import { type Measured, medianMs, quantile } from './table.js';
+import type { Turns } from './turns.js';
 
 export interface JobClass extends DeviceClass {
   /** For people. */
@@ -29,6 +30,8 @@ export interface JobDeps {
   /** Writes the slice of a need into the store. */
   readonly slice: (need: Need) => Promise<SliceRef>;
   readonly log: (kind: string, text: string) => void;
+  /** Of all jobs together: agents of one host would disturb each other, whoever asks. */
+  readonly turns: Turns;
 }
 
 export interface JobRequest {
@@ -64,6 +67,10 @@ const CALM = 0.15;
 const CALM_MS = 0.1;
 const MOST_TRIES = 3;
 
+/** Of one run or load, and of a peak of memory: beyond them a clock or an agent is wrong. */
+const LONGEST_MS = 3_600_000;
+const MOST_BYTES = 2 ** 50;
+
 /** Not the slice's fault: another agent may well do it. */
 const AGENT_FAULTS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'AGENT_UNKNOWN',
@@ -72,6 +79,7 @@ const AGENT_FAULTS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'BROKER_LOST',
   'EPOCH_STALE',
   'PROFILE_CANCELLED',
+  'PROFILE_INVALID',
   'REQUEST_TIMEOUT',
 ]);
 
@@ -85,7 +93,6 @@ export class Job {
   readonly #slices = new Map<Need, Promise<SliceRef>>();
   /** Agents that are not asked any more, and why. */
   readonly #out = new Map<string, string>();
-  readonly #hosts = new Map<string, Promise<unknown>>();
   #cancelled: ChairError | undefined;
 
   constructor(deps: JobDeps, request: JobRequest) {
@@ -118,12 +125,14 @@ export class Job {
     for (const threads of device.threads) {
       for (const need of this.#request.needs) {
         if (this.#cancelled !== undefined) throw this.#cancelled;
-        this.rows.push(await this.#row(device, need, threads));
+        // Another request may be measuring the same: then it is known when the turn comes.
+        this.rows.push(await this.#deps.turns.take(`class ${device.fingerprint}`, () => this.#row(device, need, threads)));
       }
     }
   }
 
   async #row(device: JobClass, need: Need, threads: number): Promise<JobRow> {
+    if (this.#cancelled !== undefined) throw this.#cancelled;
     const { cache } = this.#deps;
     const key: ProfileKey = { model: this.#request.model, need, threads };
     const known = cache.get(device, key);
@@ -183,7 +192,7 @@ export class Job {
 
   #measure(record: AgentRecord, device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<ProfileResult> {
     const host = record.hello.host || record.agent;
-    const turn = (this.#hosts.get(host) ?? Promise.resolve()).then(async () => {
+    return this.#deps.turns.take(`host ${host}`, async () => {
       if (this.#cancelled !== undefined) throw this.#cancelled;
       const { runs, budgetMs } = this.#request;
       const cut = need.parts === 1 ? 'whole' : `${need.cut} in ${need.parts}`;
@@ -193,11 +202,6 @@ export class Job {
       const result = await this.#deps.measure(record, { slice, threads, runs, budgetMs }, deadlineMs + REPLY_MS);
       return checkedResult(result, device);
     });
-    this.#hosts.set(
-      host,
-      turn.catch(() => undefined),
-    );
-    return turn;
   }
 
   /** The idlest first; in the order of names among equals. */
@@ -234,9 +238,11 @@ function checkedResult(result: ProfileResult, device: JobClass): ProfileResult {
     result.fingerprint === device.fingerprint &&
     result.engineVersion === device.engineVersion &&
     result.samplesMs.length > 0 &&
-    result.samplesMs.every((ms) => ms >= 0);
+    // What is no time cannot be written to the cache, and would spoil the class for good.
+    [...result.samplesMs, result.loadMs].every((ms) => ms >= 0 && ms <= LONGEST_MS) &&
+    [result.loadPeakBytes, result.runPeakBytes].every((bytes) => bytes >= 0 && bytes <= MOST_BYTES);
   if (right) return result;
-  const expected = `${device.fingerprint}, ${device.engine} ${device.engineVersion}, and samples`;
+  const expected = `${device.fingerprint}, ${device.engine} ${device.engineVersion}, and samples, times and peaks that can be`;
   throw new ChairError('PROFILE_INVALID', 'a measurement does not fit its class', { expected, came });
 }
 

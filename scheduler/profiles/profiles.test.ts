@@ -237,7 +237,8 @@ describe('a profile job', () => {
   it('refuses an answer of another engine than the class has', async () => {
     behave = () => ({ engineVersion: '2' });
     const report = await finished(profiles(), request());
-    expect(new Set(report.rows.map(({ code }) => code))).toEqual(new Set(['PROFILE_INVALID']));
+    expect(new Set(report.rows.map(({ code }) => code))).toEqual(new Set(['PROFILE_INVALID', 'AGENT_UNKNOWN']));
+    expect(report.rows.at(-1)?.message).toContain('a: PROFILE_INVALID');
   });
 
   it('measures a disturbed slice again and keeps the calmest', async () => {
@@ -291,6 +292,45 @@ describe('a profile job', () => {
     await finished(slow, request());
     expect(most).toBe(1);
     expect(together).toBe(2);
+  });
+
+  it.each<[string, Partial<ProfileResult>]>([
+    ['a time without end', { samplesMs: [Number.POSITIVE_INFINITY] }],
+    ['a time of 1e300 ms', { samplesMs: [1e300] }],
+    ['no time to load', { loadMs: Number.NaN }],
+    ['a negative peak', { loadPeakBytes: -1 }],
+  ])('leaves out an agent that says %s, measures on another one, and keeps a cache that can be read again', async (_, lie) => {
+    behave = (agent) => (agent === 'a' ? lie : undefined);
+    const { state, notes, rows } = await finished(profiles(), request());
+    expect(state).toBe('done');
+    expect(rows.filter(({ code }) => code !== '')).toEqual([]);
+    expect(notes).toEqual([expect.stringContaining('a was left out: PROFILE_INVALID')]);
+    asked = [];
+    await finished(profiles(), request());
+    expect(asked).toEqual([]);
+    expect(logged.filter((line) => line.includes('cannot be used'))).toEqual([]);
+  });
+
+  it('measures nothing twice and nothing at the same time for two who ask at once', async () => {
+    agents = [record('a', { host: 'h' }), record('b', { host: 'h', fingerprint: 'bbb' })];
+    let at = 0;
+    let most = 0;
+    const measured: string[] = [];
+    const one = profiles({
+      measure: async ({ agent, hello }, { slice, threads }) => {
+        measured.push(`${agent} ${slice.graph.sha256}`);
+        most = Math.max(most, ++at);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        at--;
+        const { engine, engineVersion, fingerprint } = hello;
+        const peaks = { emptyBytes: 1e8, loadPeakBytes: 2e6, runPeakBytes: 3e6 };
+        return { engine, engineVersion, fingerprint, threads, loadMs: 5, samplesMs: [5, 5, 5], ...peaks, busy: false };
+      },
+    });
+    const reports = await Promise.all([finished(one, request()), finished(one, request())]);
+    for (const { state, done, total } of reports) expect([state, done]).toEqual(['done', total]);
+    expect(most).toBe(1);
+    expect(new Set(measured).size).toBe(measured.length);
   });
 
   it('ends when its client cancels it, and refuses a request that makes no sense', async () => {

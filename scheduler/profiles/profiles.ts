@@ -14,6 +14,7 @@ import { isCalm, Job, type JobClass, type JobRow } from './job.js';
 import { needsOf } from './needs.js';
 import { findings } from './report.js';
 import { isComplete, tableOf } from './table.js';
+import { Turns } from './turns.js';
 
 export interface ProfilesOptions {
   readonly directory: string;
@@ -49,6 +50,7 @@ export class Profiles {
   #opened: ProfileCache | undefined;
   readonly #jobs = new Map<string, Running>();
   readonly #tables = new Map<string, { readonly revision: number; readonly table: ProfileTable | undefined }>();
+  readonly #turns = new Turns();
   #stopped = false;
 
   constructor(options: ProfilesOptions) {
@@ -179,7 +181,10 @@ export class Profiles {
     const ready = (name: string): AgentRecord | undefined =>
       this.#o.agents().find(({ agent, state }) => agent === name && state === 'ready');
     const { measure, log } = this.#o;
-    const job = new Job({ cache, ready, measure, slice, log }, { model: keyOf(model), needs, classes, runs, budgetMs, fresh });
+    const job = new Job(
+      { cache, ready, measure, slice, log, turns: this.#turns },
+      { model: keyOf(model), needs, classes, runs, budgetMs, fresh },
+    );
     running.job = job;
     if (running.cancelled !== undefined) throw running.cancelled;
     await job.run();

@@ -196,9 +196,19 @@ describe('a plan in simulated time', () => {
     expect(result.latencyMs.p95 / result.latencyMs.p50).toBeGreaterThan(1.3);
   });
 
+  it('has one outcome for each frame where nobody is left to answer', () => {
+    const fleet = devices(1, 1, 1);
+    const plan = drafted(replicas(problemOf(BLOCKS, fleet, FAST)));
+    const incidents = fleet.map(({ agent }) => ({ kind: 'crash' as const, agent, atMs: 0 }));
+    const { frames } = simulatePlan({ draft: plan, devices: fleet, links: FAST, load: closed(3), frames: 20, incidents });
+    expect(frames).toMatchObject({ sent: 20, completed: 0, failed: 20 });
+  });
+
   it.each([
     ['no frame in flight', { load: closed(0) }, 'CONFIG_INVALID'],
     ['a rate that is no number', { load: { kind: 'rate', framesPerSecond: Number.NaN } }, 'CONFIG_INVALID'],
+    ['a frame in thirty years', { load: { kind: 'rate', framesPerSecond: 1e-9 } }, 'CONFIG_INVALID'],
+    ['frames that come at random for thirty years', { load: { kind: 'poisson', framesPerSecond: 1e-9 } }, 'CONFIG_INVALID'],
     ['half a frame', { frames: 0.5 }, 'CONFIG_INVALID'],
     ['a speed of nothing', { incidents: [{ kind: 'speed', agent: 'a0', atMs: 1, factor: 0 }] }, 'CONFIG_INVALID'],
     ['an agent that nobody knows', { incidents: [{ kind: 'crash', agent: 'b', atMs: 1 }] }, 'AGENT_UNKNOWN'],

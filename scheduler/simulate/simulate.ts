@@ -116,6 +116,11 @@ class Simulation {
     arrive();
   }
 
+  /** Several answers of one moment each ask for another frame. */
+  #next(): void {
+    if (this.#sent < this.#total) this.#submit();
+  }
+
   #submit(): void {
     const sequence = this.#sent++;
     this.#record.submitted(sequence, this.#sent === this.#total);
@@ -144,7 +149,7 @@ class Simulation {
         this.#answered++;
         this.#record.answered(effect.sequence, effect.error?.code);
         // Not within the loop over effects, of which what follows would be a part.
-        if (this.#o.load.kind === 'closed' && this.#sent < this.#total) this.#clock.after(0, () => this.#submit());
+        if (this.#o.load.kind === 'closed' && this.#sent < this.#total) this.#clock.after(0, () => this.#next());
       }
     }
   }
@@ -223,11 +228,19 @@ export function describe(incident: Incident): string {
   }
 }
 
+/** Heartbeats and deadlines are looked at four times a simulated second: more days than these would take minutes. */
+const LONGEST_DAYS = 30;
+
 function check({ load, frames = DEFAULT_FRAMES, incidents = [], devices, draft, noise = 0 }: SimulationOptions): void {
   const wrong = (what: string, expected: string, came: string): ChairError => new ChairError('CONFIG_INVALID', what, { expected, came });
   const rate = load.kind === 'closed' ? load.inFlight : load.framesPerSecond;
   if (!(rate > 0 && Number.isFinite(rate))) throw wrong('the load of a simulation', 'a number above 0', String(rate));
   if (!(Number.isInteger(frames) && frames > 0)) throw wrong('the frames of a simulation', 'a whole number above 0', String(frames));
+  const days = load.kind === 'closed' ? 0 : frames / rate / 86_400;
+  if (days > LONGEST_DAYS) {
+    const came = `${frames} frames at ${rate} a second: ${Number(days.toPrecision(3))} days`;
+    throw wrong('a simulation would take too long', `at most ${LONGEST_DAYS} simulated days`, came);
+  }
   if (!(noise >= 0 && noise < 10)) throw wrong('the noise of a simulation', 'a number from 0 to 10', String(noise));
   const known = new Set(devices.map(({ agent }) => agent));
   const seated = draft.stages.flatMap((stage) => stage.agents.flat());

@@ -77,7 +77,17 @@ class Learner {
       inputs: graph.inputs,
       outputs: graph.outputs.map((name) => requireTensor(tensors, name)),
     };
-    return { ...model, dynamic: await this.#dynamic(model, declared) };
+    const dynamic = await this.#dynamic(model, declared);
+    // A frame would be answered with its nothing before anybody has computed it.
+    const empty = model.outputs.find(({ name, dims }) => dynamic.has(name) && dims.includes(0));
+    if (empty !== undefined) {
+      throw new ChairError('MODEL_UNSUPPORTED', `how much output ${empty.name} holds depends on the data`, {
+        expected: 'outputs whose sizes follow from those of the inputs',
+        came: `[${empty.dims.join(', ')}] for made-up inputs`,
+        todo: 'Cut such operators (NonZero, NonMaxSuppression) off the model, and run them on its outputs.',
+      });
+    }
+    return { ...model, dynamic };
   }
 
   /** What the engine infers of each value: dtype, and dims with -1 where they are unknown. Values that are no tensors are left out. */

@@ -307,6 +307,13 @@ describe('the graph of a loaded model', () => {
     expect([...((await load(graph)).dynamic ?? [])].sort()).toEqual(['cast', 'found']);
   });
 
+  it('refuses an output that is empty only because nothing was found in made-up inputs', async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', 'bool', [2, 2]);
+    graph.output(graph.node1('NonZero', [x], {}, { outputs: ['found'] }), 'int64', [2, -1]);
+    await expect(load(graph)).rejects.toMatchObject({ code: 'MODEL_UNSUPPORTED', message: expect.stringContaining('found') });
+  });
+
   it('knows what control flow captures, and keeps it alive', async () => {
     const graph = new GraphBuilder();
     const x = graph.input('x', 'float32', [2]);

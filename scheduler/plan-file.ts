@@ -88,7 +88,7 @@ export function parsePlanFile(text: string): PlanFile {
   }
   const result = fileSchema.safeParse(tree);
   if (result.success) return result.data;
-  const { where, expected, came } = firstIssue(result.error);
+  const { where, expected, came } = firstIssue(result.error, fileSchema);
   throw unreadable(`${where === '' ? '' : `at ${where}: `}${expected}`, came);
 }
 

@@ -1,5 +1,5 @@
 /** What a schema refuses, as our errors say it: where, what was expected, what came. For files that people write. */
-import type { z } from 'zod';
+import { z } from 'zod';
 
 export interface SchemaIssue {
   /** `stages[2].shares`, or '' at the top. */
@@ -8,17 +8,29 @@ export interface SchemaIssue {
   readonly came: string | undefined;
 }
 
-/** The first thing that is wrong; one is enough to begin with. */
-export function firstIssue(error: z.ZodError): SchemaIssue {
+/** The first thing that is wrong; one is enough to begin with. `schema` is what refused: it knows which keys there are. */
+export function firstIssue(error: z.ZodError, schema: z.ZodType): SchemaIssue {
   const [issue] = error.issues;
   const where = (issue?.path ?? [])
     .map((key, at) => (typeof key === 'number' ? `[${key}]` : `${at === 0 ? '' : '.'}${String(key)}`))
     .join('');
   const [, unknown] = /^Unrecognized keys?: (.*)$/.exec(issue?.message ?? '') ?? [];
-  if (unknown !== undefined) return { where, expected: 'keys that are known here', came: unknown };
+  if (unknown !== undefined) return { where, expected: keysAt(schema, issue?.path ?? []), came: unknown };
   const [, expected, came] = /^Invalid input: expected (.*), received (.*)$/.exec(issue?.message ?? '') ?? [];
   if (expected === undefined) return { where, expected: issue?.message ?? 'something else', came: undefined };
   return { where, expected: NAMES[expected] ?? expected, came: came === 'undefined' ? 'nothing' : (NAMES[came ?? ''] ?? came) };
+}
+
+/** The keys that an object may have, `path` being the way to it through objects and lists. */
+function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string {
+  let at: unknown = schema;
+  const bare = (type: unknown): unknown => (type instanceof z.ZodOptional || type instanceof z.ZodDefault ? bare(type.unwrap()) : type);
+  for (const key of path) {
+    const outer = bare(at);
+    at = outer instanceof z.ZodObject ? outer.shape[String(key)] : outer instanceof z.ZodArray ? outer.element : undefined;
+  }
+  const object = bare(at);
+  return object instanceof z.ZodObject ? `keys out of ${Object.keys(object.shape).join(', ')}` : 'keys that are known here';
 }
 
 const NAMES: Readonly<Record<string, string>> = {

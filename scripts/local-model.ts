@@ -21,6 +21,11 @@ export async function localModel(
     const model = structureOf(drawZoo(text));
     return { model, facts: factsOf(model) };
   }
+  if (!existsSync(text) && !/[./\\]/.test(text))
+    throw new ChairError('MODEL_NOT_FOUND', `there is no file ${text}, and no network of that name`, {
+      expected: `an ONNX file, or one of ${ZOO.join(', ')}`,
+      came: text,
+    });
   const { loadModel } = await import('../models/onnx/load.js');
   const model = await withWorkbench((engine, workDirectory) =>
     loadModel(path.resolve(text), { shapes: parseShapes(shapes), images, workDirectory, engine }),

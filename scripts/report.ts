@@ -161,7 +161,7 @@ function precisionText({ why, rows }: PrecisionReport, width: number): string {
     ]),
     width,
   );
-  return `wire precision: ${why}${rows.length === 0 ? '' : `\n${table}`}`;
+  return [...wrapText(`wire precision: ${why}`, width, ''), ...(rows.length === 0 ? [] : [table])].join('\n');
 }
 
 /** Stages as the other tables number them. */

@@ -159,7 +159,7 @@ export function partition(model: Model, specs: readonly StageSpec[]): Partition 
   const stages: StageCut[] = [];
   for (const [i, spec] of specs.entries()) {
     if (spec.nodes[0] !== at)
-      throw new ChairError('CUT_INVALID', `stage ${i} must begin where the last one ended`, {
+      throw new ChairError('CUT_INVALID', `stage ${i + 1} must begin where the last one ended`, {
         expected: `node ${at}`,
         came: `node ${spec.nodes[0]}`,
       });
@@ -178,7 +178,7 @@ export function partition(model: Model, specs: readonly StageSpec[]): Partition 
   if (hole !== undefined) {
     throw new ChairError(
       'INTERNAL',
-      `stage ${hole.stage} part ${hole.part} input ${hole.input}: nobody holds [${hole.box.start}]..[${hole.box.end}]`,
+      `stage ${hole.stage + 1} part ${hole.part + 1} input ${hole.input}: nobody holds [${hole.box.start}]..[${hole.box.end}]`,
     );
   }
   return { model, stages, wires, ...ends, bytesMoved: bytesMoved(wired, ends, wires) };
@@ -187,7 +187,7 @@ export function partition(model: Model, specs: readonly StageSpec[]): Partition 
 function refusalError(model: Model, stage: number, spec: StageSpec, refusal: CutRefusal): ChairError {
   return new ChairError(
     'CUT_NOT_POSSIBLE',
-    `stage ${stage} (nodes [${spec.nodes.join(', ')})) cannot be cut by ${spec.cut}: ${refusal.reason}`,
+    `stage ${stage + 1} (nodes [${spec.nodes.join(', ')})) cannot be cut by ${spec.cut}: ${refusal.reason}`,
     {
       todo: `End the stage before ${nameOf(model.nodes[refusal.node])}, or cut it otherwise.`,
     },

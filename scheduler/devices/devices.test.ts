@@ -88,6 +88,16 @@ devices:
     ['an empty list', 'devices: []', 'wrong at devices'],
     ['an unknown profile', 'devices: [{profile: pi3}]', 'pi3-2018, pi4, pi5'],
     ['an unknown key', 'devices: [{profile: pi4, colour: red}]', 'colour'],
+    [
+      'a key of plan files, and says which there are',
+      'version: 1\ndevices: [{profile: pi4}]',
+      'devices, link, gateway, sharedMedium; got "version"',
+    ],
+    [
+      'an unknown key of the gateway, and says which there are',
+      'devices: [{profile: pi4}]\ngateway: {link: gigabit, speed: 1}',
+      'keys out of link; got "speed"',
+    ],
     ['neither profile nor speed', 'devices: [{count: 2}]', 'macsPerSecond and memory'],
     ['both of them', 'devices: [{profile: pi4, macsPerSecond: 1000000}]', 'not both'],
     ['no memory', 'devices: [{profile: pi4, memory: none}]', 'memory such as'],

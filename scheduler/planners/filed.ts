@@ -10,5 +10,5 @@ export function filed(problem: PlanProblem): PlanDraft | PlanRefusal {
   if (seated === undefined) return refuse('file: no plan was given');
   const plan = draft(problem, FILED, seated.stages);
   if (isRefusal(plan)) return plan;
-  return { ...plan, why: `the plan was given as a file, made by ${seated.by}\n${bottleneckLine(plan.estimate)}` };
+  return { ...plan, why: `the plan was given as a file, made by ${seated.by} and perhaps edited\n${bottleneckLine(plan.estimate)}` };
 }

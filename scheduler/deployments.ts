@@ -54,6 +54,9 @@ export interface DeploymentsOptions {
   readonly now: () => number;
 }
 
+/** Plans under way that nobody deploys. */
+const MOST_DRY_RUNS = 8;
+
 export class Deployments {
   readonly #o: DeploymentsOptions;
   readonly #all = new Map<string, Deployment>();
@@ -61,6 +64,7 @@ export class Deployments {
   readonly #files: Housekeeping;
   #epoch = 0;
   #stopped = false;
+  #dryRuns = 0;
 
   constructor(options: DeploymentsOptions) {
     this.#o = options;
@@ -109,7 +113,20 @@ export class Deployments {
     return model;
   }
 
+  /** Each loads a model and asks planners dozens of questions: a hundred at once would take gigabytes, and the broker's time. */
   async #dryRun(deployment: Deployment): Promise<PlanReport> {
+    if (this.#dryRuns >= MOST_DRY_RUNS) {
+      throw new ChairError('QUEUE_FULL', `${MOST_DRY_RUNS} plans are being made already`, { todo: 'Ask again when one of them is done.' });
+    }
+    this.#dryRuns++;
+    try {
+      return await this.#planned(deployment);
+    } finally {
+      this.#dryRuns--;
+    }
+  }
+
+  async #planned(deployment: Deployment): Promise<PlanReport> {
     deployment.model = await this.#load(deployment);
     const drafted = await this.#draft(deployment);
     const draft = deployment.request.explain ? await explainedDraft(problemOf(this.#input(deployment)), drafted) : drafted;

@@ -5,6 +5,7 @@ import { failover } from './failover.js';
 import { lanes } from './lanes.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
+import { messages } from './messages.js';
 import { overhead } from './overhead.js';
 import { planner } from './planner.js';
 import { policies } from './policies.js';
@@ -19,6 +20,7 @@ export const BENCHES: readonly Bench[] = [
   planner,
   overhead,
   memory,
+  messages,
   traffic,
   failover,
   scaling,

@@ -108,6 +108,7 @@ export class Inbox {
         return;
       }
       scatter(data, header, itemBytes(header.dtype), slot.port.bytes, slot.box, ends.wire.box);
+      data.discard();
       const ready = epoch.joins.fill(slot);
       if (ready !== undefined) this.options.onReady(epoch, ready);
     } catch (error) {

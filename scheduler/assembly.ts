@@ -51,6 +51,7 @@ export class Assembly {
     const target = partial.outputs[info.name];
     if (target === undefined || !partial.missing.has(header.wire)) return undefined;
     scatter(data, header, itemBytes(info.dtype), target.bytes, wholeBox(info.dims), wire.box);
+    data.discard();
     partial.missing.delete(header.wire);
     return partial.missing.size === 0 ? partial.outputs : undefined;
   }

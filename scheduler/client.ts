@@ -409,6 +409,7 @@ export class ChairClient {
       return;
     }
     frame.outputs[output] = readTensor(header, data);
+    data.discard();
     if (Object.keys(frame.outputs).length < outputCount) return;
     this.#acknowledge(sequence);
     this.#end(frame, () => frame.resolve({ outputs: frame.outputs, latencyMs, attempts }));

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { generate, type Packet } from 'mqtt-packet';
 import { describe, expect, it, test } from 'vitest';
 import { isChairError } from '../errors.js';
-import { joinSegments } from '../segments.js';
+import { joinSegments, SegmentReader } from '../segments.js';
 import { Framer, lengthBytes, publishHeader } from './framing.js';
 
 interface Seen {
@@ -147,3 +147,66 @@ describe('framer', () => {
     expect([...codes].sort()).toEqual(['CODEC_INVALID', 'PACKET_TOO_LARGE', 'none']);
   });
 });
+
+describe('memory of chunks', () => {
+  /** Reads each message into memory of its own when it comes, or `later`, and discards it. */
+  function receive(stream: Uint8Array, sizes: readonly number[], later: (message: number) => boolean) {
+    const chunks = cut(stream, sizes).map((chunk) => Uint8Array.from(chunk));
+    const readers: SegmentReader[] = [];
+    const read: Uint8Array[] = [];
+    const take = (message: number): void => {
+      const reader = readers[message];
+      if (reader === undefined) throw new Error('no message');
+      const bytes = new Uint8Array(reader.bytesLeft);
+      reader.copyTo(bytes, 0, bytes.length);
+      reader.discard();
+      read[message] = bytes;
+    };
+    const framer = new Framer({
+      maxPacketBytes: 1_000_000,
+      first: 'connect',
+      onPublish: ({ payload }) => {
+        readers.push(new SegmentReader(payload));
+        if (!later(readers.length - 1)) take(readers.length - 1);
+      },
+      onPacket: () => undefined,
+    });
+    for (const chunk of chunks) framer.push(chunk);
+    for (const message of readers.keys()) if (read[message] === undefined) take(message);
+    return { read, chunks };
+  }
+
+  const publishOf = (payload: Uint8Array): Uint8Array => Buffer.concat([publishHeader('t', payload.length, 1_000_000), payload]);
+
+  it('goes back at once where one message alone looks at it', () => {
+    const message = publishOf(new Uint8Array(100_000).fill(7));
+    const { read, chunks } = receive(Buffer.concat([CONNECT, message]), [CONNECT.length, 40_000, 40_000], () => false);
+    expect(read[0]).toEqual(new Uint8Array(100_000).fill(7));
+    expect(chunks.map((chunk) => chunk.length)).toEqual([CONNECT.length, 0, 0, 0]);
+  });
+
+  it('stays where another message, or a packet of another kind, looks at it as well', () => {
+    const two = Buffer.concat([CONNECT, publishOf(new Uint8Array(9000).fill(1)), publishOf(new Uint8Array(9000).fill(2))]);
+    const { chunks } = receive(two, [], () => false);
+    expect(chunks[0]).toHaveLength(two.length);
+  });
+
+  test('no message is read wrong, however the stream is cut and whenever each is read', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.uint8Array({ minLength: 0, maxLength: 20_000 }), { minLength: 1, maxLength: 6 }),
+        fc.array(fc.integer({ min: 1, max: 15_000 }), { maxLength: 12 }),
+        fc.array(fc.boolean(), { minLength: 6, maxLength: 6 }),
+        (payloads, sizes, late) => {
+          const stream = Buffer.concat([CONNECT, ...payloads.map(publishOf)]);
+          const { read } = receive(stream, sizes, (message) => late[message] ?? false);
+          expect(read).toHaveLength(payloads.length);
+          for (const [i, payload] of payloads.entries()) expect(Buffer.compare(read[i] ?? EMPTY, payload)).toBe(0);
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+});
+
+const EMPTY = new Uint8Array(0);

@@ -4,6 +4,7 @@
  */
 import { type Packet, type Parser, parser } from 'mqtt-packet';
 import { ChairError } from '../errors.js';
+import { markLone } from '../segments.js';
 import type { Segments } from './lane.js';
 
 export interface PublishFrame {
@@ -53,6 +54,8 @@ export class Framer {
   #segments: Uint8Array[] = [];
   #payloadBytes = 0;
   #crumbs: Uint8Array | undefined;
+  /** Payloads, and packets of other kinds, that look into the chunk that is being read. */
+  #lookers = 0;
 
   constructor(options: FramerOptions) {
     this.#options = options;
@@ -66,6 +69,7 @@ export class Framer {
   /** Takes the next bytes, read at `nowMs`, and keeps views of them. Throws CODEC_INVALID or PACKET_TOO_LARGE; then the connection must be ended. */
   push(chunk: Uint8Array, nowMs = 0): void {
     this.#nowMs = nowMs;
+    this.#lookers = 0;
     let at = 0;
     while (at < chunk.length || (this.#left === 0 && this.#state === 'payload')) {
       switch (this.#state) {
@@ -86,6 +90,7 @@ export class Framer {
           break;
       }
     }
+    if (this.#state === 'payload' && this.#lookers === 1) markLone(chunk);
   }
 
   #startPacket(byte: number): void {
@@ -162,8 +167,13 @@ export class Framer {
     const take = Math.min(this.#left, chunk.length - at);
     this.#left -= take;
     if (take < CRUMB_BYTES && this.#left > 0) this.#keepCrumb(chunk.subarray(at, at + take));
-    else if (take > 0) this.#segments.push(chunk.subarray(at, at + take));
+    else if (take > 0) {
+      this.#segments.push(chunk.subarray(at, at + take));
+      this.#lookers++;
+    }
     if (this.#left === 0) {
+      // Before the payload is handed on: whoever takes it may drop it at once.
+      if (at + take === chunk.length && this.#lookers === 1) markLone(chunk);
       const payload = this.#segments;
       this.#crumbs = undefined;
       this.#segments = [];
@@ -192,6 +202,8 @@ export class Framer {
   }
 
   #small(chunk: Uint8Array, at: number): number {
+    // mqtt-packet's parser may keep views.
+    this.#lookers++;
     const take = Math.min(this.#left, chunk.length - at);
     this.#left -= take;
     if (this.#left === 0) this.#state = 'type';

@@ -10,7 +10,7 @@
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
 import type { Device, Link, PartFacts } from './problem.js';
-import { profiledMs, profiledPeaks } from './profile-table.js';
+import { overlappedMs, profiledMs, profiledPeaks } from './profile-table.js';
 
 export { profiledMs } from './profile-table.js';
 
@@ -45,7 +45,9 @@ export function slowdown(device: Device | undefined): number {
 
 /** `share`: the part's fraction of the stage, 1 = all of it. */
 export function computeMs(device: Device, part: PartFacts, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number {
-  const measured = device.profile === undefined ? undefined : profiledMs(device.profile, spec, share, part.macs);
+  const { profile } = device;
+  const measured =
+    profile === undefined ? undefined : (profiledMs(profile, spec, share, part.macs) ?? overlappedMs(profile, spec, share, part.macs));
   // Never nothing, as a table may say of a pool: what replicas take is divided by it.
   return Math.max(LEAST_MS, measured ?? rooflineMs(device, part)) * slowdown(device) * corrected(device, spec);
 }

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ProfileRow, ProfileTable } from './problem.js';
-import { leastWorkMs, profiledMs, profiledPeaks } from './profile-table.js';
+import { leastWorkMs, overlappedMs, profiledMs, profiledPeaks } from './profile-table.js';
 
 const row = (start: number, end: number, ms: number, more: Partial<ProfileRow> = {}): ProfileRow => ({
   nodes: [start, end],
@@ -134,5 +134,33 @@ describe('profiledPeaks', () => {
     expect(profiledPeaks(measured, spec, 0.3)).toMatchObject({ loadPeakBytes: 120 * MIB, runPeakBytes: 125 * MIB });
     expect(profiledPeaks(measured, spec, 0.7)).toMatchObject({ loadPeakBytes: 130 * MIB, runPeakBytes: 150 * MIB });
     expect(profiledPeaks({ name: '', rows: [row(0, 1, 1)] }, whole(0, 1), 1)).toBeUndefined();
+  });
+});
+
+describe('overlappedMs', () => {
+  /** Two blocks of three nodes each: 10 and 20 ms of work. */
+  const rows = [row(0, 3, RUN + 10, { macs: 10e6 }), row(3, 6, RUN + 20, { macs: 20e6 }), row(0, 6, RUN + 30, { macs: 30e6 })];
+  const measured: ProfileTable = { name: 'blocks of three nodes', rows, runMs: RUN };
+
+  it('takes of the measured runs around a stage the part that its work is of theirs', () => {
+    expect(overlappedMs(measured, whole(1, 5), 1, 12e6)).toBeCloseTo(RUN + 12, 9);
+    expect(overlappedMs(measured, { nodes: [1, 5], cut: 'rows' }, 1 / 3, 4e6)).toBeCloseTo(RUN + 4, 9);
+  });
+
+  it('looks at the shortest runs that cover the stage only', () => {
+    expect(overlappedMs(measured, whole(4, 5), 1, 5e6)).toBeCloseTo(RUN + 5, 9);
+  });
+
+  it('goes by nodes and share where nothing is multiplied', () => {
+    expect(overlappedMs(measured, { nodes: [1, 3], cut: 'rows' }, 0.5, 0)).toBeCloseTo(RUN + (10 * (0.5 * 2)) / 3, 9);
+  });
+
+  it('never says more than the runs themselves take', () => {
+    expect(overlappedMs(measured, whole(1, 2), 1, 1e12)).toBeCloseTo(RUN + 10, 9);
+  });
+
+  it('says nothing over a hole, nor of tables that were not measured block by block', () => {
+    expect(overlappedMs(measured, whole(5, 7), 1, 1e6)).toBeUndefined();
+    expect(overlappedMs({ name: 'published', rows }, whole(1, 2), 1, 1e6)).toBeUndefined();
   });
 });

@@ -15,7 +15,7 @@ import { musicalChair2018 } from './musical-chair-2018.js';
 import { pipeline } from './pipeline.js';
 import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 import { leastWorkMs } from './profile-table.js';
-import { replicas } from './replicas.js';
+import { fewerReplicas, replicas } from './replicas.js';
 import { single } from './single.js';
 import { isSmall, small } from './small.js';
 
@@ -31,7 +31,9 @@ export function auto(problem: PlanProblem): Attempt {
   const attempts: Attempt[] = [alone];
   if (problem.devices.length > 1) {
     const table = BlockTable.of(problem.facts);
-    attempts.push(replicas(problem), pipeline(problem));
+    const everywhere = replicas(problem);
+    const fewer = problem.objective === 'throughput' ? fewerReplicas(problem, everywhere) : undefined;
+    attempts.push(everywhere, ...(fewer === undefined ? [] : [fewer]), pipeline(problem));
     if (problem.objective === 'throughput') attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, 'fleet', stages)));
     if (!nearBound(problem, attempts)) attempts.push(...searched(problem, table, attempts));
   }

@@ -164,6 +164,17 @@ describe('auto', () => {
     expect(seats(plan).flat(2)).not.toContain('snail');
   });
 
+  it('seats no more replicas than the gateway can feed', () => {
+    const devices = Array.from({ length: 60 }, (_, i) => device(`d${i}`, 1 + (i % 3)));
+    const links = { usual: { bytesPerSecond: 1e5, latencyMs: 1 }, between: new Map() };
+    const facts = { ...HEAVY, inputBytes: 50_000 };
+    const asked = problem({ facts, devices, links, objective: 'throughput' });
+    const [all, plan] = [planned(replicas(asked)), planned(auto(asked))];
+    expect(all.estimate.bottleneck.kind).toBe('link');
+    expect(plan.estimate.fps).toBeGreaterThanOrEqual(0.98 * all.estimate.fps);
+    expect(new Set(seats(plan).flat(2)).size).toBeLessThan(20);
+  });
+
   it('names every limit when nothing fits', () => {
     const devices = four.map((d) => ({ ...d, memoryBytes: 50 * MIB }));
     expect(auto(problem({ devices }))).toMatchObject({ refused: true, reason: expect.stringContaining(mib(50 * MIB)) });

@@ -15,3 +15,27 @@ export function replicas(problem: PlanProblem): PlanDraft | PlanRefusal {
   if (isRefusal(found)) return found;
   return { ...found, why: `${bottleneckLine(found.estimate)}\nwould change it: one more agent that holds the whole model` };
 }
+
+/** Of what all replicas reach, this part must be reached by fewer. */
+const AS_GOOD = 0.99;
+
+/**
+ * The fewest of the fastest replicas that are as good as `all`, when something else than computing (the gateway's link, say) limits them: ten thousand
+ * devices behind one link do what a dozen do. Undefined when all are needed.
+ */
+export function fewerReplicas(problem: PlanProblem, all: PlanDraft | PlanRefusal): PlanDraft | undefined {
+  if (isRefusal(all) || all.estimate.bottleneck.kind === 'compute') return undefined;
+  const [stage] = all.stages;
+  if (stage === undefined || stage.agents.length < 2) return undefined;
+  let fewest: PlanDraft | undefined;
+  let [low, high] = [1, stage.agents.length];
+  while (low < high) {
+    const count = Math.floor((low + high) / 2);
+    const plan = draft(problem, `replicas:${count}`, [{ spec: stage.spec, agents: stage.agents.slice(0, count) }]);
+    if (!isRefusal(plan) && plan.estimate.fps >= AS_GOOD * all.estimate.fps) {
+      fewest = plan;
+      high = count;
+    } else low = count + 1;
+  }
+  return fewest;
+}

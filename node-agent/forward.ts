@@ -169,6 +169,6 @@ function checked(seat: Seat, output: number, tensor: Tensor | undefined): Tensor
   throw new ChairError('ENGINE_RUN_FAILED', `output ${port?.name} of slice ${seat.slice}`, {
     expected: `${port?.dtype}[${dims.join(',')}]`,
     came: tensor === undefined ? 'nothing' : `${tensor.dtype}[${tensor.dims.join(',')}] of ${tensor.bytes.length} bytes`,
-    todo: 'This is a defect of the slicer',
+    todo: "The model's shapes depend on its data, which cannot be served; if they do not, this is a defect of the slicer",
   });
 }

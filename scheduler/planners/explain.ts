@@ -19,11 +19,16 @@ export function explain(problem: PlanProblem, reasons: Reasons): string {
   const first = oneIsEnough
     ? `one device is best (${say(chosen)}): nothing else gains more than ${clearGain * 100} %; ${bottleneckLine(chosen.estimate)}`
     : bottleneckLine(chosen.estimate);
-  const second =
-    runnerUp === undefined
-      ? 'runner-up: none that fits'
-      : `runner-up: ${runnerUp.planner} over ${agentsOf(runnerUp)} agents, ${say(runnerUp)} instead of ${say(chosen)}`;
+  const second = runnerUp === undefined ? 'runner-up: none that fits' : `runner-up: ${besides(runnerUp, chosen, say)}`;
   return `${first}\n${second}\nwould change it: ${whatWouldChange(problem, reasons)}`;
+}
+
+/** The other plan against the chosen one; where figures do not tell them apart, what did: the number of agents. */
+function besides(other: PlanDraft, chosen: PlanDraft, say: (plan: PlanDraft) => string): string {
+  const [mine, more] = [agentsOf(chosen), agentsOf(other)];
+  const over = `${other.planner} over ${more} agent${more === 1 ? '' : 's'}`;
+  if (say(other) !== say(chosen)) return `${over}, ${say(other)} instead of ${say(chosen)}`;
+  return more > mine ? `${over}, no better than this on ${mine}` : `${over}, as good by ${say(other)}`;
 }
 
 function whatWouldChange(problem: PlanProblem, { chosen, oneIsEnough, refusals }: Reasons): string {

@@ -94,6 +94,8 @@ describe('profiles of a model on a cluster', { timeout: 300_000 }, () => {
     const cluster = await LocalCluster.start({ agents: 1, threads: 1, directory: path.join(folder, 'state') });
     const client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default' });
     try {
+      // Known a moment before it may be seated.
+      await expect.poll(async () => (await client.status()).agents[0]?.state, { timeout: 20_000 }).toBe('ready');
       const question = { model: await client.upload(model), cuts: ['rows'], parts: [1, 2], runs: 3, budgetMs: 20 };
       const before = await client.plan({ name: 'net', model: question.model });
       expect(before.basis).toContain('probes');

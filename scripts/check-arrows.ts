@@ -49,10 +49,10 @@ const ENTRANCES: Readonly<Record<string, RegExp>> = {
   'onnxruntime-common': /^models\/engine\//,
   'onnx-buf': /^models\//,
   '@bufbuild/protobuf': /^models\//,
-  zod: /(^scripts\/|(^|\/)config\.ts$)/,
+  zod: /(^scripts\/|(^|\/)config\.ts$|^scheduler\/(plan-file|schema-issue|devices\/device-file)\.ts$)/,
   commander: /^scripts\//,
   sharp: /^scripts\//,
-  yaml: /^scripts\//,
+  yaml: /^(scripts\/|scheduler\/(plan-file|read-yaml)\.ts$)/,
   'opentype.js': /^scripts\//,
   tsx: /^scripts\//,
   '@observablehq/plot': /^scripts\/plot\.ts$/,
@@ -64,7 +64,7 @@ const TEST_ONLY = new Set(['vitest', 'fast-check']);
 const TEST_ENTRANCES: Readonly<Record<string, RegExp>> = {
   mqtt: /^(broker|scripts)\//,
   aedes: /^broker\//,
-  'mqtt-packet': /^broker\//,
+  'mqtt-packet': /^(broker|node-agent)\//,
 };
 
 /** Tests, and what only tests use: neither is in the built package, so nothing else may import it. tsconfig.build.json leaves out the same files. */

@@ -87,7 +87,7 @@ describe('a plan file on agents', { timeout: 120_000 }, () => {
     const refused = async (code: ErrorCode, content: string, ...more: string[]): Promise<string> => {
       writeFileSync(file('wrong.yaml'), content);
       const result = await mc('deploy', file('net.onnx'), '--name', 'wrong', '--plan', file('wrong.yaml'), ...more);
-      expect(result.stderr.trimEnd().split('\n').at(-1)).toMatch(new RegExp(`^${code}: `));
+      expect(result.stderr).toMatch(new RegExp(`^${code}: `, 'm'));
       expect(result.status).not.toBe(0);
       return result.stderr;
     };

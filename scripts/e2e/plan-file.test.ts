@@ -96,7 +96,7 @@ describe('a plan file on agents', { timeout: 120_000 }, () => {
     await refused('PLAN_FILE_UNREADABLE', '\u0000garbage: [');
     await refused('PLAN_FILE_UNREADABLE', 'x'.repeat(10 << 20));
     await refused('PLAN_INVALID', text.replace(/blocks: \[0, (\d+)\]/, 'blocks: [1, $1]'));
-    await refused('PLAN_INVALID', text.replace('agents: [agent-1,', 'agents: [agent-2,'));
+    await refused('PLAN_INVALID', text.replace(/agents: \[(agent-\d), agent-\d/, 'agents: [$1, $1'));
     await refused('USAGE', text, '--cut', 'rows:2');
     const missing = await mc('deploy', file('net.onnx'), '--name', 'wrong', '--plan', file('missing.yaml'));
     expect(missing.stderr).toMatch(/^FILE_NOT_FOUND: /);

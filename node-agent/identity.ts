@@ -1,0 +1,58 @@
+/** What an agent is, as it tells the scheduler and as its measurements are filed: read anew each time, since limits and addresses change. */
+import { cpuLimit } from '../broker/control-groups.js';
+import { hostId } from '../broker/host.js';
+import type { Hello } from '../broker/messages.js';
+import { OUR_SCHEMAS } from '../broker/schema/version.js';
+import type { Engine } from '../models/engine/engine.js';
+import { cores, hostCores, memoryLimitBytes, reachableAddresses } from './device.js';
+import { cpuModel, fingerprintOf, maxClockKhz } from './fingerprint.js';
+import type { AgentOptions } from './options.js';
+import type { Parts } from './parts.js';
+
+/** At most so many names in a hello. */
+const SLICES_TOLD = 1000;
+
+/** What the agent may use, bytes. */
+export function memoryLimit({ memory, config }: AgentOptions): number {
+  return memory?.().limitBytes ?? (config.memoryLimitBytes || memoryLimitBytes());
+}
+
+/** What measurements of this device are kept under. */
+export function deviceOf(
+  options: AgentOptions,
+  { name, version }: Engine,
+): { readonly engine: string; readonly engineVersion: string; readonly fingerprint: string } {
+  const traits = { cpu: cpuModel(), maxKhz: maxClockKhz(), arch: process.arch, cores: cores(), cpuLimit: cpuLimit() };
+  const { prepack } = options.config;
+  const fingerprint = fingerprintOf({ ...traits, memoryBytes: memoryLimit(options), engine: name, engineVersion: version, prepack });
+  return { engine: name, engineVersion: version, fingerprint };
+}
+
+type Told = Pick<Parts, 'store' | 'term' | 'engine' | 'probe' | 'lanes' | 'sessions'>;
+
+/** The hello of this process. */
+export async function introduce(options: AgentOptions, nonce: string, parts: Told): Promise<Hello> {
+  const { name, addresses, laneHost, threads } = options.config;
+  const { store, term, engine, probe, lanes, sessions } = parts;
+  return {
+    agent: name,
+    nonce,
+    ...OUR_SCHEMAS,
+    softwareVersion: options.softwareVersion,
+    term: term.value,
+    addresses: addresses.length > 0 ? addresses : reachableAddresses(laneHost),
+    lanePort: lanes.port,
+    cores: cores(),
+    host: options.host?.() ?? hostId(),
+    hostCores: hostCores(),
+    cpuLimit: cpuLimit(),
+    engineThreads: threads || cores(),
+    memoryBytes: memoryLimit(options),
+    arch: process.arch,
+    ...deviceOf(options, engine),
+    cpu: cpuModel(),
+    probeMacsPerSecond: probe,
+    storeBytesFree: await store.freeBytes(),
+    slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
+  };
+}

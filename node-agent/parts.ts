@@ -1,0 +1,187 @@
+/** What an agent is made of, and how the parts know each other. Nothing is started here: `agent.ts` owns their lives. */
+import type { SegmentReader } from '../broker/activation.js';
+import type { Bus } from '../broker/bus.js';
+import { cpuQuota } from '../broker/control-groups.js';
+import { type ChairError, isChairError, toChairError } from '../broker/errors.js';
+import type { Lanes } from '../broker/lanes/lane.js';
+import { LinkProbe } from '../broker/link-probe.js';
+import type { Repetition } from '../broker/repetition.js';
+import type { Topics } from '../broker/topics.js';
+import { BufferPool } from '../models/engine/buffers.js';
+import type { Engine } from '../models/engine/engine.js';
+import { Commands } from './commands.js';
+import { cores, processMemory } from './device.js';
+import { EarlyBuffer } from './early.js';
+import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
+import { BlobFetcher } from './fetch.js';
+import { Forwarder } from './forward.js';
+import { deviceOf, memoryLimit } from './identity.js';
+import { Inbox } from './inbox.js';
+import { FrameBudget, type ReadyFrame } from './join.js';
+import type { AgentOptions } from './options.js';
+import { PeerTable } from './peers.js';
+import { Profiler } from './profiling.js';
+import { Runner } from './runner.js';
+import { SessionCache } from './sessions.js';
+import type { BlobStore } from './store.js';
+import type { TermFile } from './term.js';
+import { TroubleReporter } from './trouble.js';
+
+/** What has to be opened, in this order. */
+export interface Ground {
+  readonly store: BlobStore;
+  readonly term: TermFile;
+  readonly engine: Engine;
+  /** Multiply-accumulates per second of the start-up probe; 0 = unknown. */
+  readonly probe: number;
+  readonly bus: Bus;
+  readonly lanes: Lanes;
+}
+
+/** Everything between start and stop. */
+export interface Parts extends Ground {
+  readonly fetcher: BlobFetcher;
+  readonly sessions: SessionCache;
+  readonly epochs: Epochs;
+  readonly runner: Runner;
+  readonly forwarder: Forwarder;
+  readonly inbox: Inbox;
+  readonly trouble: TroubleReporter;
+  readonly commands: Commands;
+  readonly linkProbe: LinkProbe;
+  readonly profiler: Profiler;
+}
+
+/** What the parts ask of, and tell, the agent. */
+export interface Host {
+  readonly options: AgentOptions;
+  readonly nonce: string;
+  readonly nowMs: () => number;
+  readonly log: (line: string) => void;
+  readonly repetition: Repetition;
+  /** In the version that the scheduler reads. */
+  readonly topics: () => Topics;
+  readonly isDraining: () => boolean;
+  readonly isStopping: () => boolean;
+  /** An epoch was given back. */
+  readonly onReleased: () => void;
+  /** Something that this process cannot get over. */
+  readonly onFailure: (error: ChairError) => void;
+}
+
+/** Of the memory limit: what buffers that wait for their next frame may hold. */
+const IDLE_SHARE = 1 / 32;
+/** See `batchMs` of profiling.ts. */
+const BATCH_MS = 10;
+
+export function assemble(ground: Ground, host: Host): Parts {
+  const { options, nonce, nowMs, log, topics } = host;
+  const { config } = options;
+  const agent = config.name;
+  const { store, engine, bus, lanes, term } = ground;
+  const memory = options.memory ?? (() => ({ limitBytes: memoryLimit(options), usedBytes: processMemory().anonymousBytes }));
+  const sessions = new SessionCache(engine, store, { prepack: config.prepack }, memory);
+  const fetcher = new BlobFetcher({ bus, topics, agent, store, ...options.fetch });
+  const trouble = new TroubleReporter(agent, bus, topics, log);
+  const path = dataPath({ ground, host, sessions, fetcher, trouble, limitBytes: memory().limitBytes });
+  const { epochs, runner } = path;
+  const profiler = new Profiler({
+    store,
+    fetcher,
+    measure: options.measure,
+    memory,
+    activity: () => runner.finished,
+    isBusy: () => runner.isBusy || epochs.isPreparing,
+    device: () => deviceOf(options, engine),
+    threads: config.threads || cores(),
+    cores: cores(),
+    batchMs: Math.max(BATCH_MS, 2 * cpuQuota().periodMs),
+    prepack: config.prepack,
+  });
+  const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });
+  const commands = new Commands({
+    nonce,
+    term,
+    epochs,
+    peers: new PeerTable(agent),
+    lanes,
+    probe: linkProbe,
+    profiler,
+    isBusy: () => runner.isBusy,
+    orphanMs: config.orphanMs,
+    isDraining: host.isDraining,
+    onReleased: host.onReleased,
+    onRefused: host.onFailure,
+  });
+  return { ...ground, ...path, fetcher, sessions, trouble, commands, linkProbe, profiler };
+}
+
+interface DataPathOptions extends Pick<Parts, 'sessions' | 'fetcher' | 'trouble'> {
+  readonly ground: Ground;
+  readonly host: Host;
+  /** Of the agent's memory. */
+  readonly limitBytes: number;
+}
+
+/** A frame's way: into its seat's input, through the engine, along its wires. The four call each other. */
+function dataPath({
+  ground,
+  host,
+  sessions,
+  fetcher,
+  trouble,
+  limitBytes,
+}: DataPathOptions): Pick<Parts, 'epochs' | 'runner' | 'forwarder' | 'inbox'> {
+  const { nowMs, log, topics, repetition } = host;
+  const { config } = host.options;
+  const { store, bus, lanes } = ground;
+  const budget = new FrameBudget(config.joinLimitBytes || limitBytes / 4);
+  const buffers = new BufferPool(limitBytes * IDLE_SHARE);
+  const early = new EarlyBuffer<SegmentReader>(config.earlyBytes, config.earlyMs);
+  const onReady = (epoch: Epoch, frame: ReadyFrame) => runner.push({ epoch, frame });
+  const onTrouble = (key: EpochKey, frame: { frame: number; attempt: number }, error: unknown) => trouble.report(key, frame, '', error);
+  const epochs = new Epochs({
+    agent: config.name,
+    store,
+    fetcher,
+    sessions,
+    budget,
+    buffers,
+    nowMs,
+    onProgress: (progress) => void bus.publish(topics().progress, progress).catch(() => undefined),
+    onPrepared: (epoch) => {
+      log(`${seatsText(epoch)}: ready`);
+      inbox.prepared(epoch);
+    },
+    onReleased: async (epoch) => {
+      if (!host.isStopping()) log(`${seatsText(epoch)}: given back`);
+      runner.purge();
+      await runner.settled(epoch);
+    },
+  });
+  const forwarder = new Forwarder({
+    lanes,
+    topics: topics(),
+    budget,
+    buffers,
+    nowMs,
+    onReady,
+    onRefused: (epoch, frame, refusal) => inbox.notTaken(epoch, frame, refusal),
+    onFailure: (epoch, frame, peer, error) => trouble.report(epoch, frame, peer, error),
+    onRawFallback: ({ deployment }, wire, why) =>
+      repetition.say(`raw ${deployment} ${wire}`, `wire ${wire} of ${deployment} is sent raw: ${why}`),
+  });
+  const runner = new Runner({
+    budget,
+    buffers,
+    onOutputs: (job, outputs) => forwarder.forward(job, outputs),
+    onFailure: (job, error) => {
+      if (host.isStopping()) return;
+      onTrouble(job.epoch, job.frame, error);
+      // A dead engine does not come back: whoever supervises this process starts a new one.
+      if (isChairError(error, 'ENGINE_CLOSED')) host.onFailure(toChairError(error));
+    },
+  });
+  const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, repetition });
+  return { epochs, runner, forwarder, inbox };
+}

@@ -21,14 +21,23 @@ export type AvroSchema = string | AvroRecord | AvroEnum | AvroArray | AvroNumber
 export interface AvroRecord {
   readonly type: 'record';
   readonly name: string;
+  /** For people, here and on fields: becomes the docstring of the TypeScript type. */
+  readonly doc?: string;
   readonly maxBytes?: number;
   /** The record stands for a TypeScript union `{kind: 'a', a: A} | {kind: 'b', b: B}`: exactly the field named by `kind` is set. */
   readonly oneOf?: boolean;
-  readonly fields: readonly { readonly name: string; readonly type: AvroSchema; readonly default?: unknown }[];
+  readonly fields: readonly AvroField[];
+}
+export interface AvroField {
+  readonly name: string;
+  readonly doc?: string;
+  readonly type: AvroSchema;
+  readonly default?: unknown;
 }
 export interface AvroEnum {
   readonly type: 'enum';
   readonly name: string;
+  readonly doc?: string;
   readonly symbols: readonly string[];
 }
 export interface AvroArray {

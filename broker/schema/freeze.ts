@@ -6,5 +6,6 @@ import { writeFileSync } from 'node:fs';
 import { readSchemaFiles } from './set.js';
 import { historyUrl, SCHEMA_VERSION } from './version.js';
 
-const lines = readSchemaFiles().map((schema) => JSON.stringify(schema));
+/** The history is for decoding: a comment may be mended without a new version, so none is kept. */
+const lines = readSchemaFiles().map((schema) => JSON.stringify(schema, (key, value) => (key === 'doc' ? undefined : value)));
 writeFileSync(historyUrl(SCHEMA_VERSION), `[\n${lines.join(',\n')}\n]\n`);

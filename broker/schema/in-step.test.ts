@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { AvroEnum, AvroRecord } from './bounds.js';
-import { GENERATED, generateTypes, LANE_RECORDS } from './generate.js';
+import { type Generated, generatedUrl, generateTypes, HAND_WRITTEN, LANE_RECORDS } from './generate.js';
 import { readSchemaFiles } from './set.js';
 
 const BROKER = fileURLToPath(new URL('..', import.meta.url));
@@ -21,7 +21,7 @@ function words(text: string): string {
 async function compile(changes: Readonly<Record<string, (text: string) => string>>): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'in-step-'));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
-  for (const file of ['messages.ts', 'plan.ts', 'tensor.ts', 'errors.ts', 'schema/in-step.ts', 'schema/messages.gen.ts']) {
+  for (const file of ['plan.ts', 'tensor.ts', 'errors.ts', 'schema/in-step.ts', 'schema/in-step.gen.ts']) {
     await cp(join(BROKER, file), join(directory, file));
   }
   for (const [file, change] of Object.entries(changes)) {
@@ -39,7 +39,7 @@ async function compile(changes: Readonly<Record<string, (text: string) => string
   }
 }
 
-function withField(name: string): string {
+function withField(name: string): Generated {
   const schemas: (AvroRecord | AvroEnum)[] = readSchemaFiles().map((schema) =>
     schema.name === name && schema.type === 'record'
       ? { ...schema, fields: [...schema.fields, { name: 'added', type: 'string' }] }
@@ -49,8 +49,8 @@ function withField(name: string): string {
 }
 
 describe('schemas and TypeScript types', () => {
-  it('are in step: the generated file is of these schemas', async () => {
-    expect(words(await readFile(GENERATED, 'utf8'))).toBe(words(generateTypes(readSchemaFiles())));
+  it.each(['messages.gen.ts', 'in-step.gen.ts'] as const)('are in step: %s is of these schemas', async (file) => {
+    expect(words(await readFile(generatedUrl(file), 'utf8'))).toBe(words(generateTypes(readSchemaFiles())[file]));
   });
 
   it('are in step: the hand-written types are the generated ones', async () => {
@@ -58,16 +58,27 @@ describe('schemas and TypeScript types', () => {
   });
 
   it('fall out of step when a field is added to a schema only', async () => {
-    expect(await compile({ 'schema/messages.gen.ts': () => withField('SeatHealth') })).toMatch(/missing .*SeatHealth/);
+    expect(await compile({ 'schema/in-step.gen.ts': () => withField('Port')['in-step.gen.ts'] })).toMatch(/missing .*Port/);
   });
 
   it('fall out of step when a field is added to, or retyped in, a type only', async () => {
-    const added = (text: string) =>
-      text.replace('readonly storeBytesFree: number;', 'readonly storeBytesFree: number; readonly added: string;');
-    const optional = (text: string) => text.replace('readonly padBytes: number;', 'readonly padBytes?: number;');
-    const errors = await compile({ 'messages.ts': (text) => optional(added(text)) });
-    expect(errors).toMatch(/missing .*Hello/);
-    expect(errors).toMatch(/missing .*Ping/);
+    const added = (text: string) => text.replace('readonly macs: number;', 'readonly macs: number; readonly added: string;');
+    const optional = (text: string) => text.replace('readonly toPart: number;', 'readonly toPart?: number;');
+    const errors = await compile({ 'plan.ts': (text) => optional(added(text)) });
+    expect(errors).toMatch(/missing .*SliceRef/);
+    expect(errors).toMatch(/missing .*Wire/);
+  });
+
+  it('are explained in one place: in the schema, or where a type is written by hand', () => {
+    const byHand = Object.values(HAND_WRITTEN).flat();
+    for (const schema of readSchemaFiles()) if (byHand.includes(schema.name)) expect(JSON.stringify(schema)).not.toContain('"doc"');
+  });
+
+  it('have the docstrings of the schema, and no doc can end its docstring early', () => {
+    const commented = (doc: string): AvroRecord => ({ type: 'record', name: 'Note', doc, fields: [{ name: 'ms', type: 'double', doc }] });
+    const text = '/** Of a run. */\nexport interface Note {\n  /** Of a run. */\n  readonly ms: number;\n}';
+    expect(generateTypes([commented('Of a run.')])['messages.gen.ts']).toContain(text);
+    expect(() => generateTypes([commented('a */ b')])).toThrow(/Note/);
   });
 
   it('use only what the bounds can walk: no map, data last in lane records, defaults on what may be missing', () => {

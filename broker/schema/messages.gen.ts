@@ -1,77 +1,8 @@
 // Made by generate.ts from the .avsc files. Do not edit.
-
-export type DType =
-  | 'float32'
-  | 'float64'
-  | 'float16'
-  | 'bfloat16'
-  | 'int8'
-  | 'uint8'
-  | 'int16'
-  | 'uint16'
-  | 'int32'
-  | 'uint32'
-  | 'int64'
-  | 'uint64'
-  | 'bool';
-
-export type Encoding = 'raw' | 'float16' | 'uint8';
+import type { Encoding, PlanStage, SliceRef, Wire } from '../plan.js';
+import type { DType, TensorInfo } from '../tensor.js';
 
 export type LaneKind = 'direct' | 'relay' | 'local' | 'down';
-
-export interface Box {
-  readonly start: readonly number[];
-  readonly end: readonly number[];
-}
-
-export interface TensorInfo {
-  readonly name: string;
-  readonly dtype: DType;
-  readonly dims: readonly number[];
-}
-
-export interface BlobRef {
-  readonly sha256: string;
-  readonly sizeBytes: number;
-}
-
-export interface SliceRef {
-  readonly graph: BlobRef;
-  readonly blobs: readonly BlobRef[];
-  readonly macs: number;
-  readonly weightBytes: number;
-  readonly activationBytes: number;
-}
-
-export interface Port {
-  readonly name: string;
-  readonly tensor: string;
-  readonly dtype: DType;
-  readonly box: Box;
-}
-
-export interface PlanPart {
-  readonly slice: string;
-  readonly inputs: readonly Port[];
-  readonly outputs: readonly Port[];
-}
-
-export interface PlanStage {
-  readonly cut: string;
-  readonly parts: readonly PlanPart[];
-  readonly agents: readonly (readonly string[])[];
-}
-
-export interface Wire {
-  readonly fromStage: number;
-  readonly fromPart: number;
-  readonly output: number;
-  readonly toStage: number;
-  readonly toPart: number;
-  readonly input: number;
-  readonly box: Box;
-  readonly encoding: Encoding;
-}
 
 export interface PeerEntry {
   readonly agent: string;
@@ -79,27 +10,38 @@ export interface PeerEntry {
   readonly lanePort: number;
 }
 
-export interface Activation {
+/** One box of one tensor on its way along one wire. `data` is last, so that the header is decoded and the data viewed. */
+export interface ActivationHeader {
   readonly deployment: string;
   readonly term: number;
   readonly epoch: number;
+  /** The dispatcher's admission number of the frame; grows by one per admitted frame, per deployment and term. */
   readonly frame: number;
+  /** 1, 2 or 3. */
   readonly attempt: number;
+  /** Replica index per stage. */
   readonly route: readonly number[];
+  /** Index into the plan's wires. */
   readonly wire: number;
+  /** Every frame below this number is finished: what waits for them may be dropped. */
   readonly lowWater: number;
+  /** Remaining time until the frame's deadline, as the sender sees it. */
   readonly remainingMs: number;
   readonly dtype: DType;
+  /** Dims of the box. */
   readonly dims: readonly number[];
   readonly encoding: Encoding;
+  /** For `uint8`: value = (q - zero) * scale. */
   readonly scale: number;
   readonly zero: number;
 }
 
-export interface Submit {
+/** One input tensor of a frame, client -> dispatcher. A frame with k inputs is k messages with the same (client, sequence). */
+export interface SubmitHeader {
   readonly client: string;
   readonly sequence: number;
   readonly deployment: string;
+  /** Remaining time the client will wait; 0 = the deployment's default. */
   readonly deadlineMs: number;
   readonly input: string;
   readonly inputCount: number;
@@ -107,7 +49,8 @@ export interface Submit {
   readonly dims: readonly number[];
 }
 
-export interface Result {
+/** One output tensor of a finished frame, or its one error (`code` not empty; then no data). Dispatcher -> client. */
+export interface ResultHeader {
   readonly client: string;
   readonly sequence: number;
   readonly code: string;
@@ -115,24 +58,29 @@ export interface Result {
   readonly output: string;
   readonly outputCount: number;
   readonly attempts: number;
+  /** From admission to the last output, on the dispatcher's clock. */
   readonly latencyMs: number;
   readonly dtype: DType;
   readonly dims: readonly number[];
 }
 
+/** The client has this result: the dispatcher may forget it (until then a resubmitted frame gets the stored result). */
 export interface ResultAck {
   readonly client: string;
   readonly sequence: number;
 }
 
+/** Dispatcher -> agents over lanes: an attempt is not wanted any more. */
 export interface Cancel {
   readonly deployment: string;
   readonly term: number;
   readonly epoch: number;
   readonly frame: number;
+  /** Attempts up to and including this one. */
   readonly attempt: number;
 }
 
+/** Agent -> dispatcher: a send or a run failed for one frame. */
 export interface Trouble {
   readonly agent: string;
   readonly deployment: string;
@@ -140,11 +88,13 @@ export interface Trouble {
   readonly epoch: number;
   readonly frame: number;
   readonly attempt: number;
+  /** The peer that could not be reached, or '' when the run itself failed. */
   readonly peer: string;
   readonly code: string;
   readonly message: string;
 }
 
+/** Lane to lane, to measure it: `echo` wants `done`, `drain` wants `messages` fills and then `done` (or `busy`), `fill` wants nothing. */
 export interface Probe {
   readonly id: string;
   readonly from: string;
@@ -156,26 +106,37 @@ export interface Probe {
 
 export interface Hello {
   readonly agent: string;
+  /** Random per process start: tells a restart from a reconnect, and two processes of one name apart. */
   readonly nonce: string;
   readonly schemaFingerprint: string;
   readonly schemaVersion: number;
   readonly softwareVersion: string;
+  /** Highest scheduler term this agent has obeyed. */
   readonly term: number;
   readonly addresses: readonly string[];
+  /** Port of the direct lane listener; 0 = none (relay only). */
   readonly lanePort: number;
   readonly cores: number;
+  /** The machine, the same for all agents on it, however they are packed; '' = unknown. */
   readonly host: string;
+  /** Cores of that machine. */
   readonly hostCores: number;
+  /** Cores that control groups permit this agent; 0 = no limit. */
   readonly cpuLimit: number;
+  /** Threads that one run of a slice may use. */
   readonly engineThreads: number;
   readonly memoryBytes: number;
   readonly arch: string;
   readonly engine: string;
   readonly engineVersion: string;
+  /** Model of the processor or board. */
   readonly cpu: string;
+  /** All that run times depend on, as one short word: agents of the same fingerprint are one class of device. */
   readonly fingerprint: string;
+  /** Result of the start-up probe: multiply-accumulates per second of one 3x3 convolution; 0 = unknown. */
   readonly probeMacsPerSecond: number;
   readonly storeBytesFree: number;
+  /** Graph shas of slices held in memory or on disk (at most 1,000). */
   readonly slices: readonly string[];
 }
 
@@ -187,51 +148,64 @@ export interface SeatHealth {
   readonly part: number;
   readonly framesRun: number;
   readonly queue: number;
+  /** Exponentially weighted mean run time of the slice. */
   readonly runMs: number;
 }
 
 export interface LaneHealth {
   readonly peer: string;
   readonly lane: LaneKind;
+  /** Why the lane is not direct; '' otherwise. */
   readonly why: string;
   readonly bytesSent: number;
   readonly messagesSent: number;
   readonly sendMs: number;
+  /** Of large messages from the peer that came while no other did: the best of late, bytes/s; 0 = none yet. */
   readonly receivedBytesPerSecond: number;
+  /** How many such messages. */
   readonly receivedSamples: number;
+  /** Of the connection's keep-alive while nothing waited to be sent, the shortest of late; 0 = unknown. */
   readonly roundTripMs: number;
 }
 
+/** Once a second. */
 export interface Health {
   readonly agent: string;
   readonly nonce: string;
   readonly uptimeMs: number;
+  /** Process CPU over the last second, 0..cores. */
   readonly cpu: number;
   readonly rssBytes: number;
   readonly anonymousBytes: number;
   readonly memoryFreeBytes: number;
+  /** Celsius; 0 = not readable. */
   readonly temperature: number;
   readonly queue: number;
   readonly framesPerSecond: number;
   readonly refused: number;
+  /** Messages sent in another encoding than raw, and those that had to be sent raw although their wire says otherwise (values that it cannot carry). */
   readonly encodedMessages: number;
   readonly rawFallbacks: number;
   readonly seats: readonly SeatHealth[];
   readonly lanes: readonly LaneHealth[];
 }
 
+/** Last Will and orderly farewell. */
 export interface Gone {
   readonly agent: string;
   readonly nonce: string;
+  /** `will`, `stopped` or `draining` (still serving, wants its seats moved). */
   readonly why: string;
 }
 
+/** Scheduler -> everyone: I reign; say hello. Published on (re)connect and on term change. */
 export interface Reign {
   readonly term: number;
   readonly schemaFingerprint: string;
   readonly schemaVersion: number;
 }
 
+/** Everything an agent needs of a plan: its own slices, all stages (to resolve routes), wires and peers. */
 export interface Prepare {
   readonly deployment: string;
   readonly epoch: number;
@@ -239,6 +213,7 @@ export interface Prepare {
   readonly outputs: readonly TensorInfo[];
   readonly stages: readonly PlanStage[];
   readonly wires: readonly Wire[];
+  /** Only the slices this agent needs, keyed by position; look up by `graph.sha256`. */
   readonly slices: readonly SliceRef[];
   readonly peers: readonly PeerEntry[];
 }
@@ -258,6 +233,7 @@ export interface Peers {
   readonly peers: readonly PeerEntry[];
 }
 
+/** The scheduler tells an agent that it may not join (name taken, schema too old). It should stop with this code. */
 export interface Refuse {
   readonly code: string;
   readonly message: string;
@@ -267,9 +243,12 @@ export interface Ping {
   readonly padBytes: number;
 }
 
+/** Load this slice in a process of its own, run it on made-up inputs, and tell how long that takes and how much memory. */
 export interface Profile {
   readonly slice: SliceRef;
+  /** Of the engine; 0 = as it serves. */
   readonly threads: number;
+  /** At most so many runs, and no more once `budgetMs` is over; three at least. */
   readonly runs: number;
   readonly budgetMs: number;
 }
@@ -280,16 +259,22 @@ export interface ProfileResult {
   readonly fingerprint: string;
   readonly threads: number;
   readonly loadMs: number;
+  /** Of each run after the warm-up, as a seat sees it: into the engine and back. */
   readonly samplesMs: readonly number[];
+  /** Resident memory of the process with an engine and no slice. */
   readonly emptyBytes: number;
+  /** Peaks of resident memory above that: while loading (weights in the file cache included), and while running. */
   readonly loadPeakBytes: number;
   readonly runPeakBytes: number;
+  /** The agent ran frames meanwhile, or began to prepare seats: the times are too long. */
   readonly busy: boolean;
 }
 
+/** Measure the lane to `peer`. AGENT_BUSY while frames run here, unless `evenIfBusy`. */
 export interface Measure {
   readonly peer: PeerEntry;
   readonly budgetMs: number;
+  /** In both directions together. */
   readonly budgetBytes: number;
   readonly evenIfBusy: boolean;
 }
@@ -307,11 +292,13 @@ export type CommandBody =
 export interface Command {
   readonly id: string;
   readonly term: number;
+  /** The nonce of the agent process it is meant for. */
   readonly nonce: string;
   readonly deadlineMs: number;
   readonly body: CommandBody;
 }
 
+/** The lane from the measuring agent to `peer` and back. Spreads are median deviations: of the round trip in ms, of throughput as a part of it. */
 export interface LinkMeasurement {
   readonly peer: string;
   readonly lane: LaneKind;
@@ -321,25 +308,32 @@ export interface LinkMeasurement {
   readonly upSpread: number;
   readonly downBytesPerSecond: number;
   readonly downSpread: number;
+  /** Sent and received for it. */
   readonly bytes: number;
   readonly tookMs: number;
 }
 
+/** `code` empty = done. */
 export interface Reply {
   readonly id: string;
   readonly agent: string;
   readonly code: string;
   readonly message: string;
+  /** For prepare: bytes fetched and load time; else 0. */
   readonly fetchedBytes: number;
   readonly loadMs: number;
+  /** Of a profile command that worked; else null. */
   readonly profile: ProfileResult | null;
+  /** For measure: what was found. */
   readonly link: LinkMeasurement | null;
 }
 
+/** Agent -> scheduler, while preparing: how far it is. */
 export interface Progress {
   readonly agent: string;
   readonly deployment: string;
   readonly epoch: number;
+  /** `fetch`, `load`, `warm-up` or `ready`. */
   readonly step: string;
   readonly doneBytes: number;
   readonly totalBytes: number;
@@ -353,6 +347,7 @@ export interface BlobRequest {
   readonly length: number;
 }
 
+/** `code` empty = `data` holds the bytes at `offset`. */
 export interface BlobChunk {
   readonly id: string;
   readonly sha256: string;
@@ -362,47 +357,66 @@ export interface BlobChunk {
   readonly data: Uint8Array;
 }
 
+/** Part of a model file on its way to the gateway. `data` is of no use there unless the gateway holds exactly the bytes before `offset`. */
 export interface UploadChunk {
   readonly client: string;
+  /** Of the whole file. */
   readonly sha256: string;
   readonly sizeBytes: number;
   readonly offset: number;
   readonly data: Uint8Array;
 }
 
+/** Answer to every chunk. `code` not empty = the file is refused. */
 export interface UploadAck {
   readonly sha256: string;
+  /** The gateway holds the file's bytes up to here: where to go on. */
   readonly heldBytes: number;
   readonly code: string;
   readonly message: string;
 }
 
+/** How an image becomes the model's input; runs inside the first slice's graph. */
 export interface ImageInput {
+  /** Model input it feeds. */
   readonly input: string;
+  /** Size of the uint8 frame that clients send: [height, width, 3], RGB. */
   readonly height: number;
   readonly width: number;
+  /** `rgb` or `bgr`: what the model wants. */
   readonly order: string;
+  /** value = (pixel / 255 - mean) / std, per channel in the model's order. */
   readonly mean: readonly number[];
   readonly std: readonly number[];
 }
 
 export interface DeployRequest {
   readonly name: string;
+  /** Path of the model file as the gateway sees it, or what the gateway answered to an offer of it. */
   readonly model: string;
+  /** `input=1,3,640,640` */
   readonly shapes: readonly string[];
   readonly images: readonly ImageInput[];
   readonly objective: string;
   readonly planner: string;
+  /** Manual cut such as `rows:4`; '' = the planner decides. */
   readonly cut: string;
   readonly shares: readonly number[];
+  /** Only these agents; empty = all. */
   readonly agents: readonly string[];
+  /** Frames in flight; 0 = the planner's choice. */
   readonly inFlight: number;
   readonly deadlineMs: number;
+  /** Most that wire encodings may change an output, relative to its largest magnitude; 0 = every wire is raw. */
   readonly maxError: number;
+  /** Inputs that the error is measured on: what the gateway answered to offers of files, each one Submit message. Empty = seeded random ones. */
   readonly calibration: readonly string[];
+  /** Text of a plan file that takes the planner's place; '' = none. */
   readonly plan: string;
   readonly verify: boolean;
+  /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
+  /** Compare with other planners, and plan again with other devices and links: takes several times as long. */
   readonly explain: boolean;
 }
 
@@ -414,32 +428,45 @@ export interface StatusRequest {
   readonly name: string;
 }
 
+/** One file of a model. */
 export interface ModelFile {
+  /** Name relative to the model's folder, as the graph names its external data; of the graph itself the file's name. */
   readonly location: string;
   readonly sha256: string;
   readonly sizeBytes: number;
 }
 
+/** Client -> gateway: is this model there? The graph's file comes first, then its external data. */
 export interface ModelOffer {
+  /** Where the client has it: the gateway may see the same file there. '' = nowhere. */
   readonly path: string;
   readonly files: readonly ModelFile[];
 }
 
+/** Begin to measure a model, or tell how far it is: the same job again is joined, and ends when nobody asks any more. */
 export interface ProfileRequest {
+  /** Chosen by the client. */
   readonly job: string;
   readonly model: string;
   readonly shapes: readonly string[];
   readonly images: readonly ImageInput[];
+  /** Only the classes of these agents, measured on these; empty = all. */
   readonly agents: readonly string[];
+  /** Kinds of cut besides `whole`; empty = all that planners use. */
   readonly cuts: readonly string[];
+  /** Numbers of parts; empty = as many as there are agents. */
   readonly parts: readonly number[];
+  /** Engine threads; empty = as the agents serve. */
   readonly threads: readonly number[];
   readonly runs: number;
   readonly budgetMs: number;
+  /** Measure again what is known already. */
   readonly fresh: boolean;
+  /** Give the job up; what it measured is kept. */
   readonly cancel: boolean;
 }
 
+/** What is known of links; with `measure`, after measuring those between `agents` and with the dispatcher (empty = all). */
 export interface LinksRequest {
   readonly measure: boolean;
   readonly evenIfBusy: boolean;
@@ -479,6 +506,7 @@ export interface PlanRow {
 export interface LinkRow {
   readonly from: string;
   readonly to: string;
+  /** As its wires are encoded, and as they would be raw. */
   readonly bytesPerFrame: number;
   readonly rawBytesPerFrame: number;
 }
@@ -489,38 +517,52 @@ export interface MemoryRow {
   readonly haveBytes: number;
 }
 
+/** The wires between two stages (-1 the model's inputs, -2 its outputs), per frame and replica group, in the encoding that was chosen. */
 export interface PrecisionRow {
   readonly fromStage: number;
   readonly toStage: number;
   readonly encoding: Encoding;
   readonly bytesPerFrame: number;
   readonly rawBytesPerFrame: number;
+  /** Measured with these wires encoded alone; 0 for raw. */
   readonly error: number;
+  /** Why not more: 'not the bottleneck', 'uint8 exceeds the budget', ...; '' when there is nothing to say. */
   readonly why: string;
 }
 
+/** What wire encodings cost in accuracy. Errors are relative to the largest magnitude of the same output, the largest over outputs and inputs tried. */
 export interface PrecisionReport {
+  /** As it was allowed. */
   readonly maxError: number;
+  /** Measured with all of `rows` at once. */
   readonly error: number;
+  /** How many inputs it was measured on, and whether these were made up. */
   readonly inputs: number;
   readonly random: boolean;
+  /** One line for people. */
   readonly why: string;
   readonly rows: readonly PrecisionRow[];
 }
 
+/** A plan that was not chosen, or the one that there would be if something were different. */
 export interface PlanAlternative {
+  /** Of people: the planner, or what would be different. */
   readonly name: string;
   readonly planner: string;
   readonly agents: number;
   readonly latencyMs: number;
   readonly fps: number;
+  /** Why there is none; '' = there is. */
   readonly refused: string;
 }
 
 export interface PlanDetails {
+  /** The plan as a file that can be edited and deployed. */
   readonly file: string;
   readonly inFlight: number;
+  /** Largest difference of the slices from the whole model, relative to its largest output; -1 = not verified. */
   readonly maxRelDiff: number;
+  /** Both empty unless it was to be explained. */
   readonly alternatives: readonly PlanAlternative[];
   readonly changes: readonly PlanAlternative[];
 }
@@ -530,26 +572,32 @@ export interface PlanReport {
   readonly epoch: number;
   readonly planner: string;
   readonly why: string;
+  /** What the figures stand on: measured profiles, the agents' probes, or which of them. */
   readonly basis: string;
   readonly predictedLatencyMs: number;
   readonly predictedFps: number;
   readonly seats: readonly PlanRow[];
   readonly links: readonly LinkRow[];
   readonly memory: readonly MemoryRow[];
+  /** null = no error was allowed, every wire is raw. */
   readonly precision: PrecisionReport | null;
+  /** For who asked for the plan; null in a status. */
   readonly details: PlanDetails | null;
 }
 
 export interface AgentStatus {
   readonly agent: string;
+  /** joining, ready, suspect, lost, stopped, draining, refused */
   readonly state: string;
   readonly addresses: readonly string[];
   readonly lanePort: number;
   readonly cores: number;
+  /** As in its hello. */
   readonly host: string;
   readonly hostCores: number;
   readonly cpuLimit: number;
   readonly engineThreads: number;
+  /** Measured time of real frames / predicted, as far as plans take it into account; 1 = as predicted. */
   readonly correction: number;
   readonly memoryBytes: number;
   readonly probeMacsPerSecond: number;
@@ -557,20 +605,25 @@ export interface AgentStatus {
   readonly health: Health | null;
 }
 
+/** A seat of the plan in force: what its runs were predicted to take and what they take. */
 export interface LiveRow {
   readonly stage: number;
   readonly replica: number;
   readonly part: number;
   readonly agent: string;
+  /** As the plan was made. */
   readonly predictedMs: number;
+  /** Exponentially weighted mean of real frames; 0 = none yet. */
   readonly measuredMs: number;
   readonly frames: number;
+  /** What the next plan would multiply this seat's uncorrected prediction with. */
   readonly factor: number;
 }
 
 export interface DeploymentStatus {
   readonly name: string;
   readonly model: string;
+  /** planning, preparing, serving, waiting (no agents), failed, removing */
   readonly state: string;
   readonly why: string;
   readonly epoch: number;
@@ -582,11 +635,13 @@ export interface DeploymentStatus {
   readonly completed: number;
   readonly failed: number;
   readonly reissued: number;
+  /** Boxes of inputs that the dispatcher had to send raw although their wire says otherwise. */
   readonly rawFallbacks: number;
   readonly p50Ms: number;
   readonly p95Ms: number;
   readonly framesPerSecond: number;
   readonly plan: PlanReport | null;
+  /** What the plan in force is predicted to do by what is known now: measured links, corrected times. 0 = no plan. */
   readonly expectedLatencyMs: number;
   readonly expectedFps: number;
   readonly live: readonly LiveRow[];
@@ -599,15 +654,20 @@ export interface EventRow {
   readonly text: string;
 }
 
+/** One direction of a lane. */
 export interface LinkStatus {
   readonly from: string;
   readonly to: string;
+  /** `direct`, `relay`, ... when it was measured. */
   readonly lane: string;
   readonly bytesPerSecond: number;
   readonly latencyMs: number;
+  /** Median deviation of the throughput / its median. */
   readonly spread: number;
+  /** `measured`, `live`. What is not listed is assumed. */
   readonly source: string;
   readonly ageMs: number;
+  /** What the last measurement was refused for, or what live traffic says against this row; '' = nothing. */
   readonly problem: string;
 }
 
@@ -619,32 +679,42 @@ export interface StatusReport {
   readonly dispatcherPort: number;
   readonly agents: readonly AgentStatus[];
   readonly deployments: readonly DeploymentStatus[];
+  /** The gateway's own machine: an agent of the same host shares it. '' = unknown. */
   readonly host: string;
   readonly links: readonly LinkStatus[];
+  /** Newest last, at most 200. */
   readonly events: readonly EventRow[];
 }
 
 export interface MissingFile {
   readonly sha256: string;
+  /** The gateway holds so many of its first bytes. */
   readonly heldBytes: number;
 }
 
 export interface ModelAnswer {
+  /** What a deploy request calls the model; '' while files are missing. */
   readonly model: string;
   readonly missing: readonly MissingFile[];
 }
 
+/** Agents that are the same to a planner: one of them is measured. */
 export interface ProfileClass {
   readonly fingerprint: string;
+  /** For people: board, cores, engine. */
   readonly text: string;
   readonly agents: readonly string[];
+  /** Engine threads that they serve with. */
   readonly threads: number;
+  /** What a run costs however little it computes; 0 = not measured. */
   readonly runMs: number;
 }
 
+/** The largest part of nodes `[startNode, endNode)` cut so, on one class with so many engine threads. */
 export interface ProfileMeasure {
   readonly fingerprint: string;
   readonly threads: number;
+  /** `block`, `range` (several blocks in one slice), `model` or `run` (a slice that computes next to nothing). */
   readonly what: string;
   readonly label: string;
   readonly startNode: number;
@@ -653,8 +723,10 @@ export interface ProfileMeasure {
   readonly parts: number;
   readonly macs: number;
   readonly weightBytes: number;
+  /** `measured` now, `kept` from before, or `interpolated`. */
   readonly from: string;
   readonly agent: string;
+  /** Median and quartiles. */
   readonly ms: number;
   readonly lowMs: number;
   readonly highMs: number;
@@ -663,13 +735,16 @@ export interface ProfileMeasure {
   readonly loadPeakBytes: number;
   readonly runPeakBytes: number;
   readonly busy: boolean;
+  /** Why there is no figure; '' = there is. */
   readonly code: string;
   readonly message: string;
 }
 
+/** What was measured against what the table says of it when it is left out. */
 export interface ProfileCheck {
   readonly fingerprint: string;
   readonly threads: number;
+  /** `interpolation` between numbers of parts, or `sum` of the blocks of a range. */
   readonly what: string;
   readonly label: string;
   readonly cut: string;
@@ -680,12 +755,16 @@ export interface ProfileCheck {
 
 export interface ProfileReport {
   readonly job: string;
+  /** `running`, `done` or `failed`; rows and checks come with the last two. */
   readonly state: string;
   readonly code: string;
   readonly message: string;
+  /** sha256 of the model as it was loaded. */
   readonly model: string;
+  /** Measurements. */
   readonly done: number;
   readonly total: number;
+  /** What is being measured now, for people. */
   readonly current: string;
   readonly classes: readonly ProfileClass[];
   readonly rows: readonly ProfileMeasure[];
@@ -693,6 +772,7 @@ export interface ProfileReport {
   readonly notes: readonly string[];
 }
 
+/** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
   readonly code: string;
@@ -701,82 +781,4 @@ export interface Response {
   readonly plan: PlanReport | null;
   readonly model: ModelAnswer | null;
   readonly profile: ProfileReport | null;
-}
-
-/** Every schema by name. */
-export interface All {
-  DType: DType;
-  Encoding: Encoding;
-  LaneKind: LaneKind;
-  Box: Box;
-  TensorInfo: TensorInfo;
-  BlobRef: BlobRef;
-  SliceRef: SliceRef;
-  Port: Port;
-  PlanPart: PlanPart;
-  PlanStage: PlanStage;
-  Wire: Wire;
-  PeerEntry: PeerEntry;
-  Activation: Activation;
-  Submit: Submit;
-  Result: Result;
-  ResultAck: ResultAck;
-  Cancel: Cancel;
-  Trouble: Trouble;
-  Probe: Probe;
-  Hello: Hello;
-  SeatHealth: SeatHealth;
-  LaneHealth: LaneHealth;
-  Health: Health;
-  Gone: Gone;
-  Reign: Reign;
-  Prepare: Prepare;
-  Commit: Commit;
-  Release: Release;
-  Peers: Peers;
-  Refuse: Refuse;
-  Ping: Ping;
-  Profile: Profile;
-  ProfileResult: ProfileResult;
-  Measure: Measure;
-  CommandBody: CommandBody;
-  Command: Command;
-  LinkMeasurement: LinkMeasurement;
-  Reply: Reply;
-  Progress: Progress;
-  BlobRequest: BlobRequest;
-  BlobChunk: BlobChunk;
-  UploadChunk: UploadChunk;
-  UploadAck: UploadAck;
-  ImageInput: ImageInput;
-  DeployRequest: DeployRequest;
-  UndeployRequest: UndeployRequest;
-  StatusRequest: StatusRequest;
-  ModelFile: ModelFile;
-  ModelOffer: ModelOffer;
-  ProfileRequest: ProfileRequest;
-  LinksRequest: LinksRequest;
-  RequestBody: RequestBody;
-  Request: Request;
-  PlanRow: PlanRow;
-  LinkRow: LinkRow;
-  MemoryRow: MemoryRow;
-  PrecisionRow: PrecisionRow;
-  PrecisionReport: PrecisionReport;
-  PlanAlternative: PlanAlternative;
-  PlanDetails: PlanDetails;
-  PlanReport: PlanReport;
-  AgentStatus: AgentStatus;
-  LiveRow: LiveRow;
-  DeploymentStatus: DeploymentStatus;
-  EventRow: EventRow;
-  LinkStatus: LinkStatus;
-  StatusReport: StatusReport;
-  MissingFile: MissingFile;
-  ModelAnswer: ModelAnswer;
-  ProfileClass: ProfileClass;
-  ProfileMeasure: ProfileMeasure;
-  ProfileCheck: ProfileCheck;
-  ProfileReport: ProfileReport;
-  Response: Response;
 }

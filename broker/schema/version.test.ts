@@ -66,11 +66,11 @@ describe('history', () => {
 });
 
 describe('a fingerprint', () => {
-  it('changes with a field and not with a bound', () => {
+  it('changes with a field and not with a bound or a comment', () => {
     expect(changed('Reply', (fields) => [...fields, { name: 'added', type: 'string', default: '' }]).fingerprint).not.toBe(
       CURRENT.fingerprint,
     );
-    const bounded = CURRENT.schemas.map((schema) => (schema.name === 'Reply' ? { ...schema, maxBytes: 5 } : schema));
+    const bounded = CURRENT.schemas.map((schema) => (schema.name === 'Reply' ? { ...schema, maxBytes: 5, doc: 'Yes or no.' } : schema));
     expect(new SchemaSet(bounded).fingerprint).toBe(CURRENT.fingerprint);
   });
 });

@@ -1,0 +1,174 @@
+/**
+ * From a deploy request and all that is known now to a draft of a plan: links it would use are measured first, wires get the precision that the allowed
+ * error permits, and the plan in force is estimated anew by the same knowledge.
+ */
+import { ChairError, isChairError, toChairError } from '../broker/errors.js';
+import type { PlanDetails } from '../broker/messages.js';
+import { Calibrated } from './calibration.js';
+import type { Deployment } from './deployment.js';
+import { type Pair, pairsOf } from './links/keeper.js';
+import type { SeatTimes } from './live/seat-times.js';
+import type { LoadedModel, ModelSource } from './model-source.js';
+import { detailsOf } from './plan-builder.js';
+import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
+import type { AccessLink, Device, Links, PlanDraft, ProfileTable } from './planners/problem.js';
+import { deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf, timesOf } from './planning.js';
+import { planWithPrecision } from './precision.js';
+import type { AgentRecord, Registry } from './registry.js';
+
+/** For measuring links before a plan: so often it may be drafted anew, and so long in all. */
+const MEASURE_ROUNDS = 3;
+const MEASURE_MS = 6000;
+
+export interface DraftingOptions {
+  readonly registry: Registry;
+  readonly source: ModelSource;
+  /** What is known of links now. */
+  readonly links: () => { readonly links: Links; readonly access: ReadonlyMap<string, AccessLink> };
+  /** Measures pairs that a draft would use, where they are not known well; resolves with how many were. */
+  readonly measureLinks: (pairs: readonly Pair[], budgetMs: number) => Promise<number>;
+  /** What is measured of a model on an agent's class of device. */
+  readonly profiles?: (model: LoadedModel, record: AgentRecord) => ProfileTable | undefined;
+  /** How real frames ran. */
+  readonly times: SeatTimes;
+  readonly log: (kind: string, text: string) => void;
+  readonly now: () => number;
+}
+
+export class Drafting {
+  readonly #o: DraftingOptions;
+  readonly #all: () => Iterable<Deployment>;
+
+  /** `all`: the deployments that share the agents. */
+  constructor(options: DraftingOptions, all: () => Iterable<Deployment>) {
+    this.#o = options;
+    this.#all = all;
+  }
+
+  /**
+   * Drafts, measures the links that the draft would use, and drafts again while that taught something new. Once frames are served there is no time for it:
+   * then what is known counts.
+   */
+  async draft(deployment: Deployment): Promise<PlanDraft> {
+    if (deployment.serving !== undefined) return this.#drafted(deployment);
+    let draft = await this.#drafted(deployment);
+    const untilMs = this.#o.now() + MEASURE_MS;
+    for (let round = 0; round < MEASURE_ROUNDS; round++) {
+      const leftMs = untilMs - this.#o.now();
+      if (leftMs <= 0 || (await this.#o.measureLinks(pairsOf(draft.estimate.links), leftMs)) === 0) break;
+      draft = await this.#drafted(deployment);
+    }
+    return draft;
+  }
+
+  #drafted(deployment: Deployment): Promise<PlanDraft> {
+    const input = this.#input(deployment);
+    return deployment.request.maxError > 0 ? this.#precise(deployment, this.#model(deployment), input) : draftPlan(input);
+  }
+
+  #model({ name, model }: Deployment): LoadedModel {
+    if (model === undefined) throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${name}' has no model yet`);
+    return model;
+  }
+
+  /** What is known now. */
+  #input(deployment: Deployment): PlanningInput {
+    const { request, manual } = deployment;
+    const model = this.#model(deployment);
+    const { registry, times, now } = this.#o;
+    for (const [agent, { nonce }] of deployment.excluded) {
+      if (registry.get(agent)?.nonce !== nonce) deployment.excluded.delete(agent);
+    }
+    const excluded = new Map([...deployment.excluded].map(([agent, { why }]) => [agent, why]));
+    const others = [...this.#all()].filter((other) => other !== deployment);
+    const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
+    const usedBytes = memoryOf(held);
+    const fewerParts = deployment.serving !== undefined;
+    return {
+      request,
+      facts: model.facts,
+      manual,
+      agents: registry.all(),
+      excluded,
+      usedBytes,
+      otherDeployments: deploymentsOn(held),
+      ...this.#o.links(),
+      profiles: (record) => this.#o.profiles?.(model, record),
+      corrections: (agent, basis) => times.correction.correction(agent, model.sha256, basis, now()),
+      fewerParts,
+      model: model.sha256,
+    };
+  }
+
+  /** As `draft`, with the reasons for it when the request asks for them. */
+  async explained(deployment: Deployment): Promise<PlanDraft> {
+    const draft = await this.draft(deployment);
+    return deployment.request.explain ? explainedDraft(problemOf(this.#input(deployment)), draft) : draft;
+  }
+
+  /** Seats of a draft as a run alone would take, without what was learned from real frames: what these are compared with. */
+  alone(
+    deployment: Deployment,
+    draft: PlanDraft,
+  ): { readonly alone: readonly SeatEstimate[]; readonly bases: ReadonlyMap<string, string> } {
+    const { corrections, otherDeployments, ...input } = this.#input(deployment);
+    const { devices, figures } = this.#estimate(input, draft) ?? { devices: [], figures: { seats: [] } };
+    return { alone: figures.seats, bases: new Map(devices.map((device) => [device.agent, timesOf(device)])) };
+  }
+
+  /** Undefined when too few of the plan's agents are there to ask about it. */
+  #estimate(input: PlanningInput, draft: PlanDraft): { readonly devices: readonly Device[]; readonly figures: Estimate } | undefined {
+    try {
+      const { devices, links } = problemOf({ ...input, request: { ...input.request, agents: [] }, excluded: new Map() }).problem;
+      return { devices, figures: estimate(draft.cut, draft.stages, devices, links, draft.inFlight) };
+    } catch (error) {
+      if (isChairError(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
+  expected(deployment: Deployment): Estimate | undefined {
+    const { serving } = deployment;
+    if (serving === undefined || !this.intact(deployment)) return undefined;
+    const now = this.#estimate(this.#input(deployment), serving.draft)?.figures;
+    return now !== undefined && Number.isFinite(now.latencyMs) ? now : undefined;
+  }
+
+  /** With wires as short as the allowed error permits. After a loss frames wait: then only what is known already counts, and the rest follows. */
+  async #precise(deployment: Deployment, model: LoadedModel, input: PlanningInput): Promise<PlanDraft> {
+    const { name, request, afterLoss, serving } = deployment;
+    const { calibration, maxError } = request;
+    const given = calibration.length === 0 ? undefined : () => this.#o.source.frames(calibration, model.inputs);
+    const onStart = (inputs: string): void => {
+      deployment.why = `measuring the error of short wires on ${inputs}`;
+      this.#o.log('precision', `${name}: ${deployment.why}`);
+    };
+    const identity = JSON.stringify([model.sha256, request.shapes, request.images, calibration]);
+    const hindered = afterLoss ? 'not measured while frames wait after a loss' : '';
+    const measuring = new Calibrated(model, { identity, frames: given, count: calibration.length, hindered, onStart });
+    deployment.unmeasured = false;
+    try {
+      const plan = await planWithPrecision(name, problemOf(input), maxError, measuring);
+      deployment.unmeasured = afterLoss && measuring.missed;
+      return plan;
+    } catch (error) {
+      // What is served goes on being served: the next plan is raw.
+      if (serving === undefined || isChairError(error, 'PLAN_NOT_POSSIBLE') || isChairError(error, 'NO_AGENTS')) throw error;
+      this.#o.log('precision', `${name}: wires are raw, their error could not be measured: ${toChairError(error).message}`);
+      return draftPlan(input);
+    } finally {
+      await measuring.close();
+    }
+  }
+
+  /** Whether every agent of the plan in force serves, as the process that it was made for. */
+  intact(deployment: Deployment): boolean {
+    const { serving } = deployment;
+    return serving !== undefined && [...serving.nonces].every(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+  }
+
+  details({ request, model, maxRelDiff }: Deployment, draft: PlanDraft): PlanDetails | null {
+    return model === undefined ? null : detailsOf(request, model, draft, maxRelDiff);
+  }
+}

@@ -1,0 +1,75 @@
+/** What agents are told about their seats: prepare, commit, release; and the release of seats that nobody here knows. */
+import type { CommandBody, Health, PeerEntry } from '../broker/messages.js';
+import type { Commands } from './commands.js';
+import type { Deployment, Placed } from './deployment.js';
+import { agentsOf, slicesOf } from './plan-builder.js';
+import type { Registry } from './registry.js';
+
+const COMMAND_MS = 10_000;
+/** An agent loads and warms up in this time, and fetches at least this fast. */
+const PREPARE_MS = 60_000;
+const PREPARE_BYTES_PER_MS = 500;
+/** How long to wait before a seat that nobody knows is released again. */
+const RELEASE_AGAIN_MS = 5000;
+
+export interface SeatingOptions {
+  readonly registry: Registry;
+  readonly commands: Commands;
+  readonly term: () => number;
+  readonly peers: (agents: Iterable<string>) => PeerEntry[];
+  readonly now: () => number;
+}
+
+export class Seating {
+  readonly #o: SeatingOptions;
+  readonly #strangers = new Map<string, number>();
+
+  constructor(options: SeatingOptions) {
+    this.#o = options;
+  }
+
+  /** Resolves when the agent holds its slices, warm. Throws what the agent answers, AGENT_UNKNOWN, REQUEST_TIMEOUT. */
+  async prepare(placed: Placed, agent: string): Promise<void> {
+    const { plan } = placed;
+    const slices = slicesOf(plan, agent);
+    const bytes = slices.reduce((sum, slice) => sum + slice.graph.sizeBytes + slice.blobs.reduce((b, blob) => b + blob.sizeBytes, 0), 0);
+    const { deployment, epoch, inputs, outputs, stages, wires } = plan;
+    const peers = this.#o.peers(agentsOf(plan));
+    const prepare = { deployment, epoch, inputs, outputs, stages, wires, slices, peers };
+    const deadlineMs = PREPARE_MS + bytes / PREPARE_BYTES_PER_MS;
+    await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'prepare', prepare }, deadlineMs);
+  }
+
+  async commit(placed: Placed, agent: string): Promise<void> {
+    const { deployment, epoch } = placed.plan;
+    await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'commit', commit: { deployment, epoch } });
+  }
+
+  /** Best effort: what is missed shows up in the agent's health and is released then. */
+  async release(placed: Placed): Promise<void> {
+    const { deployment, epoch } = placed.plan;
+    const there = [...placed.nonces].filter(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+    await Promise.allSettled(
+      there.map(([agent, nonce]) => this.#command(agent, nonce, { kind: 'release', release: { deployment, epoch } })),
+    );
+  }
+
+  /** Releases seats that no deployment knows: of an earlier term, of an agent that was away when its seat was moved. */
+  observe(health: Health, deployments: ReadonlyMap<string, Deployment>): void {
+    for (const { deployment: name, epoch } of health.seats) {
+      const deployment = deployments.get(name);
+      const known = [deployment?.serving, deployment?.next, ...(deployment?.draining.values() ?? [])];
+      if (known.some((placed) => placed?.plan.epoch === epoch && placed.nonces.get(health.agent) === health.nonce)) continue;
+      const key = `${health.agent} ${health.nonce} ${name} ${epoch}`;
+      const askedMs = this.#strangers.get(key);
+      if (askedMs !== undefined && this.#o.now() - askedMs < RELEASE_AGAIN_MS) continue;
+      if (this.#strangers.size > 10_000) this.#strangers.clear();
+      this.#strangers.set(key, this.#o.now());
+      void this.#command(health.agent, health.nonce, { kind: 'release', release: { deployment: name, epoch } }).catch(() => undefined);
+    }
+  }
+
+  async #command(agent: string, nonce: string, body: CommandBody, deadlineMs = COMMAND_MS): Promise<void> {
+    await this.#o.commands.send(agent, nonce, this.#o.term(), body, deadlineMs);
+  }
+}

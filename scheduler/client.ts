@@ -1,34 +1,29 @@
-/**
- * What programs use: requests to the scheduler over the broker, frames to the dispatcher over a lane. Each frame has exactly one outcome here:
- * a lost connection is repaired, unfinished frames are sent again under their number, and a result that comes twice is taken once.
- */
-import { randomBytes, randomInt, randomUUID } from 'node:crypto';
-import { decodeResult, encodeSubmit, readTensor } from '../broker/activation.js';
+/** What programs use: one object for requests to the scheduler and for frames. See client-requests.ts and client-frames.ts. */
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { encode } from '../broker/codec.js';
-import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../broker/errors.js';
-import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
-import { createLanes } from '../broker/lanes/lanes.js';
+import { ChairError } from '../broker/errors.js';
 import type {
   DeployRequest,
   LinksRequest,
   ModelAnswer,
   ModelOffer,
+  PeerEntry,
   PlanReport,
   ProfileReport,
   ProfileRequest,
-  RequestBody,
-  Response,
   StatusReport,
 } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
-import { checkTensor, type Tensor } from '../broker/tensor.js';
+import type { Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
-import { Waitress } from '../broker/waitress.js';
+import { ClientFrames, type InferResult } from './client-frames.js';
+import { ClientRequests } from './client-requests.js';
 import { DEPLOY_DEFAULTS, PROFILE_DEFAULTS } from './deploy-defaults.js';
 import { answeredDeploy } from './deploy-watch.js';
 import { answeredProfile } from './profiles/ask.js';
 import type { UploadOptions } from './upload.js';
+
+export type { InferResult } from './client-frames.js';
 
 export interface ClientOptions {
   /** `mqtt://host:1883` */
@@ -51,42 +46,15 @@ export interface InferOptions {
   readonly ordered?: boolean;
 }
 
-export interface InferResult {
-  readonly outputs: Readonly<Record<string, Tensor>>;
-  /** From admission by the dispatcher to the last output. */
-  readonly latencyMs: number;
-  readonly attempts: number;
-}
-
-/** The minimum of a deploy request; everything else has the scheduler's defaults. */
 /** What to measure; the rest has defaults. */
 export type ProfileOptions = Partial<Omit<ProfileRequest, 'job' | 'cancel'>> & Pick<ProfileRequest, 'model'>;
+/** The minimum of a deploy request; everything else has the scheduler's defaults. */
 export type DeployOptions = Partial<DeployRequest> & Pick<DeployRequest, 'name' | 'model'>;
 
-interface Outstanding {
-  readonly sequence: number;
-  readonly deployment: string;
-  readonly inputs: Readonly<Record<string, Tensor>>;
-  readonly deadlineAtMs: number;
-  readonly outputs: Record<string, Tensor>;
-  readonly resolve: (result: InferResult) => void;
-  readonly reject: (error: Error) => void;
-  sent: boolean;
-  sending: boolean;
-  /** Without an answer until then it is sent again; each time the wait doubles. */
-  sendAgainMs: number;
-  waitMs: number;
-  timer: NodeJS.Timeout | undefined;
-}
-
 const DEADLINE_MS = 30_000;
-/** The dispatcher answers at the deadline; the client waits this much longer for that answer before it says so itself. */
-const ANSWER_GRACE_MS = 2000;
-/** A frame without an answer is sent again after this, then after twice this, ...: a lane is QoS 0, and the dispatcher knows what it has. */
+const DEPLOY_TIMEOUT_MS = 30 * 60_000;
 /** All links of a large cluster, one after another. */
 const MEASURE_LINKS_MS = 3 * 60_000;
-const RESEND_MS = 5000;
-const DEPLOY_TIMEOUT_MS = 30 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
 const OFFER_TIMEOUT_MS = 5 * 60_000;
 
@@ -98,15 +66,9 @@ export class ChairClient {
   readonly #o: ClientOptions;
   readonly #bus: Bus;
   readonly #topics: Topics;
-  readonly #lanes: Lanes;
-  readonly #responses = new Waitress<Response>();
-  readonly #outstanding = new Map<number, Outstanding>();
-  readonly #waiting: Outstanding[] = [];
-  readonly #undo: (() => void)[] = [];
+  readonly #requests: ClientRequests;
+  readonly #frames: ClientFrames;
   readonly #closing = new AbortController();
-  #located: Promise<void> | undefined;
-  /** Not from 1: the dispatcher may still keep answers to an earlier process of this name. */
-  #sequence = randomInt(2 ** 47);
   #previous: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -116,7 +78,8 @@ export class ChairClient {
     const bus = await connectBus({ url: options.brokerUrl, id: name });
     const client = new ChairClient(options, name, bus);
     try {
-      await client.#start();
+      await client.#requests.start();
+      await client.#frames.start();
     } catch (error) {
       await client.close();
       throw error;
@@ -129,30 +92,9 @@ export class ChairClient {
     this.name = name;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    this.#lanes = createLanes({ id: name, cluster: options.cluster, bus, listen: false });
-  }
-
-  async #start(): Promise<void> {
-    this.#undo.push(this.#lanes.on(this.#topics.result(this.name), (message) => this.#result(message)));
-    await this.#lanes.start();
-    await this.#bus.subscribe(this.#topics.response(this.name), (response) => void this.#responses.settle(response.id, response));
-    this.#undo.push(
-      this.#lanes.onPeer((peer, lane) => {
-        if (peer === DISPATCHER) this.#laneChanged(lane);
-      }),
-      this.#bus.onConnect(() => this.#laneChanged(this.lane())),
-    );
-    const timer = setInterval(() => this.#resubmit(), RESEND_MS / 5);
-    this.#undo.push(() => clearInterval(timer));
-  }
-
-  /** What travelled on a lane that broke, in either direction, may be lost; and the dispatcher may be another one now. */
-  #laneChanged(lane: string): void {
-    if (lane !== 'direct') {
-      this.#located = undefined;
-      for (const frame of this.#outstanding.values()) frame.sendAgainMs = 0;
-    }
-    if (lane !== 'down') this.#resubmit();
+    const { cluster, window = 16 } = options;
+    this.#requests = new ClientRequests({ bus, topics: this.#topics, client: name, cluster });
+    this.#frames = new ClientFrames({ bus, topics: this.#topics, client: name, cluster, window, where: () => this.#where() });
   }
 
   /**
@@ -162,7 +104,7 @@ export class ChairClient {
   async deploy(options: DeployOptions, timeoutMs = DEPLOY_TIMEOUT_MS): Promise<PlanReport> {
     const deploy = { ...DEPLOY_DEFAULTS, ...options };
     const { name, dryRun } = deploy;
-    const answer = this.#request({ kind: 'deploy', deploy }, timeoutMs, `deploy ${name}`).then(({ plan }) => plan);
+    const answer = this.#requests.request({ kind: 'deploy', deploy }, timeoutMs, `deploy ${name}`).then(({ plan }) => plan);
     const times = { everyMs: this.#timeoutMs / 5, silentMs: 3 * this.#timeoutMs };
     return answeredDeploy(answer, { name, dryRun, status: () => this.status(name), ...times });
   }
@@ -188,7 +130,7 @@ export class ChairClient {
 
   #uploading(): UploadOptions {
     const offer = async (offer: ModelOffer): Promise<ModelAnswer> => {
-      const { model } = await this.#request({ kind: 'offer', offer }, OFFER_TIMEOUT_MS, 'offer of a model');
+      const { model } = await this.#requests.request({ kind: 'offer', offer }, OFFER_TIMEOUT_MS, 'offer of a model');
       if (model === null) throw new ChairError('INTERNAL', 'the scheduler answered an offer without a word on the model');
       return model;
     };
@@ -207,7 +149,7 @@ export class ChairClient {
   async profile(options: ProfileOptions, onProgress?: (report: ProfileReport) => void): Promise<ProfileReport> {
     const request = { ...PROFILE_DEFAULTS, ...options, job: `${this.name}-${randomUUID()}`, cancel: false };
     const ask = async (asked: ProfileRequest): Promise<ProfileReport> => {
-      const { profile } = await this.#request({ kind: 'profile', profile: asked }, this.#timeoutMs, 'profile');
+      const { profile } = await this.#requests.request({ kind: 'profile', profile: asked }, this.#timeoutMs, 'profile');
       if (profile === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for profiles without any');
       return profile;
     };
@@ -216,21 +158,21 @@ export class ChairClient {
   }
 
   async undeploy(name: string): Promise<void> {
-    await this.#request({ kind: 'undeploy', undeploy: { name } }, this.#timeoutMs, `undeploy ${name}`);
+    await this.#requests.request({ kind: 'undeploy', undeploy: { name } }, this.#timeoutMs, `undeploy ${name}`);
     // The same name may come back with another model, perhaps from another gateway.
-    this.#located = undefined;
+    this.#frames.forgetWhere();
   }
 
   /** Of one deployment, or of all. */
   async status(name = ''): Promise<StatusReport> {
-    const { status } = await this.#request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status');
+    const { status } = await this.#requests.request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status');
     if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a status request without a status');
     return status;
   }
 
   /** What is known of links; with `measure`, after measuring, which can take a minute. Throws AGENT_UNKNOWN. */
   async links(request: LinksRequest): Promise<StatusReport> {
-    const { status } = await this.#request(
+    const { status } = await this.#requests.request(
       { kind: 'links', links: request },
       request.measure ? MEASURE_LINKS_MS : this.#timeoutMs,
       'links',
@@ -244,7 +186,7 @@ export class ChairClient {
    * FRAME_FAILED, DEPLOYMENT_REMOVED, REQUEST_TIMEOUT when nobody answered at all, STOPPED after `close`.
    */
   infer(deployment: string, inputs: Readonly<Record<string, Tensor>>, options: InferOptions = {}): Promise<InferResult> {
-    const frame = this.#enqueue(deployment, inputs, options.deadlineMs ?? DEADLINE_MS);
+    const frame = this.#frames.infer(deployment, inputs, options.deadlineMs ?? DEADLINE_MS);
     if (options.ordered !== true) return frame;
     const inTurn = this.#previous.then(() => frame);
     this.#previous = frame.catch(() => undefined);
@@ -271,19 +213,17 @@ export class ChairClient {
 
   /** How frames travel now: `direct`, `relay` or `down`. */
   lane(): string {
-    return this.#lanes.health().find((peer) => peer.peer === DISPATCHER)?.lane ?? 'down';
+    return this.#frames.lane();
   }
 
   /** Unfinished frames fail with STOPPED. Idempotent. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    for (const undo of this.#undo.splice(0)) undo();
     const error = new ChairError('STOPPED', 'the client was closed');
     this.#closing.abort(error);
-    this.#responses.cancelAll(error);
-    for (const frame of [...this.#outstanding.values(), ...this.#waiting]) this.#end(frame, () => frame.reject(error));
-    await this.#lanes.stop();
+    this.#requests.stop(error);
+    await this.#frames.stop(error);
     await this.#bus.stop();
   }
 
@@ -295,159 +235,10 @@ export class ChairClient {
     return this.#o.requestTimeoutMs ?? 10_000;
   }
 
-  async #request(body: RequestBody, deadlineMs: number, what: string): Promise<Response> {
-    if (this.#closed) throw new ChairError('STOPPED', 'the client was closed');
-    const id = randomUUID();
-    const wait = this.#responses.wait(
-      id,
-      deadlineMs,
-      `'${what}' from the scheduler of cluster '${this.#o.cluster}' (does its gateway run?)`,
-    );
-    try {
-      await this.#bus.publish(this.#topics.request, { id, client: this.name, deadlineMs, body });
-    } catch (error) {
-      wait.cancel(toChairError(error));
-    }
-    const response = await wait.reply;
-    if (response.code !== '') throw new ChairError(codeOf(response.code), response.message);
-    return response;
+  /** Where the dispatcher's lane is; undefined when frames are to go through the broker. */
+  async #where(): Promise<PeerEntry | undefined> {
+    const { status } = await this.#requests.request({ kind: 'where', where: { name: '-' } }, this.#timeoutMs, 'where');
+    if (status === null || this.#o.relayOnly === true) return undefined;
+    return { agent: DISPATCHER, addresses: status.dispatcherAddresses, lanePort: status.dispatcherPort };
   }
-
-  /** Learns once where the dispatcher's lane is. Until it is up, and when it cannot be reached, frames go through the broker. */
-  #locate(): Promise<void> {
-    this.#located ??= this.#request({ kind: 'where', where: { name: '-' } }, this.#timeoutMs, 'where').then(
-      ({ status }) => {
-        if (status === null || this.#o.relayOnly === true || this.#closed) return;
-        const { dispatcherAddresses: addresses, dispatcherPort: lanePort } = status;
-        this.#lanes.setPeers([{ agent: DISPATCHER, addresses, lanePort }]);
-      },
-      (error: unknown) => {
-        this.#located = undefined;
-        throw error;
-      },
-    );
-    return this.#located;
-  }
-
-  #enqueue(deployment: string, inputs: Readonly<Record<string, Tensor>>, deadlineMs: number): Promise<InferResult> {
-    return new Promise((resolve, reject) => {
-      if (this.#closed) throw new ChairError('STOPPED', 'the client was closed');
-      for (const [name, tensor] of Object.entries(inputs)) checkTensor(tensor, `input '${name}'`);
-      const deadlineAtMs = performance.now() + deadlineMs;
-      const frame: Outstanding = {
-        sequence: ++this.#sequence,
-        deployment,
-        inputs,
-        deadlineAtMs,
-        outputs: {},
-        resolve,
-        reject,
-        sent: false,
-        sending: false,
-        sendAgainMs: 0,
-        waitMs: RESEND_MS,
-        timer: undefined,
-      };
-      frame.timer = setTimeout(() => this.#late(frame, deadlineMs), deadlineMs + ANSWER_GRACE_MS);
-      this.#waiting.push(frame);
-      this.#pump();
-    });
-  }
-
-  #pump(): void {
-    while (this.#outstanding.size < this.#window) {
-      const frame = this.#waiting.shift();
-      if (frame === undefined) return;
-      this.#outstanding.set(frame.sequence, frame);
-      void this.#submit(frame);
-    }
-  }
-
-  /** One message per input. What fails here is sent again when a lane comes (back) up. */
-  async #submit(frame: Outstanding): Promise<void> {
-    const { deployment, sequence, inputs } = frame;
-    frame.sending = true;
-    try {
-      await this.#locate();
-      const entries = Object.entries(inputs);
-      for (const [input, { dtype, dims, bytes }] of entries) {
-        const deadlineMs = Math.max(1, frame.deadlineAtMs - performance.now());
-        const header = { client: this.name, sequence, deployment, deadlineMs, input, inputCount: entries.length, dtype, dims };
-        await this.#lanes.send(DISPATCHER, this.#topics.submit, encodeSubmit(header, bytes));
-      }
-      frame.sent = true;
-      frame.sendAgainMs = performance.now() + frame.waitMs;
-      frame.waitMs *= 2;
-    } catch (thrown) {
-      const error = toChairError(thrown);
-      // A lane that is down comes back, the frame waits for it. Anything else will not get better by itself.
-      if (!PASSING.has(error.code)) this.#end(frame, () => frame.reject(error));
-    } finally {
-      frame.sending = false;
-    }
-  }
-
-  #resubmit(): void {
-    const now = performance.now();
-    for (const frame of this.#outstanding.values()) {
-      if (!frame.sending && now >= frame.sendAgainMs) void this.#submit(frame);
-    }
-  }
-
-  #result(message: LaneMessage): void {
-    const { header, data } = decodeResult(message.payload);
-    const { sequence, code, output, outputCount, latencyMs, attempts } = header;
-    const frame = this.#outstanding.get(sequence);
-    // A second time: acknowledged again, as the first acknowledgement may have been lost.
-    if (frame === undefined) {
-      this.#acknowledge(sequence);
-      return;
-    }
-    if (code !== '') {
-      this.#acknowledge(sequence);
-      this.#end(frame, () => frame.reject(new ChairError(codeOf(code), header.message)));
-      return;
-    }
-    frame.outputs[output] = readTensor(header, data);
-    data.discard();
-    if (Object.keys(frame.outputs).length < outputCount) return;
-    this.#acknowledge(sequence);
-    this.#end(frame, () => frame.resolve({ outputs: frame.outputs, latencyMs, attempts }));
-  }
-
-  #acknowledge(sequence: number): void {
-    const ack = encode('ResultAck', { client: this.name, sequence });
-    this.#lanes.send(DISPATCHER, this.#topics.resultAck.name, [ack]).catch(() => {
-      // Only frees memory earlier: the dispatcher forgets results by age, too.
-    });
-  }
-
-  #late(frame: Outstanding, deadlineMs: number): void {
-    const what = frame.sent ? 'the frame was sent, no answer came' : 'the frame could not be sent';
-    const error = new ChairError('REQUEST_TIMEOUT', `no result of '${frame.deployment}' within ${deadlineMs} ms; ${what}`, {
-      todo: 'Look at `musical-chair status`: does the gateway run, and is the deployment serving?',
-    });
-    this.#end(frame, () => frame.reject(error));
-  }
-
-  #end(frame: Outstanding, settle: () => void): void {
-    clearTimeout(frame.timer);
-    this.#outstanding.delete(frame.sequence);
-    const at = this.#waiting.indexOf(frame);
-    if (at >= 0) this.#waiting.splice(at, 1);
-    settle();
-    if (!this.#closed) this.#pump();
-  }
-}
-
-const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'LANE_DOWN',
-  'QUEUE_FULL',
-  'BROKER_LOST',
-  'BROKER_UNREACHABLE',
-  'REQUEST_TIMEOUT',
-]);
-
-function codeOf(code: string): ErrorCode {
-  return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }

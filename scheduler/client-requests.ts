@@ -1,0 +1,57 @@
+/** A client's requests to the scheduler: over the broker, each with a deadline and an answer that is for it alone. */
+import { randomUUID } from 'node:crypto';
+import type { Bus } from '../broker/bus.js';
+import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../broker/errors.js';
+import type { RequestBody, Response } from '../broker/messages.js';
+import type { Topics } from '../broker/topics.js';
+import { Waitress } from '../broker/waitress.js';
+
+export interface ClientRequestsOptions {
+  readonly bus: Bus;
+  readonly topics: Topics;
+  /** Where answers go. */
+  readonly client: string;
+  readonly cluster: string;
+}
+
+export class ClientRequests {
+  readonly #o: ClientRequestsOptions;
+  readonly #responses = new Waitress<Response>();
+  #stopped: Error | undefined;
+
+  constructor(options: ClientRequestsOptions) {
+    this.#o = options;
+  }
+
+  async start(): Promise<void> {
+    const { bus, topics, client } = this.#o;
+    await bus.subscribe(topics.response(client), (response) => void this.#responses.settle(response.id, response));
+  }
+
+  /** `what` names the request in errors. Throws the answer's code, REQUEST_TIMEOUT after `deadlineMs`, BROKER_..., and what `stop` was given. */
+  async request(body: RequestBody, deadlineMs: number, what: string): Promise<Response> {
+    if (this.#stopped !== undefined) throw this.#stopped;
+    const { bus, topics, client, cluster } = this.#o;
+    const id = randomUUID();
+    const wait = this.#responses.wait(id, deadlineMs, `'${what}' from the scheduler of cluster '${cluster}' (does its gateway run?)`);
+    try {
+      await bus.publish(topics.request, { id, client, deadlineMs, body });
+    } catch (error) {
+      wait.cancel(toChairError(error));
+    }
+    const response = await wait.reply;
+    if (response.code !== '') throw new ChairError(codeOf(response.code), response.message);
+    return response;
+  }
+
+  /** Requests that wait, and those to come, fail with `error`. */
+  stop(error: Error): void {
+    this.#stopped = error;
+    this.#responses.cancelAll(error);
+  }
+}
+
+/** Of a later version's code, which this one does not know: INTERNAL. */
+export function codeOf(code: string): ErrorCode {
+  return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
+}

@@ -2,7 +2,6 @@
  * The scheduler's shell: what comes from the bus becomes events of the registry, what the registry says becomes steps of deployments,
  * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
  */
-import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
@@ -13,15 +12,12 @@ import type {
   PeerEntry,
   ProfileReport,
   ProfileRequest,
-  Reign,
-  Request,
   RequestBody,
   Response,
   StatusReport,
   Trouble,
 } from '../broker/messages.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
-import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { Deployments } from './deployments.js';
@@ -32,26 +28,13 @@ import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
 import { Profiles } from './profiles/profiles.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
-import { Rivals } from './rivals.js';
+import { MAX_TERM, Reigning, type ReigningOptions } from './reigning.js';
+import { RequestDesk } from './request-desk.js';
 import { agentStatus, deploymentStatus, EventLog, type Known } from './status.js';
 
 const TICK_MS = 250;
-/** Unknown agents are asked to introduce themselves at most this often. */
-const REIGN_AGAIN_MS = 2000;
-/** QoS 1 may deliver a request twice: ids of so many are remembered. */
-const REMEMBERED_REQUESTS = 500;
-/** Beyond it a term is no count of starts. Well below what a message can carry, so that ours can always grow. */
-const MAX_TERM = 2 ** 40;
-/** How long another scheduler of this cluster has time to answer. */
-const RIVAL_MS = 1000;
-/** An answer that is too long to send would be none. */
-const MESSAGE_CHARACTERS = 4000;
-const EMPTY = { status: null, plan: null, model: null, profile: null };
 
-export interface SchedulerOptions {
-  readonly cluster: string;
-  readonly bus: Bus;
-  readonly topics: Topics;
+export interface SchedulerOptions extends ReigningOptions {
   readonly dispatcher: Dispatcher;
   readonly source: ModelSource;
   /** Folder of the profiles; default: models are not measured here. */
@@ -68,14 +51,8 @@ export interface SchedulerOptions {
   readonly dispatcherPeer: () => PeerEntry;
   /** The agents that can be reached changed. */
   readonly onPeers?: (peers: readonly PeerEntry[]) => void;
-  /** The next term, written down before it is used; higher than `atLeast`. */
-  readonly nextTerm: (atLeast: number) => Promise<number>;
   /** See `DeploymentsOptions`; default: nothing is removed. */
   readonly clean?: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
-  /** The broker is not our own: another scheduler may be there already. Default false. */
-  readonly sharedBroker?: boolean;
-  /** Another scheduler reigns in this cluster in a later term: this one has to stop. */
-  readonly onReplaced?: (error: ChairError) => void;
   readonly registry?: Registry;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
@@ -91,15 +68,10 @@ export class Scheduler {
   readonly #learning: Learning;
   readonly #events = new EventLog();
   readonly #undo: (() => void | Promise<void>)[] = [];
-  readonly #requests = new Set<string>();
-  readonly #rivals: Rivals;
+  readonly #desk: RequestDesk;
+  readonly #reigning: Reigning;
   readonly #startedMs: number;
-  #term = 0;
-  #raising = false;
-  #searching = false;
-  #reignedMs = Number.NEGATIVE_INFINITY;
   #peersVersion = 0;
-  #stopped = false;
 
   constructor(options: SchedulerOptions) {
     this.#o = options;
@@ -107,7 +79,13 @@ export class Scheduler {
     this.#startedMs = this.#now();
     this.#registry = options.registry ?? new Registry({ incompatible });
     this.#commands = new Commands(options.bus, options.topics);
-    this.#rivals = new Rivals(options.bus, options.topics);
+    const log = (kind: string, text: string): void => this.#log(kind, text);
+    this.#reigning = new Reigning(options, this.#now, log);
+    this.#desk = new RequestDesk({
+      ...{ bus: options.bus, topics: options.topics, log },
+      ignore: (client) => this.#reigning.isOurs(client),
+      answer: (body) => this.#answer(body),
+    });
     this.#learning = new Learning({
       told: options.links,
       probe: options.probe,
@@ -116,7 +94,7 @@ export class Scheduler {
       commands: this.#commands,
       dispatcher: options.dispatcher,
       deployments: () => this.#deployments,
-      term: () => this.#term,
+      term: () => this.#reigning.term,
       peers: (agents) => this.#peers(agents),
       now: this.#now,
       log: (kind, text) => this.#log(kind, text),
@@ -130,7 +108,7 @@ export class Scheduler {
       measureLinks: (pairs, budgetMs) => this.#learning.measureLinks(pairs, budgetMs),
       profiles: (model, record) => this.#profiles?.tableFor(model, record),
       times: this.#learning.times,
-      term: () => this.#term,
+      term: () => this.#reigning.term,
       peers: (agents) => this.#peers(agents),
       clean: options.clean ?? (async () => undefined),
       log: (kind, text) => this.#log(kind, text),
@@ -140,7 +118,7 @@ export class Scheduler {
   }
 
   get term(): number {
-    return this.#term;
+    return this.#reigning.term;
   }
 
   #makeProfiles(): Profiles | undefined {
@@ -150,7 +128,7 @@ export class Scheduler {
       ...{ directory, source, now: this.#now },
       agents: () => this.#registry.all(),
       measure: async ({ agent, nonce }, profile, deadlineMs) => {
-        const reply = await this.#commands.send(agent, nonce, this.#term, { kind: 'profile', profile }, deadlineMs);
+        const reply = await this.#commands.send(agent, nonce, this.#reigning.term, { kind: 'profile', profile }, deadlineMs);
         if (reply.profile === null) throw new ChairError('PROFILE_INVALID', `agent ${agent} answered a measurement without figures`);
         return reply.profile;
       },
@@ -161,16 +139,8 @@ export class Scheduler {
 
   /** Throws CLUSTER_TAKEN when another scheduler answers. */
   async start(): Promise<void> {
-    const { bus, topics, cluster } = this.#o;
-    const rival = this.#o.sharedBroker === true ? await this.#rivals.find(RIVAL_MS) : undefined;
-    if (rival !== undefined) {
-      throw new ChairError('CLUSTER_TAKEN', `another scheduler serves cluster '${cluster}' on this broker`, {
-        expected: 'one scheduler per cluster',
-        came: `one that reigns in term ${rival.term}`,
-        todo: 'Stop that one, or give this one another --cluster.',
-      });
-    }
-    this.#term = await this.#o.nextTerm(0);
+    const { bus, topics } = this.#o;
+    await this.#reigning.begin();
     this.#undo.push(
       await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
       await bus.subscribe(topics.health, (health) => {
@@ -181,11 +151,11 @@ export class Scheduler {
       await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
       await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
       await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
-      await bus.subscribe(topics.request, (request) => void this.#request(request)),
-      await bus.subscribe(topics.reign, (reign) => void this.#reigned(reign)),
+      await bus.subscribe(topics.request, (request) => void this.#desk.request(request)),
+      await bus.subscribe(topics.reign, (reign) => void this.#reigning.reigned(reign)),
       bus.onConnect(() => {
         this.#apply({ kind: 'online' });
-        this.#reign();
+        this.#reigning.reign();
       }),
       bus.onDisconnect((why) => {
         this.#log('offline', `the broker cannot be reached: ${why}`);
@@ -198,11 +168,12 @@ export class Scheduler {
       this.#learning.tick();
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
-    this.#log('started', `term ${this.#term}`);
+    this.#log('started', `term ${this.#reigning.term}`);
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
+    this.#desk.stop();
+    this.#reigning.stop();
     await this.#profiles?.stop();
     await this.#deployments.stop();
     this.#commands.stop();
@@ -229,7 +200,7 @@ export class Scheduler {
     const deployments = this.#deployments.all().filter((deployment) => name === '' || deployment.name === name);
     return {
       cluster: this.#o.cluster,
-      term: this.#term,
+      term: this.#reigning.term,
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,
@@ -254,7 +225,7 @@ export class Scheduler {
       this.#log('refuse', `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`);
       return;
     }
-    if (hello.term > this.#term && !this.#raising) void this.#raiseTerm(hello);
+    void this.#reigning.obeyed(hello);
     this.#learning.agentsChanged();
     const before = this.#registry.get(hello.agent);
     this.#apply({ kind: 'hello', hello });
@@ -265,47 +236,6 @@ export class Scheduler {
     if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
     if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#learning.moved(hello.agent);
     if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
-  }
-
-  /** An agent has obeyed a later scheduler than this state folder knows: reign after it. */
-  async #raiseTerm(hello: Hello): Promise<void> {
-    this.#raising = true;
-    try {
-      this.#term = await this.#o.nextTerm(hello.term);
-      this.#log('term', `agent ${hello.agent} had obeyed term ${hello.term}; this is term ${this.#term} now`);
-      this.#reign();
-    } catch (error) {
-      this.#log('failed', `the term could not be written: ${toChairError(error).message}`);
-    } finally {
-      this.#raising = false;
-    }
-  }
-
-  #reign(): void {
-    this.#reignedMs = this.#now();
-    const reign = { term: this.#term, ...OUR_SCHEMAS };
-    // If the link breaks now, the next connect reigns again.
-    this.#o.bus.publish(this.#o.topics.reign, reign).catch((error: unknown) => this.#log('offline', toChairError(error).message));
-  }
-
-  /** Our own come back, too. A later term is another scheduler's, if there really is one: one forged message must not stop this one. */
-  async #reigned({ term }: Reign): Promise<void> {
-    if (term <= this.#term || this.#raising || this.#searching || this.#stopped) return;
-    this.#searching = true;
-    try {
-      const rival = await this.#rivals.find(RIVAL_MS);
-      if (rival === undefined || rival.term <= this.#term || this.#stopped) return;
-      this.#o.onReplaced?.(
-        new ChairError('CLUSTER_TAKEN', `another scheduler reigns in cluster '${this.#o.cluster}' in term ${rival.term}`, {
-          expected: `term ${this.#term}, which is this one's`,
-          todo: 'Run one scheduler per cluster on a broker.',
-        }),
-      );
-    } catch (error) {
-      this.#log('offline', toChairError(error).message);
-    } finally {
-      this.#searching = false;
-    }
   }
 
   #apply(event: RegistryEvent): void {
@@ -320,7 +250,7 @@ export class Scheduler {
   #changed(change: RegistryChange): void {
     const { kind, agent, nonce } = change;
     if (kind === 'unknown') {
-      if (this.#now() - this.#reignedMs > REIGN_AGAIN_MS) this.#reign();
+      this.#reigning.reignAgain();
       return;
     }
     this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
@@ -330,13 +260,13 @@ export class Scheduler {
     } else if (kind === 'joined') {
       // Without seats nothing else would tell an agent that it is known here.
       this.#commands
-        .tell(agent, nonce, this.#term, { kind: 'ping', ping: { padBytes: 0 } })
+        .tell(agent, nonce, this.#reigning.term, { kind: 'ping', ping: { padBytes: 0 } })
         .catch((error: unknown) => this.#log('offline', toChairError(error).message));
     } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);
     else if (kind === 'refuse') {
       const { code, message } = change;
       this.#commands
-        .tell(agent, nonce, this.#term, { kind: 'refuse', refuse: { code, message } })
+        .tell(agent, nonce, this.#reigning.term, { kind: 'refuse', refuse: { code, message } })
         .catch((error: unknown) => this.#log('offline', toChairError(error).message));
     }
   }
@@ -363,28 +293,8 @@ export class Scheduler {
     for (const agent of alive) {
       const nonce = this.#registry.get(agent)?.nonce ?? '';
       this.#commands
-        .tell(agent, nonce, this.#term, { kind: 'peers', peers: { version: this.#peersVersion, peers } })
+        .tell(agent, nonce, this.#reigning.term, { kind: 'peers', peers: { version: this.#peersVersion, peers } })
         .catch((error: unknown) => this.#log('offline', toChairError(error).message));
-    }
-  }
-
-  async #request(request: Request): Promise<void> {
-    if (!NAME_PATTERN.test(request.client) || request.client === this.#rivals.client || this.#requests.has(request.id)) return;
-    this.#requests.add(request.id);
-    if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
-    let response: Response;
-    try {
-      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#answer(request.body)) };
-    } catch (thrown) {
-      const error = toChairError(thrown);
-      response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };
-    }
-    if (this.#stopped) return;
-    try {
-      await this.#o.bus.publish(this.#o.topics.response(request.client), response);
-    } catch (error) {
-      // The client's own deadline tells it; here it is only noted.
-      this.#log('unanswered', `${request.client}: ${toChairError(error).message}`);
     }
   }
 

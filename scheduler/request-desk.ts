@@ -1,0 +1,55 @@
+/** Requests of clients: each is answered once, with what `answer` gives or with the code of what it throws. */
+import type { Bus } from '../broker/bus.js';
+import { toChairError } from '../broker/errors.js';
+import type { Request, RequestBody, Response } from '../broker/messages.js';
+import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+
+/** QoS 1 may deliver a request twice: ids of so many are remembered. */
+const REMEMBERED_REQUESTS = 500;
+/** An answer that is too long to send would be none. */
+const MESSAGE_CHARACTERS = 4000;
+const EMPTY = { status: null, plan: null, model: null, profile: null };
+
+export interface RequestDeskOptions {
+  readonly bus: Bus;
+  readonly topics: Topics;
+  /** Requests that are not to be answered. */
+  readonly ignore: (client: string) => boolean;
+  readonly answer: (body: RequestBody) => Promise<Partial<Response>>;
+  readonly log: (kind: string, text: string) => void;
+}
+
+export class RequestDesk {
+  readonly #o: RequestDeskOptions;
+  readonly #requests = new Set<string>();
+  #stopped = false;
+
+  constructor(options: RequestDeskOptions) {
+    this.#o = options;
+  }
+
+  /** Nothing is answered any more. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async request(request: Request): Promise<void> {
+    if (!NAME_PATTERN.test(request.client) || this.#o.ignore(request.client) || this.#requests.has(request.id)) return;
+    this.#requests.add(request.id);
+    if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
+    let response: Response;
+    try {
+      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#o.answer(request.body)) };
+    } catch (thrown) {
+      const error = toChairError(thrown);
+      response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };
+    }
+    if (this.#stopped) return;
+    try {
+      await this.#o.bus.publish(this.#o.topics.response(request.client), response);
+    } catch (error) {
+      // The client's own deadline tells it; here it is only noted.
+      this.#o.log('unanswered', `${request.client}: ${toChairError(error).message}`);
+    }
+  }
+}

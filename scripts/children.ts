@@ -14,6 +14,7 @@ import { CLI_PATH, RUNS_FROM_SOURCE } from './package-root.js';
 /** A child that is not ready by then is stuck: starting takes about a second. */
 const READY_WITHIN_MS = 30_000;
 const STOP_WITHIN_MS = 10_000;
+const ASK_WITHIN_MS = 2000;
 /** Last lines of a child's stderr, for the message when it fails. */
 const KEPT_LINES = 20;
 
@@ -63,6 +64,7 @@ export class Child {
   /** Resolves when it has ended. */
   readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
   readonly #lines: string[] = [];
+  #questions = 0;
 
   constructor(name: string, args: readonly string[], onLine?: (line: string) => void, launch: LaunchOptions = {}) {
     this.name = name;
@@ -116,6 +118,28 @@ export class Child {
         clearTimeout(timer);
         reject(this.failure());
       });
+    });
+  }
+
+  /** A question that the child answers over IPC (`onAsked` in lifetime.ts). Throws REQUEST_TIMEOUT, also when it hangs or is gone. */
+  ask(question: string, withinMs = ASK_WITHIN_MS): Promise<unknown> {
+    const id = ++this.#questions;
+    return new Promise((resolve, reject) => {
+      const fail = (): void =>
+        done(() => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} did not answer '${question}' within ${withinMs} ms`)));
+      const done = (settle: () => void): void => {
+        clearTimeout(timer);
+        this.process.off('message', onMessage);
+        settle();
+      };
+      const onMessage = (message: unknown): void => {
+        if (typeof message !== 'object' || message === null || !('answered' in message) || message.answered !== id) return;
+        done(() => resolve('value' in message ? message.value : undefined));
+      };
+      const timer = setTimeout(fail, withinMs);
+      this.process.on('message', onMessage);
+      if (!this.process.connected) fail();
+      else this.process.send({ ask: question, id }, (error) => error !== null && fail());
     });
   }
 

@@ -35,7 +35,28 @@ export function untilStopped(terminateWithinMs = STOP_WITHIN_MS): Promise<NodeJS
   });
 }
 
-/** Tells the process that started this one that it is ready, with what it wants to know (a URL, a port). */
+/**
+ * Tells the process that started this one that it is ready, with what it wants to know (a URL, a port), and from then on answers its questions: `resources`
+ * always, others by `onAsked`.
+ */
 export function announceReady(facts: Readonly<Record<string, string | number>>): void {
+  onAsked('resources', resources);
   process.send?.({ ready: true, ...facts });
+}
+
+/** What keeps this process alive, by kind (Timeout, TCPSocketWrap, ...): what must not grow. */
+function resources(): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}
+
+/** Answers one question of the process that started this one; see `Child.ask`. Does nothing in a process without a parent of ours. */
+export function onAsked(question: string, answer: () => unknown): void {
+  if (process.channel === undefined || process.channel === null) return;
+  process.on('message', (message) => {
+    if (typeof message !== 'object' || message === null || !('ask' in message) || message.ask !== question) return;
+    process.send?.({ answered: 'id' in message ? message.id : 0, value: answer() });
+  });
+  process.channel.unref();
 }

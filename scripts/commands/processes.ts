@@ -1,7 +1,7 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
 import type { CommandDefinition, Invocation } from '../command.js';
 import { cacheDirectory, type Settings } from '../config.js';
-import { announceReady, untilStopped } from '../lifetime.js';
+import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
 
 /** Lines of a server, on stderr, so that stdout stays for reports. */
@@ -139,10 +139,12 @@ export const agent: CommandDefinition = {
     const { runAgent } = await import('../../node-agent/main.js');
     const stopped = untilStopped(DRAIN_MS + STOP_MS);
     const running = await runAgent(agentConfig(invocation.settings), { softwareVersion: packageVersion(), log: logger(invocation) });
+    const leaving = new Promise<'drain'>((resolve) => onAsked('drain', () => resolve('drain')));
     announceReady({ name: invocation.settings.agent.name });
-    const first = await Promise.race([stopped, running.closed]);
+    const first = await Promise.race([stopped, running.closed, leaving]);
     // Ctrl-C and the end of the parent are in a hurry; SIGTERM (systemd, docker) leaves time to move the seats.
-    if (first === 'SIGTERM' && process.channel === undefined) await running.drain();
+    if (first === 'drain') await Promise.race([running.drain(), stopped.then(() => running.stop())]);
+    else if (first === 'SIGTERM' && process.channel === undefined) await running.drain();
     else await running.stop();
     const failure = await running.closed;
     if (failure !== undefined) throw failure;

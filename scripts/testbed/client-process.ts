@@ -96,6 +96,7 @@ async function main([brokerUrl = '', cluster = '', window = '16']: readonly stri
   const stopped = untilStopped();
   const client = await ChairClient.connect({ brokerUrl, cluster, window: Number(window) });
   process.on('message', (message) => {
+    if (typeof message !== 'object' || message === null || !('method' in message)) return;
     const call = message as Call;
     const reply = (value: Omit<Reply, 'id'>): void => void process.send?.({ id: call.id, ...value });
     answer(client, call).then(

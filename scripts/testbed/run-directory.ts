@@ -2,7 +2,7 @@
  * What a testbed has made on this machine, written down before it is made, so that somebody else can remove it when its owner is gone: the
  * watchdog at once, or the next testbed that starts. Names carry the owner's pid.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   appendFileSync,
@@ -26,6 +26,7 @@ export type Made =
   | { readonly kind: 'namespace'; readonly name: string }
   | { readonly kind: 'group'; readonly path: string }
   | { readonly kind: 'directory'; readonly path: string }
+  | { readonly kind: 'mount'; readonly path: string }
   | { readonly kind: 'process'; readonly pid: number; readonly started: string };
 
 const MANIFEST = 'manifest.jsonl';
@@ -108,6 +109,7 @@ export async function cleanRun(directory: string): Promise<void> {
   for (const name of namespaces) if (!removeNamespace(name)) stayed.push(`namespace ${name}`);
   // Children before their parents.
   for (const group of groups.reverse()) if (!(await removeGroup(group))) stayed.push(`control group ${group}`);
+  for (const one of made) if (one.kind === 'mount' && !unmount(one.path)) stayed.push(`mount ${one.path}`);
   for (const made of readManifest(directory)) {
     if (made.kind === 'directory' && path.basename(made.path).startsWith(STATE_PREFIX)) rmSync(made.path, { recursive: true, force: true });
   }
@@ -192,6 +194,16 @@ function removeNamespace(name: string): boolean {
     // Somebody else may have been faster.
   }
   return !existsSync(`/run/netns/${name}`);
+}
+
+function unmount(where: string): boolean {
+  const mounted = (): boolean => readFileSync('/proc/self/mounts', 'utf8').includes(` ${where} `);
+  // Lazily when something still holds a file in it.
+  for (const flags of [[], ['-l']]) {
+    if (!mounted()) return true;
+    spawnSync('umount', [...flags, where], { stdio: 'ignore' });
+  }
+  return !mounted();
 }
 
 /** The kernel lets go of a group a moment after its last process. */

@@ -115,6 +115,7 @@ describe('a testbed without limits', () => {
       const client = await testbed.client();
       expect((await client.untilReady(1)).agents).toHaveLength(1);
       expect(() => testbed.agents[0]?.linkDown()).toThrow(expect.objectContaining({ code: 'TESTBED_FAILED' }));
+      expect(() => testbed.agents[0]?.fillDisk()).toThrow(expect.objectContaining({ code: 'TESTBED_FAILED' }));
     } finally {
       await testbed.stop();
     }

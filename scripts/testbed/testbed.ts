@@ -11,10 +11,16 @@ import { ChairError } from '../../broker/errors.js';
 import { Child, nodeFlags } from '../children.js';
 import { CLI_PATH } from '../package-root.js';
 import { TestbedClient } from './client.js';
-import { ControlGroups, findHierarchy, type Group, whyNoLimits } from './control-groups.js';
+import { ControlGroups, findHierarchy, whyNoLimits } from './control-groups.js';
+import { Device } from './device.js';
 import { checkDevice, checkRate, DEFAULT_DEVICE, type DeviceSpec } from './devices.js';
-import { type Link, Network, whyNoNetwork } from './network.js';
-import { cleanRun, RunDirectory, startOf, sweepDeadRuns } from './run-directory.js';
+import { Disk } from './disk.js';
+import { Network, whyNoNetwork } from './network.js';
+import { TestbedNode } from './node.js';
+import { cleanRun, RunDirectory, sweepDeadRuns } from './run-directory.js';
+
+export { Device } from './device.js';
+export { TestbedNode } from './node.js';
 
 export interface TestbedOptions {
   /** One agent per spec, or so many default devices. */
@@ -26,6 +32,10 @@ export interface TestbedOptions {
   /** Engine threads of each agent; default: as many as its cores, rounded up. */
   readonly threads?: number;
   readonly cluster?: string;
+  /** `gateway`: the broker is part of the gateway. `own`: a process on a device of its own, which can fail by itself. Default `gateway`. */
+  readonly broker?: 'gateway' | 'own';
+  /** Gateway and agents have a disk of this size each, which can be filled; default: folders on the machine's disk. Only with namespaces. */
+  readonly diskBytes?: number;
   /** More arguments for each agent's command line. */
   readonly agentArguments?: readonly string[];
   /** Entry file of the CLI; default: the checkout's. A compiled one starts faster and takes less memory. */
@@ -57,155 +67,6 @@ const READY_WITHIN_MS = 120_000;
 const BROKER_PORT = 1883;
 const CLEANER = fileURLToPath(new URL('./clean.ts', import.meta.url));
 const CLIENT = fileURLToPath(new URL('./client-process.ts', import.meta.url));
-
-/** A place to run programs in: namespace, link and limits. Without isolation it is only a name. */
-export class Device {
-  readonly name: string;
-  readonly #link: Link | undefined;
-  readonly #group: Group | undefined;
-  readonly #run: RunDirectory;
-
-  constructor(name: string, link: Link | undefined, group: Group | undefined, run: RunDirectory) {
-    this.name = name;
-    this.#link = link;
-    this.#group = group;
-    this.#run = run;
-  }
-
-  get address(): string {
-    return this.#link?.address ?? '127.0.0.1';
-  }
-
-  /** Name of the namespace, for `nsenter --net=/run/netns/NAME`; '' without isolation. */
-  get namespace(): string {
-    return this.#link?.namespace ?? '';
-  }
-
-  /** The command line that runs `command` in here. The process keeps its pid. */
-  command(command: readonly string[]): string[] {
-    const inside = this.#link === undefined ? [...command] : ['nsenter', `--net=/run/netns/${this.#link.namespace}`, ...command];
-    const groups = this.#group?.paths ?? [];
-    if (groups.length === 0) return inside;
-    const script = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"';
-    return ['/bin/sh', '-c', script, 'sh', ...groups, '--', ...inside];
-  }
-
-  /** A process that nothing but this list knows must be written down. */
-  own(child: ChildProcess): void {
-    if (child.pid !== undefined) this.#run.record({ kind: 'process', pid: child.pid, started: startOf(child.pid) });
-  }
-
-  setCpu(cpu: number): void {
-    this.#limits(this.#group).setCpu(cpu);
-  }
-
-  setRate(rateBits: number): void {
-    this.#limits(this.#link).setRate(checkRate(rateBits));
-  }
-
-  linkDown(): void {
-    this.#limits(this.#link).down();
-  }
-
-  linkUp(): void {
-    this.#limits(this.#link).up();
-  }
-
-  changeAddress(): string {
-    return this.#limits(this.#link).changeAddress();
-  }
-
-  /** Seconds it had to wait for its CPU quota. */
-  get throttledSeconds(): number {
-    return this.#group?.usage().throttledSeconds ?? 0;
-  }
-
-  #limits<T>(limit: T | undefined): T {
-    if (limit !== undefined) return limit;
-    throw new ChairError('TESTBED_FAILED', 'this testbed runs plain processes: it has no links and limits to change', {
-      todo: 'Run it as root on Linux.',
-    });
-  }
-}
-
-/** One agent and its faults. */
-export class TestbedAgent {
-  readonly device: Device;
-  readonly #start: () => Child;
-  #child: Child;
-
-  constructor(device: Device, start: () => Child) {
-    this.device = device;
-    this.#start = start;
-    this.#child = start();
-  }
-
-  get name(): string {
-    return this.device.name;
-  }
-
-  get address(): string {
-    return this.device.address;
-  }
-
-  get pid(): number {
-    return this.#child.pid;
-  }
-
-  get child(): Child {
-    return this.#child;
-  }
-
-  /** SIGKILL: the power is gone. Resolves when the process is. */
-  async kill(): Promise<void> {
-    this.#child.process.kill('SIGKILL');
-    await this.#child.ended;
-  }
-
-  /** The same device after its power came back: same store, same name. Resolves when it has said it is ready. */
-  async restart(): Promise<void> {
-    await this.kill();
-    this.#child = this.#start();
-    await this.#child.ready;
-  }
-
-  /** SIGSTOP: it hangs, with its sockets open. */
-  pause(): void {
-    this.#child.process.kill('SIGSTOP');
-  }
-
-  resume(): void {
-    this.#child.process.kill('SIGCONT');
-  }
-
-  linkDown(): void {
-    this.device.linkDown();
-  }
-
-  linkUp(): void {
-    this.device.linkUp();
-  }
-
-  /** Bits per second in each direction. */
-  setRate(rateBits: number): void {
-    this.device.setRate(rateBits);
-  }
-
-  /** Cores. */
-  setCpu(cpu: number): void {
-    this.device.setCpu(cpu);
-  }
-
-  changeAddress(): string {
-    return this.device.changeAddress();
-  }
-
-  /** Orderly. */
-  async stop(): Promise<void> {
-    this.resume();
-    await this.#child.stop();
-  }
-}
 
 /** The agents' specs from a number or a list. Throws CONFIG_INVALID. */
 function specsOf(agents: TestbedOptions['agents']): DeviceSpec[] {
@@ -248,29 +109,59 @@ function startWatchdog(run: RunDirectory): ChildProcess {
   return child;
 }
 
-export class Testbed {
+/** A gateway, and the URL of the broker that agents and clients use: its own, or one beside it. */
+export class TestbedGateway extends TestbedNode {
+  readonly #url: () => string;
+
+  /** `url` is asked for after the first start. */
+  constructor(url: () => string, device: Device, start: () => Child) {
+    super(device, start);
+    this.#url = url;
+  }
+
+  get url(): string {
+    return this.#url();
+  }
+}
+
+/** What is made of a device and a command line. */
+interface Makers {
+  readonly device: (name: string, spec: Partial<DeviceSpec> & { readonly disk?: boolean }) => Device;
+  readonly agent: (device: Device, spec: DeviceSpec) => TestbedNode;
+}
+
+interface Parts {
   readonly conditions: Conditions;
-  readonly gateway: { readonly url: string; readonly device: Device; readonly child: Child };
-  readonly agents: readonly TestbedAgent[];
+  readonly gateway: TestbedGateway;
+  /** Undefined where it is part of the gateway. */
+  readonly broker: TestbedNode | undefined;
+  readonly agents: readonly TestbedNode[];
   readonly cluster: string;
   /** The testbed's folder: state of its processes, removed at the end. */
   readonly directory: string;
+}
+
+export class Testbed {
+  readonly conditions: Conditions;
+  readonly gateway: TestbedGateway;
+  readonly broker: TestbedNode | undefined;
+  readonly cluster: string;
+  readonly directory: string;
+  readonly #agents: TestbedNode[];
   readonly #run: RunDirectory;
   readonly #watchdog: ChildProcess;
-  readonly #make: (name: string, spec: DeviceSpec) => Device;
-  readonly #clients: TestbedClient[] = [];
+  readonly #make: Makers;
+  readonly #clients: { close(): Promise<void> }[] = [];
+  #made: number;
   #stopping: Promise<void> | undefined;
 
   /** Use `startTestbed`. */
-  constructor(
-    parts: Pick<Testbed, 'conditions' | 'gateway' | 'agents' | 'cluster' | 'directory'>,
-    run: RunDirectory,
-    watchdog: ChildProcess,
-    make: (name: string, spec: DeviceSpec) => Device,
-  ) {
+  constructor(parts: Parts, run: RunDirectory, watchdog: ChildProcess, make: Makers) {
     this.conditions = parts.conditions;
     this.gateway = parts.gateway;
-    this.agents = parts.agents;
+    this.broker = parts.broker;
+    this.#agents = [...parts.agents];
+    this.#made = parts.agents.length;
     this.cluster = parts.cluster;
     this.directory = parts.directory;
     this.#run = run;
@@ -278,21 +169,38 @@ export class Testbed {
     this.#make = make;
   }
 
+  /** In the order they came. */
+  get agents(): readonly TestbedNode[] {
+    return this.#agents;
+  }
+
   /** One more place with limits, without an agent: for programs to compare with. */
   addDevice(name: string, spec: DeviceSpec = DEFAULT_DEVICE): Device {
-    return this.#make(name, checkDevice(spec));
+    return this.#make.device(name, checkDevice(spec));
+  }
+
+  /** One more agent, on a device of its own. Resolves when it has said it is ready. */
+  async addAgent(spec: DeviceSpec = DEFAULT_DEVICE): Promise<TestbedNode> {
+    const device = this.#make.device(`agent-${++this.#made}`, { ...checkDevice(spec), disk: true });
+    const agent = this.#make.agent(device, spec);
+    this.#agents.push(agent);
+    await agent.child.ready;
+    return agent;
+  }
+
+  /** A program of ours on the gateway's machine, called over IPC; it ends with the testbed. Throws what it reported. */
+  async program(name: string, file: string, args: readonly string[], onLine?: (line: string) => void): Promise<Child> {
+    const { device } = this.gateway;
+    const child = new Child(name, args, onLine, { command: device.command([process.execPath, ...nodeFlags(), file]) });
+    device.own(child.process);
+    this.#clients.push({ close: () => child.stop() });
+    await child.ready;
+    return child;
   }
 
   /** A client beside the gateway, as a program on that machine would be. `window`: frames outstanding. Throws BROKER_UNREACHABLE. */
   async client(window = 64): Promise<TestbedClient> {
-    const { device, url } = this.gateway;
-    const command = device.command([process.execPath, ...nodeFlags(), CLIENT, url, this.cluster, String(window)]);
-    const child = new Child('client', [], undefined, { command });
-    device.own(child.process);
-    await child.ready;
-    const client = new TestbedClient(child);
-    this.#clients.push(client);
-    return client;
+    return new TestbedClient(await this.program('client', CLIENT, [this.gateway.url, this.cluster, String(window)]));
   }
 
   /** Ends all processes and removes all that was made. Idempotent. Throws TESTBED_FAILED, naming what stayed. */
@@ -303,8 +211,9 @@ export class Testbed {
 
   async #close(): Promise<void> {
     await Promise.all(this.#clients.map((c) => c.close()));
-    await Promise.all(this.agents.map((a) => a.stop()));
-    await this.gateway.child.stop();
+    await Promise.all(this.#agents.map((a) => a.stop()));
+    await this.gateway.stop();
+    await this.broker?.stop();
     await cleanRun(this.#run.path);
     this.#watchdog.kill('SIGKILL');
   }
@@ -319,19 +228,21 @@ export function whyPlainProcesses(): string {
 }
 
 /** Devices of one run, with limits or without. Throws TESTBED_FAILED. */
-function deviceMaker(
-  run: RunDirectory,
-  isolated: boolean,
-): (name: string, spec: { cpu?: number; memoryBytes?: number; rateBits?: number }) => Device {
+function deviceMaker(run: RunDirectory, isolated: boolean, diskBytes: number | undefined, state: string): Makers['device'] {
   const hierarchy = isolated ? findHierarchy() : 'not asked for';
-  if (typeof hierarchy === 'string') return (name) => new Device(name, undefined, undefined, run);
+  if (typeof hierarchy === 'string') return (name) => new Device(name, run);
   const groups = new ControlGroups(hierarchy, run);
   const network = new Network(run);
-  return (name, { cpu, memoryBytes, rateBits }) => {
+  return (name, { cpu, memoryBytes, rateBits, disk = false }) => {
     const group = cpu === undefined && memoryBytes === undefined ? undefined : groups.create(name);
     if (cpu !== undefined) group?.setCpu(cpu);
     if (memoryBytes !== undefined) group?.setMemory(memoryBytes);
-    return new Device(name, network.attach(name, rateBits), group, run);
+    const link = network.attach(name, rateBits);
+    return new Device(name, run, {
+      link,
+      ...(group === undefined ? {} : { group }),
+      ...(disk && diskBytes !== undefined ? { disk: new Disk(run, path.join(state, name), diskBytes) } : {}),
+    });
   };
 }
 
@@ -358,36 +269,62 @@ export async function startTestbed(options: TestbedOptions): Promise<Testbed> {
 
 async function startIn(run: RunDirectory, watchdog: ChildProcess, options: TestbedOptions, conditions: Conditions): Promise<Testbed> {
   const isolated = conditions.isolation === 'namespaces';
-  const make = deviceMaker(run, isolated);
   const state = run.stateDirectory();
+  const device = deviceMaker(run, isolated, options.diskBytes, state);
   const { cluster = 'testbed', cli = CLI_PATH } = options;
   const node = [process.execPath, ...(cli.endsWith('.ts') ? nodeFlags() : []), cli];
-  const start = (device: Device, args: readonly string[]): Child => {
-    const onLine = (line: string): void => options.onLine?.(device.name, line);
-    const child = new Child(device.name, args, onLine, { command: device.command(node), readyWithinMs: READY_WITHIN_MS });
-    device.own(child.process);
+  const start = (on: Device, args: readonly string[]): Child => {
+    const onLine = (line: string): void => options.onLine?.(on.name, line);
+    const child = new Child(on.name, args, onLine, { command: on.command(node), readyWithinMs: READY_WITHIN_MS });
+    on.own(child.process);
     return child;
   };
-  const { cpu, rateBits } = conditions.gateway;
-  const gatewayDevice = make('gateway', { rateBits, ...(cpu === 'no limit' ? {} : { cpu }) });
-  const where = ['--host', isolated ? '0.0.0.0' : '127.0.0.1', '--port', String(isolated ? BROKER_PORT : 0)];
-  const own = (device: Device): string[] => ['--cluster', cluster, '--directory', path.join(state, device.name)];
-  const gateway = start(gatewayDevice, ['gateway', ...where, ...own(gatewayDevice)]);
-  const { url: ownUrl } = await gateway.ready;
-  const url = isolated ? `mqtt://${gatewayDevice.address}:${BROKER_PORT}` : String(ownUrl);
-  const agents: TestbedAgent[] = [];
-  for (const [i, spec] of conditions.agents.entries()) {
-    const device = make(`agent-${i + 1}`, spec);
+  const own = (on: Device): string[] => ['--cluster', cluster, '--directory', path.join(state, on.name)];
+  const { broker, gateway } = await startMiddle(options, conditions, { device, start, own });
+  const agent: Makers['agent'] = (on, spec) => {
     const threads = options.threads ?? Math.ceil(spec.cpu);
     const listen = isolated ? [] : ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1'];
-    const args = ['agent', '--broker', url, '--name', device.name, '--threads', String(threads), ...own(device)];
-    agents.push(new TestbedAgent(device, () => start(device, [...args, ...listen, ...(options.agentArguments ?? [])])));
-  }
+    const args = ['agent', '--broker', gateway.url, '--name', on.name, '--threads', String(threads), ...own(on)];
+    return new TestbedNode(on, () => start(on, [...args, ...listen, ...(options.agentArguments ?? [])]));
+  };
+  const agents = conditions.agents.map((spec, i) => agent(device(`agent-${i + 1}`, { ...spec, disk: true }), spec));
   await Promise.all(agents.map((a) => a.child.ready));
-  return new Testbed(
-    { conditions, gateway: { url, device: gatewayDevice, child: gateway }, agents, cluster, directory: state },
-    run,
-    watchdog,
-    make,
-  );
+  return new Testbed({ conditions, gateway, broker, agents, cluster, directory: state }, run, watchdog, { device, agent });
+}
+
+interface Starting {
+  readonly device: Makers['device'];
+  readonly start: (on: Device, args: readonly string[]) => Child;
+  readonly own: (on: Device) => string[];
+}
+
+/** The gateway, and the broker where it is a process of its own. Both come back under the same address when they are started again. */
+async function startMiddle(
+  { broker: where = 'gateway' }: TestbedOptions,
+  { isolation, gateway: { cpu, rateBits } }: Conditions,
+  { device, start, own }: Starting,
+): Promise<{ readonly broker: TestbedNode | undefined; readonly gateway: TestbedGateway }> {
+  const isolated = isolation === 'namespaces';
+  const host = isolated ? '0.0.0.0' : '127.0.0.1';
+  const spec = { rateBits, ...(cpu === 'no limit' ? {} : { cpu }) };
+  // Plain processes take a free port first, and then keep it.
+  let port = isolated ? BROKER_PORT : 0;
+  const serving = async (node: TestbedNode): Promise<void> => {
+    port = Number(new URL(String((await node.child.ready).url)).port);
+  };
+  let broker: TestbedNode | undefined;
+  if (where === 'own') {
+    const on = device('broker', { rateBits });
+    broker = new TestbedNode(on, () => start(on, ['broker', '--host', host, '--port', String(port)]));
+    await serving(broker);
+  }
+  const on = device('gateway', { ...spec, disk: true });
+  const url = (): string => `mqtt://${(broker?.device ?? on).address}:${port}`;
+  const gateway = new TestbedGateway(url, on, () => {
+    const decides = broker === undefined ? ['gateway', '--port', String(port)] : ['scheduler', '--broker', url()];
+    return start(on, [...decides, '--host', host, ...own(on)]);
+  });
+  if (broker === undefined) await serving(gateway);
+  else await gateway.child.ready;
+  return { broker, gateway };
 }

@@ -45,6 +45,11 @@ export interface PlanStage {
   readonly cut: string;
   readonly parts: readonly PlanPart[];
   readonly agents: readonly (readonly string[])[];
+  /**
+   * How many of the last parts are parities (0 or 1): a parity computes with the sum of the other parts' weights, so that their outputs, and the one of any
+   * part that is missing, can be told from it. See parity.ts.
+   */
+  readonly redundancy: number;
 }
 
 /** How payload bytes are encoded: `raw` for any dtype, `float16` for float32, `uint8` (affine, one byte an element) for float32 and float16. */

@@ -222,6 +222,7 @@ class Hub {
       stages: stages.map(({ agent, slice }, s) => ({
         cut: 'whole',
         agents: [[agent]],
+        redundancy: 0,
         parts: [{ slice: slice.ref.graph.sha256, inputs: [port('x', `t${s}`)], outputs: [port('y', `t${s + 1}`)] }],
       })),
       wires: Array.from({ length: stages.length + 1 }, (_, i) => ({

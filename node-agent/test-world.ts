@@ -171,6 +171,7 @@ export function toyPlan(
   const planStages: PlanStage[] = stages.map((stage, s) => ({
     cut: 'rows',
     agents: stage.agents,
+    redundancy: 0,
     parts: stage.parts.map((part): PlanPart => {
       const reads = rowsBox(...part.reads);
       const writes = rowsBox(...part.writes);

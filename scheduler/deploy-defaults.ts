@@ -13,6 +13,7 @@ export const DEPLOY_DEFAULTS: Omit<DeployRequest, 'name' | 'model'> = {
   deadlineMs: 0,
   maxError: 0,
   calibration: [],
+  redundancy: 0,
   verify: false,
   dryRun: false,
   plan: '',

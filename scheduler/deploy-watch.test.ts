@@ -15,6 +15,7 @@ const plan: PlanReport = {
   links: [],
   memory: [],
   precision: null,
+  redundancy: null,
   details: null,
 };
 const never = new Promise<PlanReport>(() => undefined);

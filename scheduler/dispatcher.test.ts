@@ -18,7 +18,7 @@ const PLAN: Plan = {
   ...{ deployment: 'm', model: '', term: 3, epoch: 1, planner: '', why: '', slices: {}, predictedLatencyMs: 1, predictedFps: 1 },
   inputs: [{ name: 'x', ...INFO }],
   outputs: [{ name: 'y', ...INFO }],
-  stages: [{ cut: 'whole', parts: [{ slice: '', inputs: [port('x')], outputs: [port('y')] }], agents: [['a']] }],
+  stages: [{ cut: 'whole', parts: [{ slice: '', inputs: [port('x')], outputs: [port('y')] }], agents: [['a']], redundancy: 0 }],
   wires: [0, 2].flatMap((start) => [
     { fromStage: SOURCE, fromPart: 0, output: 0, toStage: 0, toPart: 0, input: 0, box: box(start), encoding: 'raw' as const },
     { fromStage: 0, fromPart: 0, output: 0, toStage: SINK, toPart: 0, input: 0, box: box(start), encoding: 'raw' as const },

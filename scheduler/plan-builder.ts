@@ -30,7 +30,8 @@ export function buildPlan(identity: PlanIdentity, draft: PlanDraft, written: Wri
       return { slice: slice.graph.sha256, inputs: part.inputs, outputs: part.outputs };
     });
     const replicas = draft.stages[s]?.agents ?? [];
-    return { cut: stage.spec.cut, parts, agents: replicas.map((_, r) => parts.map((_, p) => seatOf(cut, draft.stages, s, r, p))) };
+    const agents = replicas.map((_, r) => parts.map((_, p) => seatOf(cut, draft.stages, s, r, p)));
+    return { cut: stage.spec.cut, parts, agents, redundancy: 0 };
   });
   return {
     ...identity,
@@ -74,6 +75,7 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     links: [...links],
     memory: memory.map((row) => ({ ...row, haveBytes: Math.round(row.haveBytes) })),
     precision: draft.precision ?? null,
+    redundancy: null,
     details: null,
   };
 }

@@ -73,6 +73,7 @@ describe('deploy options', () => {
       deadlineMs: 0,
       maxError: 0,
       calibration: [],
+      redundancy: 0,
       plan: '',
       verify: false,
       dryRun: true,

@@ -191,6 +191,7 @@ export function deployRequest(name: string, model: string, options: OptionValues
     deadlineMs: wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000),
     maxError: parseMaxError(options),
     calibration: [],
+    redundancy: 0,
     plan: '',
     verify: options.verify === true,
     dryRun,

@@ -14,7 +14,7 @@ function report(alternatives: readonly PlanAlternative[], changes: readonly Plan
       { ...seat, part: 0, agent: 'a' },
       { ...seat, part: 1, agent: 'b' },
     ],
-    ...{ links: [], memory: [], precision: null },
+    ...{ links: [], memory: [], precision: null, redundancy: null },
     details: { file: '', inFlight: 2, maxRelDiff: -1, alternatives, changes },
   };
 }

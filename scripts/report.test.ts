@@ -33,6 +33,7 @@ const planOf = (seats: readonly PlanRow[]): PlanReport => ({
   links: [{ from: 'dispatcher', to: 'pi-1', bytesPerFrame: 922_000, rawBytesPerFrame: 922_000 }],
   memory: [{ agent: 'pi-1', needBytes: 217e6, haveBytes: 8e9 }],
   precision: null,
+  redundancy: null,
   details: null,
 });
 

@@ -58,6 +58,7 @@ export interface PlanStage {
   readonly cut: string;
   readonly parts: readonly PlanPart[];
   readonly agents: readonly (readonly string[])[];
+  readonly redundancy: number;
 }
 
 export interface Wire {

@@ -413,6 +413,8 @@ export interface DeployRequest {
   readonly calibration: readonly string[];
   /** Text of a plan file that takes the planner's place; '' = none. */
   readonly plan: string;
+  /** How many parts of a stage cut by outputs may be missing without a frame noticing: 1 = each such stage gets a parity part. */
+  readonly redundancy: number;
   readonly verify: boolean;
   /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
@@ -544,6 +546,35 @@ export interface PrecisionReport {
   readonly rows: readonly PrecisionRow[];
 }
 
+/** One coded stage. */
+export interface RedundancyRow {
+  readonly stage: number;
+  /** Without the parity. */
+  readonly parts: number;
+  /** Who holds the parity, by replica. */
+  readonly agents: readonly string[];
+  /** Of the parts together. */
+  readonly macs: number;
+  readonly parityMacs: number;
+  /** Of a frame: into the parity part and out of it. */
+  readonly parityBytes: number;
+}
+
+/** What coded redundancy costs and whom it covers: of a coded stage any one part may be missing. */
+export interface RedundancyReport {
+  /** Of the parity parts, and of what every part of a coded stage repeats. */
+  readonly addedMacs: number;
+  /** Of a frame: inputs to the parity parts and parities to their consumers, in so far as they leave an agent. */
+  readonly addedBytes: number;
+  /** Agents of which any one may be lost without a frame noticing. */
+  readonly covered: readonly string[];
+  /** Agents whose loss is an ordinary one: they hold a seat of a stage that is not coded. */
+  readonly exposed: readonly string[];
+  /** At most three lines for people. */
+  readonly why: string;
+  readonly rows: readonly RedundancyRow[];
+}
+
 /** A plan that was not chosen, or the one that there would be if something were different. */
 export interface PlanAlternative {
   /** Of people: the planner, or what would be different. */
@@ -581,6 +612,8 @@ export interface PlanReport {
   readonly memory: readonly MemoryRow[];
   /** null = no error was allowed, every wire is raw. */
   readonly precision: PrecisionReport | null;
+  /** null = none was asked for. */
+  readonly redundancy: RedundancyReport | null;
   /** For who asked for the plan; null in a status. */
   readonly details: PlanDetails | null;
 }

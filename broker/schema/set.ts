@@ -56,6 +56,8 @@ export const SCHEMA_FILES = [
     'MemoryRow',
     'PrecisionRow',
     'PrecisionReport',
+    'RedundancyRow',
+    'RedundancyReport',
     'PlanAlternative',
     'PlanDetails',
     'PlanReport',

@@ -6,21 +6,20 @@
  *   3. run the constant part alone                       -> folded values, as weights
  *   4. load the folded graph again                       -> tensors whose dims the engine cannot infer depend on the data
  *
- * A value is constant when all it is made of is constant, or when it is the Shape or Size of a tensor (all dims are fixed).
+ * A value is constant when all it is made of is constant, or when it is the Shape or Size of a tensor (all dims are fixed): fold.ts decides that.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { ChairError, isChairError } from '../../broker/errors.js';
-import { allocTensor, elementCount, itemBytes, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import { allocTensor, elementCount, itemBytes, type Tensor, type TensorInfo } from '../../broker/tensor.js';
 import type { Engine, Session } from '../engine/engine.js';
 import type { Model, ModelNode, Weight } from '../model.js';
-import { intAttr } from './attributes.js';
 import { writeChunks } from './build.js';
 import { type GraphInitializer, type GraphNode, type GraphSpec, graphChunks } from './encode.js';
+import { batches, constantNodes, freeName, shapeRead, shapeWeight, usedWeights, withOutputs } from './fold.js';
 import { type ImportedGraph, storeWeight } from './import.js';
 import { namesRead, sortNodes } from './order.js';
-import { isRandom } from './subgraphs.js';
 
 /** A graph whose inputs have fixed shapes. */
 export interface FixedGraph extends Omit<ImportedGraph, 'inputs'> {
@@ -34,8 +33,6 @@ export interface LearnOptions {
   readonly samples?: Readonly<Record<string, Tensor>>;
 }
 
-/** Folded values are fetched in batches of about this size. */
-const FETCH_BYTES = 256 << 20;
 /** The oldest standard operator set whose `Shape` takes every type; used when the model imports none. */
 const DEFAULT_OPSET = 17;
 
@@ -173,10 +170,9 @@ class Learner {
     // Shapes of activations are literals by now; the network itself is not needed.
     const literal: Weight[] = [];
     const rest = nodes.filter((node) => {
-      const info = tensors.get(node.inputs[0] ?? '');
-      const isShape = (node.op === 'Shape' || node.op === 'Size') && node.domain === '' && info !== undefined;
-      if (isShape) literal.push(shapeWeight(node, info));
-      return !isShape;
+      const info = shapeRead(node, tensors);
+      if (info !== undefined) literal.push(shapeWeight(node, info));
+      return info === undefined;
     });
     const made = new Map(literal.map((weight) => [weight.name, weight]));
     const weights = new Map([...this.#graph.weights, ...made]);
@@ -251,91 +247,8 @@ export function initializer(weight: Weight): GraphInitializer {
   return { name, dtype, dims, data: { kind: 'external', location: basename(bytes.path), offset: bytes.offset, length: bytes.length } };
 }
 
-/** DequantizeLinear is not folded: a quantised weight would grow fourfold and the engine would lose its integer kernels. */
-function constantNodes(
-  nodes: readonly ModelNode[],
-  weights: ReadonlyMap<string, Weight>,
-  tensors: ReadonlyMap<string, TensorInfo>,
-  functions: FixedGraph['functions'],
-): Set<ModelNode> {
-  const values = new Set(weights.keys());
-  const constant = new Set<ModelNode>();
-  for (const node of nodes) {
-    const isShape = (node.op === 'Shape' || node.op === 'Size') && node.domain === '' && tensors.has(node.inputs[0] ?? '');
-    const isFolded =
-      isShape ||
-      (namesRead(node).every((name) => values.has(name)) &&
-        node.op !== 'DequantizeLinear' &&
-        !isRandom({ ...node, attributes: node.attributes.values() }, functions));
-    if (!isFolded) continue;
-    constant.add(node);
-    for (const name of node.outputs) values.add(name);
-  }
-  return constant;
-}
-
-/** Shape (with `start` and `end` since opset 15) or Size of a tensor with known dims. */
-function shapeWeight(node: ModelNode, info: TensorInfo): Weight {
-  const [name = ''] = node.outputs;
-  const rank = info.dims.length;
-  const values =
-    node.op === 'Size'
-      ? [elementCount(info.dims)]
-      : info.dims.slice(intAttr(node, 'start', 0), node.attributes.has('end') ? intAttr(node, 'end', rank) : rank);
-  const bytes = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-  return { name, dtype: 'int64', dims: node.op === 'Size' ? [] : [values.length], bytes: { kind: 'inline', bytes } };
-}
-
-/**
- * An output that is a constant gets an Identity node, so that every output is an input or produced by a node. The constant is renamed for the
- * nodes that read it; subgraphs, in which nothing can be renamed, read the output.
- */
-function withOutputs(
-  nodes: readonly ModelNode[],
-  weights: Map<string, Weight>,
-  outputs: readonly string[],
-  tensors: Map<string, TensorInfo>,
-): ModelNode[] {
-  const renamed = new Map<string, string>();
-  const before: ModelNode[] = [];
-  const behind: ModelNode[] = [];
-  for (const name of outputs) {
-    const weight = weights.get(name);
-    if (weight === undefined) continue;
-    const source = freeName(`${name}/constant`, [...weights.keys(), ...tensors.keys()]);
-    weights.delete(name);
-    weights.set(source, { ...weight, name: source });
-    tensors.set(name, { name, dtype: weight.dtype, dims: weight.dims });
-    renamed.set(name, source);
-    const isCaptured = nodes.some((node) => node.captured.includes(name));
-    (isCaptured ? before : behind).push({
-      op: 'Identity',
-      domain: '',
-      name: source,
-      inputs: [source],
-      outputs: [name],
-      attributes: new Map(),
-      captured: [],
-    });
-  }
-  const readers = nodes.map((node) => ({ ...node, inputs: node.inputs.map((i) => renamed.get(i) ?? i) }));
-  return [...before, ...readers, ...behind];
-}
-
-/** `wish`, or `wish` with strokes, so that no name in use begins with it. */
-function freeName(wish: string, used: readonly string[]): string {
-  let name = wish;
-  while (used.some((other) => other.startsWith(name))) name += '/';
-  return name;
-}
-
 function ownSample(samples: LearnOptions['samples'], name: string): Tensor | undefined {
   return samples !== undefined && Object.hasOwn(samples, name) ? samples[name] : undefined;
-}
-
-function usedWeights(nodes: readonly ModelNode[], weights: ReadonlyMap<string, Weight>): Map<string, Weight> {
-  const used = new Set(nodes.flatMap(namesRead));
-  return new Map([...weights].filter(([name]) => used.has(name)));
 }
 
 function requireTensor(tensors: ReadonlyMap<string, TensorInfo>, name: string): TensorInfo {
@@ -345,22 +258,6 @@ function requireTensor(tensors: ReadonlyMap<string, TensorInfo>, name: string): 
     expected: 'a tensor of numbers or bools',
     came: 'something else',
   });
-}
-
-function batches(names: readonly string[], tensors: ReadonlyMap<string, TensorInfo>): string[][] {
-  const out: string[][] = [];
-  let room = 0;
-  for (const name of names) {
-    const info = tensors.get(name);
-    const size = info === undefined ? 0 : tensorBytes(info.dtype, info.dims);
-    if (out.length === 0 || size > room) {
-      out.push([]);
-      room = FETCH_BYTES;
-    }
-    out.at(-1)?.push(name);
-    room -= size;
-  }
-  return out;
 }
 
 function int64s(bytes: Uint8Array): BigInt64Array {

@@ -1,8 +1,11 @@
-/** For tests: a model without a file, whose cuts can be worked out by hand. */
+/** For tests and benchmarks: a model without a file, whose cuts can be worked out by hand, and random problems made of it. */
 import type { Box } from '../../broker/tensor.js';
+import { createRandom } from '../../models/random.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { wire } from '../../models/slicing/wiring.js';
-import type { CutFacts, ModelFacts, PlanRefusal } from './problem.js';
+import type { CutFacts, ModelFacts, Objective, PlanProblem, PlanRefusal } from './problem.js';
+
+const MIB = 2 ** 20;
 
 export interface ChainBlock {
   readonly macs: number;
@@ -54,5 +57,39 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100): ModelFact
     cut,
     stage: (spec) => (spec.cut === 'rows' || spec.cut === 'whole' ? (cut([spec]).stages[0]?.parts ?? []) : NO_CHANNELS),
     cover: (kind, shares) => (kind === 'channels' ? NO_CHANNELS : [{ nodes: [0, blocks.length], cut: 'rows', shares: [...shares] }]),
+  };
+}
+
+export interface RandomProblem {
+  readonly seed: number;
+  readonly blocks: number;
+  readonly devices: number;
+  readonly objective: Objective;
+  /** Each device holds about 0.7 of the weights; otherwise memory is not limited. */
+  readonly tight: boolean;
+}
+
+/** Blocks of all sizes on devices of three speeds, at 8 Mbit/s to 0.8 Gbit/s; the same for the same seed. */
+export function randomProblem({ seed, blocks, devices, objective, tight }: RandomProblem): PlanProblem {
+  const next = createRandom(seed);
+  const chainBlocks = Array.from(
+    { length: blocks },
+    (): ChainBlock => ({
+      macs: 1e7 * (1 + Math.floor(20 * next())),
+      weightBytes: MIB * Math.ceil(40 * next()),
+      rows: 4 * Math.ceil(30 * next()),
+    }),
+  );
+  const total = chainBlocks.reduce((sum, block) => sum + block.weightBytes, 0);
+  return {
+    facts: chain(chainBlocks, 40),
+    devices: Array.from({ length: devices }, (_, i) => ({
+      agent: `d${i}`,
+      macsPerSecond: 1e9 * 2 ** Math.floor(3 * next()),
+      memoryBytes: tight ? 0.7 * total + 116 * MIB : 0,
+    })),
+    links: { usual: { bytesPerSecond: 1e6 * 10 ** (2 * next()), latencyMs: 1 }, between: new Map() },
+    objective,
+    inFlight: 0,
   };
 }

@@ -1,14 +1,12 @@
 /**
  * Search over all plans made of cells (cells.ts), for problems small enough to look at all of it. Blocks are done in order; a state is what matters of the
- * stages so far: loads, memory, and when what becomes free. Three things are dropped, and none of them can lose the best plan: states that cannot beat `bound`
- * any more, states that are no better in anything than another whose output lies in the same place, and all but one of those that differ only in which of
- * several equal devices they use. So the answer is the best plan of these cells, unless more states are left than `width`: then `complete` is false.
+ * stages so far (states.ts): loads, memory, and when what becomes free. Three things are dropped, and none of them can lose the best plan: states that cannot
+ * beat `bound` any more, states that are no better in anything than another whose output lies in the same place, and all but one of those that differ only in
+ * which of several equal devices they use. So the answer is the best plan of these cells, unless more states are left than `width`: then `complete` is false.
  */
-
-import { BlockTable } from './block-table.js';
-import { type Cell, Cells, type Crossing, type Layout } from './cells.js';
-import { computeMs, ENGINE_BYTES, MESSAGE_OVERHEAD_MS, RUN_OVERHEAD_MS, slowdown } from './cost.js';
-import { classKeys, type Device, type PlanProblem, type SeatedStage } from './problem.js';
+import { type Cell, Cells, type Layout } from './cells.js';
+import { classKeys, type PlanProblem, type SeatedStage } from './problem.js';
+import { type State, States } from './states.js';
 
 export interface ExactLimits {
   /** Plans no better than this are not wanted: ms, or ms per frame. */
@@ -29,26 +27,6 @@ export interface ExactAnswer {
   readonly priced: number;
 }
 
-interface State {
-  /** Loads, then memory held and peak of each device, then the clocks of each route. */
-  readonly v: Float64Array;
-  readonly value: number;
-  readonly cell: Cell | undefined;
-  readonly before: State | undefined;
-}
-
-/** Where in a state's vector what stands. */
-interface Shape {
-  readonly loads: number;
-  readonly held: number;
-  readonly peak: number;
-  readonly clocks: number;
-  /** One route's clocks: resources, then the finish of each part of the last stage. */
-  readonly clock: number;
-  readonly routes: number;
-  readonly length: number;
-}
-
 export function exact(problem: PlanProblem, layouts: readonly Layout[], limits: ExactLimits): ExactAnswer {
   return new Exact(problem, layouts, limits).run();
 }
@@ -59,50 +37,27 @@ const COMPARED = 40;
 const NARROW = 30;
 
 class Exact {
-  readonly #problem: PlanProblem;
   readonly #limits: ExactLimits;
   readonly #cells: Cells;
-  readonly #shape: Shape;
+  readonly #states: States;
+  /** Of each device, in the order of the problem: equal ones have equal keys. */
   readonly #classes: readonly string[];
-  /** From each block on: what each device would take for all of it, at least. */
-  readonly #aloneMs: readonly (readonly number[])[];
-  /** From each block on: weights that must find room. */
-  readonly #weightsLeft: readonly number[];
-  readonly #limited: boolean;
-  /** Any further run takes this at least. */
-  readonly #runMs: number;
-  /** All results take this way after the first part of the last stage is done. */
-  readonly #deliveryMs: number;
-  readonly #mediumMs: number;
+  readonly #blocks: number;
   #priced = 0;
   #complete = true;
 
   constructor(problem: PlanProblem, layouts: readonly Layout[], limits: ExactLimits) {
-    this.#problem = problem;
     this.#limits = limits;
     this.#cells = new Cells(problem, layouts);
-    this.#deliveryMs = this.#cells.deliveryMs();
-    this.#mediumMs = this.#cells.ends.mediumMs(this.#cells.resultBytes);
-    const { resources } = this.#cells;
-    const n = problem.devices.length;
-    const latencyOnly = problem.objective === 'latency';
-    const routes = latencyOnly ? 1 : problem.maxLatencyMs === undefined ? 0 : n;
-    const loads = latencyOnly ? 0 : resources.length;
-    const clock = resources.length + n;
-    this.#shape = { loads, held: loads, peak: loads + n, clocks: loads + 2 * n, clock, routes, length: loads + 2 * n + routes * clock };
+    this.#states = new States(problem, this.#cells);
     this.#classes = classKeys(problem.devices, problem.links);
-    const profiled = problem.devices.some((device) => device.profile !== undefined || device.correction !== undefined);
-    this.#runMs = profiled ? 0 : Math.min(...problem.devices.map((device) => device.runMs ?? RUN_OVERHEAD_MS));
-    const { blocks } = problem.facts;
-    this.#aloneMs = [...blocks.keys()].map((end) => problem.devices.map((device) => leastMs(problem, device, end)));
-    this.#weightsLeft = [...blocks, undefined].map((_, b) => blocks.slice(b).reduce((sum, block) => sum + block.weightBytes, 0));
-    this.#limited = problem.devices.every((device) => device.memoryBytes > 0);
+    this.#blocks = problem.facts.blocks.length;
   }
 
   run(): ExactAnswer {
-    const count = this.#problem.facts.blocks.length;
+    const count = this.#blocks;
     const states: State[][] = Array.from({ length: count + 1 }, () => []);
-    states[0]?.push({ v: new Float64Array(this.#shape.length), value: 0, cell: undefined, before: undefined });
+    states[0]?.push(this.#states.first());
     let bound = this.#limits.bound;
     const finished: State[] = [];
     for (let done = 0; done < count; done++) {
@@ -112,13 +67,15 @@ class Exact {
         if (state.value >= bound) continue;
         for (let end = done + 1; end <= count; end++) {
           for (const cell of this.#cells.at(done, end)) {
-            const next = this.#extend(state, cell, bound);
+            if (this.#redundant(state, cell)) continue;
+            this.#priced++;
+            const next = this.#states.extend(state, cell, bound);
             if (next === undefined) continue;
             if (end < count) {
               states[end]?.push(next);
               continue;
             }
-            const delivered = this.#deliver(next, bound);
+            const delivered = this.#states.deliver(next, bound);
             if (delivered === undefined) continue;
             finished.push(delivered);
             finished.sort((a, b) => a.value - b.value);
@@ -144,52 +101,12 @@ class Exact {
     };
   }
 
-  #extend(state: State, cell: Cell, bound: number): State | undefined {
-    if (this.#redundant(state, cell)) return undefined;
-    this.#priced++;
-    const v = state.v.slice();
-    if (!this.#addMemory(v, cell)) return undefined;
-    const crossing = this.#cells.crossing(state.cell, cell);
-    if (this.#shape.loads > 0) for (let i = 0; i < crossing.at.length; i++) bump(v, crossing.at[i] ?? 0, crossing.ms[i] ?? 0);
-    for (let r = 0; r < this.#shape.routes; r++) this.#advance(v, r, state.cell, cell, crossing);
-    const value = this.#lowerBound(v, cell);
-    return value >= bound ? undefined : { v, value, cell, before: state };
-  }
-
-  /** The way of the results to the dispatcher: what a finished plan costs. */
-  #deliver(state: State, bound: number): State | undefined {
-    const crossing = this.#cells.crossing(state.cell, undefined);
-    const v = state.v.slice();
-    if (this.#shape.loads > 0) for (let i = 0; i < crossing.at.length; i++) bump(v, crossing.at[i] ?? 0, crossing.ms[i] ?? 0);
-    let latency = 0;
-    for (let r = 0; r < this.#shape.routes; r++) latency = Math.max(latency, this.#advance(v, r, state.cell, undefined, crossing));
-    if (latency > (this.#problem.maxLatencyMs ?? Number.POSITIVE_INFINITY)) return undefined;
-    const value = this.#problem.objective === 'latency' ? latency : highest(v, this.#shape.loads);
-    return value >= bound ? undefined : { ...state, v, value };
-  }
-
-  #addMemory(v: Float64Array, cell: Cell): boolean {
-    const { held, peak } = this.#shape;
-    let free = 0;
-    for (const [d, device] of this.#problem.devices.entries()) {
-      const kept = (v[held + d] ?? 0) + (cell.held[d] ?? 0);
-      const most = Math.max(v[peak + d] ?? 0, cell.peak[d] ?? 0);
-      v[held + d] = kept;
-      v[peak + d] = most;
-      const left = device.memoryBytes - ENGINE_BYTES - kept - most;
-      if (device.memoryBytes > 0 && left < 0) return false;
-      free += left;
-    }
-    // Every block that is still to come must find room for its weights, wherever.
-    return !this.#limited || free >= (this.#weightsLeft[cell.end] ?? 0);
-  }
-
   /**
    * Of devices that are equal in themselves and in all that was done so far, only the first ones are tried: the others give the same plans under other names.
    * (Equal devices stand beside each other and parts come in the order of the devices, so taking one for another is a mere renaming.)
    */
   #redundant(state: State, cell: Cell): boolean {
-    const n = this.#problem.devices.length;
+    const n = this.#classes.length;
     const used = cell.stage.agents.length > 1 ? cell.seats.flat() : (cell.seats[0] ?? []);
     for (let j = 1; j < n; j++) {
       const position = used.indexOf(j);
@@ -198,127 +115,10 @@ class Exact {
         if (this.#classes[i] !== this.#classes[j]) continue;
         const other = used.indexOf(i);
         if (other >= 0 && other < position) continue;
-        if (this.#alike(state, i, j)) return true;
+        if (this.#states.alike(state, i, j)) return true;
       }
     }
     return false;
-  }
-
-  #alike(state: State, i: number, j: number): boolean {
-    if (state.cell === undefined) return true;
-    for (const replica of state.cell.seats) if (replica.includes(i) || replica.includes(j)) return false;
-    const { v } = state;
-    const { resources } = this.#cells;
-    const { held, peak, clocks, clock, routes, loads } = this.#shape;
-    const same = (a: number, b: number): boolean => (v[a] ?? 0) === (v[b] ?? 0);
-    if (!same(held + i, held + j) || !same(peak + i, peak + j)) return false;
-    const bases = [...(loads > 0 ? [0] : []), ...Array.from({ length: routes }, (_, r) => clocks + r * clock)];
-    return bases.every(
-      (base) =>
-        same(base + resources.cpu(i), base + resources.cpu(j)) &&
-        same(base + resources.up(i), base + resources.up(j)) &&
-        same(base + resources.down(i), base + resources.down(j)),
-    );
-  }
-
-  /** One frame alone, on the route of replica `r`, through one more stage: as `Estimator.#latencyMs`. Returns when the last of it is done. */
-  #advance(v: Float64Array, r: number, before: Cell | undefined, next: Cell | undefined, crossing: Crossing): number {
-    const { resources, ends, names } = this.#cells;
-    const base = this.#shape.clocks + r * this.#shape.clock;
-    const finish = base + resources.length;
-    const seatsBefore = before?.seats[Math.min(r, before.seats.length - 1)] ?? [];
-    const seats = next?.seats[Math.min(r, next.seats.length - 1)] ?? [];
-    const gate = resources.devices;
-    const arrived = new Float64Array(next === undefined ? 1 : next.parts.length);
-    let end = 0;
-    for (const { fromPart, toPart, bytes } of crossing.flows) {
-      const from = before === undefined ? gate : (seatsBefore[fromPart] ?? 0);
-      const to = next === undefined ? gate : (seats[toPart] ?? 0);
-      let at = before === undefined ? (this.#problem.links.gatewayFrameMs ?? 0) : (v[finish + fromPart] ?? 0);
-      if (from !== to) {
-        const [nameFrom = '', nameTo = ''] = [names[from], names[to]];
-        const up = ends.linkMs(nameFrom, 'up', nameTo, bytes);
-        let left = take(v, base + resources.up(from), at + ends.cpuMs(nameFrom, bytes), up);
-        const medium = ends.mediumMs(bytes);
-        if (medium > 0) left = Math.max(left, take(v, base + resources.medium, left - up, medium));
-        const latency = ends.latencyMs(nameFrom, nameTo);
-        const came = take(v, base + resources.down(to), left - up + latency, ends.linkMs(nameTo, 'down', nameFrom, bytes));
-        at = Math.max(left + latency, came, left - up + latency + ends.cpuMs(nameTo, bytes));
-      }
-      arrived[toPart] = Math.max(arrived[toPart] ?? 0, at);
-      end = Math.max(end, at);
-    }
-    if (next === undefined) {
-      for (let p = 0; p < (before?.parts.length ?? 0); p++) end = Math.max(end, v[finish + p] ?? 0);
-      return end;
-    }
-    const ms = next.ms[Math.min(r, next.ms.length - 1)] ?? [];
-    for (let p = 0; p < this.#problem.devices.length; p++) {
-      if (p >= next.parts.length) {
-        v[finish + p] = 0;
-        continue;
-      }
-      const device = seats[p] ?? 0;
-      let until = take(v, base + resources.cpu(device), arrived[p] ?? 0, ms[p] ?? 0);
-      const host = resources.host(device);
-      if (host >= 0) {
-        const share = this.#problem.devices[device]?.hostShare ?? 1;
-        until = Math.max(until, take(v, base + host, arrived[p] ?? 0, (ms[p] ?? 0) * share));
-        v[base + resources.cpu(device)] = until;
-      }
-      v[finish + p] = until;
-    }
-    return end;
-  }
-
-  /** No plan that begins so is faster: what is loaded is loaded, and the work left, spread over all devices by speed, fills the rest. */
-  #lowerBound(v: Float64Array, cell: Cell): number {
-    const { loads, clocks, clock, routes } = this.#shape;
-    const { resources } = this.#cells;
-    const left = cell.end < this.#aloneMs.length;
-    let latency = 0;
-    for (let r = 0; r < routes; r++) {
-      const base = clocks + r * clock;
-      let first = Number.POSITIVE_INFINITY;
-      let last = 0;
-      for (let p = 0; p < cell.parts.length; p++) {
-        const at = v[base + resources.length + p] ?? 0;
-        first = Math.min(first, at);
-        last = Math.max(last, at);
-      }
-      const more = left ? first + this.#runMs : first;
-      const done = this.#filled(cell.end, (d) => Math.max(more, v[base + resources.cpu(d)] ?? 0));
-      latency = Math.max(
-        latency,
-        (v[base + resources.medium] ?? 0) + this.#mediumMs,
-        done + MESSAGE_OVERHEAD_MS,
-        more + this.#deliveryMs,
-        last + (left ? 0 : MESSAGE_OVERHEAD_MS),
-      );
-    }
-    if (this.#problem.objective === 'latency') return latency;
-    if (latency > (this.#problem.maxLatencyMs ?? Number.POSITIVE_INFINITY)) return Number.POSITIVE_INFINITY;
-    return Math.max(
-      highest(v, loads),
-      this.#deliveryMs,
-      this.#filled(cell.end, (d) => v[d] ?? 0),
-    );
-  }
-
-  /** The earliest time at which devices that are busy until `until(d)` can have done all blocks from `end` on, if these could be divided as one likes. */
-  #filled(end: number, until: (device: number) => number): number {
-    const alone = this.#aloneMs[end];
-    if (alone === undefined || alone.includes(0)) return 0;
-    const order = alone.map((ms, d) => ({ rate: 1 / ms, at: until(d) })).sort((a, b) => a.at - b.at);
-    let rate = 0;
-    let begun = 0;
-    for (const [i, device] of order.entries()) {
-      rate += device.rate;
-      begun += device.rate * device.at;
-      const time = (1 + begun) / rate;
-      if (time <= (order[i + 1]?.at ?? Number.POSITIVE_INFINITY)) return time;
-    }
-    return (1 + begun) / rate;
   }
 
   /**
@@ -328,7 +128,7 @@ class Exact {
   #kept(states: readonly State[], width: number): State[] {
     const ranked = [...states].sort((a, b) => a.value - b.value);
     // Where not all can be kept, those first that leave room for every block to come.
-    const roomy = Number.isFinite(width) && this.#limited ? ranked.filter((state) => this.#leavesRoom(state)) : ranked;
+    const roomy = Number.isFinite(width) && this.#states.limited ? ranked.filter((state) => this.#states.leavesRoom(state)) : ranked;
     const sorted = roomy.length < width ? ranked : roomy;
     const byPlace = new Map<number, State[]>();
     const slack = (this.#limits.slack ?? 0) * (Number.isFinite(this.#limits.bound) ? this.#limits.bound : 0);
@@ -354,84 +154,14 @@ class Exact {
     return [...chosen].sort((a, b) => a.value - b.value);
   }
 
-  /** Can the blocks to come be put whole into what memory is left? (Cut by channels they may need less on each device, so this only ranks.) */
-  #leavesRoom({ v, cell }: State): boolean {
-    const { held, peak } = this.#shape;
-    const { blocks } = this.#problem.facts;
-    const free = this.#problem.devices.map((device, d) => device.memoryBytes - ENGINE_BYTES - (v[held + d] ?? 0) - (v[peak + d] ?? 0));
-    const largestFirst = blocks
-      .slice(cell?.end ?? 0)
-      .map((block) => block.weightBytes)
-      .sort((a, b) => b - a);
-    return packs(largestFirst, 0, free);
-  }
-
   /** By one of the first `among` rivals. */
   #dominated(state: State, rivals: readonly State[], slack: number, among: number): boolean {
     for (let i = 0; i < Math.min(among, rivals.length); i++) {
       const rival = rivals[i];
-      if (rival !== undefined && this.#dominates(rival, state, slack)) return true;
+      if (rival !== undefined && this.#states.dominates(rival, state, slack)) return true;
     }
     return false;
   }
-
-  #dominates(a: State, b: State, slack: number): boolean {
-    const { held, clocks } = this.#shape;
-    for (let i = 0; i < a.v.length; i++) {
-      const more = (a.v[i] ?? 0) - (b.v[i] ?? 0);
-      if (more > (i >= held && i < clocks ? 0 : slack + 1e-9)) return false;
-    }
-    return true;
-  }
-}
-
-/** Cut blocks may seem to cost so much less than whole ones by the noise of their measurements. */
-const NOISE = 0.15;
-
-/** What a device takes at least for all blocks from `end` on: their MACs at its speed, or what was measured, less its noise. */
-function leastMs(problem: PlanProblem, device: Device, end: number): number {
-  const { facts } = problem;
-  if (device.profile === undefined && device.correction === undefined) {
-    const macs = facts.blocks.slice(end).reduce((sum, block) => sum + block.macs, 0);
-    return (1000 * macs * slowdown(device)) / device.macsPerSecond;
-  }
-  const table = BlockTable.of(facts);
-  const factors = device.correction === undefined ? [1] : [device.correction.all, ...device.correction.stages.map(({ factor }) => factor)];
-  const { correction: _, ...asPredicted } = device;
-  const ms = computeMs(asPredicted, table.whole(end, table.length), table.spec(end, table.length, 'whole'), 1);
-  return ms * Math.min(...factors) * (1 - NOISE);
-}
-
-/** Do `sizes` from `from` on fit into `free`, each as a whole? */
-function packs(sizes: readonly number[], from: number, free: number[]): boolean {
-  const size = sizes[from];
-  if (size === undefined) return true;
-  for (const [d, room] of free.entries()) {
-    // Bins with the same room are the same.
-    if (room < size || free.indexOf(room) < d) continue;
-    free[d] = room - size;
-    const fits = packs(sizes, from + 1, free);
-    free[d] = room;
-    if (fits) return true;
-  }
-  return false;
-}
-
-function bump(v: Float64Array, at: number, ms: number): void {
-  v[at] = (v[at] ?? 0) + ms;
-}
-
-/** Keeps a resource for `ms` from `fromMs` on, or from when it is free; returns until when. */
-function take(v: Float64Array, at: number, fromMs: number, ms: number): number {
-  const until = Math.max(fromMs, v[at] ?? 0) + ms;
-  v[at] = until;
-  return until;
-}
-
-function highest(v: Float64Array, count: number): number {
-  let most = 0;
-  for (let i = 0; i < count; i++) most = Math.max(most, v[i] ?? 0);
-  return most;
 }
 
 function stagesOf(state: State): SeatedStage[] {

@@ -1,5 +1,6 @@
 /** What must hold of `auto` whatever the devices, links and models are. */
 import { describe, expect, it } from 'vitest';
+import { createRandom } from '../../models/random.js';
 import { auto } from './auto.js';
 import { type ChainBlock, chain } from './chain-model.js';
 import { score } from './draft.js';
@@ -11,20 +12,9 @@ import { single } from './single.js';
 
 const MIB = 2 ** 20;
 
-/** mulberry32: the same cases at every run. */
-function random(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** 1 to 30 blocks on 1 to 12 devices of any kind: some on one host, some with links of their own, memory from plenty to hardly any. */
 function anyProblem(seed: number): PlanProblem {
-  const next = random(seed);
+  const next = createRandom(seed);
   const upTo = (most: number): number => 1 + Math.floor(most * next());
   const blocks = Array.from(
     { length: upTo(seed % 4 === 0 ? 30 : 7) },

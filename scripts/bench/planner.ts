@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
 import { ModelLibrary } from '../../scheduler/model-library.js';
-import { type ChainBlock, chain } from '../../scheduler/planners/chain-model.js';
+import { type ChainBlock, chain, randomProblem } from '../../scheduler/planners/chain-model.js';
 import { score } from '../../scheduler/planners/draft.js';
 import { PLANNERS } from '../../scheduler/planners/planners.js';
 import { type Device, isRefusal, type Links, type PlanDraft, type PlanProblem } from '../../scheduler/planners/problem.js';
@@ -15,17 +15,6 @@ import { networkFile } from './networks.js';
 
 const MIB = 2 ** 20;
 const GIGABIT: Links = { usual: { bytesPerSecond: 120e6, latencyMs: 0.3 }, between: new Map() };
-
-/** mulberry32: the same problems at every run. */
-function random(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Throws what the planner refused with. */
 function planned(name: string, problem: PlanProblem): PlanDraft {
@@ -90,28 +79,9 @@ function large(memoryBytes: number, quick: boolean): Figure[] {
   ];
 }
 
-function randomProblem(seed: number, blocks: number, devices: number, objective: PlanProblem['objective'], tight: boolean): PlanProblem {
-  const next = random(seed * 1009 + blocks * 31 + devices * 7 + (tight ? 3 : 0) + (objective === 'latency' ? 0 : 1));
-  const chainBlocks = Array.from(
-    { length: blocks },
-    (): ChainBlock => ({
-      macs: 1e7 * (1 + Math.floor(20 * next())),
-      weightBytes: MIB * Math.ceil(40 * next()),
-      rows: 4 * Math.ceil(30 * next()),
-    }),
-  );
-  const total = chainBlocks.reduce((sum, block) => sum + block.weightBytes, 0);
-  return {
-    facts: chain(chainBlocks, 40),
-    devices: Array.from({ length: devices }, (_, i) => ({
-      agent: `d${i}`,
-      macsPerSecond: 1e9 * 2 ** Math.floor(3 * next()),
-      memoryBytes: tight ? 0.7 * total + 116 * MIB : 0,
-    })),
-    links: { usual: { bytesPerSecond: 1e6 * 10 ** (2 * next()), latencyMs: 1 }, between: new Map() },
-    objective,
-    inFlight: 0,
-  };
+function problemOf(seed: number, blocks: number, devices: number, objective: PlanProblem['objective'], tight: boolean): PlanProblem {
+  const own = seed * 1009 + blocks * 31 + devices * 7 + (tight ? 3 : 0) + (objective === 'latency' ? 0 : 1);
+  return randomProblem({ seed: own, blocks, devices, objective, tight });
 }
 
 /** Smallest first: they are settled soonest. */
@@ -152,7 +122,7 @@ function optimality(quick: boolean): Figure[] {
       for (const objective of ['latency', 'throughput'] as const) {
         for (const tight of [false, true]) {
           if (performance.now() > until) break;
-          const verdict = judge(randomProblem(seed, blocks, devices, objective, tight));
+          const verdict = judge(problemOf(seed, blocks, devices, objective, tight));
           verdicts.push({ size: `${blocks} on ${devices}`, kind: `${objective}, memory ${tight ? 'tight' : 'free'}`, verdict });
         }
       }

@@ -5,23 +5,14 @@
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
+import { createRandom } from '../../models/random.js';
 import type { Point } from './geometry.js';
 import { type FontName, textPath, textWidth } from './lettering.js';
 
 const WIDTH = 1280;
 const HEIGHT = 960;
 
-/** mulberry32 */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-const random = randomFrom(2018);
+const random = createRandom(2018);
 const between = (low: number, high: number): number => low + (high - low) * random();
 
 /** A board of `width` x `height` seen in perspective: its corners (top left, clockwise) stand at `quad`. Heckbert 1989, section 2.2.3. */

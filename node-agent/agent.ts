@@ -175,9 +175,10 @@ export class Agent {
     this.undo.push(bus.onDisconnect(() => this.cutOff()));
   }
 
-  private sweep({ inbox, epochs }: Parts): void {
+  private sweep({ inbox, epochs, standby }: Parts): void {
     inbox.expireEarly();
     epochs.expire(this.nowMs());
+    standby.expire(this.nowMs());
   }
 
   /** Nobody can take the seats now, and frames do not come on either. */
@@ -188,13 +189,15 @@ export class Agent {
   }
 
   /** Runs are ended first, so that releasing does not wait for a slice that takes seconds. */
-  private async shutEngine({ epochs, runner, engine, profiler }: Parts): Promise<void> {
+  private async shutEngine({ epochs, runner, engine, profiler, standby }: Parts): Promise<void> {
     const measured = profiler.stop('it stops');
+    const idle = standby.stop();
     const released = epochs.releaseAll();
     await engine.dispose();
     await runner.stop();
     await released;
     await measured;
+    await idle;
   }
 
   private async listen({ bus, lanes, inbox, commands, linkProbe }: Parts): Promise<void> {

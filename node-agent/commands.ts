@@ -2,16 +2,18 @@
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { LinkProbe } from '../broker/link-probe.js';
-import type { Command, CommandBody, LinkMeasurement, Measure, ProfileResult, Reply } from '../broker/messages.js';
+import type { Command, CommandBody, LinkMeasurement, Measure, ProfileResult, Reply, Standing } from '../broker/messages.js';
 import type { Epochs, Prepared } from './epochs.js';
 import type { PeerTable } from './peers.js';
 import type { Profiler } from './profiling.js';
+import type { Standby } from './standby.js';
 import type { TermFile } from './term.js';
 
 export interface CommandOptions {
   readonly nonce: string;
   readonly term: TermFile;
   readonly epochs: Epochs;
+  readonly standby: Standby;
   readonly peers: PeerTable;
   readonly lanes: Lanes;
   readonly probe: LinkProbe;
@@ -30,6 +32,7 @@ export interface CommandOptions {
 interface Done extends Prepared {
   readonly link?: LinkMeasurement;
   readonly profile?: ProfileResult;
+  readonly standing?: Standing;
 }
 
 const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
@@ -38,11 +41,11 @@ const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
 export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
   if (!commands.isForUs(command)) return undefined;
   try {
-    const { fetchedBytes, loadMs, link = null, profile = null } = await commands.obey(command);
-    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link, profile };
+    const { fetchedBytes, loadMs, link = null, profile = null, standing = null } = await commands.obey(command);
+    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link, profile, standing };
   } catch (error) {
     const { code, message } = toChairError(error);
-    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null, profile: null };
+    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null, profile: null, standing: null };
   }
 }
 
@@ -120,6 +123,9 @@ export class Commands {
         return NOTHING;
       case 'measure':
         return { ...NOTHING, link: await this.measure(body.measure) };
+      case 'standby':
+        if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Ask another one.' });
+        return { ...NOTHING, standing: await this.options.standby.set(body.standby) };
       case 'profile':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });
         return { ...NOTHING, profile: await this.options.profiler.run(id, body.profile, deadlineMs) };

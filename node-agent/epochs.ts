@@ -52,6 +52,8 @@ export interface EpochOptions {
   readonly onProgress: (progress: Progress) => void;
   /** Seats can be fed: what came early may be delivered. */
   readonly onPrepared: (epoch: Epoch) => void;
+  /** Memory is short for these slices: gives back what nothing that is served needs. True when something went. */
+  readonly onMemoryShort: (slices: readonly SliceRef[]) => Promise<boolean>;
   /** Stops running the epoch's frames; resolves when none is in the engine. */
   readonly onReleased: (epoch: Epoch) => Promise<void>;
 }
@@ -74,6 +76,8 @@ export class Epochs {
   /** Of each deployment, the newest epoch released: it and all before it are stale. */
   private readonly released = new Map<string, EpochKey>();
   private queue: Promise<unknown> = Promise.resolve();
+  /** Of the work that gives way. */
+  private yielding: AbortController | undefined;
   private order = 0;
 
   constructor(private readonly options: EpochOptions) {}
@@ -114,6 +118,7 @@ export class Epochs {
       this.setDeadline(joined, deadlineMs);
       return joined.done;
     }
+    this.yielding?.abort(giveWay());
     const abort = new AbortController();
     const turn = this.queue;
     const entry: UnderWay = {
@@ -132,6 +137,22 @@ export class Epochs {
       clearTimeout(entry.timer);
       this.underWay.delete(keyText(key));
     }
+  }
+
+  /** Does work that is not urgent: in turn with prepares, and aborted with AGENT_BUSY when one comes. */
+  whenIdle<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const turn = this.queue.then(async () => {
+      const abort = new AbortController();
+      if (this.isPreparing) abort.abort(giveWay());
+      this.yielding = abort;
+      try {
+        return await work(abort.signal);
+      } finally {
+        this.yielding = undefined;
+      }
+    });
+    this.queue = turn.catch(() => undefined);
+    return turn;
   }
 
   /** Throws EPOCH_STALE after release, SEAT_UNKNOWN when it was never prepared here. */
@@ -249,12 +270,14 @@ export class Epochs {
     }
   }
 
-  /** Seats of a former term are kept only as long as their memory is not needed. */
+  /** What stands by, and seats of a former term, are kept only as long as their memory is not needed. */
   private async makeMemory(slices: readonly SliceRef[], term: number): Promise<void> {
-    const { sessions } = this.options;
+    const { sessions, onMemoryShort } = this.options;
     try {
       sessions.checkMemory(slices);
-    } catch (error) {
+    } catch (short) {
+      const error = (await onMemoryShort(slices)) ? memoryError(sessions, slices) : short;
+      if (error === undefined) return;
       const before = this.held.size;
       for (const old of [...this.held.values()]) if (old.term < term) await this.releaseOne(old);
       if (this.held.size === before) throw error;
@@ -319,6 +342,20 @@ export class Epochs {
       });
     };
   }
+}
+
+/** Undefined when they fit. */
+function memoryError(sessions: SessionCache, slices: readonly SliceRef[]): unknown {
+  try {
+    sessions.checkMemory(slices);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+function giveWay(): ChairError {
+  return new ChairError('AGENT_BUSY', 'seats are prepared first');
 }
 
 type Report = (step: 'fetch' | 'load' | 'warm-up' | 'ready', bytes: number) => void;

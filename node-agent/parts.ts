@@ -23,6 +23,7 @@ import { PeerTable } from './peers.js';
 import { Profiler } from './profiling.js';
 import { Runner } from './runner.js';
 import { SessionCache } from './sessions.js';
+import { Standby } from './standby.js';
 import type { BlobStore } from './store.js';
 import type { TermFile } from './term.js';
 import { TroubleReporter } from './trouble.js';
@@ -42,6 +43,7 @@ export interface Ground {
 export interface Parts extends Ground {
   readonly fetcher: BlobFetcher;
   readonly sessions: SessionCache;
+  readonly standby: Standby;
   readonly epochs: Epochs;
   readonly runner: Runner;
   readonly forwarder: Forwarder;
@@ -83,7 +85,9 @@ export function assemble(ground: Ground, host: Host): Parts {
   const sessions = new SessionCache(engine, store, { prepack: config.prepack }, memory);
   const fetcher = new BlobFetcher({ bus, topics, agent, store, ...options.fetch });
   const trouble = new TroubleReporter(agent, bus, topics, log);
-  const path = dataPath({ ground, host, sessions, fetcher, trouble, limitBytes: memory().limitBytes });
+  const whenIdle = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => epochs.whenIdle(work);
+  const standby = new Standby({ store, fetcher, sessions, memory, whenIdle, nowMs, log });
+  const path = dataPath({ ground, host, sessions, standby, fetcher, trouble, limitBytes: memory().limitBytes });
   const { epochs, runner } = path;
   const profiler = new Profiler({
     store,
@@ -91,7 +95,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     measure: options.measure,
     memory,
     activity: () => runner.finished,
-    isBusy: () => runner.isBusy || epochs.isPreparing,
+    isBusy: () => runner.isBusy || epochs.isPreparing || standby.isBusy,
     device: () => deviceOf(options, engine),
     threads: config.threads || cores(),
     cores: cores(),
@@ -103,6 +107,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     nonce,
     term,
     epochs,
+    standby,
     peers: new PeerTable(agent),
     lanes,
     probe: linkProbe,
@@ -113,10 +118,10 @@ export function assemble(ground: Ground, host: Host): Parts {
     onReleased: host.onReleased,
     onRefused: host.onFailure,
   });
-  return { ...ground, ...path, fetcher, sessions, trouble, commands, linkProbe, profiler };
+  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, profiler };
 }
 
-interface DataPathOptions extends Pick<Parts, 'sessions' | 'fetcher' | 'trouble'> {
+interface DataPathOptions extends Pick<Parts, 'sessions' | 'standby' | 'fetcher' | 'trouble'> {
   readonly ground: Ground;
   readonly host: Host;
   /** Of the agent's memory. */
@@ -128,6 +133,7 @@ function dataPath({
   ground,
   host,
   sessions,
+  standby,
   fetcher,
   trouble,
   limitBytes,
@@ -153,6 +159,7 @@ function dataPath({
       log(`${seatsText(epoch)}: ready`);
       inbox.prepared(epoch);
     },
+    onMemoryShort: (slices) => standby.giveWay(slices),
     onReleased: async (epoch) => {
       if (!host.isStopping()) log(`${seatsText(epoch)}: given back`);
       runner.purge();

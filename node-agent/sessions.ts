@@ -32,6 +32,13 @@ export class SessionCache {
     return [...this.held.keys()];
   }
 
+  /** Of all that is loaded. */
+  get weightBytes(): number {
+    let sum = 0;
+    for (const { slice } of this.held.values()) sum += slice.weightBytes;
+    return sum;
+  }
+
   /** Throws AGENT_OUT_OF_MEMORY when those of `slices` that are not loaded yet would not fit. */
   checkMemory(slices: readonly SliceRef[]): void {
     const fresh = slices.filter((slice) => !this.held.has(slice.graph.sha256));

@@ -10,7 +10,7 @@ import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { LinkProbe } from '../broker/link-probe.js';
-import type { ActivationHeader, Command, Health, Hello, LinkMeasurement, Prepare } from '../broker/messages.js';
+import type { ActivationHeader, Command, Health, Hello, LinkMeasurement, Prepare, Standing } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { type Port, SINK } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
@@ -96,6 +96,8 @@ export class ScriptedAgent {
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly epochs = new Map<string, Epoch>();
   readonly commands: string[] = [];
+  /** By deployment: graphs of slices to have at hand. */
+  readonly standby = new Map<string, readonly string[]>();
   refused = '';
   runs = 0;
   hung = false;
@@ -195,6 +197,7 @@ export class ScriptedAgent {
     this.commands.push(body.kind);
     let code = '';
     let link: LinkMeasurement | null = null;
+    let standing: Standing | null = null;
     if (body.kind === 'prepare') {
       if (this.#o.prepareFails !== undefined) code = this.#o.prepareFails;
       else this.epochs.set(`${body.prepare.deployment} ${body.prepare.epoch}`, { prepare: body.prepare, committed: false });
@@ -207,6 +210,9 @@ export class ScriptedAgent {
       const { peer, ...budget } = body.measure;
       this.#lanes.setPeers([peer]);
       link = { ...(await this.#probe.measure(peer.agent, budget)), ...this.#o.link?.(peer.agent) };
+    } else if (body.kind === 'standby') {
+      standing = { loaded: body.standby.slices.map(({ graph }) => graph.sha256), stored: [], why: '' };
+      this.standby.set(body.standby.deployment, standing.loaded);
     } else if (body.kind === 'refuse') {
       this.refused = body.refuse.code;
       return;
@@ -220,6 +226,7 @@ export class ScriptedAgent {
       loadMs: 0,
       link,
       profile: null,
+      standing,
     };
     await this.#bus.publish(this.#topics.reply, reply).catch(() => undefined);
   }

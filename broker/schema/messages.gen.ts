@@ -279,6 +279,15 @@ export interface Measure {
   readonly evenIfBusy: boolean;
 }
 
+/** Slices to have at hand in case that others are lost: fetched while nothing else has to be, loaded where memory is left over. The list replaces that of before, of this deployment; seats that are prepared take its memory. */
+export interface Standby {
+  readonly deployment: string;
+  /** The most important first. */
+  readonly slices: readonly SliceRef[];
+  /** Not asked again within this time, the agent gives them up. */
+  readonly leaseMs: number;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
@@ -287,7 +296,8 @@ export type CommandBody =
   | { readonly kind: 'refuse'; readonly refuse: Refuse }
   | { readonly kind: 'ping'; readonly ping: Ping }
   | { readonly kind: 'profile'; readonly profile: Profile }
-  | { readonly kind: 'measure'; readonly measure: Measure };
+  | { readonly kind: 'measure'; readonly measure: Measure }
+  | { readonly kind: 'standby'; readonly standby: Standby };
 
 export interface Command {
   readonly id: string;
@@ -313,6 +323,15 @@ export interface LinkMeasurement {
   readonly tookMs: number;
 }
 
+/** Graph shas of slices that an agent has at hand. */
+export interface Standing {
+  readonly loaded: readonly string[];
+  /** On disk only, whole. */
+  readonly stored: readonly string[];
+  /** Why others are not; '' when there are none. */
+  readonly why: string;
+}
+
 /** `code` empty = done. */
 export interface Reply {
   readonly id: string;
@@ -326,6 +345,8 @@ export interface Reply {
   readonly profile: ProfileResult | null;
   /** For measure: what was found. */
   readonly link: LinkMeasurement | null;
+  /** For standby: what is at hand now. */
+  readonly standing: Standing | null;
 }
 
 /** Agent -> scheduler, while preparing: how far it is. */

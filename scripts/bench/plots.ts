@@ -3,12 +3,35 @@ import { type PlotPanel, type PlotPoint, type PlotSeries, type PlotSpec, plotSvg
 import type { Figure } from './figures.js';
 import type { Report } from './report.js';
 
-/** The figures whose names match, with what the pattern caught. */
-function matching({ figures }: Report, pattern: RegExp): { readonly figure: Figure; readonly groups: Readonly<Record<string, string>> }[] {
+/** A figure, and what the pattern caught of its name. */
+interface Found {
+  readonly figure: Figure;
+  readonly groups: Readonly<Record<string, string>>;
+}
+
+/** How a report is drawn. */
+interface Plot {
+  /** Names of the figures that it shows. */
+  readonly pattern: RegExp;
+  /** `found` is not empty; undefined = there is nothing to show all the same. */
+  draw(found: readonly Found[]): Omit<PlotSpec, 'subtitle'> | undefined;
+}
+
+function matching({ figures }: Report, pattern: RegExp): Found[] {
   return figures.flatMap((figure) => {
     const match = pattern.exec(figure.figure);
     return match === null || !Number.isFinite(figure.value) ? [] : [{ figure, groups: { ...match.groups } }];
   });
+}
+
+/** Those with the same key together, in the order in which keys first come. */
+function grouped(found: readonly Found[], keyOf: (groups: Found['groups']) => string | undefined): [key: string, own: Found[]][] {
+  const lists = new Map<string, Found[]>();
+  for (const one of found) {
+    const key = keyOf(one.groups) ?? '';
+    lists.set(key, [...(lists.get(key) ?? []), one]);
+  }
+  return [...lists];
 }
 
 const point = (x: number | string, { value, spread }: Figure, times = 1): PlotPoint => ({
@@ -18,180 +41,160 @@ const point = (x: number | string, { value, spread }: Figure, times = 1): PlotPo
   high: spread[1] * times,
 });
 
-const ascending = (points: readonly PlotPoint[]): PlotPoint[] => points.toSorted((a, b) => Number(a.x) - Number(b.x));
-const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
+/** A line over the number of agents; `times(agents)` is a factor on the figure. */
+const overAgents = (found: readonly Found[], times = (_agents: number): number => 1): PlotPoint[] =>
+  found.map(({ figure, groups }) => point(Number(groups.n), figure, times(Number(groups.n)))).toSorted((a, b) => Number(a.x) - Number(b.x));
+
+const agentCounts = (found: readonly Found[]): number[] =>
+  [...new Set(found.map(({ groups }) => Number(groups.n)))].toSorted((a, b) => a - b);
 
 function subtitle({ commit, date, machine }: Report): string {
   const quiet = machine.quiet ? '' : '; THE MACHINE WAS NOT QUIET';
   return `${date}, commit ${commit}, ${machine.processor}, ${machine.cores} cores${quiet}`;
 }
 
-function scalingPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^(?<model>.+), (?<n>\d+) agents: throughput over/);
-  if (found.length === 0) return undefined;
-  const models = unique(found.map(({ groups }) => groups.model ?? ''));
-  const counts = [1, ...unique(found.map(({ groups }) => Number(groups.n))).toSorted((a, b) => a - b)];
-  const series = models.map((name): PlotSeries => {
-    const own = found.filter(({ groups }) => groups.model === name);
-    return { name, points: ascending(own.map(({ figure, groups }) => point(Number(groups.n), figure, Number(groups.n)))) };
-  });
-  const ideal: PlotSeries = { name: 'as many bare engines', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: n })) };
-  return {
-    title: 'Throughput of N agents, in bare engines on one device',
-    subtitle: subtitle(report),
-    x: { label: 'agents', ticks: counts },
-    y: { label: 'throughput / throughput of one bare engine' },
-    panels: [{ title: '', series: [ideal, ...series] }],
-    caption: 'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said), 1 Gbit/s.',
-  };
-}
-
-function latencyPlot(report: Report): PlotSpec | undefined {
-  const found = matching(
-    report,
-    /^(?<model>.+?), (?<n>\d+) agents (?<setting>.+): (?<what>latency over one device|compute ceiling over one device)$/,
-  );
-  if (found.length === 0) return undefined;
-  const counts = unique(found.map(({ groups }) => Number(groups.n))).toSorted((a, b) => a - b);
-  const panels = unique(found.map(({ groups }) => groups.model ?? '')).map((model): PlotPanel => {
-    const mine = found.filter(({ groups }) => groups.model === model);
-    const of = (setting: string, what: string, name: string, dashed: boolean): PlotSeries => {
-      const own = mine.filter(({ groups }) => groups.setting === setting && groups.what?.startsWith(what));
-      const mark = counts.length > 1 && own.length > 1 ? 'line' : 'points';
-      return { name, dashed, mark, points: ascending(own.map(({ figure, groups }) => point(Number(groups.n), figure))) };
+const scaling: Plot = {
+  pattern: /^(?<model>.+), (?<n>\d+) agents: throughput over/,
+  draw(found) {
+    const counts = [1, ...agentCounts(found)];
+    const series = grouped(found, ({ model }) => model).map(([name, own]) => ({ name, points: overAgents(own, (agents) => agents) }));
+    const ideal: PlotSeries = { name: 'as many bare engines', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: n })) };
+    return {
+      title: 'Throughput of N agents, in bare engines on one device',
+      x: { label: 'agents', ticks: counts },
+      y: { label: 'throughput / throughput of one bare engine' },
+      panels: [{ title: '', series: [ideal, ...series] }],
+      caption: 'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said), 1 Gbit/s.',
     };
-    const settings = unique(mine.map(({ groups }) => groups.setting ?? ''));
-    const measured = settings.map((setting) => of(setting, 'latency', setting, false));
-    const series = [...measured, of('at 1 Gbit/s', 'compute', 'compute ceiling at 1 Gbit/s', true)];
-    return { title: model, series: series.filter(({ points }) => points.length > 0) };
-  });
-  return {
-    title: 'One frame at a time: how much faster than one device',
-    subtitle: subtitle(report),
-    x: { label: 'agents', ticks: counts },
-    y: { label: 'latency of one device / latency' },
-    panels,
-    panelWidth: 420,
-    panelHeight: 320,
-    caption: 'Compute ceiling: the same slices run alone, the slowest part of each stage counted. Whiskers: quartiles.',
-  };
-}
+  },
+};
 
-function predictionPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^(?<plan>.+): (?<what>frames per second|latency)$/).filter(({ figure }) => figure.beside !== undefined);
-  const plans = unique(found.map(({ groups }) => groups.plan ?? ''));
-  if (plans.length === 0) return undefined;
-  const panels = ['latency', 'frames per second'].map((what): PlotPanel => {
-    const own = found.filter(({ groups }) => groups.what === what);
-    const over = (kind: string): PlotSeries => ({
-      name: kind,
-      mark: 'points',
-      points: own.flatMap(({ figure: { value, beside }, groups }) =>
-        beside?.[kind] === undefined ? [] : [{ x: plans.indexOf(groups.plan ?? '') + 1, y: beside[kind] / value }],
-      ),
+const latency: Plot = {
+  pattern: /^(?<model>.+?), (?<n>\d+) agents (?<setting>.+): (?<what>latency over one device|compute ceiling over one device)$/,
+  draw(found) {
+    const counts = agentCounts(found);
+    const line = (name: string, own: readonly Found[], dashed: boolean): PlotSeries => {
+      const mark = counts.length > 1 && own.length > 1 ? 'line' : 'points';
+      return { name, dashed, mark, points: overAgents(own) };
+    };
+    const panels = grouped(found, ({ model }) => model).map(([title, mine]): PlotPanel => {
+      const isMeasured = ({ groups }: Found): boolean => groups.what?.startsWith('latency') === true;
+      const measured = grouped(mine, ({ setting }) => setting).map(([setting, own]) => line(setting, own.filter(isMeasured), false));
+      const ceiling = mine.filter((one) => !isMeasured(one) && one.groups.setting === 'at 1 Gbit/s');
+      const series = [...measured, line('compute ceiling at 1 Gbit/s', ceiling, true)];
+      return { title, series: series.filter(({ points }) => points.length > 0) };
     });
-    const series = [over('predicted'), over('simulated')].filter((s) => s.points.length > 0);
+    return {
+      title: 'One frame at a time: how much faster than one device',
+      x: { label: 'agents', ticks: counts },
+      y: { label: 'latency of one device / latency' },
+      panels,
+      panelWidth: 420,
+      panelHeight: 320,
+      caption: 'Compute ceiling: the same slices run alone, the slowest part of each stage counted. Whiskers: quartiles.',
+    };
+  },
+};
+
+const prediction: Plot = {
+  pattern: /^(?<plan>.+): (?<what>frames per second|latency)$/,
+  draw(all) {
+    const found = all.filter(({ figure }) => figure.beside !== undefined);
+    const plans = grouped(found, ({ plan }) => plan).map(([plan]) => plan);
+    if (plans.length === 0) return undefined;
     const rules = [
       { y: 1.2, label: '+20 %' },
       { y: 1, label: 'as measured' },
       { y: 0.8, label: '-20 %' },
     ];
-    return { title: what, series, rules };
-  });
-  return {
-    title: 'Predictions over what was measured',
-    subtitle: subtitle(report),
-    x: { label: 'plan', ticks: plans.map((_, i) => i + 1) },
-    y: { label: 'predicted / measured', fromZero: false },
-    panels,
-    columns: 1,
-    panelWidth: 720,
-    panelHeight: 240,
-    caption: `Plans: ${plans.map((plan, i) => `${i + 1} ${plan}`).join('; ')}.`,
-  };
-}
-
-function policiesPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^(?<setting>.+), (?<model>\S+): (?<planner>\S+)$/);
-  if (found.length === 0) return undefined;
-  const keyOf = (groups: Readonly<Record<string, string>>): string => `${groups.setting}, ${groups.model}`;
-  const panels = unique(found.map(({ groups }) => keyOf(groups))).map((key): PlotPanel => {
-    const own = found.filter(({ groups }) => keyOf(groups) === key);
+    const panels = ['latency', 'frames per second'].map((what): PlotPanel => {
+      const own = found.filter(({ groups }) => groups.what === what);
+      const over = (kind: string): PlotSeries => ({
+        name: kind,
+        mark: 'points',
+        points: own.flatMap(({ figure: { value, beside }, groups }) =>
+          beside?.[kind] === undefined ? [] : [{ x: plans.indexOf(groups.plan ?? '') + 1, y: beside[kind] / value }],
+        ),
+      });
+      return { title: what, series: [over('predicted'), over('simulated')].filter((s) => s.points.length > 0), rules };
+    });
     return {
-      title: key,
-      series: [
-        {
-          name: 'frames per second',
-          mark: 'bars',
-          points: own.map(({ figure, groups }) => point(groups.planner?.replace('musical-chair', 'chair') ?? '', figure)),
-        },
-      ],
+      title: 'Predictions over what was measured',
+      x: { label: 'plan', ticks: plans.map((_, i) => i + 1) },
+      y: { label: 'predicted / measured', fromZero: false },
+      panels,
+      columns: 1,
+      panelWidth: 720,
+      panelHeight: 240,
+      caption: `Plans: ${plans.map((plan, i) => `${i + 1} ${plan}`).join('; ')}.`,
     };
-  });
-  return {
-    title: 'Throughput of the same agents under different planners',
-    subtitle: subtitle(report),
-    x: { label: '' },
-    y: { label: 'frames per second' },
-    panels,
-    columns: 2,
-    panelWidth: 460,
-    panelHeight: 240,
-    ownY: true,
-  };
-}
-
-function lanesPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^one hop, (?<size>.+): (?<way>lane|bare TCP)$/);
-  if (found.length === 0) return undefined;
-  const ways = unique(found.map(({ groups }) => groups.way ?? ''));
-  const series = ways.map((name): PlotSeries => {
-    const own = found.filter(({ groups }) => groups.way === name);
-    return { name, mark: 'bars', points: own.map(({ figure, groups }) => point(groups.size ?? '', figure)) };
-  });
-  return {
-    title: 'One hop between two processes on loopback',
-    subtitle: subtitle(report),
-    x: { label: 'message' },
-    y: { label: 'MB/s' },
-    panels: [{ title: '', series }],
-    panelWidth: 520,
-    panelHeight: 300,
-  };
-}
-
-function plannerPlot(report: Report): PlotSpec | undefined {
-  const found = matching(report, /^brute force, (?<size>.+) for (?<objective>\S+), memory (?<memory>\S+): worst distance$/);
-  if (found.length === 0) return undefined;
-  const panels = unique(found.map(({ groups }) => `${groups.objective}, memory ${groups.memory}`)).map((title): PlotPanel => {
-    const own = found.filter(({ groups }) => `${groups.objective}, memory ${groups.memory}` === title);
-    const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size?.replace(' on ', ' x ') ?? '', y })));
-    return { title, series: [{ name: 'one random problem', mark: 'points', points }], rules: [{ y: 2, label: 'target' }] };
-  });
-  return {
-    title: 'auto above the optimum found by brute force',
-    subtitle: subtitle(report),
-    x: { label: 'blocks x devices' },
-    y: { label: '% above the optimum' },
-    panels,
-    columns: 1,
-    panelWidth: 720,
-    panelHeight: 160,
-  };
-}
-
-const PLOTS: Readonly<Record<string, (report: Report) => PlotSpec | undefined>> = {
-  scaling: scalingPlot,
-  latency: latencyPlot,
-  prediction: predictionPlot,
-  policies: policiesPlot,
-  lanes: lanesPlot,
-  planner: plannerPlot,
+  },
 };
+
+const policies: Plot = {
+  pattern: /^(?<setting>.+), (?<model>\S+): (?<planner>\S+)$/,
+  draw(found) {
+    const panels = grouped(found, ({ setting, model }) => `${setting}, ${model}`).map(([title, own]): PlotPanel => {
+      const points = own.map(({ figure, groups }) => point(groups.planner?.replace('musical-chair', 'chair') ?? '', figure));
+      return { title, series: [{ name: 'frames per second', mark: 'bars', points }] };
+    });
+    return {
+      title: 'Throughput of the same agents under different planners',
+      x: { label: '' },
+      y: { label: 'frames per second' },
+      panels,
+      columns: 2,
+      panelWidth: 460,
+      panelHeight: 240,
+      ownY: true,
+    };
+  },
+};
+
+const lanes: Plot = {
+  pattern: /^one hop, (?<size>.+): (?<way>lane|bare TCP)$/,
+  draw(found) {
+    const series = grouped(found, ({ way }) => way).map(
+      ([name, own]): PlotSeries => ({ name, mark: 'bars', points: own.map(({ figure, groups }) => point(groups.size ?? '', figure)) }),
+    );
+    return {
+      title: 'One hop between two processes on loopback',
+      x: { label: 'message' },
+      y: { label: 'MB/s' },
+      panels: [{ title: '', series }],
+      panelWidth: 520,
+      panelHeight: 300,
+    };
+  },
+};
+
+const planner: Plot = {
+  pattern: /^brute force, (?<size>.+) for (?<objective>\S+), memory (?<memory>\S+): worst distance$/,
+  draw(found) {
+    const panels = grouped(found, ({ objective, memory }) => `${objective}, memory ${memory}`).map(([title, own]): PlotPanel => {
+      const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size?.replace(' on ', ' x ') ?? '', y })));
+      return { title, series: [{ name: 'one random problem', mark: 'points', points }], rules: [{ y: 2, label: 'target' }] };
+    });
+    return {
+      title: 'auto above the optimum found by brute force',
+      x: { label: 'blocks x devices' },
+      y: { label: '% above the optimum' },
+      panels,
+      columns: 1,
+      panelWidth: 720,
+      panelHeight: 160,
+    };
+  },
+};
+
+const PLOTS: Readonly<Record<string, Plot>> = { scaling, latency, prediction, policies, lanes, planner };
 
 /** What to draw of a report; undefined = its table says it all, or nothing was measured. */
 export function plotSpec(report: Report): PlotSpec | undefined {
-  return PLOTS[report.name]?.(report);
+  const plot = PLOTS[report.name];
+  const found = plot === undefined ? [] : matching(report, plot.pattern);
+  const drawn = found.length === 0 ? undefined : plot?.draw(found);
+  return drawn === undefined ? undefined : { ...drawn, subtitle: subtitle(report) };
 }
 
 /** One SVG. Throws PLOT_UNAVAILABLE. */

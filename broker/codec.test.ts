@@ -187,6 +187,7 @@ describe('bounds', () => {
       engineThreads: 4,
     },
     ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', cpu: '', fingerprint: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
+    healthMs: 1000,
   };
 
   it('hold for the sender too: what no receiver would take is not sent', () => {

@@ -63,6 +63,9 @@ export class HealthMeter {
       ...precision(),
       seats,
       lanes: [...lanes()],
+      peersTerm: 0,
+      peersVersion: 0,
+      refusals: [],
     };
   }
 }

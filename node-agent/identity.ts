@@ -32,7 +32,7 @@ type Told = Pick<Parts, 'store' | 'term' | 'engine' | 'probe' | 'lanes' | 'sessi
 
 /** The hello of this process. */
 export async function introduce(options: AgentOptions, nonce: string, parts: Told): Promise<Hello> {
-  const { name, addresses, laneHost, threads } = options.config;
+  const { name, addresses, laneHost, threads, healthMs } = options.config;
   const { store, term, engine, probe, lanes, sessions } = parts;
   return {
     agent: name,
@@ -54,5 +54,6 @@ export async function introduce(options: AgentOptions, nonce: string, parts: Tol
     probeMacsPerSecond: probe,
     storeBytesFree: await store.freeBytes(),
     slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
+    healthMs,
   };
 }

@@ -47,6 +47,7 @@ function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport
     uptimeMs,
     dispatcherAddresses: [],
     dispatcherPort: 0,
+    refusals: [],
     agents: [],
     deployments,
     host: '',

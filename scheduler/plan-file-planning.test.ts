@@ -22,7 +22,15 @@ function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): Age
   const hello = {
     ...{ agent: name, nonce: '1', ...OUR_SCHEMAS, softwareVersion: '0', term: 0, addresses: [], lanePort: 0, cores: 1, arch: '' },
     ...{ host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '' },
-    ...{ engine: '', engineVersion: '', storeBytesFree: 0, slices: [], probeMacsPerSecond: 1e9, memoryBytes: memoryMib * MIB },
+    ...{
+      engine: '',
+      engineVersion: '',
+      storeBytesFree: 0,
+      slices: [],
+      healthMs: 1000,
+      probeMacsPerSecond: 1e9,
+      memoryBytes: memoryMib * MIB,
+    },
   };
   return { agent: name, nonce: '1', state, why: '', hello, health: null, seenMs: 0 };
 }

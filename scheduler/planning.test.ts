@@ -36,6 +36,7 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       fingerprint: 'f1',
       storeBytesFree: 0,
       slices: [],
+      healthMs: 1000,
       probeMacsPerSecond: speed,
       memoryBytes: memoryMib * MIB,
     },

@@ -27,13 +27,28 @@ function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello 
     probeMacsPerSecond: 1e9,
     storeBytesFree: 1e9,
     slices: [],
+    healthMs: 1000,
     ...extra,
   };
 }
 
 function health(agent: string, nonce: string): Health {
   const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
-  return { agent, nonce, ...zero, queue: 0, framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [], lanes: [] };
+  return {
+    agent,
+    nonce,
+    ...zero,
+    queue: 0,
+    framesPerSecond: 0,
+    refused: 0,
+    encodedMessages: 0,
+    rawFallbacks: 0,
+    seats: [],
+    peersTerm: 0,
+    peersVersion: 0,
+    refusals: [],
+    lanes: [],
+  };
 }
 
 const kinds = (changes: readonly RegistryChange[]) => changes.map((c) => c.kind);

@@ -208,6 +208,7 @@ export class Scheduler {
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
       host: this.#learning.host,
       links: this.#learning.status(),
+      refusals: [],
       events: this.#events.rows(),
     };
   }
@@ -287,7 +288,7 @@ export class Scheduler {
   /** An agent has other addresses than before: everyone that may talk to it learns them. */
   #announcePeers(): void {
     const alive = this.#alive();
-    const peers = this.#peers(alive);
+    const peers = this.#peers(alive).map((peer) => ({ ...peer, before: true, after: true, slices: [] }));
     this.#o.onPeers?.(peers);
     this.#peersVersion++;
     for (const agent of alive) {
@@ -316,6 +317,8 @@ export class Scheduler {
         return { model: await this.#offer(body.offer) };
       case 'profile':
         return { profile: await this.#profile(body.profile) };
+      case 'peers':
+        return { peers: { term: this.#reigning.term, tables: [] } };
     }
   }
 

@@ -166,7 +166,15 @@ export class ScriptedAgent {
       fingerprint: 'scripted',
       probeMacsPerSecond: 1e12,
     };
-    const about = { softwareVersion: '0', term: 0, addresses: ['127.0.0.1'], lanePort: this.#lanes.port, storeBytesFree: 1e9, slices: [] };
+    const about = {
+      softwareVersion: '0',
+      term: 0,
+      addresses: ['127.0.0.1'],
+      lanePort: this.#lanes.port,
+      storeBytesFree: 1e9,
+      slices: [],
+      healthMs: 200,
+    };
     const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);
   }
@@ -187,6 +195,9 @@ export class ScriptedAgent {
       encodedMessages: 0,
       rawFallbacks: 0,
       seats,
+      peersTerm: 0,
+      peersVersion: 0,
+      refusals: [],
       lanes: [],
     };
     this.#bus.publish(this.#topics.health, health).catch(() => undefined);

@@ -23,10 +23,10 @@ export class EventLog {
 }
 
 export function agentStatus(record: AgentRecord, correction: number): AgentStatus {
-  const { agent, state, hello, health } = record;
+  const { agent, state, why, hello, health } = record;
   const { addresses, lanePort, cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
   const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
-  return { agent, state, addresses, lanePort, ...machine, correction, softwareVersion, health };
+  return { agent, state, why, losses: 0, heldMs: 0, addresses, lanePort, ...machine, correction, softwareVersion, health };
 }
 
 /** What is known beyond the deployment itself. */

@@ -40,6 +40,9 @@ const planOf = (seats: readonly PlanRow[]): PlanReport => ({
 const agentOf = (agent: string, lanes: readonly [string, string, number, number][], runMs = 3): AgentStatus => ({
   agent,
   state: 'ready',
+  why: '',
+  losses: 0,
+  heldMs: 0,
   addresses: ['10.0.0.7'],
   lanePort: 4_000,
   cores: 4,
@@ -66,6 +69,9 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
     encodedMessages: 0,
     rawFallbacks: 0,
     seats: [{ deployment: 'det', epoch: 2, stage: 0, replica: 0, part: agent === 'pi-1' ? 0 : 1, framesRun: 4, queue: 0, runMs }],
+    peersTerm: 0,
+    peersVersion: 0,
+    refusals: [],
     lanes: lanes.map(([peer, lane, bytesSent, messagesSent]) => ({
       peer,
       lane: lane as 'direct',
@@ -166,6 +172,7 @@ describe('the status for people', () => {
       links: [],
       agents: [agentOf('pi-1', [['pi-2', 'direct', 5_000, 3]])],
       deployments: [deployment],
+      refusals: [],
       events: [{ atMs: 1_000, kind: 'joined', text: 'agent pi-1' }],
     };
     const text = statusText(report);
@@ -206,6 +213,7 @@ describe('the status for people', () => {
       deployments: [
         { ...deployment, state: 'serving', plan: planOf([0, 1, 2].flatMap((stage) => [seat(stage, 0, 'pi-1'), seat(stage, 1, 'pi-2')])) },
       ],
+      refusals: [],
       events: [{ atMs: 20_000, kind: 'lost', text: 'agent pi-2: silent for 3.5 s' }],
     };
     const text = statusText(report);

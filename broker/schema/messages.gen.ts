@@ -10,6 +10,19 @@ export interface PeerEntry {
   readonly lanePort: number;
 }
 
+/** A row of an agent's peer table: who sends it activations or gets its own, in any plan that is in force, prepared or draining. */
+export interface Neighbour {
+  readonly agent: string;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+  /** It sends to this agent. */
+  readonly before: boolean;
+  /** This agent sends to it. */
+  readonly after: boolean;
+  /** Graph shas of the slices it is seated with. */
+  readonly slices: readonly string[];
+}
+
 /** One box of one tensor on its way along one wire. `data` is last, so that the header is decoded and the data viewed. */
 export interface ActivationHeader {
   readonly deployment: string;
@@ -138,6 +151,8 @@ export interface Hello {
   readonly storeBytesFree: number;
   /** Graph shas of slices held in memory or on disk (at most 1,000). */
   readonly slices: readonly string[];
+  /** Its health comes this often; silence is counted in such intervals. */
+  readonly healthMs: number;
 }
 
 export interface SeatHealth {
@@ -168,6 +183,14 @@ export interface LaneHealth {
   readonly roundTripMs: number;
 }
 
+/** Messages that were not acted on, for one reason. */
+export interface RefusalRow {
+  readonly code: string;
+  readonly count: number;
+  /** What was wrong with the latest one. */
+  readonly latest: string;
+}
+
 /** Once a second. */
 export interface Health {
   readonly agent: string;
@@ -188,6 +211,11 @@ export interface Health {
   readonly rawFallbacks: number;
   readonly seats: readonly SeatHealth[];
   readonly lanes: readonly LaneHealth[];
+  /** The peer table that it holds: `version` of this term; 0 = none yet. */
+  readonly peersTerm: number;
+  readonly peersVersion: number;
+  /** What it refused since it started, by code. */
+  readonly refusals: readonly RefusalRow[];
 }
 
 /** Last Will and orderly farewell. */
@@ -203,6 +231,15 @@ export interface Reign {
   readonly term: number;
   readonly schemaFingerprint: string;
   readonly schemaVersion: number;
+}
+
+/** Agent -> scheduler, at every connection: which peers have I? The answer is a `peers` command. */
+export interface PeersQuestion {
+  readonly agent: string;
+  readonly nonce: string;
+  /** What it holds already. */
+  readonly term: number;
+  readonly version: number;
 }
 
 /** Everything an agent needs of a plan: its own slices, all stages (to resolve routes), wires and peers. */
@@ -230,7 +267,7 @@ export interface Release {
 
 export interface Peers {
   readonly version: number;
-  readonly peers: readonly PeerEntry[];
+  readonly peers: readonly Neighbour[];
 }
 
 /** The scheduler tells an agent that it may not join (name taken, schema too old). It should stop with this code. */
@@ -496,6 +533,12 @@ export interface LinksRequest {
   readonly agents: readonly string[];
 }
 
+/** Peer tables of one agent, or of all. */
+export interface PeersRequest {
+  /** '' = all */
+  readonly agent: string;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
@@ -503,7 +546,8 @@ export type RequestBody =
   | { readonly kind: 'where'; readonly where: StatusRequest }
   | { readonly kind: 'offer'; readonly offer: ModelOffer }
   | { readonly kind: 'profile'; readonly profile: ProfileRequest }
-  | { readonly kind: 'links'; readonly links: LinksRequest };
+  | { readonly kind: 'links'; readonly links: LinksRequest }
+  | { readonly kind: 'peers'; readonly peers: PeersRequest };
 
 export interface Request {
   readonly id: string;
@@ -643,6 +687,12 @@ export interface AgentStatus {
   readonly agent: string;
   /** joining, ready, suspect, lost, stopped, draining, refused */
   readonly state: string;
+  /** Why it is not ready; '' otherwise. */
+  readonly why: string;
+  /** How often it was lost since the scheduler knows it. */
+  readonly losses: number;
+  /** It is here, but was lost too often of late: it gets seats after this time; 0 = not held back. */
+  readonly heldMs: number;
   readonly addresses: readonly string[];
   readonly lanePort: number;
   readonly cores: number;
@@ -736,6 +786,8 @@ export interface StatusReport {
   /** The gateway's own machine: an agent of the same host shares it. '' = unknown. */
   readonly host: string;
   readonly links: readonly LinkStatus[];
+  /** What the gateway refused since it started, by code; agents tell theirs in their health. */
+  readonly refusals: readonly RefusalRow[];
   /** Newest last, at most 200. */
   readonly events: readonly EventRow[];
 }
@@ -826,6 +878,42 @@ export interface ProfileReport {
   readonly notes: readonly string[];
 }
 
+/** A neighbour as the scheduler tells it, and the lane to it as the agent sees it. */
+export interface PeerRow {
+  readonly agent: string;
+  /** Of the neighbour; '' for the dispatcher. */
+  readonly state: string;
+  readonly before: boolean;
+  readonly after: boolean;
+  readonly addresses: readonly string[];
+  readonly lanePort: number;
+  /** `direct`, `relay`, `local`, `down`; '' = the agent has not said yet. */
+  readonly lane: string;
+  /** Why the lane is not direct; '' otherwise. */
+  readonly why: string;
+  /** 0 = unknown */
+  readonly roundTripMs: number;
+  /** Of large messages from the neighbour, the best of late; 0 = none yet. */
+  readonly inBytesPerSecond: number;
+  /** To the neighbour, as that one sees it. */
+  readonly outBytesPerSecond: number;
+  readonly slices: readonly string[];
+}
+
+export interface PeerTableReport {
+  readonly agent: string;
+  /** Grows with each change of this table, within a term. */
+  readonly version: number;
+  /** What the agent holds, as it says in its health; 0 = none of this term. */
+  readonly heldVersion: number;
+  readonly rows: readonly PeerRow[];
+}
+
+export interface PeersReport {
+  readonly term: number;
+  readonly tables: readonly PeerTableReport[];
+}
+
 /** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
@@ -835,4 +923,5 @@ export interface Response {
   readonly plan: PlanReport | null;
   readonly model: ModelAnswer | null;
   readonly profile: ProfileReport | null;
+  readonly peers: PeersReport | null;
 }

@@ -13,11 +13,11 @@ export const SCHEMA_FILES = [
   // words
   ...['DType', 'Encoding', 'LaneKind', 'Box', 'TensorInfo', 'BlobRef'],
   // the plan
-  ...['SliceRef', 'Port', 'PlanPart', 'PlanStage', 'Wire', 'PeerEntry'],
+  ...['SliceRef', 'Port', 'PlanPart', 'PlanStage', 'Wire', 'PeerEntry', 'Neighbour'],
   // lanes
   ...['Activation', 'Submit', 'Result', 'ResultAck', 'Cancel', 'Trouble', 'Probe'],
   // membership
-  ...['Hello', 'SeatHealth', 'LaneHealth', 'Health', 'Gone', 'Reign'],
+  ...['Hello', 'SeatHealth', 'LaneHealth', 'RefusalRow', 'Health', 'Gone', 'Reign', 'PeersQuestion'],
   // commands
   ...[
     'Prepare',
@@ -49,6 +49,7 @@ export const SCHEMA_FILES = [
     'ModelOffer',
     'ProfileRequest',
     'LinksRequest',
+    'PeersRequest',
     'RequestBody',
     'Request',
   ],
@@ -75,6 +76,9 @@ export const SCHEMA_FILES = [
     'ProfileMeasure',
     'ProfileCheck',
     'ProfileReport',
+    'PeerRow',
+    'PeerTableReport',
+    'PeersReport',
     'Response',
   ],
 ] as const;

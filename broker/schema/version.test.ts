@@ -83,6 +83,7 @@ describe('an older writer', () => {
     const health = {
       ...{ agent: 'a', nonce: 'n', uptimeMs: 1, cpu: 0.5, rssBytes: 1, anonymousBytes: 1, memoryFreeBytes: 1, temperature: 0, queue: 0 },
       ...{ framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat, seat], lanes: [] },
+      ...{ peersTerm: 0, peersVersion: 0, refusals: [] },
     };
     const [then, now] = [CURRENT.message('Health'), newer.message('Health')];
     const bytes = write(then, new Uint8Array(0), health);

@@ -42,7 +42,7 @@ function record(agent: string, hello: Partial<Hello> = {}, state: AgentState = '
       cpu: 'board',
       fingerprint: 'aaa',
     },
-    ...{ probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [] },
+    ...{ probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [], healthMs: 1000 },
     ...hello,
   };
   return { agent, nonce: '1', state, why: '', hello: all, health: null, seenMs: 0 };

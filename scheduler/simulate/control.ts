@@ -276,13 +276,23 @@ function helloOf(agent: string, nonce: string): Hello {
   return {
     ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, addresses: [], lanePort: 0 },
     ...{ cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '', memoryBytes: 0, arch: '' },
-    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [] },
+    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [], healthMs: 1000 },
   };
 }
 
 function healthOf(agent: string, nonce: string): Health {
   return {
     ...{ agent, nonce, uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0 },
-    ...{ framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [], lanes: [] },
+    ...{
+      framesPerSecond: 0,
+      refused: 0,
+      encodedMessages: 0,
+      rawFallbacks: 0,
+      seats: [],
+      peersTerm: 0,
+      peersVersion: 0,
+      refusals: [],
+      lanes: [],
+    },
   };
 }

@@ -32,6 +32,9 @@ function agent(name: string, over: Partial<AgentStatus> = {}): AgentStatus {
     ...{
       agent: name,
       state: 'ready',
+      why: '',
+      losses: 0,
+      heldMs: 0,
       addresses: [],
       lanePort: 0,
       cores: 4,

@@ -15,8 +15,8 @@ import { checkName, Subscriptions } from './subscriptions.js';
 import type { Topic } from './topics.js';
 
 export interface BusOptions<T = unknown> {
-  /** `mqtt://host:port`, as a rule; any URL that mqtt.js knows. */
-  readonly url: string;
+  /** `mqtt://host:port`, as a rule; any URL that mqtt.js knows. Or where it is to be learned before each attempt: what that rejects with ends the attempt. */
+  readonly url: string | ((signal: AbortSignal) => Promise<string>);
   /** Own name; the client id is this, `~` and a random nonce: an MQTT client id is no lock on a name. */
   readonly id: string;
   /** Published by the broker when the connection ends without `stop`. */
@@ -85,11 +85,15 @@ class MqttBus implements Bus {
   #attempting: MqttClient | undefined;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
+  /** Of the latest attempt. */
+  #url: string;
+  readonly #stopped = new AbortController();
   #stopping: Promise<void> | undefined;
 
   constructor(options: Omit<BusOptions, 'will'>, will: { topic: string; payload: Buffer } | undefined) {
     this.#options = options;
     this.id = options.id;
+    this.#url = typeof options.url === 'string' ? options.url : 'an address not known yet';
     this.#connection = {
       // One id for the life of this bus: when it reconnects, the broker ends the old half-open connection and publishes its will before the new hello.
       clientId: `${options.id}~${randomBytes(6).toString('hex')}`,
@@ -109,7 +113,7 @@ class MqttBus implements Bus {
   }
 
   async start(): Promise<void> {
-    const { signal, retryFirst, url } = this.#options;
+    const { signal, retryFirst } = this.#options;
     const aborted = () => void this.stop();
     signal?.addEventListener('abort', aborted, { once: true });
     try {
@@ -118,7 +122,7 @@ class MqttBus implements Bus {
       else await this.#attempt();
     } catch (cause) {
       await this.stop();
-      if (signal?.aborted === true) throw new ChairError('STOPPED', `connecting to ${url} was given up`, { cause });
+      if (signal?.aborted === true) throw new ChairError('STOPPED', `connecting to ${this.#url} was given up`, { cause });
       throw cause;
     } finally {
       if (retryFirst !== true) signal?.removeEventListener('abort', aborted);
@@ -203,6 +207,7 @@ class MqttBus implements Bus {
 
   async #end(): Promise<void> {
     clearTimeout(this.#retry);
+    this.#stopped.abort();
     const client = this.#client;
     this.#client = undefined;
     const stopped = new ChairError('STOPPED', `bus ${this.id} was stopped`);
@@ -215,9 +220,12 @@ class MqttBus implements Bus {
 
   // ---- connection --------------------------------------------------------------------------------------------------------
 
-  /** One attempt. Resolves when connected and subscribed, throws BROKER_UNREACHABLE. */
+  /** One attempt. Resolves when connected and subscribed, throws BROKER_UNREACHABLE, or what looking for the address rejects with. */
   async #attempt(): Promise<void> {
-    const { url } = this.#options;
+    const { url: where } = this.#options;
+    if (typeof where !== 'string') this.#url = await where(this.#stopped.signal);
+    if (this.#stopping !== undefined) return;
+    const url = this.#url;
     let client: MqttClient | undefined;
     // A broker that lets us in and then says nothing must not hold the attempt either.
     const watchdogMs = (this.#connection.connectTimeout ?? 0) + WATCHDOG_EXTRA_MS;
@@ -275,7 +283,7 @@ class MqttBus implements Bus {
     if (this.#client !== client) return;
     this.#client = undefined;
     client.end(true);
-    const lost = new ChairError('BROKER_LOST', `lost the broker at ${this.#options.url} (${why})`);
+    const lost = new ChairError('BROKER_LOST', `lost the broker at ${this.#url} (${why})`);
     for (const outgoing of [...this.#underWay]) this.#settle(outgoing, lost);
     this.#disconnects.emit(why);
     this.#again(lost);
@@ -322,7 +330,7 @@ class MqttBus implements Bus {
   #keep(outgoing: Outgoing): void {
     const { name, payload, qos } = outgoing;
     if (qos === 0) {
-      outgoing.reject(new ChairError('BROKER_LOST', `cannot publish on ${name}: not connected to ${this.#options.url}`));
+      outgoing.reject(new ChairError('BROKER_LOST', `cannot publish on ${name}: not connected to ${this.#url}`));
     } else if (this.#offline.length >= MAX_OFFLINE_MESSAGES || this.#offlineBytes + payload.length > MAX_OFFLINE_BYTES) {
       outgoing.reject(new ChairError('QUEUE_FULL', `cannot keep a message on ${name}: not connected, and the queue for that is full`));
     } else {

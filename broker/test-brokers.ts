@@ -151,6 +151,6 @@ export async function until(what: string, check: () => boolean, timeoutMs = 5_00
 export function resources(): string[] {
   return process
     .getActiveResourcesInfo()
-    .filter((name) => name.startsWith('TCP') || name === 'Timeout')
+    .filter((name) => /^(TCP|UDP|Timeout$)/.test(name))
     .sort();
 }

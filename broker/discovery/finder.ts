@@ -1,0 +1,164 @@
+/** Finds gateways on the local network: asks by multicast DNS, and listens for one that comes up meanwhile. */
+import { randomInt } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ChairError } from '../errors.js';
+import type { DnsQuestion } from './dns-message.js';
+import { type FoundGateway, HeardRecords } from './gateway-notice.js';
+import { ipv4Interfaces, type NetworkInterface } from './interfaces.js';
+import { type Heard, MDNS_PORT, MulticastSocket } from './multicast-socket.js';
+
+export interface FindOptions {
+  /** Longest time to look. */
+  readonly waitMs: number;
+  /** Once this holds, only `settleMs` more are waited: another gateway may answer, too. */
+  readonly enough?: (found: readonly FoundGateway[]) => boolean;
+  /** Default 300 ms: answers come after at most 120 ms, multicast in power-saving Wi-Fi up to 200 ms later. */
+  readonly settleMs?: number;
+  /** Ask again at these times after the first question; default 1 s, 3 s. */
+  readonly askAgainMs?: readonly number[];
+  readonly signal?: AbortSignal;
+  readonly interfaces?: () => readonly NetworkInterface[];
+  /** Default 5353. */
+  readonly groupPort?: number;
+}
+
+export interface Findings {
+  readonly gateways: readonly FoundGateway[];
+  /** Names of the interfaces that were asked on. */
+  readonly interfaces: readonly string[];
+}
+
+/** At first missing records are asked for after this. */
+const FOLLOW_UP_MS = 150;
+const SETTLE_MS = 300;
+const ASK_AGAIN_MS = [1_000, 3_000];
+
+/** Looks for gateways of any cluster. Throws DISCOVERY_UNAVAILABLE when no socket can be had; STOPPED when the signal says so. */
+export async function findGateways(options: FindOptions): Promise<Findings> {
+  const { waitMs, enough = () => false, settleMs = SETTLE_MS, signal, interfaces = ipv4Interfaces, groupPort = MDNS_PORT } = options;
+  const heard = new HeardRecords();
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  let settling: NodeJS.Timeout | undefined;
+  const id = randomInt(1, 0x10000);
+  const onHeard = ({ message, address }: Heard): void => {
+    heard.add(message, address);
+    if (enough(heard.gateways())) settling ??= setTimeout(end, settleMs);
+  };
+  const asking = new MulticastSocket({
+    interfaces,
+    groupPort,
+    bind: 'own',
+    // What does not carry our number is no answer to us.
+    onHeard: (answer) => answer.message.id === id && onHeard(answer),
+  });
+  const listening = new MulticastSocket({ interfaces, groupPort, bind: 'group', onHeard });
+  const ask = async (questions: readonly DnsQuestion[]): Promise<void> => {
+    asking.refresh();
+    const query = { id, response: false, questions, answers: [], additionals: [] };
+    for (const from of asking.interfaces) await asking.multicast(query, from);
+  };
+  const timers: NodeJS.Timeout[] = [setTimeout(end, waitMs)];
+  signal?.addEventListener('abort', end, { once: true });
+  try {
+    signal?.throwIfAborted();
+    await asking.open();
+    // Asking works without: a firewall, or a program that has the port for itself.
+    await listening.open().catch(() => undefined);
+    await ask(heard.questions());
+    timers.push(setTimeout(() => heard.questions().length > 1 && void ask(heard.questions()), FOLLOW_UP_MS));
+    for (const ms of options.askAgainMs ?? ASK_AGAIN_MS) timers.push(setTimeout(() => void ask(heard.questions()), ms));
+    if (!ended.signal.aborted) await new Promise<void>((resolve) => ended.signal.addEventListener('abort', () => resolve(), { once: true }));
+    if (signal?.aborted === true) throw new ChairError('STOPPED', 'the search for a gateway was given up');
+    return { gateways: heard.gateways(), interfaces: asking.interfaces.map(({ name }) => name) };
+  } finally {
+    for (const timer of timers) clearTimeout(timer);
+    clearTimeout(settling);
+    signal?.removeEventListener('abort', end);
+    asking.close();
+    listening.close();
+  }
+}
+
+/** The one broker of a cluster. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS. */
+export function chooseBroker({ gateways, interfaces }: Findings, cluster: string): string {
+  const ours = gateways.filter((gateway) => gateway.cluster === cluster);
+  const urls = [...new Set(ours.map(({ url }) => url))];
+  const [url] = urls;
+  if (url === undefined) {
+    const others = gateways.map((gateway) => `'${gateway.cluster}' at ${gateway.url}`).join(', ');
+    const where = interfaces.length === 0 ? 'there is no network' : `looked on ${[...new Set(interfaces)].join(', ')}`;
+    throw new ChairError('GATEWAY_NOT_FOUND', `no gateway of cluster '${cluster}' was found on the local network (${where})`, {
+      ...(others === '' ? {} : { came: `gateways of ${others}` }),
+      todo: 'Start one with gateway, or give its address with --broker mqtt://HOST:1883: multicast does not cross routers, and some Wi-Fi drops it.',
+    });
+  }
+  if (urls.length > 1) {
+    throw new ChairError('GATEWAY_AMBIGUOUS', `several gateways say that they serve cluster '${cluster}'`, {
+      expected: 'one',
+      came: ours.map((gateway) => `${gateway.url} (${gateway.name})`).join(', '),
+      todo: 'Choose with --broker, or give each gateway another --cluster.',
+    });
+  }
+  return url;
+}
+
+export interface SeekOptions extends Pick<FindOptions, 'interfaces' | 'groupPort' | 'signal'> {
+  readonly cluster: string;
+  /** Default 3,000 ms. */
+  readonly waitMs?: number;
+}
+
+const SEEK_MS = 3_000;
+
+/** Looks for the gateway of a cluster, once. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, DISCOVERY_UNAVAILABLE, STOPPED. */
+export async function seekBroker({ cluster, waitMs = SEEK_MS, ...options }: SeekOptions): Promise<string> {
+  const enough = (found: readonly FoundGateway[]): boolean => found.some((gateway) => gateway.cluster === cluster);
+  return chooseBroker(await findGateways({ ...options, waitMs, enough }), cluster);
+}
+
+export interface TrackOptions extends SeekOptions {
+  readonly log: (line: string) => void;
+  readonly random?: () => number;
+}
+
+/** First and later: a gateway that comes up is heard at once, so few questions are asked meanwhile. */
+const TRACK_MS = { first: 5_000, later: 15_000 };
+/** Many agents hear one gateway come up in the same millisecond. */
+const SPREAD_MS = 300;
+
+/**
+ * For a process that stays: where the broker is, asked before each attempt to connect. Where it was last is tried first; when that fails, the network is asked
+ * again, so a gateway that came back with another address is found. Rejects as `seekBroker` does; then ask again.
+ */
+export function trackBroker(options: TrackOptions): (signal: AbortSignal) => Promise<string> {
+  const { log, random = Math.random, ...seek } = options;
+  let last: string | undefined;
+  let tryLast = false;
+  let failures = 0;
+  let said = '';
+  return async (signal) => {
+    if (last !== undefined && tryLast) {
+      tryLast = false;
+      return last;
+    }
+    tryLast = true;
+    try {
+      const waitMs = failures === 0 ? TRACK_MS.first : TRACK_MS.later;
+      const url = await seekBroker({ waitMs, ...seek, signal });
+      await delay(random() * SPREAD_MS, undefined, { signal });
+      if (url !== last) log(`found the gateway of cluster '${seek.cluster}' at ${url}`);
+      last = url;
+      tryLast = false;
+      failures = 0;
+      said = '';
+      return url;
+    } catch (error) {
+      failures++;
+      const line = error instanceof ChairError ? `${error.code}: ${error.message}` : String(error);
+      if (line !== said && !signal.aborted) log(`${line} Looking on`);
+      said = line;
+      throw error;
+    }
+  };
+}

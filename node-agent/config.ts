@@ -3,6 +3,8 @@ import { z } from 'zod';
 import { ChairError } from '../broker/errors.js';
 import { DISPATCHER, NAME_PATTERN } from '../broker/topics.js';
 
+/** Instead of a broker's URL: look for the cluster's gateway on the local network. */
+export const FIND_BROKER = 'auto';
 const MIB = 2 ** 20;
 const name = () => z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
 
@@ -11,7 +13,11 @@ export const agentConfigSchema = z.strictObject({
     .refine((value) => value !== DISPATCHER, `not "${DISPATCHER}": that is the lane name of the dispatcher`)
     .describe('Name of the agent, unique in its cluster.'),
   cluster: name().default('default').describe('Name of the cluster.'),
-  broker: z.string().min(1).describe('URL of the MQTT broker, mqtt://host:port.'),
+  broker: z
+    .string()
+    .min(1)
+    .default(FIND_BROKER)
+    .describe('URL of the MQTT broker, mqtt://host:port; auto = found on the local network (mDNS).'),
   directory: z.string().min(1).describe('Folder of the slice store; one agent a folder.'),
   storeLimitBytes: z
     .int()

@@ -1,6 +1,7 @@
 /** Composition root of the agent process: real bus, lanes and engine. */
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { trackBroker } from '../broker/discovery/finder.js';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
@@ -9,7 +10,7 @@ import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { probeMacsPerSecond } from '../models/engine/probe.js';
 import { Agent } from './agent.js';
-import { type AgentConfigInput, parseAgentConfig } from './config.js';
+import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
 import { cores } from './device.js';
 import { measureInChild } from './profiling-child.js';
 
@@ -30,6 +31,8 @@ export interface RunningAgent {
 
 /** How long an unreachable broker is waited for before that is said. */
 const QUIET_MS = 3000;
+/** Agents that all wait for one gateway do not connect in the same millisecond. */
+const SPREAD_MS = 300;
 
 /**
  * Starts an agent and resolves when it listens; it keeps trying when the broker is not there (agents boot before their gateway). Throws
@@ -45,11 +48,14 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     softwareVersion: options.softwareVersion,
     log,
     connect: async (will) => {
-      const bus = await connectBus({ url: config.broker, id: config.name, will, retryFirst: true });
+      const { cluster, broker } = config;
+      const found = broker === FIND_BROKER;
+      const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS }) : broker;
+      const bus = await connectBus({ url, id: config.name, will, retryFirst: true });
       waiting = setTimeout(() => {
-        if (!bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${config.broker} yet; trying on`);
+        if (!found && !bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${broker} yet; trying on`);
       }, QUIET_MS);
-      bus.onConnect(() => log(`connected to ${config.broker}`));
+      bus.onConnect(() => log(`connected to ${found ? 'the broker' : broker}`));
       bus.onDisconnect((why) => log(`lost the broker: ${why}; trying on`));
       return bus;
     },

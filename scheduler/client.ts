@@ -1,6 +1,7 @@
 /** What programs use: one object for requests to the scheduler and for frames. See client-requests.ts and client-frames.ts. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
+import { trackBroker } from '../broker/discovery/finder.js';
 import { ChairError } from '../broker/errors.js';
 import type {
   DeployRequest,
@@ -26,8 +27,8 @@ import type { UploadOptions } from './upload.js';
 export type { InferResult } from './client-frames.js';
 
 export interface ClientOptions {
-  /** `mqtt://host:1883` */
-  readonly brokerUrl: string;
+  /** `mqtt://host:1883`; default: the cluster's gateway is looked for on the local network (mDNS), again when it is not where it was. */
+  readonly brokerUrl?: string;
   readonly cluster: string;
   /** Name under which frames are numbered; default: random. A program that names itself must not run twice. */
   readonly name?: string;
@@ -72,10 +73,10 @@ export class ChairClient {
   #previous: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  /** Throws BROKER_UNREACHABLE. */
+  /** Throws BROKER_UNREACHABLE; without `brokerUrl` also GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, DISCOVERY_UNAVAILABLE. */
   static async connect(options: ClientOptions): Promise<ChairClient> {
-    const name = options.name ?? `client-${randomBytes(4).toString('hex')}`;
-    const bus = await connectBus({ url: options.brokerUrl, id: name });
+    const { name = `client-${randomBytes(4).toString('hex')}`, brokerUrl, cluster } = options;
+    const bus = await connectBus({ url: brokerUrl ?? trackBroker({ cluster }), id: name });
     const client = new ChairClient(options, name, bus);
     try {
       await client.#requests.start();

@@ -20,6 +20,7 @@ import { type BrokerServer, startBroker } from '../broker/server.js';
 import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
+import { announcerOf } from './announcement.js';
 import { BlobServer } from './blob-server.js';
 import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
@@ -48,6 +49,8 @@ export interface GatewayOptions {
   readonly sharedBytesPerSecond?: number;
   /** Measure links before plans use them; default true. */
   readonly measureLinks?: boolean;
+  /** Make the gateway known on the local network (mDNS); default: it is not. */
+  readonly announce?: { readonly softwareVersion: string };
   readonly createEngine?: () => Promise<Engine>;
   /** Bytes of models that clients have sent, together; default 4 GB. */
   readonly uploadLimitBytes?: number;
@@ -197,7 +200,17 @@ export class Gateway {
     await (await this.#own(blobs)).start();
     await (await this.#own(uploads)).start();
     await (await this.#own(scheduler)).start();
+    await this.#announce();
     log?.(`gateway of cluster '${cluster}': broker ${this.brokerUrl}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
+  }
+
+  /** Last of all: whoever finds the gateway is served. */
+  async #announce(): Promise<void> {
+    const { cluster, announce, broker, log } = this.#o;
+    if (announce === undefined) return;
+    const where = 'url' in broker ? broker : { host: broker.host ?? '0.0.0.0', port: this.#broker?.port ?? 0 };
+    const announcer = await announcerOf({ cluster, where, ...announce, ...(log === undefined ? {} : { log }) });
+    if (announcer !== undefined) await (await this.#own(announcer)).start();
   }
 
   #end(why: ChairError | undefined): Promise<void> {

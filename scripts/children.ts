@@ -31,6 +31,8 @@ export interface ClusterOptions {
   readonly agentName?: string;
   /** State of all processes; default: a fresh folder that is removed at the end. */
   readonly directory?: string;
+  /** Not announced on the network (mDNS), not even to this machine; default true. */
+  readonly hidden?: boolean;
   /** What the children write. */
   readonly onLine?: (child: string, line: string) => void;
 }
@@ -183,7 +185,7 @@ export class LocalCluster {
     // Nothing listens outside this machine.
     const decides =
       options.brokerUrl === undefined ? ['gateway', '--port', String(options.port ?? 0)] : ['scheduler', '--broker', options.brokerUrl];
-    const gatewayArgs = [...decides, '--cluster', cluster, '--host', '127.0.0.1'];
+    const gatewayArgs = [...decides, '--cluster', cluster, '--host', '127.0.0.1', ...(options.hidden === false ? [] : ['--hidden'])];
     const gateway = start('gateway', [...gatewayArgs, '--directory', path.join(directory, 'gateway')]);
     const agents: Child[] = [];
     try {

@@ -8,9 +8,14 @@ import { z } from 'zod';
 import { NAME_PATTERN } from '../broker/topics.js';
 
 /** Where slices and models are kept when nothing else is said: survives a restart on a Pi, and `XDG_CACHE_HOME` moves it. */
-export function cacheDirectory(name: string): string {
+export function cacheDirectory(cluster: string, name: string): string {
   const base = process.env.XDG_CACHE_HOME ?? (process.env.HOME === undefined ? tmpdir() : path.join(process.env.HOME, '.cache'));
-  return path.join(base, 'musical-chair', name);
+  return path.join(base, 'musical-chair', ...(cluster === 'default' ? [] : ['clusters', cluster]), name);
+}
+
+/** The broker's URL; undefined when it has to be looked for. */
+export function brokerUrl({ broker }: Settings): string | undefined {
+  return broker === 'auto' ? undefined : broker;
 }
 
 const name = () => z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
@@ -26,13 +31,15 @@ export interface SettingMeta {
 export const settingsSchema = z.strictObject({
   cluster: name()
     .default('default')
-    .describe('Name of the cluster. Clusters of different names on one broker do not see each other.')
+    .describe('Name of the cluster. Clusters of different names on one broker or one network do not see each other.')
     .meta({ flag: 'cluster', argument: 'name' }),
   broker: z
     .string()
-    .regex(/^mqtts?:\/\/[^/\s]+$/, 'a URL such as mqtt://gateway:1883')
-    .default('mqtt://127.0.0.1:1883')
-    .describe('The MQTT broker that agents, clients and a separate scheduler connect to.')
+    .regex(/^(auto|mqtts?:\/\/[^/\s]+)$/, 'auto, or a URL such as mqtt://gateway:1883')
+    .default('auto')
+    .describe(
+      "The MQTT broker that agents, clients and a separate scheduler connect to. auto: the cluster's gateway is looked for on the local network (mDNS).",
+    )
     .meta({ flag: 'broker', argument: 'url' }),
   gateway: z
     .strictObject({
@@ -52,10 +59,14 @@ export const settingsSchema = z.strictObject({
         .meta({ flag: 'dispatcher-port', argument: 'port' }),
       directory: z
         .string()
-        .min(1)
-        .default(() => cacheDirectory('gateway'))
-        .describe('Folder for models that were cut and for the slices agents fetch.')
+        .default('')
+        .describe('Folder for models that were cut and for the slices agents fetch; each cluster has its own.')
         .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/gateway' }),
+      hidden: z
+        .boolean()
+        .default(false)
+        .describe('Do not announce the gateway on the local network (mDNS): agents and commands need --broker.')
+        .meta({ flag: 'hidden', argument: '' }),
       uploadMb: z
         .int()
         .min(1)

@@ -3,15 +3,16 @@ import path from 'node:path';
 import { ChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
 import type { ChairClient, DeployOptions } from '../scheduler/client.js';
-import type { Settings } from './config.js';
+import { brokerUrl, type Settings } from './config.js';
 import type { Output } from './output.js';
 import { progressLine } from './report.js';
 import { bytesText } from './table.js';
 
-/** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE and what `use` throws. */
+/** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS and what `use` throws. */
 export async function withClient<T>(settings: Settings, use: (client: ChairClient) => Promise<T>): Promise<T> {
   const { ChairClient } = await import('../scheduler/client.js');
-  const client = await ChairClient.connect({ brokerUrl: settings.broker, cluster: settings.cluster });
+  const url = brokerUrl(settings);
+  const client = await ChairClient.connect({ ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster });
   try {
     return await use(client);
   } finally {

@@ -108,7 +108,8 @@ export class Announcer {
   }
 
   #announce(from: NetworkInterface): void {
-    for (const delayMs of ANNOUNCE_AT_MS) this.#later(delayMs, () => void this.#socket.multicast(announcement(this.#records([from])), from));
+    for (const delayMs of ANNOUNCE_AT_MS)
+      this.#later(delayMs, () => void this.#socket.multicast(announcement(this.#records([from])), from));
   }
 
   #hear(heard: Heard): void {

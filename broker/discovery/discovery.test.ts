@@ -111,7 +111,10 @@ describe('discovery', () => {
     // After the search it asks the network once more, then tries where it was, then the network.
     const tried = [await track(signal), await track(signal)];
     expect(tried).toContain('mqtt://127.0.0.1:2883');
-    expect(lines).toEqual(["found the gateway of cluster 'lab' at mqtt://127.0.0.1:1883", "found the gateway of cluster 'lab' at mqtt://127.0.0.1:2883"]);
+    expect(lines).toEqual([
+      "found the gateway of cluster 'lab' at mqtt://127.0.0.1:1883",
+      "found the gateway of cluster 'lab' at mqtt://127.0.0.1:2883",
+    ]);
   });
 
   it('says goodbye, so that who listens forgets it', async () => {
@@ -139,7 +142,8 @@ describe('discovery', () => {
     const stranger = createSocket('udp4');
     await new Promise<void>((resolve) => stranger.bind(0, resolve));
     stranger.setMulticastInterface('127.0.0.1');
-    for (const bytes of [Buffer.alloc(0), Buffer.from('what is this'), Buffer.alloc(8_000, 0xff)]) stranger.send(bytes, groupPort, MDNS_GROUP);
+    for (const bytes of [Buffer.alloc(0), Buffer.from('what is this'), Buffer.alloc(8_000, 0xff)])
+      stranger.send(bytes, groupPort, MDNS_GROUP);
     expect((await find(groupPort, { enough: (found) => found.length > 0 })).gateways).toHaveLength(1);
     await new Promise<void>((resolve) => stranger.close(() => resolve()));
     const abort = new AbortController();
@@ -224,7 +228,10 @@ describe('what was heard', () => {
   it('prefers the address that answered, and ignores records that name no broker or are made up without end', () => {
     const heard = new HeardRecords();
     const say = (gateway: GatewayNotice, source = '10.0.0.2') =>
-      heard.add({ id: 0, response: true, questions: [], answers: recordsOf(gateway, ['192.168.1.2', '10.0.0.2']), additionals: [] }, source);
+      heard.add(
+        { id: 0, response: true, questions: [], answers: recordsOf(gateway, ['192.168.1.2', '10.0.0.2']), additionals: [] },
+        source,
+      );
     say(notice('aaaaaa'));
     expect(heard.gateways()).toMatchObject([{ url: 'mqtt://10.0.0.2:1883' }]);
     say(notice('bbbbbb', { brokerUrl: 'file:///etc/passwd' }));

@@ -54,10 +54,17 @@ describe('DNS messages', () => {
   it('follow names that were compressed, and none that turn in circles', () => {
     const header = Buffer.from('00008400 0000 0001 0000 0001'.replaceAll(' ', ''), 'hex');
     // At 12: "b" "local"; its target: "a", then a pointer back to 12. The second record's name is a pointer, too, and of a type that is skipped.
-    const pointer = Buffer.concat([Buffer.from('\x01b\x05local\x00'), Buffer.from('000c0001000000780004', 'hex'), Buffer.from('0161c00c', 'hex')]);
+    const pointer = Buffer.concat([
+      Buffer.from('\x01b\x05local\x00'),
+      Buffer.from('000c0001000000780004', 'hex'),
+      Buffer.from('0161c00c', 'hex'),
+    ]);
     const skipped = Buffer.from('c00c002f00010000007800020000', 'hex');
     const bytes = Buffer.concat([header, pointer, skipped]);
-    expect(decodeDns(bytes)).toMatchObject({ answers: [{ name: ['b', 'local'], type: 'ptr', target: ['a', 'b', 'local'] }], additionals: [] });
+    expect(decodeDns(bytes)).toMatchObject({
+      answers: [{ name: ['b', 'local'], type: 'ptr', target: ['a', 'b', 'local'] }],
+      additionals: [],
+    });
     const circle = Buffer.concat([Buffer.from('000000000001000000000000', 'hex'), Buffer.from('c00c000c0001', 'hex')]);
     expect(decodeDns(circle)).toBeUndefined();
     // A header that claims 65,535 records costs nothing.

@@ -68,7 +68,8 @@ export async function findGateways(options: FindOptions): Promise<Findings> {
     await ask(heard.questions());
     timers.push(setTimeout(() => heard.questions().length > 1 && void ask(heard.questions()), FOLLOW_UP_MS));
     for (const ms of options.askAgainMs ?? ASK_AGAIN_MS) timers.push(setTimeout(() => void ask(heard.questions()), ms));
-    if (!ended.signal.aborted) await new Promise<void>((resolve) => ended.signal.addEventListener('abort', () => resolve(), { once: true }));
+    if (!ended.signal.aborted)
+      await new Promise<void>((resolve) => ended.signal.addEventListener('abort', () => resolve(), { once: true }));
     if (signal?.aborted === true) throw new ChairError('STOPPED', 'the search for a gateway was given up');
     return { gateways: heard.gateways(), interfaces: asking.interfaces.map(({ name }) => name) };
   } finally {
@@ -118,21 +119,22 @@ export async function seekBroker({ cluster, waitMs = SEEK_MS, ...options }: Seek
 }
 
 export interface TrackOptions extends SeekOptions {
-  readonly log: (line: string) => void;
+  /** Lines for people. */
+  readonly log?: (line: string) => void;
+  /** Longest wait before the address of a gateway that came up is given: many agents hear it in the same millisecond. Default 0. */
+  readonly spreadMs?: number;
   readonly random?: () => number;
 }
 
 /** First and later: a gateway that comes up is heard at once, so few questions are asked meanwhile. */
 const TRACK_MS = { first: 5_000, later: 15_000 };
-/** Many agents hear one gateway come up in the same millisecond. */
-const SPREAD_MS = 300;
 
 /**
  * For a process that stays: where the broker is, asked before each attempt to connect. Where it was last is tried first; when that fails, the network is asked
  * again, so a gateway that came back with another address is found. Rejects as `seekBroker` does; then ask again.
  */
 export function trackBroker(options: TrackOptions): (signal: AbortSignal) => Promise<string> {
-  const { log, random = Math.random, ...seek } = options;
+  const { log = () => undefined, spreadMs = 0, random = Math.random, ...seek } = options;
   let last: string | undefined;
   let tryLast = false;
   let failures = 0;
@@ -146,7 +148,7 @@ export function trackBroker(options: TrackOptions): (signal: AbortSignal) => Pro
     try {
       const waitMs = failures === 0 ? TRACK_MS.first : TRACK_MS.later;
       const url = await seekBroker({ waitMs, ...seek, signal });
-      await delay(random() * SPREAD_MS, undefined, { signal });
+      await delay(random() * spreadMs, undefined, { signal });
       if (url !== last) log(`found the gateway of cluster '${seek.cluster}' at ${url}`);
       last = url;
       tryLast = false;

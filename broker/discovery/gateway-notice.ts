@@ -125,7 +125,8 @@ export class HeardRecords {
       }
     }
     const hosts = this.#all('srv').map(({ target }) => keyOf(target));
-    for (const record of records) if (record.type === 'a' && record.ttlSeconds > 0 && hosts.includes(keyOf(record.name))) this.#keep(record);
+    for (const record of records)
+      if (record.type === 'a' && record.ttlSeconds > 0 && hosts.includes(keyOf(record.name))) this.#keep(record);
   }
 
   /** Gateways whose cluster and address are known. */
@@ -133,11 +134,11 @@ export class HeardRecords {
     return this.#instances().flatMap((instance) => {
       const txt = this.#find(instance, 'txt');
       const srv = this.#find(instance, 'srv');
-      const cluster = txt === undefined ? undefined : valueOf(txt.strings, 'cluster');
+      const cluster = txt === undefined ? undefined : entry(txt.strings, 'cluster');
       if (txt === undefined || srv === undefined || cluster === undefined) return [];
-      const url = valueOf(txt.strings, 'broker') ?? this.#urlOf(srv, this.#sources.get(keyOf(instance)) ?? '');
+      const url = entry(txt.strings, 'broker') ?? this.#urlOf(srv, this.#sources.get(keyOf(instance)) ?? '');
       if (url === undefined || !URL_PATTERN.test(url)) return [];
-      return [{ name: instance[0] ?? '', cluster, url, softwareVersion: valueOf(txt.strings, 'version') ?? '' }];
+      return [{ name: instance[0] ?? '', cluster, url, softwareVersion: entry(txt.strings, 'version') ?? '' }];
     });
   }
 
@@ -192,7 +193,7 @@ const URL_PATTERN = /^mqtts?:\/\/[^/\s]+$/;
 const MOST_RECORDS = 400;
 const MOST_QUESTIONS = 20;
 
-function valueOf(strings: readonly string[], key: string): string | undefined {
+function entry(strings: readonly string[], key: string): string | undefined {
   const found = strings.find((text) => text.toLowerCase().startsWith(`${key}=`));
   return found?.slice(key.length + 1);
 }

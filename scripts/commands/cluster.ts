@@ -38,7 +38,7 @@ export const cluster: CommandDefinition = {
     { flags: '--threads <count>', description: 'engine threads of each agent; default: the cores shared out' },
     { flags: '--log', description: 'show what the processes write' },
   ],
-  settings: ['cluster', 'gateway.port'],
+  settings: ['cluster', 'gateway.port', 'gateway.hidden'],
   json: true,
   examples: [{ line: 'cluster --agents 4', text: 'agent-1 to agent-4 and a broker on port 1883' }],
   run: async ({ options, settings, output }) => {
@@ -55,13 +55,14 @@ export const cluster: CommandDefinition = {
       threads,
       cluster: settings.cluster,
       port: settings.gateway.port,
+      hidden: settings.gateway.hidden,
       ...(options.log === true ? { onLine: (child, line) => output.note(`${child}: ${line}`) } : {}),
     });
     try {
       const client = await ChairClient.connect({ brokerUrl: local.url, cluster: settings.cluster });
       const report = await untilAgentsReady(client, agents).finally(() => client.close());
-      const where = local.url === 'mqtt://127.0.0.1:1883' ? '' : ` --broker ${local.url}`;
-      const options = `${where}${settings.cluster === 'default' ? '' : ` --cluster ${settings.cluster}`}`;
+      // A gateway outside this machine may serve a cluster of this name, too.
+      const options = ` --broker ${local.url}${settings.cluster === 'default' ? '' : ` --cluster ${settings.cluster}`}`;
       output.report({ broker: local.url, agents: report.agents }, () =>
         [
           agentsText(report.agents, output.columns),

@@ -34,10 +34,8 @@ function nameOf(model: string, options: OptionValues): string {
 
 /** The options another command needs to reach the same cluster. */
 function where({ broker, cluster }: Settings): string {
-  return `${broker === DEFAULT_BROKER ? '' : ` --broker ${broker}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
+  return `${broker === 'auto' ? '' : ` --broker ${broker}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
 }
-
-const DEFAULT_BROKER = 'mqtt://127.0.0.1:1883';
 
 /** The request with everything that it names on the gateway. Calibration frames are read before anything is sent: a bad one is found at once. */
 async function onGateway(client: ChairClient, request: DeployRequest, options: OptionValues, output: Output): Promise<DeployRequest> {

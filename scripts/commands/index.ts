@@ -3,6 +3,7 @@ import type { CommandDefinition } from '../command.js';
 import { cluster } from './cluster.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
+import { discover } from './discover.js';
 import { infer } from './infer.js';
 import { inspect } from './inspect.js';
 import { links } from './links.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   agent,
   broker,
   scheduler,
+  discover,
   deploy,
   undeploy,
   plan,

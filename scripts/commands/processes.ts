@@ -1,6 +1,7 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
+import { ChairError } from '../../broker/errors.js';
 import type { CommandDefinition, Invocation } from '../command.js';
-import { cacheDirectory, type Settings } from '../config.js';
+import { brokerUrl, cacheDirectory, type Settings } from '../config.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
 
@@ -18,13 +19,14 @@ async function runGateway(
   const gateway = new Gateway({
     cluster,
     broker,
-    stateDirectory: g.directory,
+    stateDirectory: g.directory === '' ? cacheDirectory(cluster, 'gateway') : g.directory,
     laneHost: g.host,
     lanePort: g.dispatcherPort,
     uploadLimitBytes: g.uploadMb * 1_000_000,
     link: { bytesPerSecond: g.linkMbit * BYTES_PER_MBIT },
     ...(g.sharedMbit > 0 ? { sharedBytesPerSecond: g.sharedMbit * BYTES_PER_MBIT } : {}),
     measureLinks: !g.assumeLinks,
+    ...(g.hidden ? {} : { announce: { softwareVersion: packageVersion() } }),
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -35,7 +37,11 @@ async function runGateway(
     const outside = everywhere
       ? gateway.brokerUrl.replace('127.0.0.1', gateway.status().dispatcherAddresses[0] ?? '127.0.0.1')
       : gateway.brokerUrl;
-    invocation.output.text(`Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${PROGRAM} agent --broker ${outside} --name NAME`);
+    const join = `${PROGRAM} agent --name NAME${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
+    const address = `${join} --broker ${outside}`;
+    invocation.output.text(
+      `Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${g.hidden ? address : `${join}\nor, where multicast does not get through:\n  ${address}`}`,
+    );
     announceReady({ url: gateway.brokerUrl });
     await Promise.race([stopped, gateway.closed]);
   } finally {
@@ -58,6 +64,7 @@ export const gateway: CommandDefinition = {
     'gateway.dispatcherPort',
     'gateway.directory',
     'gateway.uploadMb',
+    'gateway.hidden',
     ...LINK_SETTINGS,
   ],
   examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
@@ -70,9 +77,28 @@ export const gateway: CommandDefinition = {
 export const scheduler: CommandDefinition = {
   name: 'scheduler',
   summary: 'Run scheduler and dispatcher on a broker that runs elsewhere (Mosquitto, say)',
-  settings: ['cluster', 'broker', 'gateway.host', 'gateway.dispatcherPort', 'gateway.directory', 'gateway.uploadMb', ...LINK_SETTINGS],
+  settings: [
+    'cluster',
+    'broker',
+    'gateway.host',
+    'gateway.dispatcherPort',
+    'gateway.directory',
+    'gateway.uploadMb',
+    'gateway.hidden',
+    ...LINK_SETTINGS,
+  ],
   examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
-  run: (invocation) => runGateway(invocation, { url: invocation.settings.broker }),
+  run: (invocation) => {
+    const url = brokerUrl(invocation.settings);
+    if (url === undefined) {
+      throw new ChairError('CONFIG_INVALID', 'a scheduler must be told its broker', {
+        expected: '--broker with a URL',
+        came: 'auto',
+        todo: 'Gateways look for nobody: to run a broker, too, use the command gateway.',
+      });
+    }
+    return runGateway(invocation, { url });
+  },
 };
 
 export const broker: CommandDefinition = {
@@ -106,7 +132,7 @@ export function agentConfig(settings: Settings) {
     name: agent.name,
     cluster,
     broker: url,
-    directory: agent.directory === '' ? cacheDirectory(`agent-${agent.name}`) : agent.directory,
+    directory: agent.directory === '' ? cacheDirectory(cluster, `agent-${agent.name}`) : agent.directory,
     storeLimitBytes: agent.storeMb * 1_000_000,
     memoryLimitBytes: agent.memoryMb * 1_000_000,
     threads: agent.threads,
@@ -120,7 +146,8 @@ export function agentConfig(settings: Settings) {
 export const agent: CommandDefinition = {
   name: 'agent',
   summary: 'Run an agent: this machine stores slices, runs them and passes activations on',
-  description: 'Waits for the broker when it is not there yet. SIGTERM hands its seats over to others before it ends.',
+  description:
+    'Without --broker it looks for the gateway of its cluster on the local network. Waits for it when it is not there yet. SIGTERM hands its seats over to others before it ends.',
   settings: [
     'cluster',
     'broker',
@@ -134,7 +161,10 @@ export const agent: CommandDefinition = {
     'agent.addresses',
     'agent.relayOnly',
   ],
-  examples: [{ line: 'agent --broker mqtt://gateway:1883 --name pi-3', text: 'one of these on each device' }],
+  examples: [
+    { line: 'agent --name pi-3', text: 'one of these on each device' },
+    { line: 'agent --name pi-3 --broker mqtt://gateway:1883', text: 'where multicast does not get through' },
+  ],
   run: async (invocation) => {
     const { runAgent } = await import('../../node-agent/main.js');
     const stopped = untilStopped(DRAIN_MS + STOP_MS);

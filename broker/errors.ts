@@ -58,6 +58,9 @@ export const ERROR_CODES = {
   GATEWAY_STORE_FULL: 'The gateway has no room for the model (disk full, or all it holds is in use).',
   EPOCH_STALE: 'A command or message belongs to an epoch or term that is over.',
   SEAT_UNKNOWN: 'A message names a seat this agent does not hold.',
+  SENDER_WRONG: 'A message came from, or in the name of, somebody who cannot have sent it.',
+  CLUSTER_WRONG: 'A message or a connection was meant for another cluster.',
+  FRAME_LATE: 'A message belongs to a frame that is finished, cancelled or issued again.',
   // scheduler/
   CLUSTER_TAKEN: 'Another gateway or scheduler serves this cluster, or holds its state folder.',
   NO_AGENTS: 'No ready agent is available for the plan.',

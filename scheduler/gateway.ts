@@ -7,7 +7,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
 import { cpuLimit } from '../broker/control-groups.js';
-import { ChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { checkLink } from '../broker/link-bounds.js';
@@ -15,6 +15,7 @@ import { LinkProbe } from '../broker/link-probe.js';
 import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
@@ -26,7 +27,7 @@ import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
 import type { ModelSource } from './model-source.js';
 import type { Link, Links } from './planners/problem.js';
-import { Scheduler } from './scheduler.js';
+import { Scheduler, type SchedulerOptions } from './scheduler.js';
 import { nextTerm } from './term.js';
 import { UploadStore } from './upload-store.js';
 import { Uploads } from './uploads.js';
@@ -51,6 +52,8 @@ export interface GatewayOptions {
   readonly measureLinks?: boolean;
   /** Make the gateway known on the local network (mDNS); default: it is not. */
   readonly announce?: { readonly softwareVersion: string };
+  /** When an agent counts as lost, and how those that flap are held back. */
+  readonly membership?: SchedulerOptions['membership'];
   readonly createEngine?: () => Promise<Engine>;
   /** Bytes of models that clients have sent, together; default 4 GB. */
   readonly uploadLimitBytes?: number;
@@ -143,7 +146,11 @@ export class Gateway {
     this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER_ID }));
     const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
     const repetition = new Repetition((line) => log?.(line));
-    const refused = (topic: string, error: Error): void => repetition.say(topic, `refused a message on ${topic}: ${error.message}`);
+    const refusals = new Refusals();
+    const refused = (topic: string, error: Error): void => {
+      refusals.count(toChairError(error).code, `${topic}: ${error.message}`);
+      repetition.say(topic, `refused a message on ${topic}: ${error.message}`);
+    };
     this.#undo.push(this.#bus.onRefused(refused));
     const lanes = await this.#own(
       createLanes({ id: DISPATCHER, cluster, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }),
@@ -185,6 +192,8 @@ export class Gateway {
         await removeFiles(directories.storeDirectory, slices);
         if (idle) await removeFiles(directories.workDirectory, new Set());
       },
+      refusals,
+      membership: this.#o.membership,
       sharedBroker: 'url' in broker,
       onReplaced: (error) => {
         log?.(`${error.code}: ${error.message}`);

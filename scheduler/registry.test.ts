@@ -112,6 +112,99 @@ describe('registry', () => {
     expect(kinds(registry.apply({ kind: 'health', health: health('a', '1') }, 5000))).toEqual(['ready']);
   });
 
+  it('counts silence in the intervals that an agent says, and in as many of them as it is told to', () => {
+    const lostAfter = (missedHealth: number, healthMs: number): number => {
+      const registry = new Registry({ missedHealth });
+      registry.apply({ kind: 'hello', hello: hello('a', '1', { healthMs }) }, 0);
+      registry.apply({ kind: 'health', health: health('a', '1') }, 0);
+      for (let now = 100; now < 1e6; now += 100) {
+        if (kinds(registry.apply({ kind: 'tick' }, now)).includes('lost')) return now;
+      }
+      return 0;
+    };
+    expect(lostAfter(3, 1000)).toBe(3500);
+    expect(lostAfter(5, 1000)).toBe(5500);
+    expect(lostAfter(3, 5000)).toBe(17_500);
+    // Not below what a stall of our own may take, nor by what cannot be.
+    expect(lostAfter(3, 100)).toBe(1000);
+    expect(lostAfter(3, -1)).toBe(3500);
+    expect(lostAfter(3, 1e9)).toBe(3500);
+  });
+
+  it('takes an agent that a peer cannot reach for lost as soon as one health message is missing, and not before', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    readyAgent(registry, 'b', '1', 0);
+    const broke = (agent: string) => ({ kind: 'unreachable' as const, agent, why: 'its lane broke' });
+    expect(registry.apply(broke('a'), 100)).toMatchObject([{ kind: 'suspect', agent: 'a', why: 'its lane broke' }]);
+    expect(registry.apply(broke('a'), 200)).toEqual([]);
+    expect(registry.apply(broke('b'), 200)).toMatchObject([{ kind: 'suspect', agent: 'b' }]);
+    // The link between the two was at fault: b is heard.
+    expect(kinds(registry.apply({ kind: 'health', health: health('b', '1') }, 900))).toEqual(['recovered']);
+    const lost: [number, string][] = [];
+    for (let now = 250; now <= 3000; now += 250) {
+      for (const change of registry.apply({ kind: 'tick' }, now)) if (change.kind === 'lost') lost.push([now, change.agent]);
+    }
+    expect(lost).toEqual([[1500, 'a']]);
+    expect(registry.get('a')?.why).toContain('its lane broke');
+  });
+
+  it('holds an agent back that is lost again and again, for ever longer, and forgives it when it stays', () => {
+    const registry = new Registry({ holdDown: { baseMs: 2000, mostMs: 10_000, halfLifeMs: 600_000 } });
+    readyAgent(registry, 'other', '1', 0);
+    let expectedMs = 0;
+    /** Lost and back at once; when it is ready. */
+    const heldFor = (from: number, nonce: string): number => {
+      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: registry.get('a')?.nonce ?? '', why: 'will' } }, from);
+      registry.apply({ kind: 'hello', hello: hello('a', nonce) }, from);
+      for (let now = from; now < from + 1e6; now += 500) {
+        registry.apply({ kind: 'health', health: health('other', '1') }, now);
+        if (kinds(registry.apply({ kind: 'health', health: health('a', nonce) }, now)).includes('ready')) return now - from;
+        expect(registry.get('a')).toMatchObject({ state: 'joining', why: expect.stringContaining('held back') });
+        expect(registry.serves('a', nonce)).toBe(false);
+        expect(registry.flapping('a', now).heldMs).toBe(from + expectedMs - now);
+      }
+      return Number.NaN;
+    };
+    readyAgent(registry, 'a', '0', 0);
+    let now = 1000;
+    for (const [i, expected] of [0, 2000, 4000, 8000, 10_000].entries()) {
+      expectedMs = expected;
+      expect(heldFor(now, String(i + 1)), `loss ${i + 1}`).toBe(expected);
+      expect(registry.flapping('a', now + expected)).toEqual({ losses: i + 1, heldMs: 0 });
+      now += expected + 1000;
+    }
+    // Ten half-lives later nothing is left of it.
+    expectedMs = 0;
+    expect(heldFor(now + 6_000_000, '9')).toBe(0);
+  });
+
+  it('says once that it holds an agent back, and does not when nobody else could serve', () => {
+    const registry = new Registry();
+    const back = (nowMs: number) => registry.apply({ kind: 'health', health: health('a', '1') }, nowMs);
+    const lose = (nowMs: number) => {
+      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will' } }, nowMs);
+    };
+    readyAgent(registry, 'a', '1', 0);
+    readyAgent(registry, 'b', '1', 0);
+    lose(100);
+    expect(kinds(back(200))).toEqual(['ready']);
+    lose(300);
+    expect(back(400)).toMatchObject([{ kind: 'held', why: 'held back: it was lost 2 times' }]);
+    expect(back(500)).toEqual([]);
+    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped' } }, 550);
+    expect(kinds(back(600))).toEqual(['ready']);
+  });
+
+  it('does not act on what comes in the name of an agent that another process has', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    expect(registry.apply({ kind: 'health', health: health('a', '2') }, 10)).toMatchObject([{ kind: 'impostor', agent: 'a', nonce: '2' }]);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped' } }, 20))).toEqual(['impostor']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'draining' } }, 20))).toEqual(['impostor']);
+    expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready', seenMs: 0 });
+  });
+
   it('does not blame the agents when the gateway itself stood still or was cut off', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);
@@ -174,7 +267,7 @@ describe('registry', () => {
             } else if (change.kind === 'lost' || change.kind === 'stopped') {
               expect(holder.get(change.agent)).toBe(change.nonce);
               holder.delete(change.agent);
-            } else if (change.kind === 'ready') holder.set(change.agent, change.nonce);
+            } else if (change.kind === 'ready' || change.kind === 'held') holder.set(change.agent, change.nonce);
           }
           for (const [name, held] of holder) expect(registry.get(name)?.nonce).toBe(held);
           for (const record of registry.all()) {

@@ -5,10 +5,15 @@
  *   hello -> joining -> (first health) ready <-> suspect -> lost
  *                                      ready -> draining -> stopped     hello that cannot be accepted -> refused
  *   any of these -> stopped, when it says so; nobody has to look for what went wrong then
+ *   lost -> joining, while it is held back (registry-hold-down.ts) -> ready
+ *
+ * Three signals raise suspicion: the Last Will, which is believed at once; health that does not come; and a peer that says its direct lane broke. A
+ * peer may be wrong, its own link may be bad: its word makes an agent suspect, and lost only together with a health message that is missing.
  */
 import type { ErrorCode } from '../broker/errors.js';
 import type { Gone, Health, Hello } from '../broker/messages.js';
 import { DISPATCHER, NAME_PATTERN } from '../broker/topics.js';
+import { HoldDown, type HoldDownOptions } from './registry-hold-down.js';
 
 export type AgentState = 'joining' | 'ready' | 'suspect' | 'lost' | 'stopped' | 'draining' | 'refused';
 
@@ -29,7 +34,7 @@ export type RegistryEvent =
   | { readonly kind: 'hello'; readonly hello: Hello }
   | { readonly kind: 'health'; readonly health: Health }
   | { readonly kind: 'gone'; readonly gone: Gone }
-  /** A peer could not reach this agent. */
+  /** A peer could not reach this agent, or its direct lane to it broke. */
   | { readonly kind: 'unreachable'; readonly agent: string; readonly why: string }
   /** Time passes: at least twice a second. */
   | { readonly kind: 'tick' }
@@ -40,40 +45,51 @@ export type RegistryEvent =
 export type RegistryChange =
   | { readonly kind: 'joined' | 'ready' | 'recovered'; readonly agent: string; readonly nonce: string }
   | { readonly kind: 'suspect' | 'draining' | 'lost' | 'stopped'; readonly agent: string; readonly nonce: string; readonly why: string }
+  /** It is here again, but gets no seats yet. */
+  | { readonly kind: 'held'; readonly agent: string; readonly nonce: string; readonly why: string }
   /** This process may not join: tell it. */
   | { readonly kind: 'refuse'; readonly agent: string; readonly nonce: string; readonly code: ErrorCode; readonly message: string }
   /** Somebody nobody introduced: ask everyone for a hello. */
-  | { readonly kind: 'unknown'; readonly agent: string; readonly nonce: string };
+  | { readonly kind: 'unknown'; readonly agent: string; readonly nonce: string }
+  /** A message in the name of an agent that another process has. */
+  | { readonly kind: 'impostor'; readonly agent: string; readonly nonce: string; readonly message: string };
 
 export interface RegistryOptions {
   /** Agents known at once; default 4,096, the connections of the embedded broker. Those that are gone make room first. */
   readonly maxAgents?: number;
-  /** Silence after which an agent gets no new seats, ms. Health comes once a second. */
-  readonly suspectAfterMs?: number;
-  /** Silence after which its seats are moved, ms. */
-  readonly lostAfterMs?: number;
+  /** An agent is lost when so many of its health messages in a row did not come; default 3. How often they come, it says in its hello. */
+  readonly missedHealth?: number;
+  readonly holdDown?: HoldDownOptions;
   /** Undefined = this agent's schema can be read; else why not. */
   readonly incompatible?: (hello: Hello) => string | undefined;
 }
 
 /** A tick that comes this much late means that we were busy ourselves, not that every agent fell silent. */
 const LATE_TICK_MS = 1000;
+/** Health may come this part of its interval late. */
+const JITTER = 0.5;
+/** Of an agent that a peer cannot reach, so many health messages are waited for. */
+const MISSED_WHEN_REPORTED = 1;
+/** What an interval can be; what an agent says beyond that is not believed. */
+const HEALTH_MS = { least: 50, most: 60_000, usual: 1000 };
 /** Lost, stopped and refused agents are shown this long. */
 const FORGET_AFTER_MS = 3_600_000;
 
 export class Registry {
   readonly #agents = new Map<string, AgentRecord>();
   readonly #maxAgents: number;
-  readonly #suspectAfterMs: number;
-  readonly #lostAfterMs: number;
+  readonly #missedHealth: number;
+  readonly #holdDown: HoldDown;
+  /** Agents that a peer could not reach, and nobody has heard since: what was said. */
+  readonly #reported = new Map<string, string>();
   readonly #incompatible: (hello: Hello) => string | undefined;
   #online = true;
   #lastTickMs: number | undefined;
 
   constructor(options: RegistryOptions = {}) {
     this.#maxAgents = options.maxAgents ?? 4096;
-    this.#suspectAfterMs = options.suspectAfterMs ?? 2000;
-    this.#lostAfterMs = options.lostAfterMs ?? 3500;
+    this.#missedHealth = options.missedHealth ?? 3;
+    this.#holdDown = new HoldDown(options.holdDown);
     this.#incompatible = options.incompatible ?? (() => undefined);
   }
 
@@ -91,6 +107,12 @@ export class Registry {
     return record !== undefined && record.nonce === nonce && SERVING.has(record.state);
   }
 
+  /** How often the agent was lost, and how long it is held back for that. */
+  flapping(agent: string, nowMs: number): { readonly losses: number; readonly heldMs: number } {
+    const isHeld = this.#agents.get(agent)?.state === 'joining';
+    return { losses: this.#holdDown.losses(agent), heldMs: isHeld ? this.#holdDown.heldMs(agent, nowMs) : 0 };
+  }
+
   apply(event: RegistryEvent, nowMs: number): RegistryChange[] {
     switch (event.kind) {
       case 'hello':
@@ -98,7 +120,7 @@ export class Registry {
       case 'health':
         return this.#health(event.health, nowMs);
       case 'gone':
-        return this.#gone(event.gone);
+        return this.#gone(event.gone, nowMs);
       case 'unreachable':
         return this.#unreachable(event.agent, event.why);
       case 'tick':
@@ -121,7 +143,7 @@ export class Registry {
       return [{ kind: 'refuse', agent, nonce, code: 'AGENT_NAME_INVALID', message: `the name '${agent}' is not allowed for an agent` }];
     }
     const known = this.#agents.get(agent);
-    if (known !== undefined && known.nonce !== nonce && isAlive(known) && nowMs - known.seenMs < this.#lostAfterMs) {
+    if (known !== undefined && known.nonce !== nonce && isAlive(known) && nowMs - known.seenMs < this.#lostAfterMs(known)) {
       const message = `another live agent uses the name '${agent}'; give this one another name, or stop the other`;
       return [{ kind: 'refuse', agent, nonce, code: 'AGENT_NAME_TAKEN', message }];
     }
@@ -131,7 +153,7 @@ export class Registry {
     }
     const changes: RegistryChange[] = [];
     if (known !== undefined && known.nonce !== nonce && isAlive(known)) {
-      changes.push({ kind: 'lost', agent, nonce: known.nonce, why: 'replaced by a new process of the same name' });
+      changes.push(this.#lose(known, 'replaced by a new process of the same name', nowMs));
     }
     const problem = this.#incompatible(hello);
     if (problem !== undefined) {
@@ -150,41 +172,59 @@ export class Registry {
   #hasRoom(): boolean {
     if (this.#agents.size < this.#maxAgents) return true;
     const gone = this.all().find((record) => !isAlive(record));
-    return gone !== undefined && this.#agents.delete(gone.agent);
+    if (gone !== undefined) this.#forget(gone.agent);
+    return gone !== undefined;
   }
 
   #health(health: Health, nowMs: number): RegistryChange[] {
     const { agent, nonce } = health;
     const record = this.#agents.get(agent);
     if (record === undefined) return [{ kind: 'unknown', agent, nonce }];
-    // Another process of that name: it is told so when it says hello, here it changes nothing.
-    if (record.nonce !== nonce || record.state === 'refused') return [];
+    if (record.state === 'refused') return [];
+    if (record.nonce !== nonce) return [impostor(agent, nonce, 'health')];
+    this.#reported.delete(agent);
     const seen = { ...record, health, seenMs: nowMs };
     if (record.state === 'ready' || record.state === 'draining') {
       this.#set(seen);
       return [];
     }
+    const held = record.state === 'suspect' ? undefined : this.#held(agent, nowMs);
+    if (held !== undefined) {
+      this.#set({ ...seen, state: 'joining', why: held });
+      return record.why === held ? [] : [{ kind: 'held', agent, nonce, why: held }];
+    }
     this.#set({ ...seen, state: 'ready', why: '' });
     return [{ kind: record.state === 'suspect' ? 'recovered' : 'ready', agent, nonce }];
   }
 
-  #gone(gone: Gone): RegistryChange[] {
+  /** Why the agent gets no seats yet. An agent that flaps is better than none: when no other can serve, nobody is held back. */
+  #held(agent: string, nowMs: number): string | undefined {
+    if (this.#holdDown.heldMs(agent, nowMs) === 0) return undefined;
+    if (!this.all().some((other) => other.agent !== agent && SERVING.has(other.state))) return undefined;
+    return `held back: it was lost ${this.#holdDown.losses(agent)} times`;
+  }
+
+  #gone(gone: Gone, nowMs: number): RegistryChange[] {
     const record = this.#agents.get(gone.agent);
+    if (record === undefined) return [];
     // A Will may come late, when the next process of that name is already here: the nonce tells.
-    if (record === undefined || record.nonce !== gone.nonce || !isAlive(record)) return [];
+    if (record.nonce !== gone.nonce) return gone.why === 'will' ? [] : [impostor(gone.agent, gone.nonce, 'farewell')];
+    if (!isAlive(record)) return [];
     if (gone.why === 'draining') {
       if (record.state === 'draining') return [];
       this.#set({ ...record, state: 'draining', why: 'asked to leave' });
       return [{ kind: 'draining', agent: record.agent, nonce: record.nonce, why: 'asked to leave' }];
     }
-    if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke')];
+    if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke', nowMs)];
     this.#set({ ...record, state: 'stopped', why: 'it was asked to' });
     return [{ kind: 'stopped', agent: record.agent, nonce: record.nonce, why: 'it was asked to' }];
   }
 
   #unreachable(agent: string, why: string): RegistryChange[] {
     const record = this.#agents.get(agent);
-    if (record === undefined || record.state !== 'ready') return [];
+    if (record === undefined || !SERVING.has(record.state)) return [];
+    this.#reported.set(agent, why);
+    if (record.state !== 'ready') return [];
     this.#set({ ...record, state: 'suspect', why });
     return [{ kind: 'suspect', agent, nonce: record.nonce, why }];
   }
@@ -196,26 +236,47 @@ export class Registry {
     const changes: RegistryChange[] = [];
     for (const known of this.all()) {
       if (!isAlive(known)) {
-        if (nowMs - known.seenMs > FORGET_AFTER_MS) this.#agents.delete(known.agent);
+        if (nowMs - known.seenMs > FORGET_AFTER_MS) this.#forget(known.agent);
         continue;
       }
       const record = lateMs > LATE_TICK_MS ? { ...known, seenMs: Math.min(nowMs, known.seenMs + lateMs) } : known;
       if (record !== known) this.#set(record);
-      const silentMs = nowMs - record.seenMs;
-      if (silentMs >= this.#lostAfterMs) {
-        changes.push(this.#lose(record, `silent for ${(silentMs / 1000).toFixed(1)} s`));
-      } else if (silentMs >= this.#suspectAfterMs && record.state === 'ready') {
-        const why = `silent for ${(silentMs / 1000).toFixed(1)} s`;
-        this.#set({ ...record, state: 'suspect', why });
-        changes.push({ kind: 'suspect', agent: record.agent, nonce: record.nonce, why });
-      }
+      const change = this.#judge(record, nowMs - record.seenMs, nowMs);
+      if (change !== undefined) changes.push(change);
     }
     return changes;
   }
 
-  #lose(record: AgentRecord, why: string): RegistryChange {
+  /** What silence says of an agent. */
+  #judge(record: AgentRecord, silentMs: number, nowMs: number): RegistryChange | undefined {
+    const { agent, nonce } = record;
+    const silent = `silent for ${(silentMs / 1000).toFixed(1)} s`;
+    if (silentMs >= this.#lostAfterMs(record)) return this.#lose(record, silent, nowMs);
+    const reported = this.#reported.get(agent);
+    if (reported !== undefined && silentMs >= silenceMs(record, MISSED_WHEN_REPORTED)) {
+      return this.#lose(record, `${reported}, and it is ${silent}`, nowMs);
+    }
+    if (record.state !== 'ready' || silentMs < silenceMs(record, this.#missedHealth / 2)) return undefined;
+    this.#set({ ...record, state: 'suspect', why: silent });
+    return { kind: 'suspect', agent, nonce, why: silent };
+  }
+
+  /** Never less than what a stall of our own may take before it is noticed. */
+  #lostAfterMs(record: AgentRecord): number {
+    return Math.max(LATE_TICK_MS, silenceMs(record, this.#missedHealth));
+  }
+
+  #lose(record: AgentRecord, why: string, nowMs: number): RegistryChange {
+    this.#holdDown.lost(record.agent, nowMs);
+    this.#reported.delete(record.agent);
     this.#set({ ...record, state: 'lost', why });
     return { kind: 'lost', agent: record.agent, nonce: record.nonce, why };
+  }
+
+  #forget(agent: string): void {
+    this.#agents.delete(agent);
+    this.#holdDown.forget(agent);
+    this.#reported.delete(agent);
   }
 
   #set(record: AgentRecord): void {
@@ -227,4 +288,14 @@ const SERVING: ReadonlySet<AgentState> = new Set<AgentState>(['ready', 'suspect'
 
 function isAlive(record: AgentRecord): boolean {
   return record.state === 'joining' || SERVING.has(record.state);
+}
+
+/** Silence in which so many health messages did not come. */
+function silenceMs({ hello }: AgentRecord, missed: number): number {
+  const { least, most, usual } = HEALTH_MS;
+  return (missed + JITTER) * (hello.healthMs >= least && hello.healthMs <= most ? hello.healthMs : usual);
+}
+
+function impostor(agent: string, nonce: string, what: string): RegistryChange {
+  return { kind: 'impostor', agent, nonce, message: `${what} of another process that calls itself ${agent}` };
 }

@@ -17,6 +17,7 @@ import type {
   StatusReport,
   Trouble,
 } from '../broker/messages.js';
+import { Refusals } from '../broker/refusals.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
@@ -27,10 +28,10 @@ import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
 import { Profiles } from './profiles/profiles.js';
-import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
+import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
 import { MAX_TERM, Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
-import { agentStatus, deploymentStatus, EventLog, type Known } from './status.js';
+import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
 
 const TICK_MS = 250;
 
@@ -53,7 +54,10 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly onPeers?: (peers: readonly PeerEntry[]) => void;
   /** See `DeploymentsOptions`; default: nothing is removed. */
   readonly clean?: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
-  readonly registry?: Registry;
+  /** What silence means, and how agents that flap are held back. */
+  readonly membership?: Pick<RegistryOptions, 'missedHealth' | 'holdDown'> | undefined;
+  /** Counts what the gateway's other parts refuse, too. */
+  readonly refusals?: Refusals;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
 }
@@ -67,6 +71,7 @@ export class Scheduler {
   readonly #profiles: Profiles | undefined;
   readonly #learning: Learning;
   readonly #events = new EventLog();
+  readonly #refusals: Refusals;
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #desk: RequestDesk;
   readonly #reigning: Reigning;
@@ -77,7 +82,8 @@ export class Scheduler {
     this.#o = options;
     this.#now = options.now ?? (() => performance.now());
     this.#startedMs = this.#now();
-    this.#registry = options.registry ?? new Registry({ incompatible });
+    this.#refusals = options.refusals ?? new Refusals();
+    this.#registry = new Registry({ incompatible, ...options.membership });
     this.#commands = new Commands(options.bus, options.topics);
     const log = (kind: string, text: string): void => this.#log(kind, text);
     this.#reigning = new Reigning(options, this.#now, log);
@@ -204,13 +210,18 @@ export class Scheduler {
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,
-      agents: this.#registry.all().map((record) => agentStatus(record, this.#learning.times.correction.latest(record.agent, this.#now()))),
+      agents: this.#registry.all().map((record) => agentStatus(record, this.#observed(record.agent))),
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
       host: this.#learning.host,
       links: this.#learning.status(),
-      refusals: [],
+      refusals: this.#refusals.rows(),
       events: this.#events.rows(),
     };
+  }
+
+  #observed(agent: string): Observed {
+    const nowMs = this.#now();
+    return { correction: this.#learning.times.correction.latest(agent, nowMs), ...this.#registry.flapping(agent, nowMs) };
   }
 
   #known(deployment: Deployment): Known {
@@ -223,7 +234,9 @@ export class Scheduler {
     const { hello, wrong } = plausible(said);
     if (hello.term > MAX_TERM) {
       const todo = "remove the file 'term' from its directory and start it again";
-      this.#log('refuse', `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`);
+      const text = `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`;
+      this.#refusals.count('EPOCH_STALE', text);
+      this.#log('refuse', text);
       return;
     }
     void this.#reigning.obeyed(hello);
@@ -254,6 +267,10 @@ export class Scheduler {
       this.#reigning.reignAgain();
       return;
     }
+    if (kind === 'impostor') {
+      this.#refusals.count('SENDER_WRONG', change.message);
+      return;
+    }
     this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
     if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
@@ -266,6 +283,7 @@ export class Scheduler {
     } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);
     else if (kind === 'refuse') {
       const { code, message } = change;
+      this.#refusals.count(code, `agent ${agent}: ${message}`);
       this.#commands
         .tell(agent, nonce, this.#reigning.term, { kind: 'refuse', refuse: { code, message } })
         .catch((error: unknown) => this.#log('offline', toChairError(error).message));

@@ -22,11 +22,18 @@ export class EventLog {
   }
 }
 
-export function agentStatus(record: AgentRecord, correction: number): AgentStatus {
+/** What is known of an agent beyond its own words. */
+export interface Observed {
+  readonly correction: number;
+  readonly losses: number;
+  readonly heldMs: number;
+}
+
+export function agentStatus(record: AgentRecord, observed: Observed): AgentStatus {
   const { agent, state, why, hello, health } = record;
   const { addresses, lanePort, cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
   const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
-  return { agent, state, why, losses: 0, heldMs: 0, addresses, lanePort, ...machine, correction, softwareVersion, health };
+  return { agent, state, why, addresses, lanePort, ...machine, ...observed, softwareVersion, health };
 }
 
 /** What is known beyond the deployment itself. */

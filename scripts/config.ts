@@ -97,6 +97,22 @@ export const settingsSchema = z.strictObject({
           'Never measure links: plans assume link-mbit for all of them. Else those that a plan would use are measured first, a few MB each.',
         )
         .meta({ flag: 'assume-links', argument: '' }),
+      missedHealth: z
+        .number()
+        .min(1)
+        .max(60)
+        .default(3)
+        .describe('An agent is lost when so many of its health messages in a row did not come.')
+        .meta({ flag: 'missed-health', argument: 'count' }),
+      holdDownMs: z
+        .int()
+        .min(0)
+        .max(120_000)
+        .default(2_000)
+        .describe(
+          'An agent that is lost a second time in a row gets no seats for so long after it came back, ms; doubles with each further loss, to 120,000; 0 = never.',
+        )
+        .meta({ flag: 'hold-down-ms', argument: 'ms' }),
     })
     .prefault({}),
   agent: z
@@ -156,6 +172,13 @@ export const settingsSchema = z.strictObject({
         .default(false)
         .describe('Open no listener: peers reach this agent on the connections it makes to theirs, else through the broker.')
         .meta({ flag: 'relay-only', argument: '' }),
+      healthMs: z
+        .int()
+        .min(50)
+        .max(60_000)
+        .default(1_000)
+        .describe('The agent tells its health this often, ms; silence is counted in such intervals.')
+        .meta({ flag: 'health-ms', argument: 'ms' }),
     })
     .prefault({}),
 });

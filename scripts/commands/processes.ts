@@ -27,6 +27,7 @@ async function runGateway(
     ...(g.sharedMbit > 0 ? { sharedBytesPerSecond: g.sharedMbit * BYTES_PER_MBIT } : {}),
     measureLinks: !g.assumeLinks,
     ...(g.hidden ? {} : { announce: { softwareVersion: packageVersion() } }),
+    membership: { missedHealth: g.missedHealth, holdDown: { baseMs: g.holdDownMs } },
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -53,6 +54,7 @@ async function runGateway(
 
 const BYTES_PER_MBIT = 125_000;
 const LINK_SETTINGS = ['gateway.linkMbit', 'gateway.sharedMbit', 'gateway.assumeLinks'] as const;
+const MEMBER_SETTINGS = ['gateway.missedHealth', 'gateway.holdDownMs'] as const;
 
 export const gateway: CommandDefinition = {
   name: 'gateway',
@@ -66,6 +68,7 @@ export const gateway: CommandDefinition = {
     'gateway.uploadMb',
     'gateway.hidden',
     ...LINK_SETTINGS,
+    ...MEMBER_SETTINGS,
   ],
   examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
   run: (invocation) => {
@@ -86,6 +89,7 @@ export const scheduler: CommandDefinition = {
     'gateway.uploadMb',
     'gateway.hidden',
     ...LINK_SETTINGS,
+    ...MEMBER_SETTINGS,
   ],
   examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
   run: (invocation) => {
@@ -139,6 +143,7 @@ export function agentConfig(settings: Settings) {
     laneHost: agent.relayOnly ? '' : agent.host,
     lanePort: agent.lanePort,
     drainMs: DRAIN_MS,
+    healthMs: agent.healthMs,
     addresses: agent.addresses === '' ? [] : agent.addresses.split(','),
   };
 }
@@ -160,6 +165,7 @@ export const agent: CommandDefinition = {
     'agent.lanePort',
     'agent.addresses',
     'agent.relayOnly',
+    'agent.healthMs',
   ],
   examples: [
     { line: 'agent --name pi-3', text: 'one of these on each device' },

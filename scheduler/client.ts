@@ -4,6 +4,7 @@ import type { Bus } from '../broker/bus.js';
 import { trackBroker } from '../broker/discovery/finder.js';
 import { ChairError } from '../broker/errors.js';
 import type {
+  AdjustRequest,
   DeployRequest,
   LinksRequest,
   ModelAnswer,
@@ -156,6 +157,16 @@ export class ChairClient {
     };
     const times = { everyMs: PROFILE_ASK_MS, silentMs: 3 * this.#timeoutMs, signal: this.#closing.signal };
     return answeredProfile(request, { ask, ...times, ...(onProgress === undefined ? {} : { onProgress }) });
+  }
+
+  /**
+   * Changes what a deployment is planned for, or only looks for a better plan; with `dryRun` only says which it would be and what moving would take (`why`). Resolves
+   * when the plan serves. Throws DEPLOYMENT_UNKNOWN, DEPLOYMENT_NOT_READY, PLAN_INVALID, PLAN_NOT_POSSIBLE, NO_AGENTS, PREPARE_FAILED.
+   */
+  async adjust(adjust: AdjustRequest, timeoutMs = DEPLOY_TIMEOUT_MS): Promise<PlanReport> {
+    const { plan } = await this.#requests.request({ kind: 'adjust', adjust }, timeoutMs, `adjust ${adjust.name}`);
+    if (plan === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for another plan without one');
+    return plan;
   }
 
   async undeploy(name: string): Promise<void> {

@@ -14,6 +14,7 @@ export const DEPLOY_DEFAULTS: Omit<DeployRequest, 'name' | 'model'> = {
   maxError: 0,
   calibration: [],
   redundancy: 0,
+  weight: 1,
   verify: false,
   dryRun: false,
   plan: '',

@@ -3,6 +3,7 @@ import type { DeployRequest, PlanReport, Progress } from '../broker/messages.js'
 import type { LoadedModel, ManualCut } from './model-source.js';
 import type { SeatEstimate } from './planners/estimate.js';
 import type { PlanDraft } from './planners/problem.js';
+import type { Handover } from './rebalance/handover.js';
 import type { Placement, SeatProgress } from './reconcile.js';
 
 export type DeploymentState = 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
@@ -11,6 +12,11 @@ export interface Placed extends Placement {
   readonly draft: PlanDraft;
   readonly report: PlanReport;
   readonly seats: Map<string, SeatProgress>;
+  /** Agents whose memory does not hold these seats and those of the plan before; more may turn out when they prepare. */
+  readonly tight: Map<string, number>;
+  handover: Handover;
+  readonly vacated: Map<string, 'leaving' | 'left'>;
+  settled: boolean;
   /** Times of its seats without corrections and other deployments: what real frames are compared with. */
   readonly alone: readonly SeatEstimate[];
   /** Of each agent: what these times stand on. */
@@ -21,7 +27,7 @@ export interface Placed extends Placement {
 
 export interface Deployment {
   readonly name: string;
-  readonly request: DeployRequest;
+  request: DeployRequest;
   readonly manual: ManualCut | undefined;
   model: LoadedModel | undefined;
   state: DeploymentState;
@@ -34,6 +40,8 @@ export interface Deployment {
   recovering: boolean;
   /** The plan in force has raw wires because there was no time to measure errors. */
   unmeasured: boolean;
+  /** Its objective was changed since the plan in force was made. */
+  retargeted: boolean;
   verified: boolean;
   /** Largest difference found by verifying; -1 = not verified. */
   maxRelDiff: number;
@@ -42,6 +50,8 @@ export interface Deployment {
   readonly draining: Map<number, Placed>;
   /** Agents that could not prepare: by name, which process and why. */
   readonly excluded: Map<string, { readonly nonce: string; readonly why: string }>;
+  /** Agents that it left to another deployment (by name), which needs them more. */
+  readonly yielded: Map<string, string>;
   readonly progress: Map<string, Progress>;
   /** Settles the deploy request; undefined when it is answered. */
   first: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
@@ -61,12 +71,14 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     afterLoss: false,
     recovering: false,
     unmeasured: false,
+    retargeted: false,
     verified: false,
     maxRelDiff: -1,
     serving: undefined,
     next: undefined,
     draining: new Map(),
     excluded: new Map(),
+    yielded: new Map(),
     progress: new Map(),
     first: undefined,
   };

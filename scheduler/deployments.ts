@@ -3,7 +3,7 @@
  * Whatever an agent holds that no deployment here knows is released when its health shows it.
  */
 import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
-import type { DeployRequest, Health, PlanReport, Progress } from '../broker/messages.js';
+import type { AdjustRequest, DeployRequest, Health, PlanReport, Progress } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
@@ -14,7 +14,12 @@ import { agentsOf, buildPlan, reportOf, runMsOf } from './plan-builder.js';
 import { checkSent, withPlanFile } from './plan-file.js';
 import type { Estimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
+import type { PlanDraft } from './planners/problem.js';
 import { checkRequest } from './planning.js';
+import { groupsOf, handover, NO_HANDOVER } from './rebalance/handover.js';
+import { planKey } from './rebalance/moving.js';
+import type { Supposed } from './rebalance/rebalancer.js';
+import type { MoveCost } from './rebalance/worth.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import { Seating, type SeatingOptions } from './seating.js';
 
@@ -24,6 +29,9 @@ export interface DeploymentsOptions extends DraftingOptions, SeatingOptions {
   readonly clean: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
 }
 
+/** How long frames have to leave an agent whose seats are handed over: this, and so many times what a frame takes. */
+const VACATE_MS = 2000;
+const PATIENCE = 10;
 /** Plans under way that nobody deploys. */
 const MOST_DRY_RUNS = 8;
 
@@ -107,14 +115,17 @@ export class Deployments {
 
   /** Resolves when the agents have let go. Frames under way get DEPLOYMENT_REMOVED. Throws DEPLOYMENT_UNKNOWN. */
   async undeploy(name: string): Promise<void> {
-    const deployment = this.#all.get(name);
-    if (deployment === undefined || deployment.removing) {
-      throw new ChairError('DEPLOYMENT_UNKNOWN', `there is no deployment '${name}'`, {
-        todo: `There are: ${[...this.#all.keys()].join(', ') || 'none'}.`,
-      });
-    }
-    await this.#discard(deployment);
+    await this.#discard(this.#known(name));
     this.#o.log('undeployed', `${name} was removed`);
+  }
+
+  /** Throws DEPLOYMENT_UNKNOWN. */
+  #known(name: string): Deployment {
+    const deployment = this.#all.get(name);
+    if (deployment !== undefined && !deployment.removing) return deployment;
+    throw new ChairError('DEPLOYMENT_UNKNOWN', `there is no deployment '${name}'`, {
+      todo: `There are: ${[...this.#all.keys()].join(', ') || 'none'}.`,
+    });
   }
 
   /** Files that `write` makes are not cleaned away meanwhile; afterwards those that nobody needs are. */
@@ -142,10 +153,56 @@ export class Deployments {
     for (const step of reconcile(deployment, agents)) this.#take(deployment, step);
   }
 
+  /**
+   * Another objective or weight from now on, or only another look. Resolves when the plan that is then the best one serves; with `dryRun` it is only told, and what
+   * moving to it would take. Throws DEPLOYMENT_UNKNOWN, DEPLOYMENT_NOT_READY, PLAN_INVALID, PLAN_NOT_POSSIBLE, NO_AGENTS, PREPARE_FAILED.
+   */
+  async adjust({ name, objective, weight, dryRun }: AdjustRequest): Promise<PlanReport> {
+    const deployment = this.#known(name);
+    const { serving, request, manual } = deployment;
+    const changed = { ...request, objective: objective || request.objective, weight: weight || request.weight };
+    checkRequest(changed);
+    if (serving === undefined || deployment.next !== undefined || deployment.planning || deployment.first !== undefined) {
+      throw new ChairError('DEPLOYMENT_NOT_READY', `the plan of deployment '${name}' is being changed`, {
+        todo: 'Ask again when it serves.',
+      });
+    }
+    if (manual !== undefined || request.plan !== '') {
+      throw new ChairError('PLAN_INVALID', `the plan of deployment '${name}' was made by hand`, {
+        expected: 'a plan that a planner made',
+        todo: 'Undeploy it, and deploy it without a cut or a plan file.',
+      });
+    }
+    const draft = await this.#files.during(() => this.#drafting.draft(deployment, { objective: changed.objective }));
+    const same = this.#isInForce(deployment, draft);
+    const report = { ...reportOf(name, serving.plan.epoch, draft), details: this.#drafting.details(deployment, draft) };
+    const cost = this.#drafting.cost(serving.draft, draft);
+    if (dryRun) return { ...report, why: `${draft.why}\n${same ? 'It is the plan in force.' : costText(cost)}` };
+    this.#checkWanted(deployment);
+    deployment.request = changed;
+    if (same) return report;
+    const settled = new Promise<void>((resolve, reject) => {
+      deployment.first = { resolve, reject };
+    });
+    deployment.retargeted = true;
+    this.kick(deployment);
+    await settled;
+    const now = deployment.serving;
+    return now === undefined ? report : { ...now.report, details: this.#drafting.details(deployment, now.draft) };
+  }
+
+  /** Moves a deployment to a plan that was found to be better, unless something else is under way. */
+  adopt(deployment: Deployment, draft: PlanDraft, why: string): void {
+    const { serving, next, planning, removing, model } = deployment;
+    if (this.#stopped || serving === undefined || next !== undefined || planning || removing || model === undefined) return;
+    void this.#plan(deployment, why, draft);
+  }
+
   /** An agent of a plan in force came back as the same process: its seats are still there. */
   agentBack(agent: string, nonce: string): void {
     for (const { name, serving } of this.#all.values()) {
-      if (serving?.nonces.get(agent) === nonce) this.#o.dispatcher.agentBack(name, agent);
+      const there = serving?.nonces.get(agent) === nonce && serving.seats.get(agent) === 'committed' && !serving.vacated.has(agent);
+      if (there) this.#o.dispatcher.agentBack(name, agent);
     }
   }
 
@@ -154,8 +211,12 @@ export class Deployments {
     const deployment = this.#all.get(name);
     const placed = deployment?.draining.get(epoch);
     if (deployment === undefined || placed === undefined) return;
-    deployment.draining.delete(epoch);
-    void this.#seating.release(placed);
+    void this.#seating.release(placed).then(() => {
+      deployment.draining.delete(epoch);
+      if (deployment.draining.size > 0 || deployment.serving === undefined) return;
+      deployment.serving.settled = true;
+      this.kick(deployment);
+    });
   }
 
   progress(progress: Progress): void {
@@ -170,8 +231,13 @@ export class Deployments {
   }
 
   /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
-  expected(deployment: Deployment): Estimate | undefined {
-    return this.#drafting.expected(deployment);
+  expected(deployment: Deployment, supposed: Supposed = {}): Estimate | undefined {
+    return this.#drafting.expected(deployment, supposed);
+  }
+
+  /** What planning knows of deployments, for whoever looks for better plans. */
+  get drafting(): Drafting {
+    return this.#drafting;
   }
 
   /** Releases seats that no deployment knows: of an earlier term, of an agent that was away when its seat was moved. */
@@ -208,9 +274,10 @@ export class Deployments {
   }
 
   #take(deployment: Deployment, step: Step): void {
-    const { next } = deployment;
+    const next = deployment.next ?? deployment.serving;
     if (step.do === 'plan') void this.#plan(deployment, step.why);
     else if (next === undefined) return;
+    else if (step.do === 'vacate') void this.#vacate(deployment, step.agent);
     else if (step.do === 'abandon') {
       this.#o.log('abandoned', `${deployment.name} epoch ${next.plan.epoch}: ${step.why}`);
       this.#abandon(deployment, next);
@@ -220,23 +287,32 @@ export class Deployments {
     else void this.#seat(deployment, next, step.agent, 'committing', 'committed');
   }
 
-  async #plan(deployment: Deployment, why: string): Promise<void> {
+  async #plan(deployment: Deployment, why: string, found?: PlanDraft): Promise<void> {
     const { model } = deployment;
     if (model === undefined) return;
     deployment.planning = true;
-    await this.#files.during(() => this.#makePlan(deployment, model, why));
+    await this.#files.during(() => this.#makePlan(deployment, model, why, found));
     this.kick(deployment);
   }
 
-  async #makePlan(deployment: Deployment, model: LoadedModel, why: string): Promise<void> {
-    const { name } = deployment;
+  /** `found`: the plan is there already, and nothing forces anybody to move to it. */
+  async #makePlan(deployment: Deployment, model: LoadedModel, why: string, found?: PlanDraft): Promise<void> {
+    const { name, recovering, unmeasured, retargeted, serving } = deployment;
     deployment.why = why;
-    deployment.afterLoss = deployment.serving !== undefined && !deployment.recovering && !deployment.unmeasured;
+    deployment.afterLoss = serving !== undefined && !recovering && !unmeasured && !retargeted && found === undefined;
     deployment.recovering = false;
-    if (deployment.serving === undefined) deployment.state = 'planning';
+    deployment.retargeted = false;
+    if (serving === undefined) deployment.state = 'planning';
     else this.#o.log('re-planning', `${name}: ${why}`);
     try {
-      const draft = await this.#drafting.draft(deployment);
+      const draft = found ?? (await this.#drafting.draft(deployment));
+      if (this.#isInForce(deployment, draft)) {
+        this.#o.log('planned', `${name}: the plan in force is still the best one`);
+        deployment.state = 'serving';
+        deployment.why = '';
+        this.#answerFirst(deployment);
+        return;
+      }
       const written = await model.write(draft);
       if (deployment.request.verify && !deployment.verified) deployment.maxRelDiff = await model.verify(written);
       deployment.verified = true;
@@ -252,19 +328,66 @@ export class Deployments {
         model: model.sha256,
         nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
         seats: new Map(agents.map((agent) => [agent, 'wanted'])),
+        tight: serving === undefined ? new Map() : this.#drafting.tight(serving.draft, draft),
+        handover: NO_HANDOVER,
+        vacated: new Map(),
+        settled: serving === undefined,
       };
       deployment.state = 'preparing';
       deployment.progress.clear();
       this.#o.log('planned', `${name} epoch ${epoch}: ${draft.planner} on ${agents.join(', ')}`);
+      this.#arrange(deployment, deployment.next);
     } catch (error) {
-      this.#planFailed(deployment, toChairError(error));
+      if (found === undefined || !this.#drafting.intact(deployment)) this.#planFailed(deployment, toChairError(error));
+      else {
+        deployment.state = 'serving';
+        deployment.why = '';
+        this.#o.log('failed', `${name}: a better plan could not be made: ${toChairError(error).message}`);
+      }
     } finally {
       deployment.planning = false;
     }
   }
 
+  /** The very plan that serves, on agents that all hold their seats: there is nothing to do. */
+  #isInForce(deployment: Deployment, draft: PlanDraft): boolean {
+    const { serving } = deployment;
+    if (serving === undefined || serving.vacated.size > 0 || !this.#drafting.intact(deployment)) return false;
+    return [...serving.seats.values()].every((progress) => progress === 'committed') && planKey(draft) === planKey(serving.draft);
+  }
+
+  /** Which agents have to let go of their old seats before they can take the new ones, and what that means. */
+  #arrange({ name, serving }: Deployment, next: Placed): void {
+    if (serving === undefined || next.tight.size === 0) return;
+    const drainMs = serving.draft.estimate.latencyMs;
+    next.handover = handover({ from: groupsOf(serving.plan), to: groupsOf(next.plan), tight: next.tight, drainMs });
+    const { before, after, pauseMs } = next.handover;
+    const order = [...before.map((group) => group.join(' and ')), ...(after.length > 0 ? ['the switch', ...after] : [])];
+    const pause = pauseMs === 0 ? 'no pause is expected' : `frames will wait for about ${(pauseMs / 1000).toFixed(1)} s`;
+    const held = `${[...next.tight.keys()].join(', ')} cannot hold old and new seats together`;
+    this.#o.log('handing over', `${name} epoch ${next.plan.epoch}: ${held}; one by one: ${order.join(', then ')}; ${pause}`);
+  }
+
+  /** Frames leave the agent's seats of the plan in force, then it gives them back. */
+  async #vacate(deployment: Deployment, agent: string): Promise<void> {
+    const { name, serving } = deployment;
+    if (serving === undefined) return;
+    serving.vacated.set(agent, 'leaving');
+    const patienceMs = VACATE_MS + PATIENCE * serving.draft.estimate.latencyMs;
+    await this.#o.dispatcher.retire(name, agent, patienceMs);
+    if (deployment.serving !== serving || deployment.removing) return;
+    await this.#seating.release(serving, agent);
+    serving.vacated.set(agent, 'left');
+    this.kick(deployment);
+  }
+
   #planFailed(deployment: Deployment, error: ChairError): void {
     if (error.code === 'STOPPED' || deployment.removing) return;
+    if (deployment.yielded.size > 0) {
+      // What was left to others is asked for again: one plan for each is better than none for one.
+      deployment.yielded.clear();
+      return;
+    }
     const leftOut = this.#leftOut(deployment);
     // That no agent is left says nothing that the reasons do not.
     const rest = error.code === 'NO_AGENTS' ? 'no other agent is ready' : `without: ${error.message}`;
@@ -296,13 +419,19 @@ export class Deployments {
       if (done === 'prepared') await this.#seating.prepare(placed, agent);
       else await this.#seating.commit(placed, agent);
       placed.seats.set(agent, done);
+      // It comes to a plan that serves already: from now on frames take their way through it.
+      if (done === 'committed' && deployment.serving === placed) this.#o.dispatcher.agentBack(deployment.name, agent);
     } catch (thrown) {
       const error = toChairError(thrown);
-      if (deployment.next !== placed || error.code === 'STOPPED') return;
+      if ((deployment.next ?? deployment.serving) !== placed || error.code === 'STOPPED') return;
       if (OUR_OWN_LINK.has(error.code)) {
         // Not the agent's fault: asked again at the next tick.
         placed.seats.set(agent, before);
         return;
+      }
+      if (error.code === 'AGENT_OUT_OF_MEMORY' && this.#makesRoom(deployment, placed, agent)) {
+        placed.seats.set(agent, 'wanted');
+        return this.kick(deployment);
       }
       // A lost agent is seen by reconcile, which plans again without it.
       if (error.code !== 'AGENT_UNKNOWN') this.#seatFailed(deployment, placed, agent, error);
@@ -310,10 +439,24 @@ export class Deployments {
     this.kick(deployment);
   }
 
+  /** The agent holds seats of the plan in force that it can let go of first. */
+  #makesRoom(deployment: Deployment, placed: Placed, agent: string): boolean {
+    const { serving, next } = deployment;
+    if (next !== placed || serving?.nonces.has(agent) !== true || placed.tight.has(agent)) return false;
+    placed.tight.set(agent, this.#drafting.loadMs(serving.draft, placed.draft, agent));
+    this.#arrange(deployment, placed);
+    return true;
+  }
+
   #seatFailed(deployment: Deployment, placed: Placed, agent: string, error: ChairError): void {
     const why = `${error.code}: ${error.message}`;
     this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
     deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
+    if (deployment.serving === placed) {
+      // It should have followed after the switch; the others serve without it until there is another plan.
+      placed.vacated.set(agent, 'left');
+      return;
+    }
     this.#abandon(deployment, placed);
     if (deployment.manual === undefined && placed.draft.planner !== FILED) return;
     // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
@@ -339,7 +482,7 @@ export class Deployments {
     deployment.progress.clear();
     if (old !== undefined) deployment.draining.set(old.plan.epoch, old);
     this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
-    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft));
+    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft), placed.handover.after);
     this.#answerFirst(deployment);
   }
 
@@ -351,6 +494,7 @@ export class Deployments {
     const held = [deployment.serving, deployment.next, ...deployment.draining.values()];
     await Promise.all(held.map((placed) => (placed === undefined ? undefined : this.#seating.release(placed))));
     this.#all.delete(deployment.name);
+    for (const { yielded } of this.#all.values()) for (const [agent, by] of yielded) if (by === deployment.name) yielded.delete(agent);
     this.#files.request();
   }
 
@@ -359,6 +503,13 @@ export class Deployments {
     const slices = held.flatMap((placed) => Object.values(placed?.plan.slices ?? {}));
     return new Set(slices.flatMap(({ graph, blobs }) => [graph.sha256, ...blobs.map((blob) => blob.sha256)]));
   }
+}
+
+/** What moving to another plan takes, for people. */
+function costText({ bytes, prepareMs, pauseMs }: MoveCost): string {
+  const pause =
+    pauseMs === 0 ? 'no pause' : `frames wait for about ${(pauseMs / 1000).toFixed(1)} s, as old and new seats do not fit together`;
+  return `Moving to it: at most ${(bytes / 1e6).toFixed(1)} MB to fetch, about ${(prepareMs / 1000).toFixed(1)} s to prepare beside the frames; ${pause}.`;
 }
 
 const OUR_OWN_LINK: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BROKER_LOST', 'BROKER_UNREACHABLE', 'QUEUE_FULL']);

@@ -33,7 +33,7 @@ export interface DispatcherOptions {
   readonly onRefused?: (error: ChairError) => void;
 }
 
-export type DispatcherStats = Pick<
+export type DispatcherStats = { readonly submitted: number } & Pick<
   DeploymentStatus,
   'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'rawFallbacks' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
 >;
@@ -45,6 +45,8 @@ interface Served {
   /** By epoch: the one in force, and those that still drain. */
   readonly plans: Map<number, Plan>;
   epochInForce: number;
+  /** Agents that frames of one epoch are leaving, and who waits for it. */
+  retiring: { readonly agent: string; readonly epoch: number; readonly left: () => void }[];
   /** Boxes sent raw although their wire says otherwise. */
   rawFallbacks: number;
 }
@@ -86,19 +88,19 @@ export class Dispatcher {
   /** From now on frames of this deployment are taken; they wait until a plan is installed. */
   add(name: string, inputs: readonly TensorInfo[], limits: Partial<FrameLimits> = {}): void {
     const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1);
-    const state = { plans: new Map<number, Plan>(), epochInForce: -1, rawFallbacks: 0 };
+    const state = { plans: new Map<number, Plan>(), epochInForce: -1, retiring: [], rawFallbacks: 0 };
     this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
   }
 
-  /** New frames go out by this plan; frames under way finish in theirs. `runMs`: see Network. */
-  install(plan: Plan, budget: number, runMs: readonly (readonly number[])[] = []): void {
+  /** New frames go out by this plan; frames under way finish in theirs. `runMs`: see Network; `absent`: see InForce. */
+  install(plan: Plan, budget: number, runMs: readonly (readonly number[])[] = [], absent: readonly string[] = []): void {
     const served = this.#served.get(plan.deployment);
     if (served === undefined) return;
     this.#term = plan.term;
     served.plans.set(plan.epoch, plan);
     served.epochInForce = plan.epoch;
     const { epoch, stages, predictedLatencyMs: expectedMs } = plan;
-    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs, runMs }, this.#now()));
+    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs, runMs, absent }, this.#now()));
   }
 
   /** No plan is in force: frames wait. */
@@ -110,7 +112,25 @@ export class Dispatcher {
     for (const [name, served] of this.#served) this.#do(name, served, served.frames.agentLost(agent, this.#now()));
   }
 
-  /** An agent of the plan in force was only silent. */
+  /**
+   * No new frames of the plan in force go through this agent. Resolves when those under way have left it, or after `patienceMs`: then they are issued again elsewhere,
+   * or wait.
+   */
+  async retire(name: string, agent: string, patienceMs: number): Promise<void> {
+    const served = this.#served.get(name);
+    if (served === undefined) return;
+    const epoch = served.epochInForce;
+    served.frames.retire(agent);
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((left) => {
+      served.retiring.push({ agent, epoch, left });
+      timer = setTimeout(() => this.#do(name, served, served.frames.agentLost(agent, this.#now())), patienceMs);
+      this.#do(name, served, []);
+    });
+    clearTimeout(timer);
+  }
+
+  /** An agent of the plan in force was only silent, or its seats are ready now. */
   agentBack(name: string, agent: string): void {
     const served = this.#served.get(name);
     if (served !== undefined) this.#do(name, served, served.frames.agentBack(agent, this.#now()));
@@ -123,15 +143,17 @@ export class Dispatcher {
     this.#nextNumbers.set(name, served.frames.nextNumber);
     this.#served.delete(name);
     this.#do(name, served, served.frames.remove(this.#now()));
+    for (const { left } of served.retiring.splice(0)) left();
   }
 
   stats(name: string): DispatcherStats {
     const frames = this.#served.get(name)?.frames;
-    const { inFlight = 0, queued = 0, completed = 0, failed = 0, reissued = 0 } = frames ?? {};
+    const { inFlight = 0, queued = 0, submitted = 0, completed = 0, failed = 0, reissued = 0 } = frames ?? {};
     const { p50Ms, p95Ms, framesPerSecond } = frames?.stats(this.#now()) ?? { p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
     return {
       inFlight,
       queued,
+      submitted,
       completed,
       failed,
       reissued,
@@ -198,6 +220,11 @@ export class Dispatcher {
         const { epoch, frame, attempt } = effect;
         this.#cancel(effect.agents, { deployment: name, term: this.#term, epoch, frame, attempt });
       }
+    }
+    for (const waiting of [...served.retiring]) {
+      if (served.frames.usesAgent(waiting.epoch, waiting.agent)) continue;
+      served.retiring = served.retiring.filter((other) => other !== waiting);
+      waiting.left();
     }
     for (const epoch of served.plans.keys()) {
       if (epoch === served.epochInForce || served.frames.usesEpoch(epoch)) continue;

@@ -14,6 +14,10 @@ import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.
 import type { AccessLink, Device, Links, PlanDraft, ProfileTable } from './planners/problem.js';
 import { deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf, timesOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
+import { groupsOf, handover } from './rebalance/handover.js';
+import { type AgentMove, agentMoves, prepareMs } from './rebalance/moving.js';
+import type { Supposed } from './rebalance/rebalancer.js';
+import type { MoveCost } from './rebalance/worth.js';
 import type { AgentRecord, Registry } from './registry.js';
 
 /** For measuring links before a plan: so often it may be drafted anew, and so long in all. */
@@ -49,8 +53,8 @@ export class Drafting {
    * Drafts, measures the links that the draft would use, and drafts again while that taught something new. Once frames are served there is no time for it:
    * then what is known counts.
    */
-  async draft(deployment: Deployment): Promise<PlanDraft> {
-    if (deployment.serving !== undefined) return this.#drafted(deployment);
+  async draft(deployment: Deployment, supposed: Supposed = {}): Promise<PlanDraft> {
+    if (deployment.serving !== undefined) return this.#drafted(deployment, supposed);
     let draft = await this.#drafted(deployment);
     const untilMs = this.#o.now() + MEASURE_MS;
     for (let round = 0; round < MEASURE_ROUNDS; round++) {
@@ -61,8 +65,8 @@ export class Drafting {
     return draft;
   }
 
-  #drafted(deployment: Deployment): Promise<PlanDraft> {
-    const input = this.#input(deployment);
+  #drafted(deployment: Deployment, supposed: Supposed = {}): Promise<PlanDraft> {
+    const input = this.#input(deployment, supposed);
     return deployment.request.maxError > 0 ? this.#precise(deployment, this.#model(deployment), input) : draftPlan(input);
   }
 
@@ -71,17 +75,21 @@ export class Drafting {
     return model;
   }
 
-  /** What is known now. */
-  #input(deployment: Deployment): PlanningInput {
-    const { request, manual } = deployment;
+  /** What is known now, and what is supposed instead. */
+  #input(deployment: Deployment, supposed: Supposed = {}): PlanningInput {
+    const { manual } = deployment;
+    const request = { ...deployment.request, objective: supposed.objective ?? deployment.request.objective };
     const model = this.#model(deployment);
     const { registry, times, now } = this.#o;
     for (const [agent, { nonce }] of deployment.excluded) {
       if (registry.get(agent)?.nonce !== nonce) deployment.excluded.delete(agent);
     }
     const excluded = new Map([...deployment.excluded].map(([agent, { why }]) => [agent, why]));
+    for (const [agent, by] of deployment.yielded) excluded.set(agent, `left to deployment '${by}', which needs it more`);
+    const { only, plans } = supposed;
+    if (only !== undefined) for (const { agent } of registry.all()) if (!only.has(agent)) excluded.set(agent, 'left to another deployment');
     const others = [...this.#all()].filter((other) => other !== deployment);
-    const held = others.flatMap((other) => [other.next ?? other.serving].flatMap((placed) => (placed === undefined ? [] : [placed.draft])));
+    const held = others.flatMap((other) => plans?.get(other.name) ?? (other.next ?? other.serving)?.draft ?? []);
     const usedBytes = memoryOf(held);
     const fewerParts = deployment.serving !== undefined;
     return {
@@ -91,7 +99,7 @@ export class Drafting {
       agents: registry.all(),
       excluded,
       usedBytes,
-      otherDeployments: deploymentsOn(held),
+      otherDeployments: supposed.others ?? deploymentsOn(held),
       ...this.#o.links(),
       profiles: (record) => this.#o.profiles?.(model, record),
       corrections: (agent, basis) => times.correction.correction(agent, model.sha256, basis, now()),
@@ -128,10 +136,10 @@ export class Drafting {
   }
 
   /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
-  expected(deployment: Deployment): Estimate | undefined {
+  expected(deployment: Deployment, supposed: Supposed = {}): Estimate | undefined {
     const { serving } = deployment;
     if (serving === undefined || !this.intact(deployment)) return undefined;
-    const now = this.#estimate(this.#input(deployment), serving.draft)?.figures;
+    const now = this.#estimate(this.#input(deployment, supposed), serving.draft)?.figures;
     return now !== undefined && Number.isFinite(now.latencyMs) ? now : undefined;
   }
 
@@ -166,6 +174,47 @@ export class Drafting {
   intact(deployment: Deployment): boolean {
     const { serving } = deployment;
     return serving !== undefined && [...serving.nonces].every(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+  }
+
+  /** Agents that a plan of this deployment could use now. */
+  able({ request, excluded, yielded }: Deployment): string[] {
+    return this.#o.registry.all().flatMap(({ agent, nonce, state }) => {
+      const allowed = request.agents.length === 0 || request.agents.includes(agent);
+      return state === 'ready' && allowed && excluded.get(agent)?.nonce !== nonce && !yielded.has(agent) ? [agent] : [];
+    });
+  }
+
+  /** What times of its agents stand on now, where that is other than when the plan was made; '' = nothing. */
+  learned(deployment: Deployment): string {
+    const { serving } = deployment;
+    if (serving === undefined || !this.intact(deployment)) return '';
+    const { devices } = problemOf({ ...this.#input(deployment), excluded: new Map() }).problem;
+    const other = devices.filter((device) => (serving.bases.get(device.agent) ?? timesOf(device)) !== timesOf(device));
+    return other.length === 0 ? '' : `there are new figures of ${other.map(({ agent }) => agent).join(', ')}`;
+  }
+
+  /** What moving from one plan to another takes by what is known now. */
+  cost(from: PlanDraft, to: PlanDraft): MoveCost {
+    const { links, access } = this.#o.links();
+    const moves = this.#moves(from, to);
+    const tight = this.tight(from, to);
+    const { pauseMs } = handover({ from: groupsOf(from), to: groupsOf(to), tight, drainMs: from.estimate.latencyMs });
+    return { prepareMs: prepareMs(moves, links, access), pauseMs, bytes: moves.reduce((sum, { bytes }) => sum + bytes, 0) };
+  }
+
+  /** The agents whose memory does not hold both plans' seats, and how long each of them loads, ms. */
+  tight(from: PlanDraft, to: PlanDraft): Map<string, number> {
+    return new Map(this.#moves(from, to).flatMap(({ agent, tight, loadMs }) => (tight ? [[agent, loadMs]] : [])));
+  }
+
+  /** How long an agent loads what is new to it, ms. */
+  loadMs(from: PlanDraft, to: PlanDraft, agent: string): number {
+    return this.#moves(from, to).find((move) => move.agent === agent)?.loadMs ?? 0;
+  }
+
+  #moves(from: PlanDraft, to: PlanDraft): AgentMove[] {
+    const { registry } = this.#o;
+    return agentMoves({ from, to, cpuOf: (agent) => Math.min(1, registry.get(agent)?.hello.cpuLimit || 1) });
   }
 
   details({ request, model, maxRelDiff }: Deployment, draft: PlanDraft): PlanDetails | null {

@@ -43,6 +43,8 @@ export interface InForce extends Network {
   readonly budget: number;
   /** Predicted latency, ms. */
   readonly expectedMs: number;
+  /** Agents whose seats are not ready yet: no route through them until `agentBack`. */
+  readonly absent?: Iterable<string>;
 }
 
 export interface Answer<Output> {

@@ -79,6 +79,8 @@ export class FrameTable<Input, Output> {
   #noPlanWhy = 'the plan is being made';
   #nextNumber: number;
   #removed = false;
+  /** Frames that arrived, each once, admitted or not. */
+  submitted = 0;
   completed = 0;
   failed = 0;
   reissued = 0;
@@ -121,6 +123,14 @@ export class FrameTable<Input, Output> {
     return false;
   }
 
+  /** True while an attempt through this agent runs, or may still answer, in this epoch. */
+  usesAgent(epoch: number, agent: string): boolean {
+    for (const frame of this.#admitted.values()) {
+      if (frame.live.some((a) => a.router.epoch === epoch && a.agents.has(agent))) return true;
+    }
+    return false;
+  }
+
   stats(nowMs: number): { p50Ms: number; p95Ms: number; framesPerSecond: number } {
     return {
       p50Ms: this.#latency.quantileMs(0.5),
@@ -159,6 +169,7 @@ export class FrameTable<Input, Output> {
     this.#queue.set(key, frame);
     this.#queueBytes += bytes;
     this.#byKey.set(key, frame);
+    this.submitted++;
     return this.#pump(nowMs);
   }
 
@@ -168,6 +179,7 @@ export class FrameTable<Input, Output> {
     this.#expectedMs = plan.expectedMs;
     this.#budget = plan.budget;
     this.#lost.clear();
+    for (const agent of plan.absent ?? []) this.#lost.add(agent);
     for (const frame of this.#admitted.values()) {
       frame.resumeAtMs = nowMs;
       frame.avoid.clear();
@@ -226,6 +238,11 @@ export class FrameTable<Input, Output> {
       }
     }
     return [...effects, ...this.#pump(nowMs)];
+  }
+
+  /** No new frames through this agent; those under way go on. */
+  retire(agent: string): void {
+    this.#lost.add(agent);
   }
 
   /** It was only silent: routes through it may be used again. */

@@ -54,6 +54,8 @@ export interface GatewayOptions {
   readonly announce?: { readonly softwareVersion: string };
   /** When an agent counts as lost, and how those that flap are held back. */
   readonly membership?: SchedulerOptions['membership'];
+  /** See `SchedulerOptions`. */
+  readonly holdPlans?: boolean;
   readonly createEngine?: () => Promise<Engine>;
   /** Bytes of models that clients have sent, together; default 4 GB. */
   readonly uploadLimitBytes?: number;
@@ -184,6 +186,7 @@ export class Gateway {
       offer: (offer) => uploads.offer(offer),
       profileDirectory: join(stateDirectory, 'profiles'),
       links: this.#links(),
+      holdPlans: this.#o.holdPlans ?? false,
       ...(this.#o.measureLinks === false ? {} : { probe, lanes: () => lanes.health() }),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),

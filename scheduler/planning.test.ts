@@ -9,7 +9,18 @@ import type { AgentRecord, AgentState } from './registry.js';
 const MIB = 2 ** 20;
 const request: DeployRequest = {
   ...{ name: 'm', model: 'x', shapes: [], images: [], objective: 'latency', planner: 'single', cut: '', shares: [], agents: [] },
-  ...{ inFlight: 0, deadlineMs: 0, maxError: 0, calibration: [], redundancy: 0, plan: '', verify: false, dryRun: false, explain: false },
+  ...{
+    inFlight: 0,
+    deadlineMs: 0,
+    maxError: 0,
+    calibration: [],
+    redundancy: 0,
+    weight: 1,
+    plan: '',
+    verify: false,
+    dryRun: false,
+    explain: false,
+  },
 };
 
 function agent(name: string, speed: number, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {

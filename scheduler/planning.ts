@@ -147,7 +147,7 @@ export async function explainedDraft({ planner, problem }: Asked, chosen: PlanDr
 const OBJECTIVE = /^(|latency|throughput|throughput<[1-9]\d{0,8})$/;
 
 /** `throughput<200`: as many frames per second as possible, none later than 200 ms. */
-function parseObjective(text: string): { readonly objective: Objective; readonly maxLatencyMs?: number } {
+export function parseObjective(text: string): { readonly objective: Objective; readonly maxLatencyMs?: number } {
   const [goal, limit] = text.split('<');
   const objective = goal === 'throughput' ? 'throughput' : 'latency';
   return limit === undefined ? { objective } : { objective, maxLatencyMs: Number(limit) };
@@ -172,6 +172,7 @@ export function checkRequest(request: DeployRequest): void {
   if (request.planner !== '' && (request.planner === 'manual' || !PLANNERS.has(request.planner))) {
     throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
   }
+  if (!(request.weight > 0 && request.weight <= 1000)) throw wrong('a weight above 0, at most 1000', String(request.weight));
   if (request.shares.some((share) => !(share > 0))) throw wrong('shares above 0', request.shares.join(','));
   if (!(request.maxError >= 0 && request.maxError <= 1)) throw wrong('a largest error from 0 to 1', String(request.maxError));
   if (request.calibration.length > 0 && request.maxError === 0)

@@ -1,10 +1,14 @@
 /**
- * What to do next for one deployment: a pure function from what is wanted and what is observed. The shell (scheduler.ts) does it and asks
+ * What to do next for one deployment: a pure function from what is wanted and what is observed. The shell (deployments.ts) does it and asks
  * again whenever something happened; every step is safe to find missing, late or done.
  *
  *   plan -> prepare (each agent) -> commit (each agent) -> switch the dispatcher -> the old epoch drains -> release
+ *
+ * While another plan serves, agents prepare a few at a time: loading takes CPU from frames. Where old and new seats do not fit together, agents vacate the old ones
+ * first, as rebalance/handover.ts orders them; those that the new plan can do without at first follow after the switch.
  */
 import type { Plan } from '../broker/plan.js';
+import type { Handover } from './rebalance/handover.js';
 
 export type SeatProgress = 'wanted' | 'asked' | 'prepared' | 'committing' | 'committed';
 
@@ -13,9 +17,15 @@ export interface Placement {
   readonly plan: Plan;
   readonly nonces: ReadonlyMap<string, string>;
   readonly seats: ReadonlyMap<string, SeatProgress>;
+  /** Agents that cannot hold the seats of the plan before and these. */
+  readonly handover?: Handover;
+  /** Agents that let go of these seats, so that they can take others: frames of this epoch are leaving them, or have left and the seats are released. */
+  readonly vacated?: ReadonlyMap<string, 'leaving' | 'left'>;
+  /** The plan before is released everywhere: what had to wait for that may be prepared. */
+  readonly settled?: boolean;
 }
 
-type Held = Pick<Placement, 'nonces' | 'seats'>;
+type Held = Omit<Placement, 'plan'>;
 
 export interface DeploymentView {
   readonly removing: boolean;
@@ -27,6 +37,8 @@ export interface DeploymentView {
   readonly recovering: boolean;
   /** The plan in force was made in a hurry: wire precision is still to be measured. */
   readonly unmeasured?: boolean;
+  /** Somebody changed its objective since the plan was made. */
+  readonly retargeted?: boolean;
   readonly serving: Held | undefined;
   readonly next: Held | undefined;
 }
@@ -39,34 +51,65 @@ export interface AgentsView {
 
 export type Step =
   | { readonly do: 'plan'; readonly why: string }
-  | { readonly do: 'prepare' | 'commit'; readonly agent: string }
+  | { readonly do: 'prepare' | 'commit' | 'vacate'; readonly agent: string }
   | { readonly do: 'switch' }
   | { readonly do: 'abandon'; readonly why: string };
 
 export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[] {
   if (deployment.removing) return [];
   const { next, serving } = deployment;
-  if (next !== undefined) return advance(next, agents);
+  if (next !== undefined) return advance(next, serving, agents);
   if (deployment.planning || deployment.stuck) return [];
   if (serving === undefined) return [{ do: 'plan', why: 'no plan is in force' }];
   const gone = missing(serving, agents);
   if (gone.length > 0) return [{ do: 'plan', why: `agent ${gone.join(', ')} was lost` }];
   const leaving = [...serving.nonces.keys()].filter((agent) => agents.draining(agent));
   if (leaving.length > 0) return [{ do: 'plan', why: `agent ${leaving.join(', ')} leaves` }];
+  const vacated = [...(serving.vacated?.keys() ?? [])];
+  if (vacated.length > 0) return [{ do: 'plan', why: `agent ${vacated.join(', ')} gave up seats for a plan that did not come about` }];
   if (deployment.recovering) return [{ do: 'plan', why: 'an agent came after a loss' }];
-  return deployment.unmeasured === true ? [{ do: 'plan', why: 'wire precision is measured now' }] : [];
+  if (deployment.retargeted === true) return [{ do: 'plan', why: 'its objective was changed' }];
+  if (deployment.unmeasured === true) return [{ do: 'plan', why: 'wire precision is measured now' }];
+  return serving.settled === true ? fill(serving, serving.handover?.after ?? [], 1) : [];
 }
 
-function advance(next: Held, agents: AgentsView): Step[] {
+/** Of the agents that prepare beside frames that run, so many at once: a quarter, one at least. */
+const AT_ONCE = 4;
+
+function advance(next: Held, serving: Held | undefined, agents: AgentsView): Step[] {
   const gone = missing(next, agents);
   if (gone.length > 0) return [{ do: 'abandon', why: `agent ${gone.join(', ')} was lost while preparing` }];
-  const seats = [...next.seats];
-  const wanted = seats.filter(([, progress]) => progress === 'wanted');
-  if (wanted.length > 0) return wanted.map(([agent]) => ({ do: 'prepare', agent }));
-  if (seats.some(([, progress]) => progress === 'asked')) return [];
-  const prepared = seats.filter(([, progress]) => progress === 'prepared');
-  if (prepared.length > 0) return prepared.map(([agent]) => ({ do: 'commit', agent }));
-  return seats.every(([, progress]) => progress === 'committed') ? [{ do: 'switch' }] : [];
+  const { before, after } = next.handover ?? { before: [], after: [] };
+  const late = new Set([...before.flat(), ...after]);
+  const prompt = [...next.seats.keys()].filter((agent) => !late.has(agent));
+  const serves = serving !== undefined && missing(serving, agents).length === 0;
+  const preparing = prepare(next, prompt, serves ? Math.max(1, Math.floor(prompt.length / AT_ONCE)) : prompt.length);
+  if (preparing !== undefined) return preparing;
+  for (const group of before) {
+    const leaving = group.filter((agent) => serving !== undefined && serving.vacated?.get(agent) === undefined);
+    if (leaving.length > 0) return leaving.map((agent) => ({ do: 'vacate', agent }));
+    if (group.some((agent) => serving?.vacated?.get(agent) === 'leaving')) return [];
+    const steps = prepare(next, group, group.length);
+    if (steps !== undefined) return steps;
+  }
+  const first = [...prompt, ...before.flat()];
+  const prepared = first.filter((agent) => next.seats.get(agent) === 'prepared');
+  if (prepared.length > 0) return prepared.map((agent) => ({ do: 'commit', agent }));
+  return first.every((agent) => next.seats.get(agent) === 'committed') ? [{ do: 'switch' }] : [];
+}
+
+/** What is left to prepare of these agents, so many at a time; undefined when all are prepared. */
+function prepare({ seats }: Held, of: readonly string[], atOnce: number): Step[] | undefined {
+  const wanted = of.filter((agent) => seats.get(agent) === 'wanted');
+  const asked = of.filter((agent) => seats.get(agent) === 'asked').length;
+  if (wanted.length === 0 && asked === 0) return undefined;
+  return wanted.slice(0, Math.max(0, atOnce - asked)).map((agent) => ({ do: 'prepare', agent }));
+}
+
+/** Seats of a plan in force that come after the switch: frames take their way as soon as each is committed. */
+function fill(serving: Held, of: readonly string[], atOnce: number): Step[] {
+  const prepared = of.filter((agent) => serving.seats.get(agent) === 'prepared');
+  return [...prepared.map((agent): Step => ({ do: 'commit', agent })), ...(prepare(serving, of, atOnce) ?? [])];
 }
 
 function missing(placement: Held, agents: AgentsView): string[] {

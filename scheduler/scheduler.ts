@@ -28,6 +28,7 @@ import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
 import { Profiles } from './profiles/profiles.js';
+import { Rebalancer } from './rebalance/rebalancer.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
 import { MAX_TERM, Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
@@ -58,6 +59,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly membership?: Pick<RegistryOptions, 'missedHealth' | 'holdDown'> | undefined;
   /** Counts what the gateway's other parts refuse, too. */
   readonly refusals?: Refusals;
+  /** Plans change only when agents are lost or leave, or when somebody asks. Default false. */
+  readonly holdPlans?: boolean;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
 }
@@ -70,6 +73,8 @@ export class Scheduler {
   readonly #deployments: Deployments;
   readonly #profiles: Profiles | undefined;
   readonly #learning: Learning;
+  /** Undefined: plans are held. */
+  readonly #rebalancer: Rebalancer | undefined;
   readonly #events = new EventLog();
   readonly #refusals: Refusals;
   readonly #undo: (() => void | Promise<void>)[] = [];
@@ -121,10 +126,28 @@ export class Scheduler {
       now: this.#now,
     });
     this.#profiles = this.#makeProfiles();
+    this.#rebalancer = options.holdPlans === true ? undefined : this.#makeRebalancer();
   }
 
   get term(): number {
     return this.#reigning.term;
+  }
+
+  #makeRebalancer(): Rebalancer {
+    const deployments = this.#deployments;
+    const { drafting } = deployments;
+    return new Rebalancer({
+      deployments: () => deployments.all(),
+      sample: (name) => this.#o.dispatcher.stats(name),
+      expected: (deployment, supposed) => drafting.expected(deployment, supposed),
+      draft: (deployment, supposed) => drafting.draft(deployment, supposed),
+      cost: (from, to) => drafting.cost(from, to),
+      able: (deployment) => drafting.able(deployment),
+      learned: (deployment) => drafting.learned(deployment),
+      adopt: (deployment, draft, why) => deployments.adopt(deployment, draft, why),
+      log: (kind, text) => this.#log(kind, text),
+      now: this.#now,
+    });
   }
 
   #makeProfiles(): Profiles | undefined {
@@ -172,6 +195,7 @@ export class Scheduler {
       this.#apply({ kind: 'tick' });
       this.#deployments.kickAll();
       this.#learning.tick();
+      void this.#rebalancer?.tick();
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
     this.#log('started', `term ${this.#reigning.term}`);
@@ -227,7 +251,8 @@ export class Scheduler {
   #known(deployment: Deployment): Known {
     const { name, serving } = deployment;
     const live = serving === undefined ? [] : this.#learning.times.rows(name, serving.plan.epoch, serving, this.#now());
-    return { stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
+    const outlook = { demandFps: this.#rebalancer?.demand(deployment).ratePerSecond ?? 0, outlook: this.#rebalancer?.found(name) ?? '' };
+    return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
   }
 
   #hello(said: Hello): void {
@@ -324,6 +349,8 @@ export class Scheduler {
       case 'undeploy':
         await this.#deployments.undeploy(body.undeploy.name);
         return {};
+      case 'adjust':
+        return { plan: await this.#deployments.adjust(body.adjust) };
       case 'status':
         return { status: this.status(body.status.name) };
       case 'where':

@@ -46,9 +46,11 @@ export class Seating {
   }
 
   /** Best effort: what is missed shows up in the agent's health and is released then. */
-  async release(placed: Placed): Promise<void> {
+  async release(placed: Placed, only?: string): Promise<void> {
     const { deployment, epoch } = placed.plan;
-    const there = [...placed.nonces].filter(([agent, nonce]) => this.#o.registry.serves(agent, nonce));
+    const there = [...placed.nonces].filter(
+      ([agent, nonce]) => (only === undefined || agent === only) && this.#o.registry.serves(agent, nonce),
+    );
     await Promise.allSettled(
       there.map(([agent, nonce]) => this.#command(agent, nonce, { kind: 'release', release: { deployment, epoch } })),
     );

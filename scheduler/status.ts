@@ -41,9 +41,12 @@ export interface Known {
   readonly stats: DispatcherStats;
   readonly expected: Pick<Estimate, 'latencyMs' | 'fps'> | undefined;
   readonly live: readonly LiveRow[];
+  readonly demandFps: number;
+  readonly outlook: string;
 }
 
-export function deploymentStatus(deployment: Deployment, { stats, expected, live }: Known): DeploymentStatus {
+export function deploymentStatus(deployment: Deployment, { stats, expected, live, demandFps, outlook }: Known): DeploymentStatus {
+  const { submitted: _, ...shown } = stats;
   const { name, request, model, state, why, serving, next } = deployment;
   const leftOut = [...deployment.excluded].map(([agent, excluded]) => `left out ${agent}: ${excluded.why}`);
   return {
@@ -55,10 +58,14 @@ export function deploymentStatus(deployment: Deployment, { stats, expected, live
     inputs: model?.inputs ?? [],
     outputs: model?.outputs ?? [],
     images: request.images,
-    ...stats,
+    ...shown,
     plan: (serving ?? next)?.report ?? null,
     expectedLatencyMs: expected?.latencyMs ?? 0,
     expectedFps: expected?.fps ?? 0,
+    objective: request.objective,
+    weight: request.weight,
+    demandFps,
+    outlook,
     live,
     progress: [...deployment.progress.values()],
   };

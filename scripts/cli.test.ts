@@ -74,6 +74,7 @@ describe('deploy options', () => {
       maxError: 0,
       calibration: [],
       redundancy: 0,
+      weight: 1,
       plan: '',
       verify: false,
       dryRun: true,

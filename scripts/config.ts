@@ -113,6 +113,13 @@ export const settingsSchema = z.strictObject({
           'An agent that is lost a second time in a row gets no seats for so long after it came back, ms; doubles with each further loss, to 120,000; 0 = never.',
         )
         .meta({ flag: 'hold-down-ms', argument: 'ms' }),
+      holdPlans: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Keep every plan until an agent is lost or leaves, or until adjust asks for another; else a plan that pays for the move is taken up.',
+        )
+        .meta({ flag: 'hold-plans', argument: '' }),
     })
     .prefault({}),
   agent: z

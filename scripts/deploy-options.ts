@@ -52,6 +52,11 @@ export const DEPLOY_OPTIONS: readonly CommandOption[] = [
     repeatable: true,
   },
   { flags: '--agents <names>', description: 'only these agents, as in pi-1,pi-2; default: all' },
+  {
+    flags: '--weight <number>',
+    description: 'what its demand counts against that of other deployments on the same agents, when there is not enough for all',
+    default: '1',
+  },
   { flags: '--in-flight <count>', description: "frames in flight at once, 0 = the planner's choice", default: '0' },
   { flags: '--deadline <ms>', description: 'time a frame may take, milliseconds; 0 = the default of the dispatcher', default: '0' },
 ];
@@ -151,7 +156,7 @@ export function checkName(name: string, what: string): string {
 }
 
 /** Throws USAGE. */
-function objectiveOf(text: string): string {
+export function objectiveOf(text: string): string {
   if (/^(latency|throughput|throughput<[1-9]\d{0,8})$/.test(text)) return text;
   const todo = /^(latency|throughput)\s*<?\s*$/.test(text) ? "In most shells < must be quoted: --objective 'throughput<200'." : undefined;
   throw new ChairError('USAGE', '--objective is wrong', {
@@ -159,6 +164,13 @@ function objectiveOf(text: string): string {
     came: `"${text}"`,
     ...(todo === undefined ? {} : { todo }),
   });
+}
+
+/** Throws USAGE. */
+export function weightOf(text: string): number {
+  const weight = text === '' ? 1 : Number(text);
+  if (weight > 0 && weight <= 1000) return weight;
+  throw new ChairError('USAGE', '--weight is wrong', { expected: 'a number above 0, at most 1000, as in 2', came: `"${text}"` });
 }
 
 /** Throws USAGE. */
@@ -192,6 +204,7 @@ export function deployRequest(name: string, model: string, options: OptionValues
     maxError: parseMaxError(options),
     calibration: [],
     redundancy: 0,
+    weight: weightOf(optionText(options, 'weight')),
     plan: '',
     verify: options.verify === true,
     dryRun,

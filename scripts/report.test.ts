@@ -154,6 +154,10 @@ describe('the status for people', () => {
     plan: planOf([seat(0, 0, 'pi-1')]),
     expectedLatencyMs: 0,
     expectedFps: 0,
+    objective: 'latency',
+    weight: 1,
+    demandFps: 0,
+    outlook: '',
     live: [],
     progress: [
       { agent: 'pi-1', deployment: 'det', epoch: 2, step: 'fetch', doneBytes: 1e6, totalBytes: 4e6 },

@@ -141,6 +141,7 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     `  frames: ${frames.join(', ')}`,
     ...speed,
     ...predictionText(d, width),
+    ...(d.outlook === '' ? [] : wrapText(`looked for a better plan: ${d.outlook}`, width, '  ')),
     ...(d.plan?.precision == null ? [] : wrapText(`wire precision: ${d.plan.precision.why}`, width, '  ')),
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');

@@ -473,6 +473,8 @@ export interface DeployRequest {
   readonly plan: string;
   /** How many parts of a stage cut by outputs may be missing without a frame noticing: 1 = each such stage gets a parity part. */
   readonly redundancy: number;
+  /** What its demand counts against that of other deployments on the same agents; > 0. */
+  readonly weight: number;
   readonly verify: boolean;
   /** Plan only: show it, deploy nothing. */
   readonly dryRun: boolean;
@@ -539,6 +541,17 @@ export interface PeersRequest {
   readonly agent: string;
 }
 
+/** What a deployment is planned for from now on. It moves to another plan when there is a better one; the answer says which, and what moving takes. */
+export interface AdjustRequest {
+  readonly name: string;
+  /** '' = as before. */
+  readonly objective: string;
+  /** 0 = as before. */
+  readonly weight: number;
+  /** Only say it. */
+  readonly dryRun: boolean;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
@@ -547,7 +560,8 @@ export type RequestBody =
   | { readonly kind: 'offer'; readonly offer: ModelOffer }
   | { readonly kind: 'profile'; readonly profile: ProfileRequest }
   | { readonly kind: 'links'; readonly links: LinksRequest }
-  | { readonly kind: 'peers'; readonly peers: PeersRequest };
+  | { readonly kind: 'peers'; readonly peers: PeersRequest }
+  | { readonly kind: 'adjust'; readonly adjust: AdjustRequest };
 
 export interface Request {
   readonly id: string;
@@ -748,6 +762,12 @@ export interface DeploymentStatus {
   /** What the plan in force is predicted to do by what is known now: measured links, corrected times. 0 = no plan. */
   readonly expectedLatencyMs: number;
   readonly expectedFps: number;
+  readonly objective: string;
+  readonly weight: number;
+  /** Frames that clients send per second. */
+  readonly demandFps: number;
+  /** What the last look for a better plan found, and why it was looked for; '' = there was none. */
+  readonly outlook: string;
   readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
 }

@@ -50,6 +50,7 @@ export const SCHEMA_FILES = [
     'ProfileRequest',
     'LinksRequest',
     'PeersRequest',
+    'AdjustRequest',
     'RequestBody',
     'Request',
   ],

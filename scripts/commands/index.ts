@@ -1,5 +1,6 @@
 /** Every command, in the order of `--help` and of docs/commands.md. */
 import type { CommandDefinition } from '../command.js';
+import { adjust } from './adjust.js';
 import { cluster } from './cluster.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   scheduler,
   discover,
   deploy,
+  adjust,
   undeploy,
   plan,
   profile,

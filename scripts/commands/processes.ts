@@ -28,6 +28,7 @@ async function runGateway(
     measureLinks: !g.assumeLinks,
     ...(g.hidden ? {} : { announce: { softwareVersion: packageVersion() } }),
     membership: { missedHealth: g.missedHealth, holdDown: { baseMs: g.holdDownMs } },
+    holdPlans: g.holdPlans,
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -67,6 +68,7 @@ export const gateway: CommandDefinition = {
     'gateway.directory',
     'gateway.uploadMb',
     'gateway.hidden',
+    'gateway.holdPlans',
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],
@@ -88,6 +90,7 @@ export const scheduler: CommandDefinition = {
     'gateway.directory',
     'gateway.uploadMb',
     'gateway.hidden',
+    'gateway.holdPlans',
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],

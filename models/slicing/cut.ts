@@ -8,7 +8,7 @@ import { extentOf, type Interval, isEmpty, shareIntervals } from './interval.js'
 import { partialPort } from './part-graph.js';
 import type { CutRefusal, PartCut, Partition, StageCut, StageSpec } from './partition.js';
 import { type Held, nameOf, type PartialHold, StageWalk } from './stage.js';
-import { bytesMoved, wire } from './wiring.js';
+import { bytesMoved, type PartialTaker, wire } from './wiring.js';
 
 export type { Held, PartialHold } from './stage.js';
 
@@ -26,13 +26,14 @@ export function isRefusal(cut: StageCut | CutRefusal): cut is CutRefusal {
 }
 
 /** What is wrong with a specification itself, or undefined. */
-function invalid(model: Model, { nodes: [start, end], cut, shares }: StageSpec): string | undefined {
+function invalid(model: Model, { nodes: [start, end], cut, shares, redundancy = 0 }: StageSpec): string | undefined {
   if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || end > model.nodes.length || start > end) {
     return `nodes [${start}, ${end}) of a model of ${model.nodes.length}`;
   }
   if (start === end && model.nodes.length > 0) return `an empty stage at node ${start}`;
   if (shares.length === 0 || !shares.every((s) => Number.isFinite(s) && s >= 0) || shares.every((s) => s === 0))
     return `shares ${shares.join(',')}`;
+  if (redundancy !== 0 && (redundancy !== 1 || cut !== 'channels')) return `cut by ${cut} with redundancy ${redundancy}`;
   if (cut === 'whole' && shares.length !== 1) return `a whole stage with ${shares.length} shares`;
   return undefined;
 }
@@ -44,7 +45,7 @@ function invalid(model: Model, { nodes: [start, end], cut, shares }: StageSpec):
 export function cutStage(model: Model, spec: StageSpec, held: Held = new Map()): StageCut | CutRefusal {
   const problem = invalid(model, spec);
   if (problem !== undefined) throw new ChairError('CUT_INVALID', `a stage cannot be ${problem}`);
-  const walk = new StageWalk(model, spec.cut, spec.nodes[0], held);
+  const walk = new StageWalk(model, spec.cut, spec.nodes[0], held, spec.redundancy);
   while (walk.end < spec.nodes[1]) {
     const obstacle = walk.step();
     if (obstacle !== undefined) return { refused: true, ...obstacle };
@@ -56,7 +57,8 @@ export function cutStage(model: Model, spec: StageSpec, held: Held = new Map()):
 export function cutWalk(walk: StageWalk, shares: readonly number[]): StageCut | CutRefusal {
   const obstacle = walk.obstacle();
   if (obstacle !== undefined) return { refused: true, ...obstacle };
-  const spec: StageSpec = { nodes: [walk.start, walk.end], cut: walk.cut, shares };
+  const { redundancy } = walk;
+  const spec: StageSpec = { nodes: [walk.start, walk.end], cut: walk.cut, shares, ...(redundancy > 0 ? { redundancy } : {}) };
   const goals = goalsOf(walk, shares);
   const parts: PartCut[] = [];
   const partShares: number[] = [];
@@ -65,7 +67,37 @@ export function cutWalk(walk: StageWalk, shares: readonly number[]): StageCut | 
     parts.push(makePart(walk, goal, parts.length));
     partShares.push(i);
   });
+  if (redundancy > 0) {
+    const thin = parts.find((part) => part.outputs.length !== parts[0]?.outputs.length);
+    // Then not every part has a box of each tensor, and the parity would stand in for nothing.
+    if (thin !== undefined)
+      return { refused: true, node: walk.start, reason: `too few channels for ${shares.length} parts of every tensor` };
+    parts.push(makeParity(walk, goals, parts));
+    partShares.push(shares.length);
+  }
   return { spec, parts, partShares };
+}
+
+/** The part that computes with the sum of the other parts' weights. */
+function makeParity(walk: StageWalk, goals: readonly Goal[], others: readonly PartCut[]): PartCut {
+  const bands = new Map<string, Interval>();
+  for (const goal of goals) {
+    for (const [tensor, [start, end]] of goal.bands) bands.set(tensor, [0, Math.max(bands.get(tensor)?.[1] ?? 0, end - start)]);
+  }
+  const demand = demandOf(walk, { bands, partials: new Map(), biased: new Set() });
+  const made = others.map((part) => demandOfPart(part).intervals);
+  const sums = new Map<number, readonly Interval[]>();
+  for (const [i, interval] of demand.intervals) {
+    if (interval === 'all') continue;
+    sums.set(
+      i,
+      made.flatMap((intervals) => {
+        const own = intervals.get(i);
+        return own === undefined || own === 'all' ? [] : [own];
+      }),
+    );
+  }
+  return partOf(walk, { ...demand, sums }, others.length);
 }
 
 interface Goal {
@@ -107,7 +139,10 @@ function goalsOf(walk: StageWalk, shares: readonly number[]): Goal[] {
 }
 
 function makePart(walk: StageWalk, goal: Goal, index: number): PartCut {
-  const demand = demandOf(walk, goal);
+  return partOf(walk, demandOf(walk, goal), index);
+}
+
+function partOf(walk: StageWalk, demand: PartDemand, index: number): PartCut {
   const { model } = walk.index;
   const inputs = demand.entering.flatMap((tensor): Port[] => {
     const info = model.tensors.get(tensor);
@@ -123,7 +158,9 @@ function makePart(walk: StageWalk, goal: Goal, index: number): PartCut {
       const name = partialPort(walk.index, tensor);
       return [{ name, tensor: `${name}:${index}`, dtype: info.dtype, box: wholeBox(info.dims) }];
     }
-    return [{ name: tensor, tensor, dtype: info.dtype, box: extentBox(info.dims, demand.extents.get(tensor) ?? 'all') }];
+    const box = extentBox(info.dims, demand.extents.get(tensor) ?? 'all');
+    // A parity is no part of the tensor: nobody may take it for one.
+    return [{ name: tensor, tensor: demand.sums === undefined ? tensor : `${tensor}${walk.index.mark}parity`, dtype: info.dtype, box }];
   });
   const part: PartCut = { inputs, outputs, ...costOf(demand) };
   demands.set(part, demand);
@@ -172,8 +209,10 @@ export function partition(model: Model, specs: readonly StageSpec[]): Partition 
   if (at !== model.nodes.length)
     throw new ChairError('CUT_INVALID', 'the stages must cover the model', { expected: `${model.nodes.length} nodes`, came: `${at}` });
   const ends = { inputs: model.inputs, outputs: model.outputs };
-  const wired = stages.map((stage) => ({ cut: stage.spec.cut, parts: stage.parts }));
-  const { wires, missing } = wire(wired, ends);
+  const wired = stages.map(({ spec: { cut, redundancy = 0 }, parts }) => ({ cut, parts, redundancy }));
+  const { wires, missing, partial } = wire(wired, ends);
+  const [taker] = partial;
+  if (taker !== undefined) throw partialError(stages, taker);
   const hole = missing[0];
   if (hole !== undefined) {
     throw new ChairError(
@@ -182,6 +221,18 @@ export function partition(model: Model, specs: readonly StageSpec[]): Partition 
     );
   }
   return { model, stages, wires, ...ends, bytesMoved: bytesMoved(wired, ends, wires) };
+}
+
+/** A parity stands in for a part only where all parts meet. */
+function partialError(stages: readonly StageCut[], { stage, part, input, tensor }: PartialTaker): ChairError {
+  const name = stages[stage]?.parts[part]?.inputs[input]?.tensor ?? tensor;
+  return new ChairError(
+    'CUT_NOT_POSSIBLE',
+    `stage ${stage + 1} takes only some channels of ${name}, which is coded: a missing part could not be recovered`,
+    {
+      todo: 'Cut that stage otherwise, or the coded one without redundancy.',
+    },
+  );
 }
 
 function refusalError(model: Model, stage: number, spec: StageSpec, refusal: CutRefusal): ChairError {

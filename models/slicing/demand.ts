@@ -24,6 +24,8 @@ export interface PartDemand {
   readonly leaving: readonly string[];
   /** Makings whose partial sums this part adds the bias to. */
   readonly biased: ReadonlySet<number>;
+  /** Of a parity, by index of making: the intervals of the parts that it stands in for. Their weights are added up. */
+  readonly sums?: ReadonlyMap<number, readonly Interval[]>;
 }
 
 /** What a part must hold at the end of its stage. */
@@ -160,12 +162,18 @@ export function costOf(part: PartDemand): PartCost {
     const making = walk.makings[i];
     if (making === undefined) continue;
     const share = interval === 'all' ? 1 : makingShare(walk, making, interval);
-    const cost = (walk.index.macs[making.node] ?? 0) * share;
+    const cost = (walk.index.macs[making.node] ?? 0) * share * denseness(part, i, making);
     nodeMacs[making.node - walk.start] = (nodeMacs[making.node - walk.start] ?? 0) + cost;
     macs += cost;
-    addWeights(walk, making, interval, weights);
+    addWeights(walk, making, interval, weights, denseness(part, i, making));
   }
   return { nodeMacs, macs, weightBytes: [...weights.values()].reduce((a, b) => a + b, 0), activationBytes: peakBytes(part) };
+}
+
+/** Of a parity of several parts: how much more it computes than a part as long. */
+function denseness({ sums }: PartDemand, i: number, making: Making): number {
+  const dense = making.kind === 'band' ? making.banding.parity : undefined;
+  return dense !== undefined && (sums?.get(i)?.length ?? 0) > 1 ? dense.groups : 1;
 }
 
 function makingShare(walk: StageWalk, making: Making, interval: Interval): number {
@@ -184,7 +192,7 @@ export function reducedInput(walk: StageWalk, making: Making & { readonly kind: 
   return inputs[j] ?? '';
 }
 
-function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all', weights: Map<string, number>): void {
+function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all', weights: Map<string, number>, times: number): void {
   const needs = making.kind === 'band' ? making.banding.inputs : making.kind === 'partial' ? making.reducing.inputs : undefined;
   for (const { input, weight } of walk.index.weightReads[making.node] ?? []) {
     const need = needs?.[input] ?? 'all';
@@ -198,7 +206,7 @@ function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all',
     if (part !== undefined)
       weights.set(
         `${weight.name}\n${need.band.axis}:${part[0]}:${part[1]}`,
-        (bytes * (part[1] - part[0])) / extentOf(need.band, weight.dims),
+        (times * bytes * (part[1] - part[0])) / extentOf(need.band, weight.dims),
       );
   }
 }

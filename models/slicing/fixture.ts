@@ -120,13 +120,13 @@ export function randomInputs(infos: readonly TensorInfo[], seed: number): Record
   );
 }
 
-/** `[start, end, cut, shares]`; a number of shares means equal ones. */
-export type Spec = readonly [number, number, CutKind, number | readonly number[]];
+/** `[start, end, cut, shares]`; a number of shares means equal ones. Cut `coded`: by channels, with a parity. */
+export type Spec = readonly [number, number, CutKind | 'coded', number | readonly number[]];
 
 export function specs(list: readonly Spec[]): StageSpec[] {
   return list.map(([start, end, cut, shares]) => ({
     nodes: [start, end],
-    cut,
+    ...(cut === 'coded' ? { cut: 'channels', redundancy: 1 } : { cut }),
     shares: typeof shares === 'number' ? Array(shares).fill(1) : shares,
   }));
 }
@@ -140,11 +140,17 @@ export interface Comparison {
 }
 
 /** Cuts, writes, runs, and compares with the whole model on the same engine and inputs. */
-export async function compare(model: Model, list: readonly Spec[], engine: Engine, seed = 3): Promise<Comparison> {
+export async function compare(
+  model: Model,
+  list: readonly Spec[],
+  engine: Engine,
+  seed = 3,
+  lost: readonly string[] = [],
+): Promise<Comparison> {
   const written = await writeSlices(partition(model, specs(list)), await directory());
   const inputs = randomInputs(model.inputs, seed);
   const want = await wholeOutputs(model, engine, seed);
-  const { outputs } = await runPartition(written, engine, inputs);
+  const { outputs } = await runPartition(written, engine, inputs, { lost: new Set(lost) });
   let maxRelDiff = 0;
   let spread = 0;
   for (const info of model.outputs) {

@@ -93,7 +93,7 @@ function buildIndex(model: Model): ModelIndex {
 function markOf(model: Model): string {
   const names = [...model.inputs.map((i) => i.name), ...model.nodes.flatMap((node) => [...readsOf(node), ...node.outputs])];
   let mark = '/';
-  while (names.some((name) => name.includes(`${mark}cut`) || name.includes(`${mark}partial`))) mark += '/';
+  while (names.some((name) => ['cut', 'partial', 'parity'].some((word) => name.includes(`${mark}${word}`)))) mark += '/';
   return mark;
 }
 

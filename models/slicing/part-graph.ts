@@ -7,19 +7,23 @@ import { type DType, itemBytes } from '../../broker/tensor.js';
 import type { Weight } from '../model.js';
 import { type AttributeValue, attribute } from '../onnx/attributes.js';
 import type { GraphNode, GraphValue } from '../onnx/encode.js';
+import { sumDims, type WeightSum } from '../onnx/weight-sum.js';
 import type { Selection } from '../onnx/weights.js';
 import type { Extent, PartDemand } from './demand.js';
 import { type Band, bandDims, extentOf, type Interval, inUnits, sameInterval } from './interval.js';
 import { type ModelIndex, readsOf } from './model-index.js';
-import type { GraphWriter, InputNeed, NodeView } from './rules/rule.js';
+import type { DenseParity, GraphWriter, InputNeed, NodeView } from './rules/rule.js';
 import type { Making } from './stage.js';
 
-/** An initializer of a part: bytes made here, or a selection of one of the model's weights (undefined: all of it). */
+/** An initializer of a part: bytes made here, a selection of one of the model's weights (undefined: all of it), or intervals of one added up. */
 export interface PartWeight {
   readonly name: string;
   readonly dtype: DType;
   readonly dims: readonly number[];
-  readonly from: { readonly bytes: Uint8Array } | { readonly weight: Weight; readonly selection: Selection | undefined };
+  readonly from:
+    | { readonly bytes: Uint8Array }
+    | { readonly weight: Weight; readonly selection: Selection | undefined }
+    | { readonly weight: Weight; readonly sum: WeightSum };
 }
 
 export interface PartGraph {
@@ -49,6 +53,10 @@ function selectionOf(weight: Weight, band: Band, interval: Interval): Selection 
       (_, o) => [(o * units + interval[0]) * band.inner, (o * units + interval[1]) * band.inner] as const,
     );
   });
+}
+
+function layoutOf({ groups, inPerGroup, outPerGroup }: DenseParity): NonNullable<WeightSum['dense']> {
+  return { groups, inPerGroup, outPerGroup };
 }
 
 class PartWriter implements GraphWriter {
@@ -114,17 +122,20 @@ class PartWriter implements GraphWriter {
     const needs = making.kind === 'band' ? making.banding.inputs : making.reducing.inputs;
     const needed = needs.map((need) => (typeof need === 'object' ? need.need(interval) : undefined));
     const first = this.#part.biased.has(i);
-    const inputs = needs.map((need, j) => this.#operand(node.inputs[j] ?? '', need, needed[j]));
+    const sums = this.#part.sums?.get(i) ?? [];
+    const dense = making.kind === 'band' && sums.length > 1 ? making.banding.parity : undefined;
+    const inputs = needs.map((need, j) => this.#operand(node.inputs[j] ?? '', need, needed[j], sums, j === 1 ? dense : undefined));
     if (making.kind === 'partial') {
       const output = partialPort(this.#part.walk.index, node.outputs[0] ?? '');
       making.reducing.write(this, { inputs, needs: needed, out: interval, output, first });
     } else {
-      making.banding.write(this, { inputs, needs: needed, out: interval, output: node.outputs[making.output] ?? '', first });
+      const { write } = dense ?? making.banding;
+      write(this, { inputs, needs: needed, out: interval, output: node.outputs[making.output] ?? '', first });
     }
   }
 
   /** The name of a value that holds exactly what a node needs of an input. */
-  #operand(name: string, need: InputNeed, interval: Interval | undefined): string {
+  #operand(name: string, need: InputNeed, interval: Interval | undefined, sums: readonly Interval[], dense?: DenseParity): string {
     if (name === '' || need === 'drop') return '';
     const weight = this.#part.walk.index.model.weights.get(name);
     if (need === 'all') {
@@ -132,6 +143,10 @@ class PartWriter implements GraphWriter {
       return name;
     }
     if (interval === undefined) return '';
+    if (weight !== undefined && sums.length > 1) {
+      const { axis } = need.band;
+      return this.#weightSum(weight, dense === undefined ? { axis, intervals: sums } : { axis, intervals: sums, dense: layoutOf(dense) });
+    }
     if (weight !== undefined) return this.#weightBand(weight, need.band, interval);
     return this.#crop(name, need.band, interval);
   }
@@ -154,6 +169,17 @@ class PartWriter implements GraphWriter {
     this.#crops.set(key, name);
     const dims = bandDims(weight.dims, band, interval);
     this.#weights.set(name, { name, dtype: weight.dtype, dims, from: { weight, selection: selectionOf(weight, band, interval) } });
+    return name;
+  }
+
+  /** Of a parity: the parts' intervals of a weight added up. */
+  #weightSum(weight: Weight, sum: WeightSum): string {
+    const key = `${weight.name}\n${sum.axis},${sum.intervals.join('+')}`;
+    const known = this.#crops.get(key);
+    if (known !== undefined) return known;
+    const name = this.fresh(weight.name);
+    this.#crops.set(key, name);
+    this.#weights.set(name, { name, dtype: weight.dtype, dims: sumDims(weight.dims, sum), from: { weight, sum } });
     return name;
   }
 

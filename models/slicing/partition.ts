@@ -14,6 +14,8 @@ export interface StageSpec {
   readonly nodes: readonly [number, number];
   readonly cut: CutKind;
   readonly shares: readonly number[];
+  /** 1: a parity part is added, and any one part may be missing; only with cut `channels`, see stage.ts. Absent = 0. */
+  readonly redundancy?: number;
 }
 
 /** One part as analysed: no bytes yet. */
@@ -31,7 +33,10 @@ export interface PartCut {
 
 export interface StageCut {
   readonly spec: StageSpec;
-  /** Empty parts are dropped: may be fewer than shares. `partShares[i]` is the index into spec.shares of part i. */
+  /**
+   * Empty parts are dropped: may be fewer than shares. `partShares[i]` is the index into spec.shares of part i; of a parity, which comes last, it is
+   * `shares.length`.
+   */
   readonly parts: readonly PartCut[];
   readonly partShares: readonly number[];
 }

@@ -1,6 +1,7 @@
 /** The oracle: runs the parts of a written partition one after another on one engine, and moves boxes along the wires. No network needed. */
 import { join } from 'node:path';
 import { ChairError } from '../../broker/errors.js';
+import { codedInputs, isParity, recover } from '../../broker/parity.js';
 import { type Encoding, type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import {
   allocTensor,
@@ -26,6 +27,8 @@ export interface RunOptions {
   /** How each wire's boxes travel; absent = all raw. Needs `carry`. */
   readonly encodings?: readonly Encoding[];
   readonly carry?: Carry;
+  /** Parts of coded stages that do not run, as `stage/part`: their consumers recover what they would have sent. Parities are not used otherwise. */
+  readonly lost?: ReadonlySet<string>;
 }
 
 /** What comes out at the far end of a wire: the dense bytes of `box`, sent in this encoding and decoded again. Of a tensor `[dtype]` that covers `holder`. */
@@ -72,9 +75,12 @@ export class PartitionRunner {
       const at = key(w.toStage, w.toPart, w.input);
       incoming.set(at, [...(incoming.get(at) ?? []), { wire: w, index }]);
     });
+    const stages = partition.stages.map(({ spec, parts }) => ({ parts, redundancy: spec.redundancy ?? 0 }));
+    const isLost = (stage: number, part: number): boolean => options.lost?.has(`${stage}/${part}`) === true;
     const fill = (port: Port, stage: number, part: number, input: number): Tensor => {
       const target = allocTensor(port.dtype, boxDims(port.box));
       for (const { wire: w, index } of incoming.get(key(stage, part, input)) ?? []) {
+        if (isParity(stages[w.fromStage], w.fromPart) || isLost(w.fromStage, w.fromPart)) continue;
         const from = produced.get(key(w.fromStage, w.fromPart, w.output));
         if (from === undefined) throw new ChairError('INTERNAL', `wire ${index} begins nowhere`);
         if (index === options.zeroWire) {
@@ -89,6 +95,18 @@ export class PartitionRunner {
           copyBox(bytes, w.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
         } else copyBox(from.tensor.bytes, from.port.box, target.bytes, port.box, w.box, itemBytes(port.dtype));
       }
+      for (const coded of codedInputs(stages, partition.wires, stage, part)) {
+        if (coded.input !== input) continue;
+        const missing = coded.parts.find((w) => isLost(coded.fromStage, partition.wires[w]?.fromPart ?? 0));
+        const boxOf = (w: number): Box => partition.wires[w]?.box ?? port.box;
+        const sum = partition.wires[coded.parity];
+        const from = sum && produced.get(key(sum.fromStage, sum.fromPart, sum.output));
+        if (missing === undefined || sum === undefined) continue;
+        if (from === undefined) throw new ChairError('INTERNAL', `stage ${coded.fromStage} lacks more than its parity stands in for`);
+        const others = coded.parts.filter((w) => w !== missing).map(boxOf);
+        const parity = boxBytes(from.tensor, from.port.box, sum.box);
+        recover({ ...coded, dtype: port.dtype, target: target.bytes, holder: port.box, missing: boxOf(missing), others, parity });
+      }
       return target;
     };
     const runMs: number[][] = [];
@@ -96,6 +114,10 @@ export class PartitionRunner {
       const times: number[] = [];
       const made: { at: string; port: Port; tensor: Tensor }[] = [];
       for (const [p, part] of stage.parts.entries()) {
+        if (isLost(s, p)) {
+          times.push(0);
+          continue;
+        }
         const session = await this.#session(slices[s]?.[p]?.graph.sha256 ?? '', s, p);
         const feeds = Object.fromEntries(part.inputs.map((port, i) => [port.name, fill(port, s, p, i)]));
         const result = await session.run(feeds, { transfer: true });

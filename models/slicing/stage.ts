@@ -4,9 +4,11 @@
  */
 import type { Model } from '../model.js';
 import { type Asked, ask, type Bands, bandKindOf, bandsOf, refused } from './bands.js';
-import { type Band, compatible } from './interval.js';
+import { type Band, compatible, isPlain } from './interval.js';
+import { contracts, notLinear } from './linear.js';
 import { indexOf, type ModelIndex, readsOf, USED_BY_MODEL } from './model-index.js';
 import type { CutKind } from './partition.js';
+import { codedGroups } from './rules/conv.js';
 import type { Banding, InputNeed, MergeOp, Reducing } from './rules/rule.js';
 
 /** A tensor that its stage left as partials: every name is one of them, each of the tensor's full dims, merged by `merge`. */
@@ -52,8 +54,17 @@ export class StageWalk {
   #last: number | undefined;
   #contractions = 0;
   #end: number;
+  /** Of a coded stage: why a node that contracts is not coded. */
+  #notCoded: string | undefined;
 
-  constructor(model: Model, cut: CutKind, start: number, held: Held) {
+  constructor(
+    model: Model,
+    cut: CutKind,
+    start: number,
+    held: Held,
+    /** 1: a coded stage. Its parts compute everything whole up to nodes that are linear in their weights, which are cut by outputs and end the stage. */
+    readonly redundancy = 0,
+  ) {
     this.index = indexOf(model);
     this.cut = cut;
     this.start = start;
@@ -89,6 +100,7 @@ export class StageWalk {
       const want = this.cut === 'inputs' ? 'a Conv, Gemm or MatMul' : 'two Conv, Gemm or MatMul';
       return { node: at, reason: `a stage cut by ${this.cut} ends with its sum: ${want} with constant weights is missing` };
     }
+    if (this.redundancy > 0) return this.#codedObstacle(at);
     let cut = false;
     for (const [tensor, holding] of this.holdings) {
       if (holding.kind !== 'whole') cut = true;
@@ -103,12 +115,31 @@ export class StageWalk {
         return { node: this.index.producer.get(tensor) ?? at, reason: `${tensor} is an output of the model and would be left as partials` };
       }
     }
+    if (!cut && this.redundancy > 0) {
+      return {
+        node: at,
+        reason: `a coded stage ends with a Conv, Gemm or MatMul of constant weights${this.#notCoded ?? ': there is none'}`,
+      };
+    }
     if (!cut)
       return {
         node: this.start,
         reason: `no tensor of the stage has ${this.cut === 'rows' || this.cut === 'columns' ? this.cut : 'channels'} to cut`,
       };
     return this.#leavingWithoutShape(at);
+  }
+
+  /** A coded stage may only leave behind what can be recovered. */
+  #codedObstacle(at: number): Obstacle | undefined {
+    const holdings = [...this.holdings];
+    if (!holdings.some(([, { kind }]) => kind === 'band')) {
+      const none = 'there is no Conv, Gemm or MatMul of constant weights that could be coded';
+      return { node: at, reason: this.#notCoded ?? none };
+    }
+    const whole = holdings.find(([tensor, { kind }]) => kind === 'whole' && this.leaves(tensor))?.[0];
+    if (whole === undefined) return undefined;
+    const node = this.index.producer.get(whole) ?? at;
+    return { node, reason: `${whole} is needed later, and would be lost with the one agent that sends it` };
   }
 
   /** True when a later stage or the model's end reads a tensor made in this stage. */
@@ -158,6 +189,7 @@ export class StageWalk {
       const holding = this.holdings.get(name);
       if (holding?.kind === 'partial') return `reads ${name}, of which each part has a partial sum: it is merged in the next stage`;
     }
+    if (this.redundancy > 0) return this.#codedNode(index, bands);
     const contracts = this.#contraction(index);
     if (contracts && (this.cut === 'inputs' || (this.cut === 'pair' && this.#contractions === 1))) {
       const reason = this.#reduce(index, bands);
@@ -176,6 +208,31 @@ export class StageWalk {
     }
     if (whole === undefined) return undefined;
     return this.#reduceOrWhole(index, bands, whole, contracts);
+  }
+
+  /** Of a coded stage: in bands where a parity can be made of them, whole in every part as long as nothing is. */
+  #codedNode(index: number, bands: Bands): string | undefined {
+    const node = this.index.model.nodes[index];
+    const view = this.index.views[index];
+    const reads = node?.inputs.some((name) => this.#isCut(name)) === true;
+    if (!reads && !contracts(node)) return this.#whole(index);
+    const grouped = ask(() => ({ banding: view && codedGroups(view) }));
+    const banding = refused(grouped) ? grouped : (grouped.banding ?? bands.banding(index, 0));
+    const reason = refused(banding) ? banding.refusal : this.#coded(index, banding, bands);
+    if (reason === undefined || reads) return reason;
+    this.#notCoded = `${nameOf(node)}: ${reason}`;
+    return this.#whole(index);
+  }
+
+  #coded(index: number, banding: Banding, bands: Bands): string | undefined {
+    const name = this.index.model.nodes[index]?.outputs[0] ?? '';
+    const band = bands.band(name);
+    const reason = notLinear(this.index, index, banding, (tensor) => this.#isCut(tensor)) ?? this.#available(index, banding.inputs);
+    if (reason !== undefined) return reason;
+    if (band === undefined || !isPlain(band)) return 'its channels lie in blocks';
+    this.makings.push({ node: index, kind: 'band', output: 0, band, banding });
+    this.holdings.set(name, { kind: 'band', band });
+    return undefined;
   }
 
   /** For outputs that have no band: partials where the node reduces over a band, else whole; `reason` is not '' when whole is out of the question. */

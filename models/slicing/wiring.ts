@@ -6,6 +6,8 @@ import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, wholeBox } 
 export interface WiredStage {
   readonly cut: string;
   readonly parts: readonly { readonly inputs: readonly Port[]; readonly outputs: readonly Port[] }[];
+  /** How many of the last parts are parities; absent = 0. */
+  readonly redundancy?: number;
 }
 
 interface Producer {
@@ -13,6 +15,22 @@ interface Producer {
   readonly part: number;
   readonly output: number;
   readonly box: Box;
+}
+
+/** What stands in for any one producer of a tensor. */
+interface Parity extends Producer {
+  /** On which its parts follow each other; -1: there is only one. */
+  readonly axis: number;
+  /** Units of the tensor on this axis. */
+  readonly extent: number;
+}
+
+/** An input that takes only some of a coded tensor's channels. */
+export interface PartialTaker {
+  readonly stage: number;
+  readonly part: number;
+  readonly input: number;
+  readonly tensor: string;
 }
 
 /** `box` without `hole` (which lies in it), as disjoint boxes. */
@@ -34,6 +52,8 @@ export interface Wiring {
   readonly wires: Wire[];
   /** Elements that no producer holds (a defect, or a tensor that is missing): empty when all is well. */
   readonly missing: { readonly stage: number; readonly part: number; readonly input: number; readonly box: Box }[];
+  /** Inputs to which a parity is of no use: empty when all is well. */
+  readonly partial: PartialTaker[];
 }
 
 /** Wires of a chain of stages between the model's inputs (SOURCE) and outputs (SINK). */
@@ -45,19 +65,50 @@ export function wire(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 
     else list.push(producer);
   };
   for (const [output, info] of ends.inputs.entries()) add(info.name, { stage: SOURCE, part: 0, output, box: wholeBox(info.dims) });
-  const wiring: Wiring = { wires: [], missing: [] };
+  const parities = new Map<string, Parity>();
+  const wiring: Wiring = { wires: [], missing: [], partial: [] };
+  const bring = (s: number, p: number, input: number, tensor: string, box: Box): void => {
+    connect(wiring, producers.get(tensor) ?? [], s, p, input, box);
+    const parity = parities.get(tensor);
+    if (parity !== undefined) bringParity(wiring, parity, { stage: s, part: p, input, tensor }, box);
+  };
   stages.forEach((stage, s) => {
     for (const [p, part] of stage.parts.entries()) {
-      for (const [input, port] of part.inputs.entries()) connect(wiring, producers.get(port.tensor) ?? [], s, p, input, port.box);
+      for (const [input, port] of part.inputs.entries()) bring(s, p, input, port.tensor, port.box);
     }
+    const coded = stage.parts.length - (stage.redundancy ?? 0);
     for (const [p, part] of stage.parts.entries()) {
-      for (const [output, port] of part.outputs.entries()) add(port.tensor, { stage: s, part: p, output, box: port.box });
+      for (const [output, port] of part.outputs.entries()) {
+        if (p < coded) add(port.tensor, { stage: s, part: p, output, box: port.box });
+        else parities.set(...parityOf(stage.parts.slice(0, coded), { stage: s, part: p, output, box: port.box }));
+      }
     }
   });
-  for (const [input, info] of ends.outputs.entries()) {
-    connect(wiring, producers.get(info.name) ?? [], SINK, 0, input, wholeBox(info.dims));
-  }
+  for (const [input, info] of ends.outputs.entries()) bring(SINK, 0, input, info.name, wholeBox(info.dims));
   return wiring;
+}
+
+/** The tensor that a parity belongs to, by the place of its output, and the axis of its parts. */
+function parityOf(parts: WiredStage['parts'], parity: Producer): [string, Parity] {
+  const boxes = parts.flatMap(({ outputs }) => outputs[parity.output]?.box ?? []);
+  const [first] = boxes;
+  const axis = first?.start.findIndex((start, i) => boxes.some((box) => box.start[i] !== start)) ?? -1;
+  const extent = boxes.reduce((most, box) => Math.max(most, box.end[axis] ?? 0), 0);
+  return [parts[0]?.outputs[parity.output]?.tensor ?? '', { ...parity, axis, extent }];
+}
+
+/** The parity travels in the same rows as the parts do, and on its own axis as long as the longest of them. */
+function bringParity(wiring: Wiring, { axis, extent, box: own, ...from }: Parity, to: PartialTaker, box: Box): void {
+  if (elementCount(boxDims(box)) === 0) return;
+  if (axis >= 0 && ((box.start[axis] ?? 0) > 0 || (box.end[axis] ?? 0) < extent)) {
+    wiring.partial.push(to);
+    return;
+  }
+  const start = box.start.map((s, i) => (i === axis ? 0 : s));
+  const end = box.end.map((e, i) => (i === axis ? (own.end[i] ?? 0) : e));
+  const { stage: fromStage, part: fromPart, output } = from;
+  const { stage: toStage, part: toPart, input } = to;
+  wiring.wires.push({ fromStage, fromPart, output, toStage, toPart, input, box: { start, end }, encoding: 'raw' });
 }
 
 function connect(wiring: Wiring, producers: readonly Producer[], stage: number, part: number, input: number, box: Box): void {

@@ -11,6 +11,7 @@ import { tensorBytes } from '../../broker/tensor.js';
 import type { Model, Weight, WeightBytes } from '../model.js';
 import { hasBlob, putBlob, putBlobChunks, writingTo } from '../onnx/blobs.js';
 import { encodeGraph, type GraphInitializer, type GraphSpec } from '../onnx/encode.js';
+import { weightSum } from '../onnx/weight-sum.js';
 import { readSelection, type Selection, selectionDims, weightChunks, wholeSelection } from '../onnx/weights.js';
 import { demandOfPart } from './cut.js';
 import { type PartWeight, partGraph } from './part-graph.js';
@@ -86,6 +87,15 @@ class SliceStore {
     const { name, dtype, dims, from } = weight;
     const length = tensorBytes(dtype, dims);
     if ('bytes' in from) return { initializer: { name, dtype, dims, data: { kind: 'inline', bytes: from.bytes } } };
+    if ('sum' in from) {
+      const chunks = weightSum(from.weight, from.sum);
+      if (length < INLINE_BYTES) return { initializer: { name, dtype, dims, data: { kind: 'inline', bytes: await joined(chunks) } } };
+      const blob = await this.#once(`${from.weight.name}\n+${JSON.stringify(from.sum)}`, () => this.#writeChunks(chunks));
+      return {
+        initializer: { name, dtype, dims, data: { kind: 'external', location: blob.blob.sha256, offset: 0, length } },
+        blob: blob.blob,
+      };
+    }
     if (length < INLINE_BYTES) {
       const bytes = await readSelection(from.weight, from.selection ?? wholeSelection(from.weight.dims));
       return { initializer: { name, dtype, dims, data: { kind: 'inline', bytes } } };
@@ -96,12 +106,20 @@ class SliceStore {
 
   #external(weight: Weight, selection: Selection | undefined): Promise<WrittenWeight> {
     const key = `${weight.name}\n${selection === undefined ? '' : JSON.stringify(selection)}`;
+    return this.#once(key, () => this.#writeWeight(weight, selection));
+  }
+
+  #once(key: string, write: () => Promise<WrittenWeight>): Promise<WrittenWeight> {
     let written = this.#written.get(key);
     if (written === undefined) {
-      written = this.#writeWeight(weight, selection);
+      written = write();
       this.#written.set(key, written);
     }
     return written;
+  }
+
+  async #writeChunks(chunks: AsyncIterable<Uint8Array>): Promise<WrittenWeight> {
+    return { blob: await putBlobChunks(this.#directory, chunks), offset: 0 };
   }
 
   async #writeWeight(weight: Weight, selection: Selection | undefined): Promise<WrittenWeight> {
@@ -142,4 +160,10 @@ class SliceStore {
       await rm(temporary, { force: true });
     }
   }
+}
+
+async function joined(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const all: Uint8Array[] = [];
+  for await (const chunk of chunks) all.push(chunk);
+  return new Uint8Array(Buffer.concat(all));
 }

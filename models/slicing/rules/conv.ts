@@ -118,6 +118,31 @@ function outputChannels(view: NodeView, shape: ConvShape, band: Band): Banding {
   };
 }
 
+/** More groups would make the parity of a grouped convolution, which has none, dearer than it is worth. */
+const MOST_CODED_GROUPS = 4;
+
+/** Output channels of a Conv of a few groups in a coded stage: every part holds all input channels and takes those of its groups. */
+export function codedGroups(view: NodeView): Banding | undefined {
+  const shape = convShape(view);
+  if (view.node.op !== 'Conv' || shape.groups === 1) return undefined;
+  const { groups, inPerGroup, outPerGroup } = shape;
+  if (groups > MOST_CODED_GROUPS) {
+    refuse(
+      `its parts have different inputs, and of ${groups} groups the parity would cost ${groups} times a part (at most ${MOST_CODED_GROUPS})`,
+    );
+  }
+  return {
+    inputs: ['all', same(plainBand(0)), ...withBias(view, same(plainBand(0)))],
+    write: (writer, io) => {
+      const [g0, g1] = groupsOf(io.out, outPerGroup);
+      const [data = '', ...rest] = io.inputs;
+      const own = g1 - g0 === groups ? data : writer.slice(data, 1, [g0 * inPerGroup, g1 * inPerGroup]);
+      writeGroups(view, shape, writer, { ...io, inputs: [own, ...rest] }, false);
+    },
+    parity: { groups, inPerGroup, outPerGroup, write: (writer, io) => writer.copy(view, io.inputs, io.output, { group: undefined }) },
+  };
+}
+
 /** Partial sums over an interval of the input channels (whole groups only: then they are output channels of their own). */
 function inputChannels(view: NodeView, input: number, band: Band): Reducing {
   const shape = convShape(view);

@@ -53,6 +53,17 @@ export interface Banding {
   readonly write: (writer: GraphWriter, io: BandIO) => void;
   /** Units really computed for an interval, when more than the interval itself (the rule crops). */
   readonly computed?: (out: Interval) => number;
+  /** Of a coded stage: how a parity of several parts is written where it is not the node itself with weights added up. */
+  readonly parity?: DenseParity;
+}
+
+/** The parity of a grouped convolution: parts of different groups read different inputs, so it reads all of them, by one convolution without groups. */
+export interface DenseParity {
+  /** The weights of output channel `o` stand at input channels `[g, g + 1) * inPerGroup` of the sum, g = floor(o / outPerGroup). */
+  readonly groups: number;
+  readonly inPerGroup: number;
+  readonly outPerGroup: number;
+  readonly write: Banding['write'];
 }
 
 /** How a node that reduces over the band makes a partial of its whole output: parts are merged by this variadic operator. */

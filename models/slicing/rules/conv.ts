@@ -123,8 +123,8 @@ const MOST_CODED_GROUPS = 4;
 
 /** Output channels of a Conv of a few groups in a coded stage: every part holds all input channels and takes those of its groups. */
 export function codedGroups(view: NodeView): Banding | undefined {
+  if (view.node.op !== 'Conv' || intAttr(view.node, 'group', 1) === 1) return undefined;
   const shape = convShape(view);
-  if (view.node.op !== 'Conv' || shape.groups === 1) return undefined;
   const { groups, inPerGroup, outPerGroup } = shape;
   if (groups > MOST_CODED_GROUPS) {
     refuse(

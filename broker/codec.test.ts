@@ -83,7 +83,14 @@ function codeOf(run: () => unknown): string {
 
 const KNOWN = ['none', 'CODEC_INVALID', 'CODEC_LIMIT', 'SCHEMA_MISMATCH'];
 
-const COMMAND = { id: '1', term: 2, nonce: 'n', deadlineMs: 1000, body: { kind: 'commit', commit: { deployment: 'd', epoch: 3 } } };
+const COMMAND = {
+  id: '1',
+  term: 2,
+  scheduler: 's',
+  nonce: 'n',
+  deadlineMs: 1000,
+  body: { kind: 'commit', commit: { deployment: 'd', epoch: 3 } },
+};
 
 describe('codec', () => {
   it('has a schema for every topic', () => {
@@ -145,6 +152,7 @@ describe('codec', () => {
       [
         '0231',
         '04',
+        '0273',
         '026e',
         '0000000000408f40',
         '0c',
@@ -178,6 +186,7 @@ describe('bounds', () => {
       schemaVersion: 1000,
       softwareVersion: '',
       term: 0,
+      scheduler: '',
       addresses: [],
       lanePort: 0,
       cores: 4,
@@ -200,8 +209,8 @@ describe('bounds', () => {
   });
 
   it('cost nothing to enforce: counts and lengths that are not there are refused at once', () => {
-    // Of a Hello: agent, nonce, fingerprint '', version 0, software '', term 0; then what is claimed of `addresses`.
-    const claim = (...count: number[]) => Buffer.concat([prologue(), Buffer.from([0, 0, 0, 0, 0, 0, ...count])]);
+    // Of a Hello: agent, nonce, fingerprint '', version 0, software '', term 0, scheduler ''; then what is claimed of `addresses`.
+    const claim = (...count: number[]) => Buffer.concat([prologue(), Buffer.from([0, 0, 0, 0, 0, 0, 0, ...count])]);
     const started = performance.now();
     const twoMillion = [0x80, 0x92, 0xf4, 0x01];
     expect(codeOf(() => decode('Hello', claim(...twoMillion)))).toBe('CODEC_LIMIT');

@@ -57,11 +57,13 @@ export const ERROR_CODES = {
   UPLOAD_BUSY: 'The gateway is taking as many uploads as it can; try again when one of them is done.',
   GATEWAY_STORE_FULL: 'The gateway has no room for the model (disk full, or all it holds is in use).',
   EPOCH_STALE: 'A command or message belongs to an epoch or term that is over.',
+  TERM_STALE: 'A command comes from a scheduler that was replaced: another one has reigned since.',
   SEAT_UNKNOWN: 'A message names a seat this agent does not hold.',
   SENDER_WRONG: 'A message came from, or in the name of, somebody who cannot have sent it.',
   CLUSTER_WRONG: 'A message or a connection was meant for another cluster.',
   FRAME_LATE: 'A message belongs to a frame that is finished, cancelled or issued again.',
   // scheduler/
+  STATE_DAMAGED: 'A file in which state is kept was changed by something else, or is of another version; it is put aside and not used.',
   CLUSTER_TAKEN: 'Another gateway or scheduler serves this cluster, or holds its state folder.',
   NO_AGENTS: 'No ready agent is available for the plan.',
   PLAN_INVALID: 'A plan contradicts itself or names what does not exist.',

@@ -5,7 +5,7 @@ import { until } from './test-brokers.js';
 import { topicsOf } from './topics.js';
 
 const topics = topicsOf('test');
-const REIGN: Reign = { term: 1, schemaFingerprint: '', schemaVersion: 1000 };
+const REIGN: Reign = { term: 1, scheduler: 's', schemaFingerprint: '', schemaVersion: 1000 };
 
 describe('fake bus', () => {
   it('behaves as the real one: encodes, delivers later, in order, also to the publisher', async () => {

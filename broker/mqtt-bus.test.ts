@@ -9,7 +9,7 @@ import { EMBEDDED, MOSQUITTO, resources, startProxy, type TestBroker, until } fr
 import { topicsOf } from './topics.js';
 
 const topics = topicsOf('test');
-const REIGN: Reign = { term: 4, schemaFingerprint: 'f', schemaVersion: 1000 };
+const REIGN: Reign = { term: 4, scheduler: 's', schemaFingerprint: 'f', schemaVersion: 1000 };
 const GONE: Gone = { agent: 'a', nonce: 'n', why: 'will' };
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {

@@ -77,6 +77,9 @@ export interface Wire {
   readonly encoding: Encoding;
 }
 
+/** Terms count the starts of schedulers. Beyond this it is none, and who says so is wrong; well below what a message can carry, so that a later one can always be said. */
+export const MAX_TERM = 2 ** 40;
+
 export interface Plan {
   readonly deployment: string;
   /** sha256 of the model file. */

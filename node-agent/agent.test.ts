@@ -39,6 +39,7 @@ class World {
   readonly buses = new Map<string, FakeBus>();
   readonly engines = new Map<string, ToyEngine>();
   term = 1;
+  scheduler = 's';
   lowWater = 0;
   private ids = 0;
 
@@ -111,7 +112,7 @@ class World {
   /** Sends without waiting; the id of the command. */
   tell(agent: Agent, name: string, body: CommandBody, deadlineMs = 5000): string {
     const id = `c${this.ids++}`;
-    void this.bus.publish(topics.command(name), { id, term: this.term, nonce: agent.nonce, deadlineMs, body });
+    void this.bus.publish(topics.command(name), { id, term: this.term, scheduler: this.scheduler, nonce: agent.nonce, deadlineMs, body });
     return id;
   }
 
@@ -207,12 +208,13 @@ describe('an agent in the cluster', () => {
       agent: 'a',
       nonce: agent.nonce,
       term: 0,
+      scheduler: '',
       softwareVersion: '1.2.3',
       engine: 'toy',
       ...OUR_SCHEMAS,
     });
     expect(world.hellos[0]?.addresses.length).toBeGreaterThan(0);
-    await world.bus.publish(topics.reign, { term: 1, ...OUR_SCHEMAS });
+    await world.bus.publish(topics.reign, { term: 1, scheduler: 's', ...OUR_SCHEMAS });
     await eventually(() => world.hellos.length === 2, 'hello after reign');
     world.buses.get('a')?.lose();
     await eventually(() => world.gones.length === 1, 'the will');
@@ -253,16 +255,16 @@ describe('an agent in the cluster', () => {
 
   it('stops with SCHEMA_MISMATCH under a scheduler it cannot talk to', async () => {
     const agent = await world.agent('a');
-    await world.bus.publish(topics.reign, { term: 1, schemaVersion: 99_000, schemaFingerprint: 'e'.repeat(64) });
+    await world.bus.publish(topics.reign, { term: 1, scheduler: 's', schemaVersion: 99_000, schemaFingerprint: 'e'.repeat(64) });
     expect(await agent.closed).toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
   it("does not take noise on the scheduler's topic for a scheduler", async () => {
     const agent = await world.agent('a');
     for (const noise of [
-      { term: 2 ** 50, schemaVersion: 55, schemaFingerprint: 'l\u0000Oi' },
-      { term: -1, schemaVersion: -99_000, schemaFingerprint: '' },
-      { term: 1, schemaVersion: 2_000_000, schemaFingerprint: 'e'.repeat(64) },
+      { term: 2 ** 50, scheduler: 's', schemaVersion: 55, schemaFingerprint: 'l\u0000Oi' },
+      { term: -1, scheduler: 's', schemaVersion: -99_000, schemaFingerprint: '' },
+      { term: 1, scheduler: 's', schemaVersion: 2_000_000, schemaFingerprint: 'e'.repeat(64) },
     ])
       await world.bus.publish(topics.reign, noise);
     await world.seat(single(['a']), { a: agent });
@@ -471,8 +473,16 @@ describe('terms', () => {
     await first.stop();
     const agent = await world.agent('a', { directory });
     expect(world.hellos.at(-1)?.term).toBe(5);
-    world.term = 4;
-    expect(await world.ask(agent, 'a', { kind: 'ping', ping: { padBytes: 0 } })).toMatchObject({ code: 'EPOCH_STALE' });
+    for (const [term, scheduler] of [
+      [4, 's'],
+      [5, 'another'],
+      [2 ** 50, 's'],
+    ] as const) {
+      Object.assign(world, { term, scheduler });
+      const code = term > 5 ? 'CODEC_LIMIT' : 'TERM_STALE';
+      expect(await world.ask(agent, 'a', { kind: 'ping', ping: { padBytes: 0 } })).toMatchObject({ code });
+    }
+    await eventually(() => world.healths.some(({ refused }) => refused === 2), 'its health says so');
   });
 
   it('a command for another process of this name is left alone', async () => {

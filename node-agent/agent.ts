@@ -155,8 +155,11 @@ export class Agent {
 
   private async open(): Promise<void> {
     const { config, options } = this;
-    const store = await this.own(BlobStore.open({ directory: config.directory, limitBytes: config.storeLimitBytes }), (s) => s.close());
-    const term = await TermFile.open(config.directory);
+    const { directory, storeLimitBytes: limitBytes } = config;
+    const onDamaged = (sha256: string): void => this.log(`blob ${sha256} was damaged on disk; it is fetched anew`);
+    const store = await this.own(BlobStore.open({ directory, limitBytes, onDamaged }), (s) => s.close());
+    const term = await TermFile.open(directory);
+    if (term.damage !== undefined) this.log(`${term.damage.code}: ${term.damage.message}`);
     const engine = await this.own(options.createEngine(), (e) => e.dispose());
     const probe = (await options.probe?.(engine, config.directory)) ?? 0;
     const bus = await this.own(options.connect(this.presence.will), (b) => b.stop());

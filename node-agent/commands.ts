@@ -52,6 +52,8 @@ export async function answer(commands: Commands, command: Command, agent: string
 export class Commands {
   private orphans: NodeJS.Timeout | undefined;
   private stopped = false;
+  /** Commands of schedulers that were replaced. */
+  refused = 0;
 
   constructor(private readonly options: CommandOptions) {}
 
@@ -59,9 +61,9 @@ export class Commands {
     return !this.stopped && command.nonce === this.options.nonce;
   }
 
-  /** Throws EPOCH_STALE for a lower term, and what the command itself throws. */
+  /** Throws TERM_STALE for a scheduler that was replaced, AGENT_STORE_FULL when its term cannot be written, and what the command itself throws. */
   async obey(command: Command): Promise<Done> {
-    await this.fence(command.term);
+    await this.fence(command);
     return this.run(command.body, command);
   }
 
@@ -81,17 +83,15 @@ export class Commands {
     clearTimeout(this.orphans);
   }
 
-  private async fence(term: number): Promise<void> {
+  private async fence({ term, scheduler }: Command): Promise<void> {
     const { term: highest, epochs, orphanMs } = this.options;
-    if (term < highest.value) {
-      throw new ChairError('EPOCH_STALE', 'command of a former term', {
-        expected: `term ${highest.value} or later`,
-        came: `term ${term}`,
-        todo: 'Another scheduler has reigned since; take a higher term',
-      });
-    }
     const isNew = term > highest.value;
-    await highest.raise(term);
+    try {
+      await highest.obey(term, scheduler);
+    } catch (error) {
+      if (isChairError(error, 'TERM_STALE')) this.refused++;
+      throw error;
+    }
     if (!isNew || this.stopped) return;
     // The new scheduler may go on using what is loaded; what it has not asked for by then, nobody will release.
     clearTimeout(this.orphans);

@@ -11,6 +11,8 @@ export interface HealthSource {
   readonly runner: Runner;
   readonly lanes: () => readonly LaneHealth[];
   readonly refused: () => number;
+  /** Files on disk that were found damaged. */
+  readonly damaged: () => number;
   readonly precision: () => Pick<Health, 'encodedMessages' | 'rawFallbacks'>;
   readonly nowMs: () => number;
 }
@@ -28,7 +30,7 @@ export class HealthMeter {
 
   /** Reads everything and starts the next interval. */
   read(): Health {
-    const { agent, nonce, epochs, runner, lanes, refused, precision, nowMs } = this.source;
+    const { agent, nonce, epochs, runner, lanes, refused, damaged, precision, nowMs } = this.source;
     const now = nowMs();
     const seconds = Math.max(1e-3, (now - this.lastMs) / 1000);
     const cpu = process.cpuUsage();
@@ -60,6 +62,7 @@ export class HealthMeter {
       queue: runner.waiting(),
       framesPerSecond: runs / seconds,
       refused: refused(),
+      damaged: damaged(),
       ...precision(),
       seats,
       lanes: [...lanes()],

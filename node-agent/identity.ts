@@ -40,6 +40,7 @@ export async function introduce(options: AgentOptions, nonce: string, parts: Tol
     ...OUR_SCHEMAS,
     softwareVersion: options.softwareVersion,
     term: term.value,
+    scheduler: term.scheduler,
     addresses: addresses.length > 0 ? addresses : reachableAddresses(laneHost),
     lanePort: lanes.port,
     cores: cores(),

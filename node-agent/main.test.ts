@@ -199,7 +199,7 @@ class Hub {
   async ask(name: string, body: CommandBody): Promise<void> {
     const id = `c${this.ids++}`;
     const nonce = this.agents.get(name)?.agent.nonce ?? '';
-    await this.bus.publish(topics.command(name), { id, term: 1, nonce, deadlineMs: 20_000, body });
+    await this.bus.publish(topics.command(name), { id, term: 1, scheduler: 's', nonce, deadlineMs: 20_000, body });
     await eventually(() => this.replies.some((r) => r.id === id), `reply to ${body.kind}`, 20_000);
     expect(this.replies.find((r) => r.id === id)).toMatchObject({ code: '' });
   }

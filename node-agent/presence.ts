@@ -39,7 +39,7 @@ export class Presence {
   /** Says hello now or as soon as the broker is there, and health from now on. Returns what ends it. */
   start(parts: Parts): () => void {
     this.parts = parts;
-    const { bus, epochs, runner, lanes, inbox, forwarder } = parts;
+    const { bus, epochs, runner, lanes, inbox, forwarder, commands, store, term } = parts;
     const { options, nonce, nowMs } = this.host;
     const { name, healthMs } = options.config;
     const meter = new HealthMeter({
@@ -48,7 +48,8 @@ export class Presence {
       epochs,
       runner,
       lanes: () => [...lanes.health(), ...forwarder.health(name)],
-      refused: () => inbox.counts.refused + inbox.counts.stale,
+      refused: () => inbox.counts.refused + inbox.counts.stale + commands.refused,
+      damaged: () => store.damaged + (term.damage === undefined ? 0 : 1),
       precision: () => ({ encodedMessages: forwarder.encodedMessages, rawFallbacks: forwarder.rawFallbacks }),
       nowMs,
     });

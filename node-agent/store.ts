@@ -23,6 +23,8 @@ export interface StoreOptions {
   /** Bytes free on the disk; default asks the file system. For tests. */
   readonly diskFreeBytes?: () => Promise<number>;
   readonly nowMs?: () => number;
+  /** A blob that was here did not hash to its name; it is deleted. */
+  readonly onDamaged?: (sha256: string) => void;
 }
 
 interface Entry {
@@ -39,6 +41,8 @@ export class BlobStore {
   private readonly entries = new Map<string, Entry>();
   private readonly parts = new Map<string, number>();
   private closed = false;
+  /** Blobs that did not hash to their names when they were looked at. */
+  damaged = 0;
 
   private constructor(
     private readonly options: StoreOptions,
@@ -101,6 +105,8 @@ export class BlobStore {
     if (!entry.verified) {
       if (entry.sizeBytes !== ref.sizeBytes || (await hashFile(this.path(ref.sha256))) !== ref.sha256) {
         await this.remove(ref.sha256);
+        this.damaged++;
+        this.options.onDamaged?.(ref.sha256);
         return false;
       }
       entry.verified = true;

@@ -16,7 +16,7 @@ let got: Command[];
 beforeEach(async () => {
   broker = createFakeBroker();
   bus = broker.bus('scheduler');
-  commands = new Commands(bus, topics);
+  commands = new Commands(bus, topics, 's');
   got = [];
   await broker.bus('a').subscribe(topics.command('a'), (command) => got.push(command));
 });

@@ -9,13 +9,18 @@ import { type Wait, Waitress } from '../broker/waitress.js';
 export class Commands {
   readonly #bus: Bus;
   readonly #topics: Topics;
+  readonly #scheduler: string;
+  readonly #onStale: () => void;
   readonly #waitress = new Waitress<Reply>();
   /** What each process is asked: to give up on when it is lost, and to ask again when it was cut off. */
   readonly #asked = new Map<string, Set<{ readonly wait: Wait<Reply>; readonly command: Command }>>();
 
-  constructor(bus: Bus, topics: Topics) {
+  /** `scheduler`: which one this is, see Command.scheduler. `onStale`: an agent says that another one has reigned since. */
+  constructor(bus: Bus, topics: Topics, scheduler: string, onStale: () => void = () => undefined) {
     this.#bus = bus;
     this.#topics = topics;
+    this.#scheduler = scheduler;
+    this.#onStale = onStale;
   }
 
   /** Resolves when the agent did it. Rejects with the agent's own code, REQUEST_TIMEOUT, AGENT_UNKNOWN when it is lost meanwhile, STOPPED. */
@@ -24,7 +29,7 @@ export class Commands {
     const wait = this.#waitress.wait(id, deadlineMs, `'${body.kind}' from agent ${agent}`);
     const key = processKey(agent, nonce);
     const asked = this.#asked.get(key) ?? new Set();
-    const command = { id, term, nonce, deadlineMs, body };
+    const command = { id, term, scheduler: this.#scheduler, nonce, deadlineMs, body };
     const entry = { wait, command };
     this.#asked.set(key, asked.add(entry));
     try {
@@ -43,10 +48,12 @@ export class Commands {
   async tell(agent: string, nonce: string, term: number, body: CommandBody): Promise<void> {
     // A name that is no name is no topic either: nobody can be told.
     if (!NAME_PATTERN.test(agent)) return;
-    await this.#bus.publish(this.#topics.command(agent), { id: randomUUID(), term, nonce, deadlineMs: 0, body });
+    const command = { id: randomUUID(), term, scheduler: this.#scheduler, nonce, deadlineMs: 0, body };
+    await this.#bus.publish(this.#topics.command(agent), command);
   }
 
   settle(reply: Reply): void {
+    if (reply.code === 'TERM_STALE') this.#onStale();
     this.#waitress.settle(reply.id, reply);
   }
 

@@ -48,6 +48,7 @@ function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport
   return {
     cluster: 'c',
     term: 1,
+    problems: [],
     uptimeMs,
     dispatcherAddresses: [],
     dispatcherPort: 0,

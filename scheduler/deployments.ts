@@ -424,7 +424,7 @@ export class Deployments {
     } catch (thrown) {
       const error = toChairError(thrown);
       if ((deployment.next ?? deployment.serving) !== placed || error.code === 'STOPPED') return;
-      if (OUR_OWN_LINK.has(error.code)) {
+      if (OURS.has(error.code)) {
         // Not the agent's fault: asked again at the next tick.
         placed.seats.set(agent, before);
         return;
@@ -512,4 +512,5 @@ function costText({ bytes, prepareMs, pauseMs }: MoveCost): string {
   return `Moving to it: at most ${(bytes / 1e6).toFixed(1)} MB to fetch, about ${(prepareMs / 1000).toFixed(1)} s to prepare beside the frames; ${pause}.`;
 }
 
-const OUR_OWN_LINK: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BROKER_LOST', 'BROKER_UNREACHABLE', 'QUEUE_FULL']);
+/** Codes that say nothing about the agent: our link, or that this scheduler has to take a higher term, or to stop. */
+const OURS: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BROKER_LOST', 'BROKER_UNREACHABLE', 'QUEUE_FULL', 'TERM_STALE']);

@@ -18,6 +18,8 @@ import { FrameTable } from './frames.js';
 import { Intake } from './intake.js';
 
 const TICK_MS = 50;
+/** Ticks that come so late mean that this process, or its machine, stood still. */
+const STOOD_STILL_MS = 3000;
 
 export interface DispatcherOptions {
   readonly bus: Bus;
@@ -29,6 +31,8 @@ export interface DispatcherOptions {
   readonly onDrained?: (deployment: string, epoch: number) => void;
   /** An agent could not reach a peer. */
   readonly onTrouble?: (trouble: Trouble) => void;
+  /** This process stood still for so long: others may have gone on without it. Called before anything else is done. */
+  readonly onStoodStill?: (ms: number) => void;
   /** A lane message could not be read, or did not fit its deployment. */
   readonly onRefused?: (error: ChairError) => void;
 }
@@ -59,6 +63,9 @@ export class Dispatcher {
   readonly #nextNumbers = new Map<string, number>();
   readonly #undo: (() => void | Promise<void>)[] = [];
   #term = 0;
+  #tickedMs: number;
+  /** Another scheduler may be at work: results are right whoever computed them, but what fails here may succeed there. Those failures are not said. */
+  unsure = false;
   /** Messages that could not be read or did not fit; results that did not reach their client (they stay for its resubmission). */
   refused = 0;
   undelivered = 0;
@@ -66,6 +73,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
+    this.#tickedMs = this.#now();
   }
 
   async start(): Promise<void> {
@@ -76,12 +84,14 @@ export class Dispatcher {
       lanes.on(topics.resultAck.name, (message) => this.#readable(() => this.#acknowledge(message))),
       await bus.subscribe(topics.trouble, (trouble) => this.#trouble(trouble)),
     );
+    this.#tickedMs = this.#now();
     const timer = setInterval(() => this.#tick(), TICK_MS);
     this.#undo.push(() => clearInterval(timer));
   }
 
+  /** Frames under way are not answered: their clients send them again to whoever dispatches next, and know themselves how long to wait. */
   async stop(): Promise<void> {
-    for (const name of [...this.#served.keys()]) this.remove(name);
+    this.#served.clear();
     for (const undo of this.#undo.splice(0)) await undo();
   }
 
@@ -207,7 +217,16 @@ export class Dispatcher {
     this.#do(trouble.deployment, served, served.frames.trouble(trouble, this.#now()));
   }
 
+  /** When a stopped process goes on, messages may come before its timers do. */
+  #awake(): void {
+    const now = this.#now();
+    const stoodMs = now - this.#tickedMs;
+    this.#tickedMs = now;
+    if (stoodMs > STOOD_STILL_MS) this.#options.onStoodStill?.(stoodMs);
+  }
+
   #tick(): void {
+    this.#awake();
     for (const [name, served] of this.#served) this.#do(name, served, served.frames.tick(this.#now()));
   }
 
@@ -280,6 +299,8 @@ export class Dispatcher {
   }
 
   #fail(to: Pick<SubmitHeader, 'client' | 'sequence'>, code: string, message: string, attempts = 0, latencyMs = 0): void {
+    // A frame that is not answered comes again.
+    if (this.unsure) return;
     const { client, sequence } = to;
     const none = { output: '', outputCount: 0, dtype: 'float32' as const, dims: [] };
     this.#send({ client, sequence, code, message, attempts, latencyMs, ...none }, new Uint8Array(0));
@@ -304,6 +325,7 @@ export class Dispatcher {
 
   /** A message that cannot be read or does not fit is counted and reported; it must not stop the lane. */
   #readable(read: () => void): void {
+    if (this.#now() - this.#tickedMs > STOOD_STILL_MS) this.#awake();
     try {
       read();
     } catch (error) {

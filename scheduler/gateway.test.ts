@@ -339,14 +339,14 @@ describe('gateway', () => {
     const bus = await connectBus({ url: broker.url, id: 'rival' });
     running.push(() => bus.stop());
     const topics = topicsOf('test');
-    await bus.publish(topics.reign, { term: 7, ...OUR_SCHEMAS });
+    await bus.publish(topics.reign, { term: 7, scheduler: 'other', ...OUR_SCHEMAS });
     await new Promise((resolve) => setTimeout(resolve, 1300));
     expect(first.status().term).toBe(1);
     const status = { ...first.status(), term: 7 };
     await bus.subscribe(topics.request, ({ id, client }) => {
       void bus.publish(topics.response(client), { id, code: '', message: '', status, plan: null, model: null, profile: null, peers: null });
     });
-    await bus.publish(topics.reign, { term: 7, ...OUR_SCHEMAS });
+    await bus.publish(topics.reign, { term: 7, scheduler: 'other', ...OUR_SCHEMAS });
     expect(await first.closed).toMatchObject({ code: 'CLUSTER_TAKEN' });
   });
 

@@ -27,6 +27,7 @@ import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
 import type { ModelSource } from './model-source.js';
 import type { Link, Links } from './planners/problem.js';
+import { Problems } from './problems.js';
 import { Scheduler, type SchedulerOptions } from './scheduler.js';
 import { nextTerm } from './term.js';
 import { UploadStore } from './upload-store.js';
@@ -159,11 +160,13 @@ export class Gateway {
     );
     this.#lanes = lanes;
 
+    const problems = new Problems();
     const dispatcher = new Dispatcher({
       bus: this.#bus,
       lanes,
       topics,
       onDrained: (deployment, epoch) => this.#scheduler?.drained(deployment, epoch),
+      onStoodStill: (ms) => this.#scheduler?.stoodStill(ms),
       onTrouble: (trouble) => this.#scheduler?.trouble(trouble),
       onRefused: (error) => refused('a lane', error),
     });
@@ -190,7 +193,8 @@ export class Gateway {
       ...(this.#o.measureLinks === false ? {} : { probe, lanes: () => lanes.health() }),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),
-      nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast),
+      nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast, (error) => problems.set('term', error.message)),
+      problems,
       clean: async (slices, idle) => {
         await removeFiles(directories.storeDirectory, slices);
         if (idle) await removeFiles(directories.workDirectory, new Set());

@@ -20,7 +20,18 @@ function request(over: Partial<DeployRequest> = {}): DeployRequest {
 
 function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {
   const hello = {
-    ...{ agent: name, nonce: '1', ...OUR_SCHEMAS, softwareVersion: '0', term: 0, addresses: [], lanePort: 0, cores: 1, arch: '' },
+    ...{
+      agent: name,
+      nonce: '1',
+      ...OUR_SCHEMAS,
+      softwareVersion: '0',
+      term: 0,
+      scheduler: '',
+      addresses: [],
+      lanePort: 0,
+      cores: 1,
+      arch: '',
+    },
     ...{ host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '' },
     ...{
       engine: '',

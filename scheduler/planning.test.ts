@@ -31,6 +31,7 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       ...OUR_SCHEMAS,
       softwareVersion: '0',
       term: 0,
+      scheduler: '',
       addresses: [],
       lanePort: 0,
       cores: 1,

@@ -4,10 +4,8 @@
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { isChairError } from '../broker/errors.js';
-import type { Response, StatusReport } from '../broker/messages.js';
+import type { StatusReport } from '../broker/messages.js';
 import type { Topics } from '../broker/topics.js';
-import { Waitress } from '../broker/waitress.js';
 
 export class Rivals {
   readonly #bus: Bus;
@@ -20,21 +18,25 @@ export class Rivals {
     this.#topics = topics;
   }
 
-  /** What another scheduler of this cluster says of itself; undefined when none answers within `waitMs`. */
+  /** What another scheduler of this cluster says of itself; undefined when none answers within `waitMs` of being asked. Throws BROKER_LOST, QUEUE_FULL. */
   async find(waitMs: number): Promise<StatusReport | undefined> {
-    const answers = new Waitress<Response>();
-    const off = await this.#bus.subscribe(this.#topics.response(this.client), (response) => void answers.settle(response.id, response));
+    const id = randomUUID();
+    let answered: (status: StatusReport | undefined) => void = () => undefined;
+    const answer = new Promise<StatusReport | undefined>((resolve) => {
+      answered = resolve;
+    });
+    const off = await this.#bus.subscribe(this.#topics.response(this.client), (response) => {
+      if (response.id === id) answered(response.status ?? undefined);
+    });
+    let timer: NodeJS.Timeout | undefined;
     try {
-      const id = randomUUID();
-      const wait = answers.wait(id, waitMs, 'a request to another scheduler');
       const body = { kind: 'where', where: { name: '-' } } as const;
+      // While this end is cut off it waits here: silence counts only from when the question has left.
       await this.#bus.publish(this.#topics.request, { id, client: this.client, deadlineMs: waitMs, body });
-      return (await wait.reply).status ?? undefined;
-    } catch (error) {
-      if (isChairError(error, 'REQUEST_TIMEOUT')) return undefined;
-      throw error;
+      timer = setTimeout(() => answered(undefined), waitMs);
+      return await answer;
     } finally {
-      answers.cancelAll(new Error('the search is over'));
+      clearTimeout(timer);
       await off();
     }
   }

@@ -17,6 +17,7 @@ import type {
   StatusReport,
   Trouble,
 } from '../broker/messages.js';
+import { MAX_TERM } from '../broker/plan.js';
 import { Refusals } from '../broker/refusals.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { Commands } from './commands.js';
@@ -27,10 +28,11 @@ import { Learning } from './learning.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
+import type { Problems } from './problems.js';
 import { Profiles } from './profiles/profiles.js';
 import { Rebalancer } from './rebalance/rebalancer.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
-import { MAX_TERM, Reigning, type ReigningOptions } from './reigning.js';
+import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
 import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
 
@@ -61,6 +63,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly refusals?: Refusals;
   /** Plans change only when agents are lost or leave, or when somebody asks. Default false. */
   readonly holdPlans?: boolean;
+  /** Standing problems, for `status`. */
+  readonly problems?: Problems;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
 }
@@ -82,6 +86,7 @@ export class Scheduler {
   readonly #reigning: Reigning;
   readonly #startedMs: number;
   #peersVersion = 0;
+  #wasConnected = false;
 
   constructor(options: SchedulerOptions) {
     this.#o = options;
@@ -89,9 +94,9 @@ export class Scheduler {
     this.#startedMs = this.#now();
     this.#refusals = options.refusals ?? new Refusals();
     this.#registry = new Registry({ incompatible, ...options.membership });
-    this.#commands = new Commands(options.bus, options.topics);
     const log = (kind: string, text: string): void => this.#log(kind, text);
     this.#reigning = new Reigning(options, this.#now, log);
+    this.#commands = new Commands(options.bus, options.topics, this.#reigning.id, () => void this.#reigning.refused());
     this.#desk = new RequestDesk({
       ...{ bus: options.bus, topics: options.topics, log },
       ignore: (client) => this.#reigning.isOurs(client),
@@ -184,7 +189,7 @@ export class Scheduler {
       await bus.subscribe(topics.reign, (reign) => void this.#reigning.reigned(reign)),
       bus.onConnect(() => {
         this.#apply({ kind: 'online' });
-        this.#reigning.reign();
+        void this.#connected();
       }),
       bus.onDisconnect((why) => {
         this.#log('offline', `the broker cannot be reached: ${why}`);
@@ -210,6 +215,28 @@ export class Scheduler {
     for (const undo of this.#undo.splice(0)) await undo();
   }
 
+  /** While this one was cut off, another scheduler may have been started in its place. */
+  async #connected(): Promise<void> {
+    const first = !this.#wasConnected;
+    this.#wasConnected = true;
+    if (first || (await this.#stillReigns())) this.#reigning.reign();
+  }
+
+  async #stillReigns(): Promise<boolean> {
+    const { dispatcher, sharedBroker } = this.#o;
+    if (sharedBroker !== true) return true;
+    dispatcher.unsure = true;
+    const reigns = await this.#reigning.confirm();
+    dispatcher.unsure = !reigns;
+    return reigns;
+  }
+
+  /** This process stood still for so long; before anything else is done. */
+  stoodStill(ms: number): void {
+    this.#log('stood still', `this process did nothing for ${(ms / 1000).toFixed(1)} s`);
+    void this.#stillReigns();
+  }
+
   /** The dispatcher forwards these; wired by the gateway. */
   drained(deployment: string, epoch: number): void {
     this.#deployments.drained(deployment, epoch);
@@ -231,6 +258,7 @@ export class Scheduler {
     return {
       cluster: this.#o.cluster,
       term: this.#reigning.term,
+      problems: this.#o.problems?.all() ?? [],
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,
       dispatcherPort: lanePort,

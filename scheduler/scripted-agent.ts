@@ -169,6 +169,7 @@ export class ScriptedAgent {
     const about = {
       softwareVersion: '0',
       term: 0,
+      scheduler: '',
       addresses: ['127.0.0.1'],
       lanePort: this.#lanes.port,
       storeBytesFree: 1e9,
@@ -192,6 +193,7 @@ export class ScriptedAgent {
       queue: 0,
       framesPerSecond: 0,
       refused: 0,
+      damaged: 0,
       encodedMessages: 0,
       rawFallbacks: 0,
       seats,

@@ -66,6 +66,7 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
     queue: 0,
     framesPerSecond: 12,
     refused: 0,
+    damaged: 2,
     encodedMessages: 0,
     rawFallbacks: 0,
     seats: [{ deployment: 'det', epoch: 2, stage: 0, replica: 0, part: agent === 'pi-1' ? 0 : 1, framesRun: 4, queue: 0, runMs }],
@@ -169,6 +170,7 @@ describe('the status for people', () => {
     const report: StatusReport = {
       cluster: 'home',
       term: 3,
+      problems: ["deployment 'det' is not saved: the disk is full"],
       uptimeMs: 61_000,
       dispatcherAddresses: ['10.0.0.1'],
       dispatcherPort: 9,
@@ -188,6 +190,8 @@ describe('the status for people', () => {
       'pi-1 fetch 1.0 MB of 4.0 MB',
       'direct',
       'joined: agent pi-1',
+      "  deployment 'det' is not saved: the disk is full",
+      'pi-1 found 2 damaged files on its disk',
     ])
       expect(text).toContain(part);
     for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
@@ -205,6 +209,7 @@ describe('the status for people', () => {
     const report: StatusReport = {
       cluster: 'home',
       term: 3,
+      problems: [],
       uptimeMs: 200_000,
       dispatcherAddresses: ['10.0.0.1'],
       dispatcherPort: 9,

@@ -44,6 +44,12 @@ function agentFallbacks({ agent, health }: AgentStatus, width: number): string[]
   return wrapText(`${agent} sent ${rawFallbacks} of ${rawFallbacks + encodedMessages} messages raw: ${SHORT_WIRES}`, width, '  ');
 }
 
+/** A disk that forgets one thing will forget another. */
+function agentDamage({ agent, health }: AgentStatus, width: number): string[] {
+  const damaged = health?.damaged ?? 0;
+  return damaged === 0 ? [] : wrapText(`${agent} found ${counted(damaged, 'damaged file')} on its disk and did not use it`, width, '  ');
+}
+
 const byName =
   <T>(name: (value: T) => string) =>
   (a: T, b: T): number =>
@@ -69,7 +75,10 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80, events:
     agents.map((agent) => agentRow(agent, temperature)),
     width,
   );
-  return [table, ...agents.flatMap((agent) => [...agentTrouble(agent, events, width), ...agentFallbacks(agent, width)])].join('\n');
+  return [
+    table,
+    ...agents.flatMap((agent) => [...agentTrouble(agent, events, width), ...agentDamage(agent, width), ...agentFallbacks(agent, width)]),
+  ].join('\n');
 }
 
 /** Where the stages are: neighbours cut alike on the same agents in one row. */
@@ -190,6 +199,7 @@ export function statusText(report: StatusReport, width = 80): string {
   });
   return [
     head,
+    ...(report.problems.length === 0 ? [] : ['', 'To be looked at:', ...report.problems.flatMap((text) => wrapText(text, width, '  '))]),
     '',
     agentsText(agents, width, events),
     ...(machines === '' ? [] : [machines]),

@@ -126,6 +126,8 @@ export interface Hello {
   readonly softwareVersion: string;
   /** Highest scheduler term this agent has obeyed. */
   readonly term: number;
+  /** Which scheduler reigned in that term, as its commands said; '' = none so far. */
+  readonly scheduler: string;
   readonly addresses: readonly string[];
   /** Port of the direct lane listener; 0 = none (relay only). */
   readonly lanePort: number;
@@ -206,6 +208,8 @@ export interface Health {
   readonly queue: number;
   readonly framesPerSecond: number;
   readonly refused: number;
+  /** Files on its disk that were found damaged since its start, and not used. */
+  readonly damaged: number;
   /** Messages sent in another encoding than raw, and those that had to be sent raw although their wire says otherwise (values that it cannot carry). */
   readonly encodedMessages: number;
   readonly rawFallbacks: number;
@@ -229,6 +233,8 @@ export interface Gone {
 /** Scheduler -> everyone: I reign; say hello. Published on (re)connect and on term change. */
 export interface Reign {
   readonly term: number;
+  /** As in its commands. */
+  readonly scheduler: string;
   readonly schemaFingerprint: string;
   readonly schemaVersion: number;
 }
@@ -339,6 +345,8 @@ export type CommandBody =
 export interface Command {
   readonly id: string;
   readonly term: number;
+  /** Random per start of the scheduler: two that count their terms in folders of their own may come to the same one. */
+  readonly scheduler: string;
   /** The nonce of the agent process it is meant for. */
   readonly nonce: string;
   readonly deadlineMs: number;
@@ -741,7 +749,7 @@ export interface LiveRow {
 export interface DeploymentStatus {
   readonly name: string;
   readonly model: string;
-  /** planning, preparing, serving, waiting (no agents), failed, removing */
+  /** restoring (from disk), planning, preparing, serving, waiting (no agents), failed, removing */
   readonly state: string;
   readonly why: string;
   readonly epoch: number;
@@ -801,6 +809,8 @@ export interface StatusReport {
   readonly uptimeMs: number;
   readonly dispatcherAddresses: readonly string[];
   readonly dispatcherPort: number;
+  /** What an operator should know and mend: what could not be written, what was found damaged. */
+  readonly problems: readonly string[];
   readonly agents: readonly AgentStatus[];
   readonly deployments: readonly DeploymentStatus[];
   /** The gateway's own machine: an agent of the same host shares it. '' = unknown. */

@@ -34,7 +34,7 @@ function stand(version: { major: number; minor: number }, fingerprint = 'f'): Sc
   return { schemaVersion: versionNumber(version), schemaFingerprint: fingerprint };
 }
 
-const REIGN = { term: 9, schemaFingerprint: 'abc', schemaVersion: 1001 };
+const REIGN = { term: 9, scheduler: 's', schemaFingerprint: 'abc', schemaVersion: 1001 };
 
 describe('history', () => {
   it('holds the current schemas: a change of a schema needs a new version and a new file', () => {
@@ -82,7 +82,7 @@ describe('an older writer', () => {
     const seat = { deployment: 'd', epoch: 1, stage: 0, replica: 0, part: 0, framesRun: 5, queue: 0, runMs: 1.5 };
     const health = {
       ...{ agent: 'a', nonce: 'n', uptimeMs: 1, cpu: 0.5, rssBytes: 1, anonymousBytes: 1, memoryFreeBytes: 1, temperature: 0, queue: 0 },
-      ...{ framesPerSecond: 0, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat, seat], lanes: [] },
+      ...{ framesPerSecond: 0, refused: 0, damaged: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat, seat], lanes: [] },
       ...{ peersTerm: 0, peersVersion: 0, refusals: [] },
     };
     const [then, now] = [CURRENT.message('Health'), newer.message('Health')];

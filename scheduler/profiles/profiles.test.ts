@@ -26,6 +26,7 @@ function record(agent: string, hello: Partial<Hello> = {}, state: AgentState = '
       ...OUR_SCHEMAS,
       softwareVersion: '0',
       term: 0,
+      scheduler: '',
       addresses: [],
       lanePort: 0,
       cores: 4,

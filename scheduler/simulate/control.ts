@@ -274,7 +274,7 @@ function* seatsOf(seating: Seating, agent: string) {
 
 function helloOf(agent: string, nonce: string): Hello {
   return {
-    ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, addresses: [], lanePort: 0 },
+    ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, scheduler: '', addresses: [], lanePort: 0 },
     ...{ cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '', memoryBytes: 0, arch: '' },
     ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [], healthMs: 1000 },
   };
@@ -286,6 +286,7 @@ function healthOf(agent: string, nonce: string): Health {
     ...{
       framesPerSecond: 0,
       refused: 0,
+      damaged: 0,
       encodedMessages: 0,
       rawFallbacks: 0,
       seats: [],

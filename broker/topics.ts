@@ -32,14 +32,16 @@ export interface Topic<T> {
 }
 
 /**
- * Topics of one cluster. Names of agents, clients and clusters match NAME_PATTERN, so they cannot escape their level.
+ * Topics of one cluster. Names of agents, clients and clusters match NAME_PATTERN, so they cannot escape their level. A dot in a name is a `~` in its topic (which no
+ * name has): RabbitMQ's MQTT plug-in takes dots for slashes, and what is published to `pi.local` would reach nobody.
  * `version` is for publishing to peers that speak an older schema version.
  */
 export function topicsOf(cluster: string, version?: SchemaVersion) {
   function topic<T>(name: string, schema: string, qos: 0 | 1): Topic<T> {
     return { name, schema, qos, ...(version === undefined ? {} : { version }) };
   }
-  const root = `mc/${cluster}`;
+  const level = (name: string): string => name.replaceAll('.', '~');
+  const root = `mc/${level(cluster)}`;
   return {
     /** agents -> scheduler */
     hello: topic<Hello>(`${root}/hello`, 'Hello', 1),
@@ -51,22 +53,22 @@ export function topicsOf(cluster: string, version?: SchemaVersion) {
     /** scheduler -> everyone */
     reign: topic<Reign>(`${root}/reign`, 'Reign', 1),
     /** scheduler -> one agent */
-    command: (agent: string) => topic<Command>(`${root}/agent/${agent}/command`, 'Command', 1),
+    command: (agent: string) => topic<Command>(`${root}/agent/${level(agent)}/command`, 'Command', 1),
     /** blobs: agent -> gateway, gateway -> agent */
     blobRequest: topic<BlobRequest>(`${root}/blob/request`, 'BlobRequest', 0),
-    blobChunk: (agent: string) => topic<BlobChunk>(`${root}/agent/${agent}/blob`, 'BlobChunk', 0),
+    blobChunk: (agent: string) => topic<BlobChunk>(`${root}/agent/${level(agent)}/blob`, 'BlobChunk', 0),
     /** model files: client -> gateway, gateway -> client */
     uploadChunk: topic<UploadChunk>(`${root}/upload`, 'UploadChunk', 0),
-    uploadAck: (client: string) => topic<UploadAck>(`${root}/client/${client}/upload`, 'UploadAck', 0),
+    uploadAck: (client: string) => topic<UploadAck>(`${root}/client/${level(client)}/upload`, 'UploadAck', 0),
     /** clients <-> scheduler */
     request: topic<Request>(`${root}/request`, 'Request', 1),
-    response: (client: string) => topic<Response>(`${root}/client/${client}/response`, 'Response', 1),
+    response: (client: string) => topic<Response>(`${root}/client/${level(client)}/response`, 'Response', 1),
     /** Lane messages (bytes, see broker/activation.ts): direct on the receiver's own listener, relayed through the broker; the same names on both. */
-    activation: (agent: string) => `${root}/lane/${agent}`,
-    cancel: (agent: string) => topic<Cancel>(`${root}/lane/${agent}/cancel`, 'Cancel', 0),
-    probe: (peer: string) => `${root}/lane/${peer}/probe`,
+    activation: (agent: string) => `${root}/lane/${level(agent)}`,
+    cancel: (agent: string) => topic<Cancel>(`${root}/lane/${level(agent)}/cancel`, 'Cancel', 0),
+    probe: (peer: string) => `${root}/lane/${level(peer)}/probe`,
     submit: `${root}/submit`,
-    result: (client: string) => `${root}/client/${client}/result`,
+    result: (client: string) => `${root}/client/${level(client)}/result`,
     resultAck: topic<ResultAck>(`${root}/submit/ack`, 'ResultAck', 0),
   };
 }

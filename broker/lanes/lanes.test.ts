@@ -308,7 +308,7 @@ describe('relay', () => {
     expect(b.got[0]?.from).toBe('a');
   });
 
-  it('carries nothing while direct lanes are up', async () => {
+  it.skipIf(process.env.MUSICAL_CHAIR_TEST_BROKER !== undefined)('carries nothing while direct lanes are up', async () => {
     const server = await startBroker({ host: '127.0.0.1', port: 0 });
     onTestFinished(() => server.stop());
     const [a, b] = [await node('a', { bus: await bus(server.url, 'a') }), await node('b', { bus: await bus(server.url, 'b') })];

@@ -69,7 +69,7 @@ const TEST_ENTRANCES: Readonly<Record<string, RegExp>> = {
 
 /** Tests, and what only tests use: neither is in the built package, so nothing else may import it. tsconfig.build.json leaves out the same files. */
 const TEST_FILE =
-  /\.test\.ts$|(^|\/)(test-[^/]+|fixture|random-graph|scripted-agent|chain-model)\.ts$|^scripts\/(e2e\/|bench\/|verify-|testdata)/;
+  /\.test\.ts$|(^|\/)(test-[^/]+|fixture|random-graph|scripted-agent|chain-model)\.ts$|^scripts\/(e2e\/|bench\/|chaos\/|verify-|testdata)/;
 
 const FORBIDDEN_NAMES = /(^|\/)(utils?|common|shared|helpers?)(\/|\.[a-z]+$)/;
 

@@ -123,25 +123,34 @@ export class Child {
     });
   }
 
-  /** A question that the child answers over IPC (`onAsked` in lifetime.ts). Throws REQUEST_TIMEOUT, also when it hangs or is gone. */
-  ask(question: string, withinMs = ASK_WITHIN_MS): Promise<unknown> {
+  /**
+   * A question that the child answers over IPC (`onAsked` in lifetime.ts). Throws what the child threw, with its code; REQUEST_TIMEOUT when it does not answer,
+   * also when it hangs or is gone.
+   */
+  ask(
+    question: string,
+    { argument, withinMs = ASK_WITHIN_MS }: { readonly argument?: unknown; readonly withinMs?: number } = {},
+  ): Promise<unknown> {
     const id = ++this.#questions;
     return new Promise((resolve, reject) => {
-      const fail = (): void =>
-        done(() => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} did not answer '${question}' within ${withinMs} ms`)));
       const done = (settle: () => void): void => {
         clearTimeout(timer);
         this.process.off('message', onMessage);
         settle();
       };
+      const fail = (): void =>
+        done(() => reject(new ChairError('REQUEST_TIMEOUT', `${this.name} did not answer '${question}' within ${withinMs} ms`)));
       const onMessage = (message: unknown): void => {
         if (typeof message !== 'object' || message === null || !('answered' in message) || message.answered !== id) return;
-        done(() => resolve('value' in message ? message.value : undefined));
+        done(() => {
+          if ('error' in message) reject(told(message.error));
+          else resolve('value' in message ? message.value : undefined);
+        });
       };
       const timer = setTimeout(fail, withinMs);
       this.process.on('message', onMessage);
       if (!this.process.connected) fail();
-      else this.process.send({ ask: question, id }, (error) => error !== null && fail());
+      else this.process.send({ ask: question, id, argument }, (error) => error !== null && fail());
     });
   }
 
@@ -212,4 +221,10 @@ export class LocalCluster {
     await this.gateway.stop();
     if (this.#ownsDirectory) await rm(this.#directory, { recursive: true, force: true });
   }
+}
+
+/** An error as it came over IPC. */
+function told(error: unknown): ChairError {
+  const { code = '', message = '' } = typeof error === 'object' && error !== null ? (error as { code?: string; message?: string }) : {};
+  return new ChairError(code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL', message);
 }

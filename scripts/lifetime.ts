@@ -1,4 +1,5 @@
 /** When a process of ours ends: on Ctrl-C and SIGTERM in order, and always when the process that started it is gone. */
+import { toChairError } from '../broker/errors.js';
 
 /** Time for an orderly stop after the parent went or a signal came, before the process ends itself. */
 const STOP_WITHIN_MS = 8_000;
@@ -51,12 +52,22 @@ function resources(): Record<string, number> {
   return counts;
 }
 
-/** Answers one question of the process that started this one; see `Child.ask`. Does nothing in a process without a parent of ours. */
-export function onAsked(question: string, answer: () => unknown): void {
+/**
+ * Answers one question of the process that started this one; see `Child.ask`. What `answer` throws is told with its code. Does nothing in a process without a
+ * parent of ours.
+ */
+export function onAsked(question: string, answer: (argument: unknown) => unknown): void {
   if (process.channel === undefined || process.channel === null) return;
-  process.on('message', (message) => {
+  process.on('message', async (message) => {
     if (typeof message !== 'object' || message === null || !('ask' in message) || message.ask !== question) return;
-    process.send?.({ answered: 'id' in message ? message.id : 0, value: answer() });
+    const id = 'id' in message ? message.id : 0;
+    try {
+      const value = await answer('argument' in message ? message.argument : undefined);
+      process.send?.({ answered: id, value });
+    } catch (error) {
+      const { code, message: text } = toChairError(error);
+      process.send?.({ answered: id, error: { code, message: text } });
+    }
   });
   process.channel.unref();
 }

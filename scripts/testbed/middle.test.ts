@@ -59,7 +59,7 @@ describe('a testbed with a broker of its own', () => {
     await agent.child.ended;
     expect(agent.alive).toBe(false);
     await until(async () => (await stateOf('agent-2')) === 'stopped', 'the agent is shown as stopped');
-    await expect(agent.child.ask('resources', 200)).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
+    await expect(agent.child.ask('resources', { withinMs: 200 })).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
   }, 90_000);
 
   it.skipIf(!isolated)('fills the disk of one device to the last byte, and empties it', async () => {

@@ -1,0 +1,77 @@
+/** When a cluster has come to rest after faults: pure, from one status after another. */
+import type { StatusReport } from '../../broker/messages.js';
+
+export interface Wanted {
+  readonly agents: readonly string[];
+  readonly deployments: readonly string[];
+}
+
+/** What keeps this status from being at rest; '' = nothing. */
+export function unsettled(status: StatusReport, { agents, deployments }: Wanted): string {
+  for (const name of agents) {
+    const state = status.agents.find(({ agent }) => agent === name)?.state ?? 'not known';
+    if (state !== 'ready') return `agent ${name} is ${state}`;
+  }
+  const wanted = new Set(agents);
+  for (const { agent, state } of status.agents) if (state === 'ready' && !wanted.has(agent)) return `agent ${agent} is gone but ready`;
+  for (const name of deployments) {
+    const deployment = status.deployments.find((one) => one.name === name);
+    if (deployment === undefined) return `there is no deployment ${name}`;
+    if (deployment.state !== 'serving') return `${name} is ${deployment.state}: ${deployment.why}`;
+    const elsewhere = deployment.plan?.seats.find(({ agent }) => !wanted.has(agent));
+    if (elsewhere !== undefined) return `${name} has a seat on ${elsewhere.agent}, which is gone`;
+  }
+  return '';
+}
+
+/** What must not change while at rest. */
+function standing(status: StatusReport, { deployments }: Wanted): string {
+  const epochs = deployments.map((name) => `${name} ${status.deployments.find((one) => one.name === name)?.epoch ?? '-'}`);
+  return [`term ${status.term}`, ...epochs].join(', ');
+}
+
+export class Settling {
+  #since: number | undefined;
+  #standing = '';
+  /** What kept it from rest last. */
+  why = 'nothing was asked yet';
+  /** Plans that changed after it had come to rest once. */
+  changes = 0;
+
+  constructor(
+    private readonly wanted: Wanted,
+    /** It is at rest when nothing has changed for so long. */
+    private readonly quietMs: number,
+  ) {}
+
+  /** `status` undefined: nobody answered. True when it is at rest. */
+  see(status: StatusReport | undefined, atMs: number): boolean {
+    this.why = status === undefined ? 'no answer from the scheduler' : unsettled(status, this.wanted);
+    const now = status === undefined ? '' : standing(status, this.wanted);
+    if (this.why !== '') this.#since = undefined;
+    else if (this.#since === undefined || now !== this.#standing) {
+      if (this.#since !== undefined) this.changes++;
+      this.#since = atMs;
+    }
+    this.#standing = now;
+    return this.#since !== undefined && atMs - this.#since >= this.quietMs;
+  }
+
+  /** Since when it has been as it is. */
+  get sinceMs(): number | undefined {
+    return this.#since;
+  }
+}
+
+/** How much of `fromMs` to `toMs` is covered by these intervals, overlaps counted once. */
+export function coveredMs(intervals: readonly { readonly fromMs: number; readonly toMs: number }[], fromMs: number, toMs: number): number {
+  let covered = 0;
+  let reached = fromMs;
+  for (const one of intervals.toSorted((a, b) => a.fromMs - b.fromMs)) {
+    const [start, end] = [Math.max(one.fromMs, reached), Math.min(one.toMs, toMs)];
+    if (end <= start) continue;
+    covered += end - start;
+    reached = end;
+  }
+  return covered;
+}

@@ -1,0 +1,94 @@
+/**
+ * Messages that nobody may act upon: of a lower term, for another process, under another's name, of an epoch that is over, and plain rubbish. They are made from what
+ * was last heard, so that each is wrong in one thing only. (Who can forge the right term and process is inside already: credentials are another matter.)
+ */
+import { randomBytes } from 'node:crypto';
+import { encodeBox } from '../../broker/activation.js';
+import type { Bus } from '../../broker/bus.js';
+import { ChairError } from '../../broker/errors.js';
+import type { CommandBody, Health, Hello } from '../../broker/messages.js';
+import type { Topics } from '../../broker/topics.js';
+import type { Lie } from './schedule.js';
+
+const FORGED = 'f0f0f0f0f0f0f0f0';
+
+export class Liar {
+  readonly #bus: Bus;
+  readonly #topics: Topics;
+  readonly #hellos = new Map<string, Hello>();
+  readonly #healths = new Map<string, Health>();
+  #term = 1;
+  #told = 0;
+
+  constructor(bus: Bus, topics: Topics) {
+    this.#bus = bus;
+    this.#topics = topics;
+  }
+
+  async listen(): Promise<void> {
+    const { hello, health, reign } = this.#topics;
+    await this.#bus.subscribe(hello, (said) => {
+      if (said.nonce !== FORGED) this.#hellos.set(said.agent, said);
+    });
+    await this.#bus.subscribe(health, (said) => void this.#healths.set(said.agent, said));
+    await this.#bus.subscribe(reign, ({ term }) => {
+      this.#term = Math.max(this.#term, term);
+    });
+    // Those that are there already introduce themselves again when a reign is announced; until then their health says enough.
+  }
+
+  /** Throws AGENT_UNKNOWN when the agent was never heard, BROKER_LOST. */
+  async tell(lie: Lie, agent: string): Promise<void> {
+    const health = this.#healths.get(agent);
+    if (health === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} was not heard yet: nothing to lie about`);
+    const held = health.seats[0] ?? { deployment: 'none', epoch: 1 };
+    const release: CommandBody = { kind: 'release', release: { deployment: held.deployment, epoch: held.epoch } };
+    switch (lie) {
+      case 'old-term':
+        return this.#command(agent, health.nonce, this.#term - 1, release);
+      case 'wrong-process':
+        return this.#command(agent, FORGED, this.#term, release);
+      case 'other-name':
+        return this.#otherName(agent);
+      case 'false-will':
+        return this.#bus.publish(this.#topics.gone, { agent, nonce: FORGED, why: 'will' });
+      case 'garbage':
+        return this.#garbage(agent);
+      case 'old-epoch':
+        return this.#oldEpoch(agent, held);
+    }
+  }
+
+  #command(agent: string, nonce: string, term: number, body: CommandBody): Promise<void> {
+    return this.#bus.publish(this.#topics.command(agent), { id: `lie-${++this.#told}`, term, nonce, deadlineMs: 1000, body });
+  }
+
+  /** Somebody else says that it is this agent, at an address where nobody listens. */
+  async #otherName(agent: string): Promise<void> {
+    const hello = this.#hellos.get(agent);
+    if (hello === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} has not introduced itself while we listened`);
+    await this.#bus.publish(this.#topics.hello, { ...hello, nonce: FORGED, addresses: ['192.0.2.1'], lanePort: 9 });
+  }
+
+  async #garbage(agent: string): Promise<void> {
+    const { hello, health, reply, gone, progress, trouble, request } = this.#topics;
+    const names = [hello, health, reply, gone, progress, trouble, request, this.#topics.command(agent)].map(({ name }) => name);
+    for (const name of [...names, this.#topics.activation(agent), this.#topics.submit]) {
+      await this.#bus.publishBytes(name, randomBytes(3 + Math.floor(Math.random() * 400)), 0);
+    }
+  }
+
+  /** An activation of the epoch before, and of this one in the term before, by the broker. */
+  async #oldEpoch(agent: string, { deployment, epoch }: { readonly deployment: string; readonly epoch: number }): Promise<void> {
+    const box = { start: [0], end: [4] };
+    const ids = { deployment, frame: 2 ** 40, attempt: 1, route: [0], wire: 0, lowWater: 0, remainingMs: 1000 };
+    for (const [term, of] of [
+      [this.#term, epoch - 1],
+      [this.#term - 1, epoch],
+    ] as const) {
+      const header = { ...ids, term, epoch: Math.max(0, of), dtype: 'float32' as const, dims: [4] };
+      const { message } = encodeBox(header, 'raw', new Uint8Array(16), box, box);
+      await this.#bus.publishBytes(this.#topics.activation(agent), Buffer.concat([...message]), 0);
+    }
+  }
+}

@@ -1,0 +1,343 @@
+/**
+ * Chaos: rounds of faults under load. After every act, and at the end, what must always hold is looked at; after every round the cluster must come to rest, and at
+ * rest nothing may fail.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { toChairError } from '../../broker/errors.js';
+import type { StatusReport } from '../../broker/messages.js';
+import type { Conditions } from '../testbed/testbed.js';
+import { coveredMs, Settling, type Wanted } from './convergence.js';
+import { Faults, possibleKinds } from './faults.js';
+import type { Violation } from './fencing.js';
+import { type Account, type Outcome, wallMs } from './inside.js';
+import { growing, outOfBounds, type Sample, sample } from './resources.js';
+import { type Act, actsOf, type Fault, type FaultKind, faultText, type Round, schedule } from './schedule.js';
+import { DISK_BYTES, STORE_MB, type Stage } from './stage.js';
+
+/** Within so long after the last fault the plan is stable, besides transfers and agents that are held back. */
+export const CONVERGE_MS = 15_000;
+/** Waited for longer than that, to know how long it takes; then the run goes on, or ends when it happens again. */
+const GIVE_UP_MS = 90_000;
+/** Nothing changes for so long: at rest. */
+const QUIET_MS = 3000;
+const POLL_MS = 300;
+const FAILURES_IN_A_ROW = 2;
+
+/** How a frame may fail: explicitly, for want of somebody to compute it in time. Anything else is a defect. */
+const FAIR_CODES: ReadonlySet<string> = new Set(['FRAME_DEADLINE', 'FRAME_FAILED', 'FRAME_REFUSED', 'REQUEST_TIMEOUT']);
+const MIDDLE: ReadonlySet<FaultKind> = new Set<FaultKind>(['gateway-kill', 'gateway-hang', 'broker-kill']);
+
+export interface RunOptions {
+  readonly seed: number;
+  /** No round begins after that long. */
+  readonly forMs: number;
+  readonly rounds?: number;
+  /** Skips the rounds before this one: they would be the same, only without their effect. */
+  readonly fromRound?: number;
+  readonly kinds?: readonly FaultKind[];
+  readonly note: (line: string) => void;
+  readonly stopped?: () => boolean;
+}
+
+export interface RoundRecord {
+  readonly round: number;
+  readonly faults: readonly string[];
+  readonly kinds: readonly FaultKind[];
+  /** From the last act until it stayed as it was, ms; null = it did not. */
+  readonly convergedMs: number | null;
+  /** Of that, slices travelled. */
+  readonly transferMs: number;
+  readonly frames: number;
+  readonly failures: Readonly<Record<string, number>>;
+  readonly reissued: number;
+  /** Longest time without a result, by deployment, ms. */
+  readonly gapMs: Readonly<Record<string, number>>;
+  readonly violations: readonly Violation[];
+}
+
+export interface ChaosRecord {
+  readonly seed: number;
+  readonly conditions: Conditions;
+  readonly seconds: number;
+  readonly rounds: readonly RoundRecord[];
+  readonly events: number;
+  readonly frames: number;
+  readonly failures: Readonly<Record<string, number>>;
+  readonly reissued: number;
+  /** Largest difference of any result from the single machine's, relative. */
+  readonly maxRelDiff: number;
+  /** Commands obeyed, and refused as over. */
+  readonly accepted: number;
+  readonly refused: number;
+  /** What a supervisor had to start again besides what was killed. */
+  readonly restarts: readonly string[];
+  readonly peaks: readonly {
+    readonly name: string;
+    readonly anonymousBytes: number;
+    readonly sockets: number;
+    readonly timers: number;
+    readonly storeBytes: number;
+  }[];
+  readonly violations: readonly Violation[];
+}
+
+class Run {
+  readonly #stage: Stage;
+  readonly #o: RunOptions;
+  readonly #faults: Faults;
+  readonly #startedMs = performance.now();
+  readonly #samples: Sample[] = [];
+  readonly #records: RoundRecord[] = [];
+  readonly #violations: Violation[] = [];
+  readonly #outcomes: Outcome[] = [];
+  readonly #transfers: Account['transfers'][number][] = [];
+  #present: readonly string[];
+  #account: Account | undefined;
+  #events = 0;
+
+  constructor(stage: Stage, options: RunOptions) {
+    this.#stage = stage;
+    this.#o = options;
+    this.#faults = new Faults(stage, stage.testbed.conditions.agents[0]);
+    this.#present = stage.agents;
+  }
+
+  async all(): Promise<ChaosRecord> {
+    const { inside, deployments, loads, agents, spares, testbed } = this.#stage;
+    await this.#rest(wallMs(), true);
+    for (const deployment of deployments) await inside.deploy(deployment);
+    for (const load of loads) await inside.load(load);
+    await this.#rest(wallMs());
+    const kinds = possibleKinds(testbed).filter((kind) => this.#o.kinds?.includes(kind) !== false);
+    let unsettled = 0;
+    let done = 0;
+    for (const round of schedule(this.#o.seed, { agents, spares, kinds })) {
+      if (round.index < (this.#o.fromRound ?? 0)) continue;
+      const late = performance.now() - this.#startedMs > this.#o.forMs;
+      if (late || done++ === this.#o.rounds || this.#o.stopped?.() === true) break;
+      const record = await this.#round(round);
+      this.#records.push(record);
+      unsettled = record.convergedMs === null ? unsettled + 1 : 0;
+      if (unsettled === FAILURES_IN_A_ROW) {
+        this.#o.note('it does not come to rest any more: the run ends here');
+        break;
+      }
+    }
+    return this.#end();
+  }
+
+  async #round(round: Round): Promise<RoundRecord> {
+    const startedMs = wallMs();
+    this.#o.note(`round ${round.index}: ${round.faults.map(faultText).join('; ') || 'nothing to do'}`);
+    const before = this.#violations.length;
+    const outcomesBefore = this.#outcomes.length;
+    await this.#play(actsOf(round));
+    this.#present = round.present;
+    const lastActMs = wallMs();
+    const settled = await this.#rest(lastActMs);
+    await this.#resources();
+    await this.#check();
+    const outcomes = this.#outcomes.slice(outcomesBefore);
+    if (settled.sinceMs !== undefined) this.#quiet(outcomes, settled.sinceMs);
+    this.#spared(round.faults, outcomes, startedMs);
+    const failures = failuresOf(outcomes);
+    const convergedMs = settled.sinceMs === undefined ? null : Math.max(0, Math.round(settled.sinceMs - lastActMs));
+    const violations = this.#violations.slice(before);
+    const failed = Object.entries(failures).map(([code, count]) => `, ${count} ${code}`);
+    const at = convergedMs === null ? `NOT at rest: ${settled.why}` : `at rest after ${(convergedMs / 1000).toFixed(1)} s`;
+    this.#o.note(`  ${at}; ${outcomes.length} frames${failed.join('')}`);
+    for (const { invariant, text } of violations) this.#o.note(`  BROKEN: ${invariant}: ${text}`);
+    return {
+      round: round.index,
+      faults: round.faults.map(faultText),
+      kinds: round.faults.map(({ kind }) => kind),
+      convergedMs,
+      transferMs: settled.transferMs,
+      frames: outcomes.length,
+      failures,
+      reissued: outcomes.filter(({ attempts }) => attempts > 1).length,
+      gapMs: Object.fromEntries(this.#stage.loads.map(({ deployment }) => [deployment, longestGap(outcomes, deployment)])),
+      violations,
+    };
+  }
+
+  /** Acts in their time; what takes long (a start, say) does not hold up the others. */
+  async #play(acts: readonly Act[]): Promise<void> {
+    const startedMs = performance.now();
+    const underWay = new Map<Fault, Promise<void>>();
+    for (const act of acts) {
+      await delay(Math.max(0, startedMs + act.atMs - performance.now()));
+      const before = underWay.get(act.fault) ?? Promise.resolve();
+      underWay.set(
+        act.fault,
+        before
+          .then(() => (act.do === 'begin' ? this.#faults.begin(act.fault) : this.#faults.undo(act.fault)))
+          .catch((error: unknown) =>
+            this.#break('faults can be made and undone', `${act.do} ${faultText(act.fault)}: ${toChairError(error).message}`),
+          ),
+      );
+      this.#events++;
+      await this.#check();
+    }
+    await Promise.all(underWay.values());
+  }
+
+  /** Waits until the cluster is at rest. `empty`: nothing is deployed yet. */
+  async #rest(
+    fromMs: number,
+    empty = false,
+  ): Promise<{ readonly sinceMs: number | undefined; readonly transferMs: number; readonly why: string }> {
+    const deployments = empty ? [] : this.#stage.deployments.map(({ name }) => name);
+    const wanted: Wanted = { agents: this.#present, deployments };
+    const settling = new Settling(wanted, QUIET_MS);
+    let forgotten = false;
+    for (;;) {
+      const status = await this.#stage.inside.status().catch(() => undefined);
+      if (settling.see(status, wallMs())) break;
+      if (!forgotten && status !== undefined && !empty) forgotten = await this.#forgotten(status);
+      await this.#check();
+      if (wallMs() - fromMs > GIVE_UP_MS || this.#o.stopped?.() === true) break;
+      await delay(POLL_MS);
+    }
+    const { sinceMs } = settling;
+    const transferMs = coveredMs(this.#transfers, fromMs, sinceMs ?? wallMs());
+    const tookMs = (sinceMs ?? wallMs()) - fromMs;
+    if (tookMs > CONVERGE_MS + transferMs) {
+      const seconds = (tookMs / 1000).toFixed(1);
+      this.#break(
+        'the cluster comes to rest in time',
+        `${sinceMs === undefined ? `not within ${seconds} s: ${settling.why}` : `it took ${seconds} s`}`,
+      );
+    }
+    return { sinceMs, transferMs: Math.round(transferMs), why: settling.why };
+  }
+
+  /** Deployments outlive a gateway. Where they do not, that is said once, and they are made again, to see what else breaks. */
+  async #forgotten(status: StatusReport): Promise<boolean> {
+    const missing = this.#stage.deployments.filter(({ name }) => !status.deployments.some((one) => one.name === name));
+    if (missing.length === 0) return false;
+    this.#break('deployments come back by themselves', `${missing.map(({ name }) => name).join(', ')} not known in term ${status.term}`);
+    for (const deployment of missing) {
+      await this.#stage.inside.deploy(deployment).catch((error: unknown) => this.#o.note(`  ${toChairError(error).message}`));
+    }
+    return true;
+  }
+
+  /** What must hold always. */
+  async #check(): Promise<void> {
+    this.#violations.push(...this.#faults.supervise());
+    const account = await this.#stage.inside.account();
+    this.#account = account;
+    this.#transfers.push(...account.transfers);
+    this.#outcomes.push(...account.outcomes);
+    this.#violations.push(...account.violations);
+    if (account.overdueMs > 0)
+      this.#break('every frame has an outcome', `a frame has none ${Math.round(account.overdueMs)} ms after its deadline`);
+    if (account.twice > 0) this.#break('every frame has one outcome', `${account.twice} frames have two`);
+    for (const { deployment, wrong, code, message } of account.outcomes) {
+      if (wrong !== '') this.#break("every result equals the single machine's", `${deployment}: ${wrong}`);
+      if (code !== '' && !FAIR_CODES.has(code)) this.#break('frames fail for a fair reason only', `${deployment}: ${code}: ${message}`);
+    }
+  }
+
+  /** At rest nothing fails. */
+  #quiet(outcomes: readonly Outcome[], sinceMs: number): void {
+    for (const { code, sentMs, message, deployment } of outcomes) {
+      if (code !== '' && sentMs > sinceMs) this.#break('a cluster at rest fails no frame', `${deployment}: ${code}: ${message}`);
+    }
+  }
+
+  /** One agent in trouble costs no frame, as others are there. */
+  #spared(faults: readonly Fault[], outcomes: readonly Outcome[], startedMs: number): void {
+    if (faults.length > 1 || faults.some(({ kind }) => MIDDLE.has(kind))) return;
+    for (const { code, sentMs, message, deployment } of outcomes) {
+      if (code !== '' && sentMs > startedMs) this.#break('one agent in trouble costs no frame', `${deployment}: ${code}: ${message}`);
+    }
+  }
+
+  async #resources(): Promise<void> {
+    const { testbed, agents, spares } = this.#stage;
+    const nodes = [
+      ...testbed.agents.filter(({ name }) => this.#present.includes(name)),
+      testbed.gateway,
+      ...(testbed.broker ? [testbed.broker] : []),
+    ];
+    const taken = await Promise.all(nodes.map(({ name, child }) => sample(name, child, `${testbed.directory}/${name}`)));
+    // Each agent, the gateway, the broker, and what is inside: who asks, who listens, and one client for each load.
+    const peers = agents.length + spares.length + 4 + this.#stage.loads.length;
+    const bounds = {
+      peers,
+      storeBytes: (name: string) => (name.startsWith('agent') ? STORE_MB * 1e6 + 1e6 : DISK_BYTES),
+      memoryBytes: (name: string) => (name.startsWith('agent') ? (testbed.conditions.agents[0]?.memoryBytes ?? 2 ** 30) : 2 ** 30),
+    };
+    for (const one of taken) {
+      if (one === undefined) continue;
+      this.#samples.push(one);
+      this.#violations.push(...outOfBounds(one, bounds));
+    }
+  }
+
+  async #end(): Promise<ChaosRecord> {
+    const { inside, loads, testbed } = this.#stage;
+    await inside.settle((loads[0]?.deadlineMs ?? 0) + 15_000).catch((error: unknown) => {
+      this.#break('every frame has an outcome', toChairError(error).message);
+    });
+    await this.#check();
+    if ((this.#account?.outstanding ?? 0) > 0)
+      this.#break('every frame has an outcome', `${this.#account?.outstanding} have none at the end`);
+    this.#violations.push(...growing(this.#samples));
+    const results = this.#outcomes.filter(({ code }) => code === '');
+    return {
+      seed: this.#o.seed,
+      conditions: testbed.conditions,
+      seconds: Math.round((performance.now() - this.#startedMs) / 1000),
+      rounds: this.#records,
+      events: this.#events,
+      frames: this.#outcomes.length,
+      failures: failuresOf(this.#outcomes),
+      reissued: results.filter(({ attempts }) => attempts > 1).length,
+      maxRelDiff: Math.max(0, ...results.map(({ maxRelDiff }) => maxRelDiff)),
+      accepted: this.#account?.accepted ?? 0,
+      refused: this.#account?.refused ?? 0,
+      restarts: this.#faults.restarts,
+      peaks: peaksOf(this.#samples),
+      violations: this.#violations,
+    };
+  }
+
+  #break(invariant: string, text: string): void {
+    // The same once: what stays broken is found by every check.
+    if (!this.#violations.some((known) => known.invariant === invariant && known.text === text)) this.#violations.push({ invariant, text });
+  }
+}
+
+export function failuresOf(outcomes: readonly Outcome[]): Record<string, number> {
+  const failures: Record<string, number> = {};
+  for (const { code } of outcomes) if (code !== '') failures[code] = (failures[code] ?? 0) + 1;
+  return failures;
+}
+
+/** Longest time between two results of a deployment, ms. */
+export function longestGap(outcomes: readonly Outcome[], deployment: string): number {
+  const ends = outcomes.flatMap((one) => (one.deployment === deployment && one.code === '' ? [one.endedMs] : [])).sort((a, b) => a - b);
+  return Math.round(Math.max(0, ...ends.slice(1).map((at, i) => at - (ends[i] ?? at))));
+}
+
+function peaksOf(samples: readonly Sample[]): ChaosRecord['peaks'] {
+  const most = (own: readonly Sample[], of: (one: Sample) => number): number => Math.max(0, ...own.map(of).filter(Number.isFinite));
+  return [...new Set(samples.map(({ name }) => name))].map((name) => {
+    const own = samples.filter((one) => one.name === name);
+    return {
+      name,
+      anonymousBytes: most(own, (one) => one.anonymousBytes),
+      sockets: most(own, (one) => one.sockets),
+      timers: most(own, (one) => one.timers),
+      storeBytes: most(own, (one) => one.storeBytes),
+    };
+  });
+}
+
+/** Runs chaos on a stage that was just set. The stage is not removed. */
+export function runChaos(stage: Stage, options: RunOptions): Promise<ChaosRecord> {
+  return new Run(stage, options).all();
+}

@@ -6,11 +6,14 @@ export interface Wanted {
   readonly deployments: readonly string[];
 }
 
+/** An agent that is held back for longer than this is not waited for: the plan without it is what counts. */
+export const HELD_MS = 5000;
+
 /** What keeps this status from being at rest; '' = nothing. */
 export function unsettled(status: StatusReport, { agents, deployments }: Wanted): string {
   for (const name of agents) {
-    const state = status.agents.find(({ agent }) => agent === name)?.state ?? 'not known';
-    if (state !== 'ready') return `agent ${name} is ${state}`;
+    const { state, heldMs } = status.agents.find(({ agent }) => agent === name) ?? { state: 'not known', heldMs: 0 };
+    if (state !== 'ready' && heldMs <= HELD_MS) return `agent ${name} is ${state}`;
   }
   const wanted = new Set(agents);
   for (const { agent, state } of status.agents) if (state === 'ready' && !wanted.has(agent)) return `agent ${agent} is gone but ready`;
@@ -44,9 +47,10 @@ export class Settling {
     private readonly quietMs: number,
   ) {}
 
-  /** `status` undefined: nobody answered. True when it is at rest. */
-  see(status: StatusReport | undefined, atMs: number): boolean {
+  /** `status` undefined: nobody answered. `idle`: deployments that gave no result of late, whatever the status says. True when it is at rest. */
+  see(status: StatusReport | undefined, atMs: number, idle: readonly string[] = []): boolean {
     this.why = status === undefined ? 'no answer from the scheduler' : unsettled(status, this.wanted);
+    if (this.why === '' && idle.length > 0) this.why = `no results of ${idle.join(', ')}`;
     const now = status === undefined ? '' : standing(status, this.wanted);
     if (this.why !== '') this.#since = undefined;
     else if (this.#since === undefined || now !== this.#standing) {

@@ -11,12 +11,13 @@ const prepare = (term: number, epoch: number): Command => {
 const commit = (term: number, epoch: number): Command => command(term, { kind: 'commit', commit: { deployment: 'net', epoch } });
 const release = (term: number, epoch: number): Command => command(term, { kind: 'release', release: { deployment: 'net', epoch } });
 const replyTo = ({ id }: Command, code = '', fetchedBytes = 0): Reply => ({
-  ...{ id, agent: 'a', code, message: '', fetchedBytes, loadMs: 0, profile: null, link: null },
+  ...{ id, agent: 'a', code, message: '', fetchedBytes, loadMs: 0, profile: null, link: null, standing: null },
 });
 function healthOf(epoch: number): Health {
   const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0, framesPerSecond: 0 };
   const seat = { deployment: 'net', epoch, stage: 0, replica: 0, part: 0, framesRun: 1, queue: 0, runMs: 1 };
-  return { agent: 'a', nonce: 'n1', ...zero, refused: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat], lanes: [] } as Health;
+  const none = { refused: 0, encodedMessages: 0, rawFallbacks: 0, lanes: [], peersTerm: 0, peersVersion: 0, refusals: [] };
+  return { agent: 'a', nonce: 'n1', ...zero, ...none, seats: [seat] };
 }
 
 /** Sends a command that is obeyed; what is found. */

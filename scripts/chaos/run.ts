@@ -21,6 +21,10 @@ const GIVE_UP_MS = 90_000;
 /** Nothing changes for so long: at rest. */
 const QUIET_MS = 3000;
 const POLL_MS = 300;
+/** Under load a deployment that gave no result for so long does not serve. */
+const IDLE_MS = 2000;
+/** Outcomes looked through for that: more than come in this time. */
+const RECENT = 1000;
 const FAILURES_IN_A_ROW = 2;
 
 /** How a frame may fail: explicitly, for want of somebody to compute it in time. Anything else is a defect. */
@@ -94,6 +98,8 @@ class Run {
   #present: readonly string[];
   #account: Account | undefined;
   #events = 0;
+  /** Deployments whose load has begun. */
+  #loaded: readonly string[] = [];
 
   constructor(stage: Stage, options: RunOptions) {
     this.#stage = stage;
@@ -107,12 +113,17 @@ class Run {
     await this.#rest(wallMs(), true);
     for (const deployment of deployments) await inside.deploy(deployment);
     for (const load of loads) await inside.load(load);
+    this.#loaded = loads.map(({ deployment }) => deployment);
     await this.#rest(wallMs());
     const kinds = possibleKinds(testbed).filter((kind) => this.#o.kinds?.includes(kind) !== false);
     let unsettled = 0;
     let done = 0;
     for (const round of schedule(this.#o.seed, { agents, spares, kinds })) {
-      if (round.index < (this.#o.fromRound ?? 0)) continue;
+      if (round.index < (this.#o.fromRound ?? 0)) {
+        this.#present = round.present;
+        continue;
+      }
+      if (done === 0) await this.#muster();
       const late = performance.now() - this.#startedMs > this.#o.forMs;
       if (late || done++ === this.#o.rounds || this.#o.stopped?.() === true) break;
       const record = await this.#round(round);
@@ -124,6 +135,16 @@ class Run {
       }
     }
     return this.#end();
+  }
+
+  /** Of the rounds that were skipped, only who came and who left. */
+  async #muster(): Promise<void> {
+    const { agents, spares } = this.#stage;
+    const make = (kind: 'join' | 'leave', target: string): Promise<void> =>
+      this.#faults.begin({ kind, target, atMs: 0, forMs: 0, value: 0 });
+    for (const name of spares) if (this.#present.includes(name)) await make('join', name);
+    for (const name of agents) if (!this.#present.includes(name)) await make('leave', name);
+    await this.#rest(wallMs());
   }
 
   async #round(round: Round): Promise<RoundRecord> {
@@ -193,9 +214,9 @@ class Run {
     let forgotten = false;
     for (;;) {
       const status = await this.#stage.inside.status().catch(() => undefined);
-      if (settling.see(status, wallMs())) break;
-      if (!forgotten && status !== undefined && !empty) forgotten = await this.#forgotten(status);
       await this.#check();
+      if (settling.see(status, wallMs(), empty ? [] : this.#idle())) break;
+      if (!forgotten && status !== undefined && !empty) forgotten = await this.#forgotten(status);
       if (wallMs() - fromMs > GIVE_UP_MS || this.#o.stopped?.() === true) break;
       await delay(POLL_MS);
     }
@@ -210,6 +231,15 @@ class Run {
       );
     }
     return { sinceMs, transferMs: Math.round(transferMs), why: settling.why };
+  }
+
+  /** Deployments under load that gave no result for a while. */
+  #idle(): string[] {
+    const sinceMs = wallMs() - IDLE_MS;
+    const recent = new Set(
+      this.#outcomes.slice(-RECENT).flatMap(({ deployment, code, endedMs }) => (code === '' && endedMs > sinceMs ? [deployment] : [])),
+    );
+    return this.#loaded.filter((name) => !recent.has(name));
   }
 
   /** Deployments outlive a gateway. Where they do not, that is said once, and they are made again, to see what else breaks. */

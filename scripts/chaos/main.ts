@@ -92,7 +92,8 @@ async function main(argv: readonly string[]): Promise<number> {
     stopping = true;
   });
   const startedMs = performance.now();
-  const note = (line: string): void => console.error(`${((performance.now() - startedMs) / 1000).toFixed(0).padStart(5)} s  ${line}`);
+  const at = (digits: number): string => `${((performance.now() - startedMs) / 1000).toFixed(digits).padStart(6)} s`;
+  const note = (line: string): void => console.error(`${at(0)}  ${line}`);
   note(`seed ${seed}: the cluster is being set up`);
   try {
     const stage = await setStage({
@@ -101,7 +102,7 @@ async function main(argv: readonly string[]): Promise<number> {
       device: DEFAULT_DEVICE,
       cli: compile(built),
       ...(values.plain ? { isolated: false } : {}),
-      ...(values.log ? { onLine: (child: string, line: string) => console.error(`        ${child}: ${line}`) } : {}),
+      ...(values.log ? { onLine: (child: string, line: string) => console.error(`${at(1)}      ${child}: ${line}`) } : {}),
     });
     try {
       const record = await runChaos(stage, {

@@ -1,0 +1,89 @@
+/** A short seeded run of chaos, as it is run for ten minutes by hand: what must hold is what must hold there. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { nodeFlags } from '../children.js';
+import { DEFAULT_DEVICE } from '../testbed/devices.js';
+import { recordText } from './record.js';
+import { type ChaosRecord, failuresOf, longestGap, runChaos } from './run.js';
+import { setStage } from './stage.js';
+
+const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+
+describe('chaos', () => {
+  it('breaks nothing that must hold in a few rounds of a known seed', async () => {
+    const lines: string[] = [];
+    const note = (line: string): void => void lines.push(line);
+    // More of a core than usual: starting from source takes long.
+    const stage = await setStage({ agents: 4, spares: 1, device: { ...DEFAULT_DEVICE, cpu: 0.3 } });
+    try {
+      const record = await runChaos(stage, {
+        seed: 11,
+        forMs: 60_000,
+        rounds: 3,
+        kinds: ['kill', 'hang', 'rot', 'lie', 'broker-kill'],
+        note,
+      });
+      expect(record.violations, lines.join('\n')).toEqual([]);
+      expect(record.rounds).toHaveLength(3);
+      expect(record.frames).toBeGreaterThan(50);
+      expect(record.maxRelDiff).toBeGreaterThan(0);
+      expect(recordText(record)).toMatch(/Everything that must hold held/);
+    } finally {
+      await stage.stop();
+    }
+  }, 240_000);
+
+  it('refuses options that make no sense, before anything is started', () => {
+    const run = (...args: string[]) => spawnSync(process.execPath, [...nodeFlags(), MAIN, ...args], { encoding: 'utf8' });
+    const wrong = [
+      ['--minutes', 'x'],
+      ['--seed', '-1'],
+      ['--kinds', 'kill,flood'],
+      ['--agents', '1'],
+      ['--mintues', '1'],
+    ];
+    for (const args of wrong) {
+      const { status, stderr } = run(...args);
+      expect({ args, status }).toEqual({ args, status: 2 });
+      expect(stderr).toMatch(/^USAGE: /m);
+    }
+  }, 60_000);
+});
+
+describe('the record of a chaos run', () => {
+  const outcome = (deployment: string, endedMs: number, code = '') => ({
+    ...{ deployment, endedMs, code, sentMs: 0, message: '', attempts: 1, maxRelDiff: 0, wrong: '' },
+  });
+
+  it('has the longest time without a result of each deployment, and the codes of those that failed', () => {
+    const outcomes = [
+      outcome('a', 100),
+      outcome('b', 0),
+      outcome('a', 400),
+      outcome('a', 300, 'FRAME_FAILED'),
+      outcome('b', 50),
+      outcome('a', 450),
+    ];
+    expect([longestGap(outcomes, 'a'), longestGap(outcomes, 'b'), longestGap([], 'a')]).toEqual([300, 50, 0]);
+    expect(failuresOf(outcomes)).toEqual({ FRAME_FAILED: 1 });
+  });
+
+  it('names every violation', () => {
+    const conditions = { isolation: 'processes', why: 'not root', agents: [] } as unknown as ChaosRecord['conditions'];
+    const none = {
+      rounds: [],
+      events: 0,
+      frames: 0,
+      failures: {},
+      reissued: 0,
+      maxRelDiff: 0,
+      accepted: 0,
+      refused: 0,
+      restarts: [],
+      peaks: [],
+    };
+    const record: ChaosRecord = { seed: 5, conditions, seconds: 1, ...none, violations: [{ invariant: 'this holds', text: 'it did not' }] };
+    expect(recordText(record)).toMatch(/BROKEN, 1 times:\n- this holds: it did not/);
+  });
+});

@@ -1,24 +1,22 @@
 import { describe, expect, it } from 'vitest';
-import type { Command, CommandBody, Health, Reply } from '../../broker/messages.js';
+import type { CommandBody } from '../../broker/messages.js';
 import { Fencing } from './fencing.js';
 
 let ids = 0;
-const command = (term: number, body: CommandBody, nonce = 'n1'): Command => ({ id: `c${++ids}`, term, nonce, deadlineMs: 0, body });
-const prepare = (term: number, epoch: number): Command => {
+const command = (term: number, body: CommandBody, scheduler = 's') => ({ id: `c${++ids}`, term, scheduler, nonce: 'n1', body });
+type Command = ReturnType<typeof command>;
+const prepare = (term: number, epoch: number, scheduler = 's'): Command => {
   const none = { inputs: [], outputs: [], stages: [], wires: [], slices: [], peers: [] };
-  return command(term, { kind: 'prepare', prepare: { deployment: 'net', epoch, ...none } });
+  return command(term, { kind: 'prepare', prepare: { deployment: 'net', epoch, ...none } }, scheduler);
 };
 const commit = (term: number, epoch: number): Command => command(term, { kind: 'commit', commit: { deployment: 'net', epoch } });
 const release = (term: number, epoch: number): Command => command(term, { kind: 'release', release: { deployment: 'net', epoch } });
-const replyTo = ({ id }: Command, code = '', fetchedBytes = 0): Reply => ({
-  ...{ id, agent: 'a', code, message: '', fetchedBytes, loadMs: 0, profile: null, link: null, standing: null },
+const replyTo = ({ id }: Command, code = '', fetchedBytes = 0) => ({ id, code, fetchedBytes });
+const healthOf = (epoch: number) => ({
+  agent: 'a',
+  nonce: 'n1',
+  seats: [{ deployment: 'net', epoch, stage: 0, replica: 0, part: 0, framesRun: 1, queue: 0, runMs: 1 }],
 });
-function healthOf(epoch: number): Health {
-  const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0, framesPerSecond: 0 };
-  const seat = { deployment: 'net', epoch, stage: 0, replica: 0, part: 0, framesRun: 1, queue: 0, runMs: 1 };
-  const none = { refused: 0, encodedMessages: 0, rawFallbacks: 0, lanes: [], peersTerm: 0, peersVersion: 0, refusals: [] };
-  return { agent: 'a', nonce: 'n1', ...zero, ...none, seats: [seat] };
-}
 
 /** Sends a command that is obeyed; what is found. */
 function obeyed(fencing: Fencing, asked: Command, atMs = 0) {
@@ -40,6 +38,13 @@ describe('fences, seen from outside', () => {
     obeyed(fencing, prepare(1, 1));
     obeyed(fencing, prepare(2, 1));
     expect(obeyed(fencing, release(1, 1))).toMatchObject([{ invariant: 'no command of a lower term is obeyed' }]);
+  });
+
+  it('break when two schedulers are obeyed in one term', () => {
+    const fencing = new Fencing();
+    obeyed(fencing, prepare(3, 1, 'one'));
+    expect(obeyed(fencing, prepare(3, 2, 'one'))).toEqual([]);
+    expect(obeyed(fencing, prepare(3, 3, 'other'))).toMatchObject([{ invariant: 'one scheduler is obeyed in a term' }]);
   });
 
   it('hold when a slow command of the former term is done after the first one of the next', () => {

@@ -14,15 +14,17 @@ interface Seen {
   readonly agent: string;
   readonly nonce: string;
   readonly term: number;
+  readonly scheduler: string;
   readonly atMs: number;
   readonly what: string;
   readonly deployment: string;
   readonly epoch: number;
 }
 
-/** Of one agent: the highest term it has obeyed, and when that was seen. */
+/** Of one agent: the highest term it has obeyed, of which scheduler, and when that was seen. */
 interface Obeyed {
   readonly term: number;
+  readonly scheduler: string;
   readonly order: number;
 }
 
@@ -59,36 +61,36 @@ export class Fencing {
     this.#settleMs = settleMs;
   }
 
-  command(agent: string, command: Command, atMs: number): Violation[] {
+  command(agent: string, command: Pick<Command, 'id' | 'term' | 'scheduler' | 'nonce' | 'body'>, atMs: number): Violation[] {
     const order = ++this.#order;
     // Asked again after a reconnect: the first time counts, as it may have been obeyed then.
     if (this.#commands.has(command.id)) return [];
-    const { id, nonce, term, body } = command;
+    const { id, nonce, term, scheduler, body } = command;
     const held = epochOf(command);
-    this.#commands.set(id, { order, agent, nonce, term, atMs, what: body.kind, ...held });
+    this.#commands.set(id, { order, agent, nonce, term, scheduler, atMs, what: body.kind, ...held });
     if (this.#commands.size > REMEMBERED) this.#commands.delete(this.#commands.keys().next().value ?? '');
     if (body.kind === 'prepare') this.#of(nonce, held).wanted.add(term);
     return [];
   }
 
-  reply(reply: Reply, atMs: number): Violation[] {
+  reply(reply: Pick<Reply, 'id' | 'code' | 'fetchedBytes'>, atMs: number): Violation[] {
     const order = ++this.#order;
     const asked = this.#commands.get(reply.id);
     if (asked === undefined) return [];
     if (reply.code !== '') {
-      if (reply.code === 'EPOCH_STALE') this.refused++;
+      if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE') this.refused++;
       return [];
     }
     this.accepted++;
     const violations = [...this.#late(asked), ...this.#overtaken(asked)];
     const obeyed = this.#obeyed.get(asked.agent);
-    if (obeyed === undefined || asked.term > obeyed.term) this.#obeyed.set(asked.agent, { term: asked.term, order });
+    if (obeyed === undefined || asked.term > obeyed.term) this.#obeyed.set(asked.agent, { ...asked, order });
     if (reply.fetchedBytes > 0) this.transfers.push({ agent: asked.agent, fromMs: asked.atMs, toMs: atMs, bytes: reply.fetchedBytes });
     if (asked.what === 'release') this.#letGo(asked, order, atMs);
     return violations;
   }
 
-  health(health: Health, atMs: number): Violation[] {
+  health(health: Pick<Health, 'agent' | 'nonce' | 'seats'>, atMs: number): Violation[] {
     this.#order++;
     return health.seats.flatMap((seat) => {
       const { wanted, released } = this.#of(health.nonce, seat);
@@ -101,11 +103,16 @@ export class Fencing {
   }
 
   /** It had obeyed a later scheduler before this command was even sent. */
-  #late({ agent, term, order, what }: Seen): Violation[] {
+  #late({ agent, term, scheduler, order, what }: Seen): Violation[] {
     const obeyed = this.#obeyed.get(agent);
-    if (obeyed === undefined || term >= obeyed.term || order < obeyed.order) return [];
-    const text = `agent ${agent} obeyed '${what}' of term ${term} although it had obeyed term ${obeyed.term} before`;
-    return [{ invariant: 'no command of a lower term is obeyed', text }];
+    if (obeyed === undefined || order < obeyed.order || term > obeyed.term) return [];
+    if (term < obeyed.term) {
+      const text = `agent ${agent} obeyed '${what}' of term ${term} although it had obeyed term ${obeyed.term} before`;
+      return [{ invariant: 'no command of a lower term is obeyed', text }];
+    }
+    if (scheduler === obeyed.scheduler) return [];
+    const text = `agent ${agent} obeyed '${what}' of scheduler ${scheduler} in term ${term}, which is ${obeyed.scheduler}'s`;
+    return [{ invariant: 'one scheduler is obeyed in a term', text }];
   }
 
   /** It had let go of this epoch before the command was sent. */
@@ -137,7 +144,7 @@ export class Fencing {
   }
 }
 
-function epochOf({ body }: Command): { readonly deployment: string; readonly epoch: number } {
+function epochOf({ body }: Pick<Command, 'body'>): { readonly deployment: string; readonly epoch: number } {
   if (body.kind === 'prepare') return { deployment: body.prepare.deployment, epoch: body.prepare.epoch };
   if (body.kind === 'commit') return body.commit;
   if (body.kind === 'release') return body.release;

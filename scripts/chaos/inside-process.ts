@@ -108,7 +108,7 @@ async function main([brokerUrl = '', cluster = '', names = '']: readonly string[
   const violations: Violation[] = [];
   await listen(bus, cluster, agents, fencing, (found) => void violations.push(...found));
   const liar = new Liar(bus, topicsOf(cluster));
-  await liar.listen();
+  await liar.listen(agents);
 
   onAsked('load', (request) => load.start(request as LoadRequest));
   onAsked('settle', () => load.settle());

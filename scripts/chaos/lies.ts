@@ -11,6 +11,7 @@ import type { Topics } from '../../broker/topics.js';
 import type { Lie } from './schedule.js';
 
 const FORGED = 'f0f0f0f0f0f0f0f0';
+const LIE = 'lie-';
 
 export class Liar {
   readonly #bus: Bus;
@@ -18,6 +19,7 @@ export class Liar {
   readonly #hellos = new Map<string, Hello>();
   readonly #healths = new Map<string, Health>();
   #term = 1;
+  #scheduler = '';
   #told = 0;
 
   constructor(bus: Bus, topics: Topics) {
@@ -25,16 +27,24 @@ export class Liar {
     this.#topics = topics;
   }
 
-  async listen(): Promise<void> {
-    const { hello, health, reign } = this.#topics;
+  async listen(agents: readonly string[]): Promise<void> {
+    const { hello, health, reign, command } = this.#topics;
     await this.#bus.subscribe(hello, (said) => {
       if (said.nonce !== FORGED) this.#hellos.set(said.agent, said);
     });
     await this.#bus.subscribe(health, (said) => void this.#healths.set(said.agent, said));
-    await this.#bus.subscribe(reign, ({ term }) => {
-      this.#term = Math.max(this.#term, term);
-    });
-    // Those that are there already introduce themselves again when a reign is announced; until then their health says enough.
+    await this.#bus.subscribe(reign, (said) => this.#reigns(said));
+    for (const agent of agents) {
+      await this.#bus.subscribe(command(agent), (said) => {
+        if (!said.id.startsWith(LIE)) this.#reigns(said);
+      });
+    }
+  }
+
+  #reigns({ term, scheduler }: { readonly term: number; readonly scheduler: string }): void {
+    if (term < this.#term) return;
+    this.#term = term;
+    this.#scheduler = scheduler;
   }
 
   /** Throws AGENT_UNKNOWN when the agent was never heard, BROKER_LOST. */
@@ -48,6 +58,8 @@ export class Liar {
         return this.#command(agent, health.nonce, this.#term - 1, release);
       case 'wrong-process':
         return this.#command(agent, FORGED, this.#term, release);
+      case 'other-scheduler':
+        return this.#command(agent, health.nonce, this.#term, release, FORGED);
       case 'other-name':
         return this.#otherName(agent);
       case 'false-will':
@@ -59,8 +71,9 @@ export class Liar {
     }
   }
 
-  #command(agent: string, nonce: string, term: number, body: CommandBody): Promise<void> {
-    return this.#bus.publish(this.#topics.command(agent), { id: `lie-${++this.#told}`, term, nonce, deadlineMs: 1000, body });
+  #command(agent: string, nonce: string, term: number, body: CommandBody, scheduler = this.#scheduler): Promise<void> {
+    const id = `${LIE}${++this.#told}`;
+    return this.#bus.publish(this.#topics.command(agent), { id, term, scheduler, nonce, deadlineMs: 1000, body });
   }
 
   /** Somebody else says that it is this agent, at an address where nobody listens. */

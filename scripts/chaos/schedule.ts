@@ -35,7 +35,7 @@ export type FaultKind = (typeof KINDS)[number];
 const STORMS = ['two-at-once', 'one-after-another', 'all-but-one', 'all'] as const;
 type Storm = (typeof STORMS)[number];
 
-export const LIES = ['old-term', 'wrong-process', 'other-name', 'false-will', 'garbage', 'old-epoch'] as const;
+export const LIES = ['old-term', 'wrong-process', 'other-scheduler', 'other-name', 'false-will', 'garbage', 'old-epoch'] as const;
 export type Lie = (typeof LIES)[number];
 
 export interface Fault {

@@ -5,6 +5,8 @@ export interface Bus {
   /** Own id: the MQTT client id's name part. */
   readonly id: string;
   readonly connected: boolean;
+  /** This end of the connection; '' when there is none, or it is no socket. */
+  readonly localAddress: string;
   /**
    * Encodes and publishes. Resolves when handed over (QoS 0) or acknowledged by the broker (QoS 1).
    * Throws QUEUE_FULL, BROKER_LOST, CODEC_LIMIT. Nothing is queued while disconnected except QoS 1 up to a small bound.
@@ -25,6 +27,11 @@ export interface Bus {
   onConnect(listener: () => void): () => void;
   onDisconnect(listener: (why: string) => void): () => void;
   onRefused(listener: (topicName: string, error: Error) => void): () => void;
+  /**
+   * Gives the connection up, and makes a new one at once as another client: to the broker the old one is there until it times out. `will` takes the place of
+   * the former one. What is on its way is rejected with BROKER_LOST, as when the connection breaks.
+   */
+  reconnect<T>(why: string, will?: { readonly topic: Topic<T>; readonly value: T }): void;
   /** Idempotent; leaves no timer or socket. */
   stop(): Promise<void>;
 }

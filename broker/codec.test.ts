@@ -94,7 +94,7 @@ const COMMAND = {
 
 describe('codec', () => {
   it('has a schema for every topic', () => {
-    expect(MESSAGES.length).toBe(16);
+    expect(MESSAGES.length).toBe(17);
     for (const name of MESSAGES) expect(CURRENT.has(name)).toBe(true);
   });
 
@@ -144,8 +144,8 @@ describe('codec', () => {
 
   it('is Avro behind the prologue, byte for byte', () => {
     // Avro spec, "Binary encoding": strings are length and UTF-8, ints zigzag; a union is its branch and the value.
-    const body = encode('Gone', { agent: 'pi', nonce: 'ä', why: '' }).subarray(PROLOGUE_BYTES);
-    expect(body.toString('hex')).toBe(['04', '7069', '04', 'c3a4', '00'].join(''));
+    const body = encode('Gone', { agent: 'pi', nonce: 'ä', why: '', connection: 0 }).subarray(PROLOGUE_BYTES);
+    expect(body.toString('hex')).toBe(['04', '7069', '04', 'c3a4', '00', '00'].join(''));
     expect(encode('Ping', { padBytes: -65 }).subarray(PROLOGUE_BYTES).toString('hex')).toBe('8101');
     const command = encode('Command', COMMAND).subarray(PROLOGUE_BYTES).toString('hex');
     expect(command).toBe(
@@ -197,6 +197,7 @@ describe('bounds', () => {
     },
     ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', cpu: '', fingerprint: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
     healthMs: 1000,
+    connection: 0,
   };
 
   it('hold for the sender too: what no receiver would take is not sent', () => {

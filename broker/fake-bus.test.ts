@@ -26,7 +26,7 @@ describe('fake bus', () => {
     const watcher = broker.bus('w');
     const wills: string[] = [];
     await watcher.subscribe(topics.gone, (value) => wills.push(value.agent));
-    const will = (agent: string) => ({ will: { topic: topics.gone, value: { agent, nonce: '', why: 'will' } } });
+    const will = (agent: string) => ({ will: { topic: topics.gone, value: { agent, nonce: '', why: 'will', connection: 0 } } });
     const [a, b] = [broker.bus('a', will('a')), broker.bus('b', will('b'))];
     const events: string[] = [];
     a.onConnect(() => events.push('connected'));

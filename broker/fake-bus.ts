@@ -27,6 +27,7 @@ export interface FakeBroker {
 }
 
 export interface FakeBus extends Bus {
+  localAddress: string;
   /** The connection breaks: the broker publishes the will. */
   lose(why?: string): void;
   /** The connection comes back. */
@@ -78,6 +79,7 @@ function encodeFor<T>(topic: Topic<T>, value: T): Uint8Array {
 
 class Client implements FakeBus {
   connected = false;
+  localAddress = '';
   readonly #subscriptions = new Subscriptions();
   readonly #connects = new Listeners<[]>((error) => this.#subscriptions.refuse('(onConnect)', error));
   readonly #disconnects = new Listeners<[string]>((error) => this.#subscriptions.refuse('(onDisconnect)', error));
@@ -86,7 +88,7 @@ class Client implements FakeBus {
   constructor(
     readonly broker: Broker,
     readonly id: string,
-    readonly will: { name: string; payload: Uint8Array } | undefined,
+    public will: { name: string; payload: Uint8Array } | undefined,
   ) {}
 
   async publish<T>(topic: Topic<T>, value: T): Promise<void> {
@@ -154,6 +156,12 @@ class Client implements FakeBus {
     this.broker.clients.delete(this);
     if (publishWill && this.will !== undefined) this.broker.deliver(this.will.name, this.will.payload, this.id);
     this.#disconnects.emit(why);
+  }
+
+  reconnect<T>(why: string, will?: Will<T>): void {
+    this.drop(why, false);
+    if (will !== undefined) this.will = { name: will.topic.name, payload: encodeFor(will.topic, will.value) };
+    setImmediate(() => this.restore());
   }
 
   restore(): void {

@@ -26,3 +26,8 @@ function readText(file: string): string {
     return '';
   }
 }
+
+/** An address of a socket as network interfaces call it: without the zone of a link-local one, IPv4 as such. */
+export function plainAddress(address: string): string {
+  return address.replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.)/, '');
+}

@@ -10,7 +10,7 @@ import { topicsOf } from './topics.js';
 
 const topics = topicsOf('test');
 const REIGN: Reign = { term: 4, scheduler: 's', schemaFingerprint: 'f', schemaVersion: 1000 };
-const GONE: Gone = { agent: 'a', nonce: 'n', why: 'will' };
+const GONE: Gone = { agent: 'a', nonce: 'n', why: 'will', connection: 0 };
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {

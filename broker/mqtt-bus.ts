@@ -5,6 +5,7 @@
  * restart, and its queues have no bound. Here: full jitter, a watchdog, bounds, and subscriptions restored before anyone hears of the connection.
  */
 import { randomBytes } from 'node:crypto';
+import { Socket } from 'node:net';
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
 import { backoffMs } from './backoff.js';
 import type { Bus } from './bus.js';
@@ -69,7 +70,7 @@ interface Outgoing {
 class MqttBus implements Bus {
   readonly id: string;
   readonly #options: Omit<BusOptions, 'will'>;
-  readonly #connection: IClientOptions;
+  #connection: IClientOptions;
   readonly #subscriptions = new Subscriptions();
   readonly #connects = new Listeners<[]>((error) => this.#subscriptions.refuse('(onConnect)', error));
   readonly #disconnects = new Listeners<[string]>((error) => this.#subscriptions.refuse('(onDisconnect)', error));
@@ -95,8 +96,8 @@ class MqttBus implements Bus {
     this.id = options.id;
     this.#url = typeof options.url === 'string' ? options.url : 'an address not known yet';
     this.#connection = {
-      // One id for the life of this bus: when it reconnects, the broker ends the old half-open connection and publishes its will before the new hello.
-      clientId: `${options.id}~${randomBytes(6).toString('hex')}`,
+      // One id as long as connections only break: when it reconnects, the broker ends the old half-open one and publishes its will before the new hello.
+      clientId: clientIdOf(options.id),
       protocolVersion: 4,
       clean: true,
       keepalive: options.keepaliveSeconds ?? 15,
@@ -110,6 +111,34 @@ class MqttBus implements Bus {
 
   get connected(): boolean {
     return this.#client !== undefined;
+  }
+
+  get localAddress(): string {
+    const stream: unknown = this.#client?.stream;
+    return stream instanceof Socket ? (stream.localAddress ?? '') : '';
+  }
+
+  reconnect<T>(why: string, will?: { readonly topic: Topic<T>; readonly value: T }): void {
+    if (this.#stopping !== undefined) return;
+    const spoken =
+      will === undefined
+        ? {}
+        : { will: { topic: will.topic.name, payload: encodeFor(will.topic, will.value), qos: 1 as const, retain: false } };
+    this.#connection = { ...this.#connection, clientId: clientIdOf(this.id), ...spoken };
+    this.#failures = 0;
+    const client = this.#client;
+    if (this.#attempting !== undefined) {
+      // From an address that is gone it may wait for long; another attempt follows.
+      this.#attempting.end(true);
+      return;
+    }
+    clearTimeout(this.#retry);
+    if (client !== undefined) {
+      this.#forget(client, why);
+      // DISCONNECT, if it still gets through: then the will is not published.
+      void farewell(client);
+    }
+    this.#attempt().catch((error: Error) => this.#again(error));
   }
 
   async start(): Promise<void> {
@@ -281,12 +310,17 @@ class MqttBus implements Bus {
 
   #lost(client: MqttClient, why: string): void {
     if (this.#client !== client) return;
-    this.#client = undefined;
     client.end(true);
+    this.#again(this.#forget(client, why));
+  }
+
+  /** The connection is none of ours any more. What it was to carry is rejected with the error that is returned. */
+  #forget(client: MqttClient, why: string): ChairError {
+    if (this.#client === client) this.#client = undefined;
     const lost = new ChairError('BROKER_LOST', `lost the broker at ${this.#url} (${why})`);
     for (const outgoing of [...this.#underWay]) this.#settle(outgoing, lost);
     this.#disconnects.emit(why);
-    this.#again(lost);
+    return lost;
   }
 
   #again(_error: Error): void {
@@ -348,6 +382,10 @@ class MqttBus implements Bus {
   #checkRunning(): void {
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `bus ${this.id} was stopped`);
   }
+}
+
+function clientIdOf(name: string): string {
+  return `${name}~${randomBytes(6).toString('hex')}`;
 }
 
 /** Resolves on CONNACK; rejects on error, close or after `watchdogMs`. */

@@ -90,7 +90,7 @@ describe('embedded broker', () => {
       },
     });
     const topics = topicsOf('x');
-    const will = { topic: topics.gone, value: { agent: 'a', nonce: '', why: 'will' } };
+    const will = { topic: topics.gone, value: { agent: 'a', nonce: '', why: 'will', connection: 0 } };
     await expect(connectBus({ url: server.url, id: 'a', will })).rejects.toThrow(/cannot connect/);
     const bus = await connectBus({ url: server.url, id: 'b' });
     onTestFinished(() => bus.stop());

@@ -7,6 +7,7 @@ import type {
   Gone,
   Health,
   Hello,
+  PeersQuestion,
   Progress,
   Reign,
   Reply,
@@ -50,6 +51,8 @@ export function topicsOf(cluster: string, version?: SchemaVersion) {
     reply: topic<Reply>(`${root}/reply`, 'Reply', 1),
     progress: topic<Progress>(`${root}/progress`, 'Progress', 0),
     trouble: topic<Trouble>(`${root}/trouble`, 'Trouble', 1),
+    /** Answered by a `peers` command. */
+    peersQuestion: topic<PeersQuestion>(`${root}/peers`, 'PeersQuestion', 1),
     /** scheduler -> everyone */
     reign: topic<Reign>(`${root}/reign`, 'Reign', 1),
     /** scheduler -> one agent */

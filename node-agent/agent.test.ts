@@ -218,7 +218,7 @@ describe('an agent in the cluster', () => {
     await eventually(() => world.hellos.length === 2, 'hello after reign');
     world.buses.get('a')?.lose();
     await eventually(() => world.gones.length === 1, 'the will');
-    expect(world.gones[0]).toEqual({ agent: 'a', nonce: agent.nonce, why: 'will' });
+    expect(world.gones[0]).toEqual({ agent: 'a', nonce: agent.nonce, why: 'will', connection: 0 });
     world.buses.get('a')?.restore();
     await eventually(() => world.hellos.length === 3, 'hello after reconnect');
   });

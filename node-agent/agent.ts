@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { Command } from '../broker/messages.js';
+import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
 import { answer, type Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
@@ -27,6 +28,7 @@ export class Agent {
   private readonly nowMs: () => number;
   private readonly log: (line: string) => void;
   private readonly repetition: Repetition;
+  private readonly refusals = new Refusals();
   private readonly presence: Presence;
   private parts: Partial<Parts> = {};
   /** Undo of what start did, newest last. */
@@ -74,6 +76,7 @@ export class Agent {
       nowMs: this.nowMs,
       log: this.log,
       repetition: this.repetition,
+      refusals: this.refusals,
       topics: () => this.presence.topics,
       isDraining: () => this.draining,
       isStopping: () => this.stopping !== undefined,
@@ -164,7 +167,7 @@ export class Agent {
     const probe = (await options.probe?.(engine, config.directory)) ?? 0;
     const bus = await this.own(options.connect(this.presence.will), (b) => b.stop());
     this.parts = { store, term, engine, probe, bus };
-    const lanes = await this.own(Promise.resolve(options.createLanes(bus)), (l) => l.stop());
+    const lanes = await this.own(Promise.resolve(options.createLanes(bus, (topic, error) => this.refused(topic, error))), (l) => l.stop());
     const parts = assemble({ store, term, engine, probe, bus, lanes }, this.host);
     this.parts = parts;
     this.undo.push(() => this.shutEngine(parts));
@@ -178,10 +181,21 @@ export class Agent {
     this.undo.push(bus.onDisconnect(() => this.cutOff()));
   }
 
-  private sweep({ inbox, epochs, standby }: Parts): void {
+  private sweep({ inbox, epochs, standby, peers, lanes }: Parts): void {
+    const now = this.nowMs();
     inbox.expireEarly();
-    epochs.expire(this.nowMs());
-    standby.expire(this.nowMs());
+    epochs.expire(now);
+    standby.expire(now);
+    if (peers.tidy((key) => epochs.knows(key), now)) lanes.setPeers(peers.all);
+    this.presence.watchAddresses();
+  }
+
+  /** Before it came to who it was for. */
+  private refused(topic: string, error: Error): void {
+    const { code, message } = toChairError(error);
+    if (this.parts.inbox !== undefined) this.parts.inbox.counts.refused++;
+    this.refusals.count(code, `${topic}: ${message}`);
+    this.repetition.say(topic, `refused a message on ${topic}: ${message}`);
   }
 
   /** Nobody can take the seats now, and frames do not come on either. */
@@ -211,10 +225,7 @@ export class Agent {
     linkProbe.start();
     this.undo.push(() => linkProbe.stop());
     await lanes.start();
-    bus.onRefused((name, error) => {
-      inbox.counts.refused++;
-      this.repetition.say(name, `refused a message on ${name}: ${error.message}`);
-    });
+    bus.onRefused((name, error) => this.refused(name, error));
     await bus.subscribe(topics.command(config.name), (command) => void this.obey(commands, command));
     await bus.subscribe(topics.reign, (reign) => this.presence.reigned(reign));
   }
@@ -224,6 +235,7 @@ export class Agent {
     if (reply === undefined) return;
     if (reply.code === '' && command.body.kind !== 'refuse') this.presence.acceptance.accepted(command.term);
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
+    if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE') this.refusals.count(reply.code, `${command.body.kind}: ${reply.message}`);
     // A reply that is lost with the broker is asked for again: commands are idempotent.
     await this.parts.bus
       ?.publish(this.presence.topics.reply, reply)

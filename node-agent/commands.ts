@@ -18,6 +18,7 @@ export interface CommandOptions {
   readonly lanes: Lanes;
   readonly probe: LinkProbe;
   readonly profiler: Profiler;
+  readonly nowMs: () => number;
   /** Frames run here, or wait to. */
   readonly isBusy: () => boolean;
   /** See the configuration. */
@@ -73,7 +74,7 @@ export class Commands {
     if (!evenIfBusy && isBusy()) {
       throw new ChairError('AGENT_BUSY', 'frames run here; a measurement would slow them down and be wrong', { todo: 'Ask again later.' });
     }
-    peers.add([peer]);
+    peers.borrow(peer, this.options.nowMs());
     lanes.setPeers(peers.all);
     return probe.measure(peer.agent, { budgetMs, budgetBytes });
   }
@@ -103,7 +104,7 @@ export class Commands {
     switch (body.kind) {
       case 'prepare':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Seat it elsewhere' });
-        peers.add(body.prepare.peers);
+        peers.prepare({ term, ...body.prepare }, body.prepare.peers);
         lanes.setPeers(peers.all);
         return epochs.prepare(term, body.prepare, deadlineMs);
       case 'commit':

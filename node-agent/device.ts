@@ -72,6 +72,11 @@ export function reachableAddresses(host: string): string[] {
   return sorted.length > 0 ? sorted.slice(0, 16) : ['127.0.0.1'];
 }
 
+/** Of all network interfaces, loopback and bridges too. */
+export function interfaceAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
+}
+
 /** Of the whole machine, whatever this process may use of them. */
 export function hostCores(): number {
   return Math.max(1, cpus().length, availableParallelism());

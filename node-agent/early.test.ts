@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ActivationHeader } from '../broker/messages.js';
 import { EarlyBuffer } from './early.js';
-import { PeerTable } from './peers.js';
 
 const header = (frame: number, epoch = 1): ActivationHeader => ({
   deployment: 'd',
@@ -41,23 +40,5 @@ describe('messages that come early', () => {
     expect(early.expire(11).map((m) => m.data)).toEqual(['1']);
     expect(early.add(header(4), '4', 10, 20)).toBe(true);
     expect(early.bytes).toBe(20);
-  });
-});
-
-describe('the peer table', () => {
-  const peer = (agent: string, lanePort = 1) => ({ agent, addresses: ['10.0.0.1'], lanePort });
-
-  it('takes newer whole tables only, and what a prepare adds until the next', () => {
-    const table = new PeerTable('me');
-    expect(table.replace(1, 5, [peer('b'), peer('me')])).toBe(true);
-    table.add([peer('c'), peer('b', 2), peer('me')]);
-    expect(table.all).toEqual([peer('b', 2), peer('c')]);
-    expect(table.replace(1, 5, [])).toBe(false);
-    expect(table.replace(1, 4, [])).toBe(false);
-    expect(table.all).toHaveLength(2);
-    // A new scheduler counts anew.
-    expect(table.replace(2, 0, [peer('d')])).toBe(true);
-    expect(table.all).toEqual([peer('d')]);
-    expect(table.replace(1, 99, [])).toBe(false);
   });
 });

@@ -95,6 +95,11 @@ export class Epochs {
     return this.held.size + this.underWay.size;
   }
 
+  /** Held, or being prepared. */
+  knows(key: EpochKey): boolean {
+    return this.held.has(keyText(key)) || this.underWay.has(keyText(key));
+  }
+
   find(key: EpochKey): Epoch | undefined {
     return this.held.get(keyText(key));
   }

@@ -1,7 +1,9 @@
 /** One health message: rates since the last one. */
 import type { Health, LaneHealth } from '../broker/messages.js';
+import type { Refusals } from '../broker/refusals.js';
 import { processMemory, systemFreeBytes, temperatureCelsius } from './device.js';
 import type { Epochs } from './epochs.js';
+import type { PeerTable } from './peers.js';
 import type { Runner } from './runner.js';
 
 export interface HealthSource {
@@ -13,6 +15,8 @@ export interface HealthSource {
   readonly refused: () => number;
   /** Files on disk that were found damaged. */
   readonly damaged: () => number;
+  readonly refusals: Refusals;
+  readonly peers: PeerTable;
   readonly precision: () => Pick<Health, 'encodedMessages' | 'rawFallbacks'>;
   readonly nowMs: () => number;
 }
@@ -22,23 +26,31 @@ export class HealthMeter {
   private lastMs: number;
   private lastCpu = process.cpuUsage();
   private lastRuns = 0;
+  private rates = { cpu: 0, framesPerSecond: 0 };
 
   constructor(private readonly source: HealthSource) {
     this.startedMs = source.nowMs();
     this.lastMs = this.startedMs;
   }
 
-  /** Reads everything and starts the next interval. */
+  /** Reads everything, and the rates of the interval that ends now. */
   read(): Health {
-    const { agent, nonce, epochs, runner, lanes, refused, damaged, precision, nowMs } = this.source;
-    const now = nowMs();
+    const now = this.source.nowMs();
+    const { finished } = this.source.runner;
     const seconds = Math.max(1e-3, (now - this.lastMs) / 1000);
     const cpu = process.cpuUsage();
     const cpuMicros = cpu.user - this.lastCpu.user + cpu.system - this.lastCpu.system;
-    const runs = runner.finished - this.lastRuns;
+    this.rates = { cpu: cpuMicros / 1e6 / seconds, framesPerSecond: (finished - this.lastRuns) / seconds };
     this.lastMs = now;
     this.lastCpu = cpu;
-    this.lastRuns = runner.finished;
+    this.lastRuns = finished;
+    return this.now();
+  }
+
+  /** Out of turn: the rates are those of the last interval. */
+  now(): Health {
+    const { agent, nonce, epochs, runner, lanes, refused, damaged, refusals, peers, precision, nowMs } = this.source;
+    const { term, version } = peers.version;
     const seats = [...epochs.all].flatMap((epoch) =>
       epoch.seats.seats.map((seat) => ({
         deployment: epoch.deployment,
@@ -54,21 +66,20 @@ export class HealthMeter {
     return {
       agent,
       nonce,
-      uptimeMs: Math.round(now - this.startedMs),
-      cpu: cpuMicros / 1e6 / seconds,
+      uptimeMs: Math.round(nowMs() - this.startedMs),
+      ...this.rates,
       ...processMemory(),
       memoryFreeBytes: systemFreeBytes(),
       temperature: temperatureCelsius(),
       queue: runner.waiting(),
-      framesPerSecond: runs / seconds,
       refused: refused(),
       damaged: damaged(),
       ...precision(),
       seats,
       lanes: [...lanes()],
-      peersTerm: 0,
-      peersVersion: 0,
-      refusals: [],
+      peersTerm: term,
+      peersVersion: version,
+      refusals: refusals.rows(),
     };
   }
 }

@@ -28,11 +28,17 @@ export function deviceOf(
   return { engine: name, engineVersion: version, fingerprint };
 }
 
+/** Where peers find the listener. */
+export function announced({ config, ownAddresses }: AgentOptions): readonly string[] {
+  if (config.addresses.length > 0) return config.addresses;
+  return ownAddresses?.() ?? reachableAddresses(config.laneHost);
+}
+
 type Told = Pick<Parts, 'store' | 'term' | 'engine' | 'probe' | 'lanes' | 'sessions'>;
 
 /** The hello of this process. */
-export async function introduce(options: AgentOptions, nonce: string, parts: Told): Promise<Hello> {
-  const { name, addresses, laneHost, threads, healthMs } = options.config;
+export async function introduce(options: AgentOptions, nonce: string, connection: number, parts: Told): Promise<Hello> {
+  const { name, threads, healthMs } = options.config;
   const { store, term, engine, probe, lanes, sessions } = parts;
   return {
     agent: name,
@@ -41,7 +47,7 @@ export async function introduce(options: AgentOptions, nonce: string, parts: Tol
     softwareVersion: options.softwareVersion,
     term: term.value,
     scheduler: term.scheduler,
-    addresses: addresses.length > 0 ? addresses : reachableAddresses(laneHost),
+    addresses: announced(options),
     lanePort: lanes.port,
     cores: cores(),
     host: options.host?.() ?? hostId(),
@@ -56,5 +62,6 @@ export async function introduce(options: AgentOptions, nonce: string, parts: Tol
     storeBytesFree: await store.freeBytes(),
     slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
     healthMs,
+    connection,
   };
 }

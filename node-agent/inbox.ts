@@ -4,9 +4,10 @@
  */
 import { decodeActivation, type LaneRecord, type SegmentReader, scatter } from '../broker/activation.js';
 import { decode } from '../broker/codec.js';
-import { ChairError, isChairError, toChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage } from '../broker/lanes/lane.js';
 import type { ActivationHeader, Cancel } from '../broker/messages.js';
+import type { Refusals } from '../broker/refusals.js';
 import type { Repetition } from '../broker/repetition.js';
 import { joinSegments } from '../broker/segments.js';
 import { itemBytes } from '../broker/tensor.js';
@@ -17,13 +18,20 @@ import type { WireEnds } from './seats.js';
 
 export interface InboxOptions {
   readonly epochs: Epochs;
-  readonly early: EarlyBuffer<SegmentReader>;
+  readonly early: EarlyBuffer<Arrived>;
   readonly nowMs: () => number;
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
   /** Frames may have become unwanted: the runner should look through its queue. */
   readonly onUnwanted: () => void;
   readonly onTrouble: (key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, error: unknown) => void;
   readonly repetition: Repetition;
+  readonly refusals: Refusals;
+}
+
+/** A message's data, and who sent it: '' when it was relayed. */
+export interface Arrived {
+  readonly data: SegmentReader;
+  readonly from: string;
 }
 
 export interface InboxCounts {
@@ -53,9 +61,12 @@ export class Inbox {
     }
     const { header, data } = record;
     const epoch = this.options.epochs.find(header);
-    if (epoch !== undefined) this.deliver(epoch, header, data);
-    else if (this.options.epochs.isStale(header)) this.counts.stale++;
-    else if (!this.options.early.add(header, data, message.payloadBytes, this.options.nowMs())) this.unknown(header);
+    const arrived = { data, from: message.from };
+    if (epoch !== undefined) this.deliver(epoch, header, arrived);
+    else if (this.options.epochs.isStale(header)) {
+      this.counts.stale++;
+      this.options.refusals.count('EPOCH_STALE', `${text(header)} came after the epoch was released`);
+    } else if (!this.options.early.add(header, arrived, message.payloadBytes, this.options.nowMs())) this.unknown(header);
   }
 
   cancel(message: LaneMessage): void {
@@ -81,8 +92,7 @@ export class Inbox {
   /** A message did not get into its join: counted, and reported unless it is merely late. Also for hand-overs inside the agent. */
   notTaken(key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, refusal: Refusal): void {
     if (refusal === 'full') {
-      this.counts.refused++;
-      this.options.onTrouble(
+      this.refuse(
         key,
         frame,
         new ChairError('QUEUE_FULL', 'no memory left for waiting frames', {
@@ -90,17 +100,27 @@ export class Inbox {
         }),
       );
     } else if (refusal === 'route') {
-      this.counts.refused++;
-      this.options.onTrouble(key, frame, new ChairError('CODEC_INVALID', 'messages of one attempt name different routes'));
-    } else this.counts.late++;
+      this.refuse(key, frame, new ChairError('CODEC_INVALID', 'messages of one attempt name different routes'));
+    } else {
+      this.counts.late++;
+      this.options.refusals.count('FRAME_LATE', `${text({ ...key, ...frame })} is not waited for any more`);
+    }
   }
 
-  private deliver(epoch: Epoch, header: ActivationHeader, data: SegmentReader): void {
+  /** Counted, and reported to the dispatcher. */
+  private refuse(key: EpochKey, frame: { readonly frame: number; readonly attempt: number }, error: ChairError): void {
+    this.counts.refused++;
+    this.options.refusals.count(error.code, error.message);
+    this.options.onTrouble(key, frame, error);
+  }
+
+  private deliver(epoch: Epoch, header: ActivationHeader, { data, from }: Arrived): void {
     try {
-      checkLowWater(header);
-      if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
       const seat = epoch.seats.seatFor(header.wire, header.route);
       const ends = epoch.seats.ends(header.wire);
+      if (!this.isSender(epoch, header, from)) return;
+      checkLowWater(header);
+      if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
       checkShape(ends, header);
       const slot = epoch.joins.open(seat, header.wire, this.keyOf(header));
       if (typeof slot === 'string') {
@@ -112,9 +132,21 @@ export class Inbox {
       const ready = epoch.joins.fill(slot);
       if (ready !== undefined) this.options.onReady(epoch, ready);
     } catch (error) {
-      this.counts.refused++;
-      this.options.onTrouble(epoch, header, toChairError(error));
+      this.refuse(epoch, header, toChairError(error));
     }
+  }
+
+  /**
+   * Is it who the plan seats at the wire's beginning? The dispatcher is not told: the frame is under way from the right one. Of what is relayed nobody knows
+   * the sender.
+   */
+  private isSender(epoch: Epoch, header: ActivationHeader, from: string): boolean {
+    if (from === '') return true;
+    const expected = epoch.seats.producer(header.wire, header.route);
+    if (from === expected) return true;
+    this.counts.refused++;
+    this.options.refusals.count('SENDER_WRONG', `${text(header)} on wire ${header.wire} came from ${from} and not from ${expected}`);
+    return false;
   }
 
   private keyOf({ frame, attempt, route, remainingMs }: ActivationHeader): FrameKey {
@@ -122,21 +154,23 @@ export class Inbox {
   }
 
   private unknown(header: ActivationHeader): void {
-    this.counts.refused++;
     const error = new ChairError('SEAT_UNKNOWN', `epoch ${header.epoch} of ${header.deployment} is not prepared here`, {
       todo: 'Prepare it, or plan again without this agent',
     });
-    this.options.onTrouble(header, header, error);
+    this.refuse(header, header, error);
   }
 
   private undecodable(message: LaneMessage, error: unknown): void {
     this.counts.refused++;
-    const text = isChairError(error) ? `${error.code} ${error.message}` : String(error);
-    this.options.repetition.say(
-      message.topic,
-      `refused ${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}: ${text}`,
-    );
+    const { code, message: why } = toChairError(error);
+    const what = `${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}`;
+    this.options.refusals.count(code, `${what}: ${why}`);
+    this.options.repetition.say(message.topic, `refused ${what}: ${code} ${why}`);
   }
+}
+
+function text({ deployment, epoch, frame, attempt }: EpochKey & { readonly frame: number; readonly attempt: number }): string {
+  return `frame ${frame} attempt ${attempt} of ${deployment} epoch ${epoch}`;
 }
 
 /** A frame under way is itself unfinished: a mark above it would drop frames that are wanted. */

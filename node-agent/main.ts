@@ -5,7 +5,6 @@ import { trackBroker } from '../broker/discovery/finder.js';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
-import { Repetition } from '../broker/repetition.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { probeMacsPerSecond } from '../models/engine/probe.js';
@@ -41,7 +40,6 @@ const SPREAD_MS = 300;
 export async function runAgent(input: AgentConfigInput, options: RunOptions): Promise<RunningAgent> {
   const config = parseAgentConfig(input);
   const log = options.log ?? (() => undefined);
-  const repetition = new Repetition(log);
   let waiting: NodeJS.Timeout | undefined;
   const agent = new Agent({
     config,
@@ -59,7 +57,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
       bus.onDisconnect((why) => log(`lost the broker: ${why}; trying on`));
       return bus;
     },
-    createLanes: (bus) =>
+    createLanes: (bus, onRefused) =>
       createLanes({
         id: config.name,
         cluster: config.cluster,
@@ -67,7 +65,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
         listen: config.laneHost !== '',
         ...(config.laneHost === '' ? {} : { host: config.laneHost }),
         port: config.lanePort,
-        onRefused: (topic, error) => repetition.say(topic, `lane refused a message on ${topic}: ${error.message}`),
+        onRefused,
       }),
     createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),
     measure: measureInChild,

@@ -19,7 +19,8 @@ export interface AgentOptions {
   readonly softwareVersion: string;
   /** Connects to the control plane, with this Last Will. */
   readonly connect: (will: Will) => Promise<Bus>;
-  readonly createLanes: (bus: Bus) => Promise<Lanes> | Lanes;
+  /** `onRefused`: a message or connection was refused before it came to a handler. */
+  readonly createLanes: (bus: Bus, onRefused: (topic: string, error: Error) => void) => Promise<Lanes> | Lanes;
   readonly createEngine: () => Promise<Engine>;
   /** Multiply-accumulates per second of the engine; default 0 = unknown. */
   readonly probe?: (engine: Engine, directory: string) => Promise<number>;
@@ -27,6 +28,8 @@ export interface AgentOptions {
   readonly measure?: Measure;
   /** Default: the configured limit or the machine's, and this process's anonymous memory. */
   readonly memory?: () => Memory;
+  /** Addresses of this machine; default: those of its network interfaces. Announced when the configuration names none. */
+  readonly ownAddresses?: () => readonly string[];
   /** Which machine this is; default: `hostId` of broker/host.ts. */
   readonly host?: () => string;
   /** Monotonic. */

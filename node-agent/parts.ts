@@ -1,10 +1,10 @@
 /** What an agent is made of, and how the parts know each other. Nothing is started here: `agent.ts` owns their lives. */
-import type { SegmentReader } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
 import { cpuQuota } from '../broker/control-groups.js';
 import { type ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { LinkProbe } from '../broker/link-probe.js';
+import type { Refusals } from '../broker/refusals.js';
 import type { Repetition } from '../broker/repetition.js';
 import type { Topics } from '../broker/topics.js';
 import { BufferPool } from '../models/engine/buffers.js';
@@ -16,7 +16,7 @@ import { type Epoch, type EpochKey, Epochs, seatsText } from './epochs.js';
 import { BlobFetcher } from './fetch.js';
 import { Forwarder } from './forward.js';
 import { deviceOf, memoryLimit } from './identity.js';
-import { Inbox } from './inbox.js';
+import { type Arrived, Inbox } from './inbox.js';
 import { FrameBudget, type ReadyFrame } from './join.js';
 import type { AgentOptions } from './options.js';
 import { PeerTable } from './peers.js';
@@ -51,6 +51,7 @@ export interface Parts extends Ground {
   readonly trouble: TroubleReporter;
   readonly commands: Commands;
   readonly linkProbe: LinkProbe;
+  readonly peers: PeerTable;
   readonly profiler: Profiler;
 }
 
@@ -61,6 +62,7 @@ export interface Host {
   readonly nowMs: () => number;
   readonly log: (line: string) => void;
   readonly repetition: Repetition;
+  readonly refusals: Refusals;
   /** In the version that the scheduler reads. */
   readonly topics: () => Topics;
   readonly isDraining: () => boolean;
@@ -103,12 +105,14 @@ export function assemble(ground: Ground, host: Host): Parts {
     prepack: config.prepack,
   });
   const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });
+  const peers = new PeerTable(agent);
   const commands = new Commands({
     nonce,
     term,
     epochs,
     standby,
-    peers: new PeerTable(agent),
+    peers,
+    nowMs,
     lanes,
     probe: linkProbe,
     profiler,
@@ -118,7 +122,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     onReleased: host.onReleased,
     onRefused: host.onFailure,
   });
-  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, profiler };
+  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, peers, profiler };
 }
 
 interface DataPathOptions extends Pick<Parts, 'sessions' | 'standby' | 'fetcher' | 'trouble'> {
@@ -143,7 +147,7 @@ function dataPath({
   const { store, bus, lanes } = ground;
   const budget = new FrameBudget(config.joinLimitBytes || limitBytes / 4);
   const buffers = new BufferPool(limitBytes * IDLE_SHARE);
-  const early = new EarlyBuffer<SegmentReader>(config.earlyBytes, config.earlyMs);
+  const early = new EarlyBuffer<Arrived>(config.earlyBytes, config.earlyMs);
   const onReady = (epoch: Epoch, frame: ReadyFrame) => runner.push({ epoch, frame });
   const onTrouble = (key: EpochKey, frame: { frame: number; attempt: number }, error: unknown) => trouble.report(key, frame, '', error);
   const epochs = new Epochs({
@@ -189,6 +193,15 @@ function dataPath({
       if (isChairError(error, 'ENGINE_CLOSED')) host.onFailure(toChairError(error));
     },
   });
-  const inbox = new Inbox({ epochs, early, nowMs, onReady, onUnwanted: () => runner.purge(), onTrouble, repetition });
+  const inbox = new Inbox({
+    epochs,
+    early,
+    nowMs,
+    onReady,
+    onUnwanted: () => runner.purge(),
+    onTrouble,
+    repetition,
+    refusals: host.refusals,
+  });
   return { epochs, runner, forwarder, inbox };
 }

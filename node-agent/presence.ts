@@ -1,22 +1,31 @@
 /**
- * The agent's presence in the cluster: its hello at every connection and reign, its health, its farewell. What it says is read from the parts
- * at that moment; a message that is lost with the connection is said again on the next one.
+ * The agent's presence in the cluster: its hello at every connection and reign, its question for its peers, its health, its farewell, and what it does when
+ * its address changes. What it says is read from the parts at that moment; a message that is lost with the connection is said again on the next one.
  */
 import { isChairError, toChairError } from '../broker/errors.js';
-import type { Gone, Reign } from '../broker/messages.js';
+import { plainAddress } from '../broker/host.js';
+import type { Gone, Health, Reign } from '../broker/messages.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
 import { Acceptance } from './acceptance.js';
+import { interfaceAddresses } from './device.js';
 import { HealthMeter } from './health.js';
-import { introduce } from './identity.js';
+import { announced, introduce } from './identity.js';
 import type { Will } from './options.js';
 import type { Host, Parts } from './parts.js';
 import { within } from './within.js';
 
 /** Longest wait for a farewell to leave. */
 export const FAREWELL_MS = 1000;
+/** Lanes that break together are told together. */
+const LANES_TOLD_MS = 20;
 
-type PresenceHost = Pick<Host, 'options' | 'nonce' | 'nowMs' | 'log' | 'repetition' | 'isDraining' | 'isStopping' | 'onFailure'>;
+const LOOPBACK = /^(127\.|::1$)/;
+
+type PresenceHost = Pick<
+  Host,
+  'options' | 'nonce' | 'nowMs' | 'log' | 'repetition' | 'refusals' | 'isDraining' | 'isStopping' | 'onFailure'
+>;
 
 export class Presence {
   /** Of the cluster, in the version that the scheduler reads. */
@@ -24,6 +33,10 @@ export class Presence {
   /** Does a scheduler know this agent? */
   readonly acceptance: Acceptance;
   private parts: Parts | undefined;
+  /** Connections to the broker that were given up here. */
+  private connection = 0;
+  /** This machine's addresses when they were last looked at. */
+  private addresses = '';
 
   constructor(private readonly host: PresenceHost) {
     const { cluster, broker } = host.options.config;
@@ -39,8 +52,8 @@ export class Presence {
   /** Says hello now or as soon as the broker is there, and health from now on. Returns what ends it. */
   start(parts: Parts): () => void {
     this.parts = parts;
-    const { bus, epochs, runner, lanes, inbox, forwarder, commands, store, term } = parts;
-    const { options, nonce, nowMs } = this.host;
+    const { bus, epochs, runner, lanes, inbox, forwarder, commands, store, term, peers } = parts;
+    const { options, nonce, nowMs, refusals } = this.host;
     const { name, healthMs } = options.config;
     const meter = new HealthMeter({
       agent: name,
@@ -50,16 +63,31 @@ export class Presence {
       lanes: () => [...lanes.health(), ...forwarder.health(name)],
       refused: () => inbox.counts.refused + inbox.counts.stale + commands.refused,
       damaged: () => store.damaged + (term.damage === undefined ? 0 : 1),
+      refusals,
+      peers,
       precision: () => ({ encodedMessages: forwarder.encodedMessages, rawFallbacks: forwarder.rawFallbacks }),
       nowMs,
     });
-    const health = setInterval(() => {
-      if (bus.connected) bus.publish(this.topics.health, meter.read()).catch(() => undefined);
-    }, healthMs);
+    const tell = (health: Health): void => {
+      if (bus.connected) bus.publish(this.topics.health, health).catch(() => undefined);
+    };
+    const health = setInterval(() => tell(meter.read()), healthMs);
+    // The scheduler suspects a peer as soon as a lane to it breaks: it is told in the agent's next health, which does not wait for its turn.
+    let soon: NodeJS.Timeout | undefined;
+    const offPeer = lanes.onPeer((_peer, lane) => {
+      if (lane === 'direct' || soon !== undefined) return;
+      soon = setTimeout(() => {
+        soon = undefined;
+        tell(meter.now());
+      }, LANES_TOLD_MS);
+    });
+    this.addresses = this.ownAddresses().join();
     const offConnect = bus.onConnect(() => void this.sayHello());
     const offDisconnect = bus.onDisconnect(() => this.acceptance.lost());
     return () => {
       clearInterval(health);
+      clearTimeout(soon);
+      offPeer();
       offConnect();
       offDisconnect();
       this.acceptance.stop();
@@ -68,8 +96,9 @@ export class Presence {
 
   /** A scheduler reigns: from now on it is spoken to in a version that it reads. */
   reigned(reign: Reign): void {
-    const { options, repetition, onFailure } = this.host;
+    const { options, repetition, refusals, onFailure } = this.host;
     if (!isSchemaStand(reign)) {
+      refusals.count('SCHEMA_MISMATCH', 'a reign that names no schemas of this project');
       repetition.say('reign', 'refused a reign that names no schemas of this project');
       return;
     }
@@ -80,6 +109,33 @@ export class Presence {
     }
     this.topics = topicsOf(options.config.cluster, agreed.version);
     void this.sayHello();
+  }
+
+  /**
+   * Time passes: has this machine other addresses? Connections from an address that is gone are dead, though nobody says so: packets from it are not sent any
+   * more, and TCP waits for minutes. They are made anew, and the agent says hello with what it has now.
+   */
+  watchAddresses(): void {
+    const { parts } = this;
+    const own = this.ownAddresses();
+    const addresses = own.join();
+    // No network at all: it may come back as it was.
+    if (parts === undefined || addresses === this.addresses || own.every((address) => LOOPBACK.test(address))) return;
+    this.addresses = addresses;
+    this.host.log(`this machine has other addresses now: ${announced(this.host.options).join(', ')}`);
+    parts.lanes.readdress(new Set(own));
+    const from = plainAddress(parts.bus.localAddress);
+    if (from === '' || own.includes(from)) {
+      if (parts.bus.connected) void this.sayHello();
+      return;
+    }
+    // Its Will, when the broker comes to speak it, is of a connection that this agent gave up.
+    this.connection++;
+    parts.bus.reconnect(`its own address ${from} is gone`, this.will);
+  }
+
+  private ownAddresses(): readonly string[] {
+    return (this.host.options.ownAddresses?.() ?? interfaceAddresses()).toSorted();
   }
 
   /** Never throws and never waits long: the Last Will says it otherwise. */
@@ -95,8 +151,9 @@ export class Presence {
     const { options, nonce, isDraining, isStopping, log } = this.host;
     if (parts === undefined || isStopping()) return;
     try {
-      await parts.bus.publish(this.topics.hello, await introduce(options, nonce, parts));
+      await parts.bus.publish(this.topics.hello, await introduce(options, nonce, this.connection, parts));
       this.acceptance.asked();
+      await parts.bus.publish(this.topics.peersQuestion, { agent: options.config.name, nonce, ...parts.peers.version });
       if (isDraining()) await this.sayGone('draining');
     } catch (error) {
       // Lost with the connection: said again on the next one.
@@ -105,6 +162,6 @@ export class Presence {
   }
 
   private gone(why: string): Gone {
-    return { agent: this.host.options.config.name, nonce: this.host.nonce, why };
+    return { agent: this.host.options.config.name, nonce: this.host.nonce, why, connection: this.connection };
   }
 }

@@ -95,6 +95,15 @@ export class SeatTable {
     return { agent, seat: this.byPlace.get(place(toStage, replica, toPart)) };
   }
 
+  /** Who sends `wire` on this route. The route was checked. */
+  producer(wire: number, route: readonly number[]): string {
+    const { fromStage, fromPart } = this.ends(wire).wire;
+    if (fromStage === SOURCE) return DISPATCHER;
+    const agent = this.prepare.stages[fromStage]?.agents[route[fromStage] ?? -1]?.[fromPart];
+    if (agent === undefined) throw planInvalid(`route at stage ${fromStage}`, 'a replica of the plan', `${route[fromStage]}`);
+    return agent;
+  }
+
   ends(wire: number): WireEnds {
     const ends = this.wires[wire];
     if (ends === undefined) throw planInvalid('wire index', `below ${this.wires.length}`, `${wire}`);

@@ -38,7 +38,7 @@ function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): Age
       engineVersion: '',
       storeBytesFree: 0,
       slices: [],
-      healthMs: 1000,
+      healthMs: 1000, connection: 0,
       probeMacsPerSecond: 1e9,
       memoryBytes: memoryMib * MIB,
     },

@@ -48,7 +48,7 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       fingerprint: 'f1',
       storeBytesFree: 0,
       slices: [],
-      healthMs: 1000,
+      healthMs: 1000, connection: 0,
       probeMacsPerSecond: speed,
       memoryBytes: memoryMib * MIB,
     },

@@ -28,7 +28,7 @@ function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello 
     probeMacsPerSecond: 1e9,
     storeBytesFree: 1e9,
     slices: [],
-    healthMs: 1000,
+    healthMs: 1000, connection: 0,
     ...extra,
   };
 }
@@ -76,7 +76,7 @@ describe('registry', () => {
     const changes = registry.apply({ kind: 'hello', hello: hello('a', '2') }, 1000);
     expect(changes).toMatchObject([{ kind: 'refuse', nonce: '2', code: 'AGENT_NAME_TAKEN' }]);
     expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready' });
-    expect(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'will' } }, 1001)).toEqual([]);
+    expect(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'will', connection: 0 } }, 1001)).toEqual([]);
   });
 
   it('knows a bounded number of agents: those that are gone make room, then newcomers are refused', () => {
@@ -86,7 +86,7 @@ describe('registry', () => {
     const join = (agent: string) => registry.apply({ kind: 'hello', hello: hello(agent, '1') }, 1);
     expect(join('c')).toMatchObject([{ kind: 'refuse', agent: 'c', code: 'AGENT_BUSY' }]);
     expect(kinds(join('a'))).toEqual([]);
-    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped' } }, 1);
+    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped', connection: 0 } }, 1);
     expect(kinds(join('c'))).toEqual(['joined']);
     expect(registry.all().map((record) => record.agent)).toEqual(['a', 'c']);
   });
@@ -101,7 +101,7 @@ describe('registry', () => {
   it('lets a restarted process in as soon as the Will of the old one arrived', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will' } }, 10))).toEqual(['lost']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will', connection: 0 } }, 10))).toEqual(['lost']);
     expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 20))).toEqual(['joined']);
   });
 
@@ -157,7 +157,7 @@ describe('registry', () => {
     let expectedMs = 0;
     /** Lost and back at once; when it is ready. */
     const heldFor = (from: number, nonce: string): number => {
-      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: registry.get('a')?.nonce ?? '', why: 'will' } }, from);
+      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: registry.get('a')?.nonce ?? '', why: 'will', connection: 0 } }, from);
       registry.apply({ kind: 'hello', hello: hello('a', nonce) }, from);
       for (let now = from; now < from + 1e6; now += 500) {
         registry.apply({ kind: 'health', health: health('other', '1') }, now);
@@ -185,7 +185,7 @@ describe('registry', () => {
     const registry = new Registry();
     const back = (nowMs: number) => registry.apply({ kind: 'health', health: health('a', '1') }, nowMs);
     const lose = (nowMs: number) => {
-      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will' } }, nowMs);
+      registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will', connection: 0 } }, nowMs);
     };
     readyAgent(registry, 'a', '1', 0);
     readyAgent(registry, 'b', '1', 0);
@@ -194,16 +194,26 @@ describe('registry', () => {
     lose(300);
     expect(back(400)).toMatchObject([{ kind: 'held', why: 'held back: it was lost 2 times' }]);
     expect(back(500)).toEqual([]);
-    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped' } }, 550);
+    registry.apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'stopped', connection: 0 } }, 550);
     expect(kinds(back(600))).toEqual(['ready']);
+  });
+
+  it('does not believe the Will of a connection that the agent gave up itself', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    expect(registry.apply({ kind: 'hello', hello: hello('a', '1', { connection: 1, addresses: ['10.0.0.2'] }) }, 500)).toEqual([]);
+    const will = (connection: number) => ({ kind: 'gone' as const, gone: { agent: 'a', nonce: '1', why: 'will', connection } });
+    expect(registry.apply(will(0), 600)).toEqual([]);
+    expect(registry.get('a')).toMatchObject({ state: 'ready', hello: { addresses: ['10.0.0.2'] } });
+    expect(kinds(registry.apply(will(1), 700))).toEqual(['lost']);
   });
 
   it('does not act on what comes in the name of an agent that another process has', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);
     expect(registry.apply({ kind: 'health', health: health('a', '2') }, 10)).toMatchObject([{ kind: 'impostor', agent: 'a', nonce: '2' }]);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped' } }, 20))).toEqual(['impostor']);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'draining' } }, 20))).toEqual(['impostor']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped', connection: 0 } }, 20))).toEqual(['impostor']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'draining', connection: 0 } }, 20))).toEqual(['impostor']);
     expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready', seenMs: 0 });
   });
 
@@ -238,7 +248,7 @@ describe('registry', () => {
     const registry = new Registry();
     registry.apply({ kind: 'hello', hello: hello('a', '1') }, 0);
     registry.apply({ kind: 'health', health: health('a', '1') }, 0);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped' } }, 10))).toEqual(['stopped']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped', connection: 0 } }, 10))).toEqual(['stopped']);
     expect(registry.get('a')?.state).toBe('stopped');
     expect(registry.serves('a', '1')).toBe(false);
     expect(kinds(registry.apply({ kind: 'tick' }, 9000))).toEqual([]);
@@ -251,7 +261,7 @@ describe('registry', () => {
     const event: fc.Arbitrary<RegistryEvent> = fc.oneof(
       fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'hello' as const, hello: hello(agent, nonce) })),
       fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'health' as const, health: health(agent, nonce) })),
-      fc.record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining') }).map((gone) => ({ kind: 'gone' as const, gone })),
+      fc.record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining'), connection: fc.constantFrom(0, 1) }).map((gone) => ({ kind: 'gone' as const, gone })),
       agent.map((name) => ({ kind: 'unreachable' as const, agent: name, why: 'x' })),
       fc.constantFrom({ kind: 'tick' as const }, { kind: 'offline' as const }, { kind: 'online' as const }),
     );

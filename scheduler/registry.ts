@@ -209,7 +209,8 @@ export class Registry {
     if (record === undefined) return [];
     // A Will may come late, when the next process of that name is already here: the nonce tells.
     if (record.nonce !== gone.nonce) return gone.why === 'will' ? [] : [impostor(gone.agent, gone.nonce, 'farewell')];
-    if (!isAlive(record)) return [];
+    // A Will of a connection that the agent gave up when its address changed: it is here on another one.
+    if (!isAlive(record) || gone.connection < record.hello.connection) return [];
     if (gone.why === 'draining') {
       if (record.state === 'draining') return [];
       this.#set({ ...record, state: 'draining', why: 'asked to leave' });

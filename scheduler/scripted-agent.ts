@@ -136,12 +136,12 @@ export class ScriptedAgent {
     this.hung = true;
     for (const timer of this.#timers) clearTimeout(timer);
     await this.#lanes.stop();
-    await this.#bus.publish(this.#topics.gone, { agent: this.#o.name, nonce: this.nonce, why: 'will' });
+    await this.#bus.publish(this.#topics.gone, { agent: this.#o.name, nonce: this.nonce, why: 'will', connection: 0 });
     await this.#bus.stop();
   }
 
   async drain(): Promise<void> {
-    await this.#bus.publish(this.#topics.gone, { agent: this.#o.name, nonce: this.nonce, why: 'draining' });
+    await this.#bus.publish(this.#topics.gone, { agent: this.#o.name, nonce: this.nonce, why: 'draining', connection: 0 });
   }
 
   async stop(): Promise<void> {
@@ -174,7 +174,7 @@ export class ScriptedAgent {
       lanePort: this.#lanes.port,
       storeBytesFree: 1e9,
       slices: [],
-      healthMs: 200,
+      healthMs: 200, connection: 0,
     };
     const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);

@@ -5,6 +5,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Packet } from 'mqtt-packet';
 import { backoffMs } from '../backoff.js';
+import { plainAddress } from '../host.js';
 import type { PeerEntry } from '../messages.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
@@ -44,6 +45,7 @@ const MAX_KEEPALIVE_S = 65_535;
 
 export class Dialler {
   readonly #options: DiallerOptions;
+  #entry: PeerEntry;
   #lane: LaneSocket | undefined;
   #attempting: LaneSocket | undefined;
   #why = 'connecting';
@@ -57,19 +59,31 @@ export class Dialler {
   #failures = 0;
   #messageId = 0;
   #stopped = false;
+  #isFirst = true;
   #settleFirst: () => void = () => undefined;
   /** Settles when the first attempt has succeeded or failed. */
   readonly first: Promise<void>;
   readonly createdAt = performance.now();
 
-  constructor(
-    readonly entry: PeerEntry,
-    options: DiallerOptions,
-  ) {
+  constructor(entry: PeerEntry, options: DiallerOptions) {
+    this.#entry = entry;
     this.#options = options;
     this.first = new Promise((resolve) => {
-      this.#settleFirst = resolve;
+      this.#settleFirst = () => {
+        this.#isFirst = false;
+        resolve();
+      };
     });
+  }
+
+  /** Where the peer listens. */
+  get entry(): PeerEntry {
+    return this.#entry;
+  }
+
+  /** The first attempt has neither succeeded nor failed. */
+  get isFirst(): boolean {
+    return this.#isFirst;
   }
 
   /** The live connection. */
@@ -80,6 +94,24 @@ export class Dialler {
   /** Why there is none; '' when there is. */
   get why(): string {
     return this.#lane === undefined ? this.#why : '';
+  }
+
+  /** The peer is at other addresses: true when the live connection is to one of them, so that it can stay. */
+  readdress(entry: PeerEntry): boolean {
+    const to = plainAddress(this.#lane?.socket.remoteAddress ?? '');
+    if (entry.lanePort !== this.#entry.lanePort || !entry.addresses.includes(to)) return false;
+    this.#entry = entry;
+    return true;
+  }
+
+  /** Ends the connection, or the attempt, when it is not from one of these addresses: dials again at once. */
+  leave(own: ReadonlySet<string>): void {
+    for (const lane of [this.#lane, this.#attempting]) {
+      const from = plainAddress(lane?.socket.localAddress ?? '');
+      if (from === '' || own.has(from)) continue;
+      this.#failures = 0;
+      lane?.end(new Error(`this machine has not the address ${from} any more`));
+    }
   }
 
   start(): void {
@@ -106,14 +138,14 @@ export class Dialler {
 
   async #attempt(): Promise<void> {
     const reasons: string[] = [];
-    for (const address of this.entry.addresses) {
+    for (const address of this.#entry.addresses) {
       if (this.#stopped) return;
       try {
         const lane = await this.#open(address);
         this.#live(lane);
         return;
       } catch (error) {
-        reasons.push(`${address}:${this.entry.lanePort} ${error instanceof Error ? error.message || 'failed' : String(error)}`);
+        reasons.push(`${address}:${this.#entry.lanePort} ${error instanceof Error ? error.message || 'failed' : String(error)}`);
       }
     }
     this.#again(reasons.length === 0 ? 'the peer names no address' : reasons.join('; '));
@@ -123,7 +155,7 @@ export class Dialler {
   #open(address: string): Promise<LaneSocket> {
     return new Promise((resolve, reject) => {
       const { connectTimeoutMs, clientId, addressee, keepaliveMs } = this.#options;
-      const socket: Socket = connect({ host: address, port: this.entry.lanePort, noDelay: true });
+      const socket: Socket = connect({ host: address, port: this.#entry.lanePort, noDelay: true });
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
         if (packet.cmd === 'pingresp') this.#answered();

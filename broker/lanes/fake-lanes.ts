@@ -123,6 +123,9 @@ class FakeLanes implements Lanes {
     return this.#listeners.add(listener);
   }
 
+  /** Fake lanes have no addresses. */
+  readdress(): void {}
+
   health(): readonly LaneHealth[] {
     return [...this.#table].map(([peer, { bytesSent, messagesSent }]) => ({
       peer,

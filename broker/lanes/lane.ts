@@ -33,6 +33,8 @@ export interface Lanes {
   send(peer: string, topic: string, payload: Segments, options?: { readonly forceRelay?: boolean }): Promise<void>;
   /** A lane to a peer broke or came (back) up. */
   onPeer(listener: (peer: string, lane: 'direct' | 'relay' | 'down', why: string) => void): () => void;
+  /** This machine has these addresses now: connections from or to another one of its own are ended, and made anew. */
+  readdress(own: ReadonlySet<string>): void;
   health(): readonly LaneHealth[];
   stop(): Promise<void>;
 }

@@ -178,7 +178,7 @@ describe('direct lanes', () => {
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => b.got.length === 1);
     expect(stranger.refused).toEqual(['(listener) LANE_DOWN']);
-    expect(elsewhere.refused).toEqual(['(listener) LANE_DOWN']);
+    expect(elsewhere.refused).toEqual(['(listener) CLUSTER_WRONG']);
     expect(elsewhere.got).toHaveLength(0);
   });
 

@@ -49,6 +49,8 @@ type LaneKind = 'direct' | 'relay' | 'down';
 
 /** What we know of one peer, be it in the table, connected to our listener, or only sent to. */
 interface Peer {
+  /** As the table has it. */
+  entry: PeerEntry | undefined;
   dialler: Dialler | undefined;
   /** As last told to `onPeer` listeners. */
   told: LaneKind | undefined;
@@ -117,19 +119,29 @@ class MqttLanes implements Lanes {
     const wanted = new Map(peers.filter((entry) => entry.agent !== this.id).map((entry) => [entry.agent, entry]));
     for (const [name, peer] of this.#peers) {
       const entry = wanted.get(name);
-      if (peer.dialler !== undefined && (entry === undefined || !sameEntry(entry, peer.dialler.entry))) {
-        peer.dialler.stop(new Error('the peer table has changed'));
-        peer.dialler = undefined;
-        if (entry === undefined) this.#tell(name, 'no longer in the peer table');
-      }
+      const before = peer.entry;
+      peer.entry = entry;
+      if (before === undefined || (entry !== undefined && sameEntry(entry, before))) continue;
+      // Connections of the peer from an address that it had are as dead as those to it.
+      if (entry !== undefined) this.#listener?.endFrom(name, gone(before, entry));
+      if (peer.dialler === undefined || (entry !== undefined && peer.dialler.readdress(entry))) continue;
+      peer.dialler.stop(new Error('the peer table has changed'));
+      peer.dialler = undefined;
+      if (entry === undefined) this.#tell(name, 'no longer in the peer table');
     }
     for (const [name, entry] of wanted) {
       const peer = this.#peer(name);
+      peer.entry = entry;
       if (peer.dialler !== undefined || entry.lanePort === 0) continue;
       peer.dialler = this.#createDialler(name, entry);
       peer.dialler.start();
     }
     this.#forgetPassing();
+  }
+
+  readdress(own: ReadonlySet<string>): void {
+    for (const { dialler } of this.#peers.values()) dialler?.leave(own);
+    this.#listener?.leave(own);
   }
 
   on(topic: string, handler: Handler): () => void {
@@ -208,9 +220,9 @@ class MqttLanes implements Lanes {
     return dialler?.why ?? 'the peer has no listener in the peer table and no connection to ours';
   }
 
-  /** True while the first attempt to dial the peer is under way. */
+  /** True while the first attempt to dial the peer, where it is now, is under way. */
   #isFresh(peer: Peer): boolean {
-    return peer.dialler !== undefined && peer.told === undefined;
+    return peer.dialler?.isFirst === true;
   }
 
   async #grace(peer: Peer): Promise<void> {
@@ -268,7 +280,7 @@ class MqttLanes implements Lanes {
     const known = this.#peers.get(name);
     if (known !== undefined) return known;
     if (this.#peers.size >= 2 * MAX_PASSING_PEERS) this.#forgetPassing();
-    const peer: Peer = { dialler: undefined, told: undefined, bytesSent: 0, messagesSent: 0, sendMs: 0 };
+    const peer: Peer = { entry: undefined, dialler: undefined, told: undefined, bytesSent: 0, messagesSent: 0, sendMs: 0 };
     this.#peers.set(name, peer);
     return peer;
   }
@@ -344,7 +356,13 @@ class MqttLanes implements Lanes {
     if (handlers === undefined) {
       this.#refuse(
         message.topic,
-        new ChairError('CODEC_INVALID', 'a lane message came for a topic that nobody here handles', { came: message.topic }),
+        new ChairError(
+          this.#isOurs(message.topic) ? 'CODEC_INVALID' : 'CLUSTER_WRONG',
+          'a lane message came for a topic that nobody here handles',
+          {
+            came: message.topic,
+          },
+        ),
       );
       return;
     }
@@ -355,6 +373,12 @@ class MqttLanes implements Lanes {
         this.#refuse(message.topic, error);
       }
     }
+  }
+
+  /** Topics begin with the cluster, as topics.ts names them. */
+  #isOurs(topic: string): boolean {
+    const { cluster } = this.#options;
+    return cluster === undefined || topic.startsWith(`mc/${cluster}/`) || !topic.startsWith('mc/');
   }
 
   async #subscribeRelay(topic: string): Promise<void> {
@@ -391,6 +415,11 @@ class MqttLanes implements Lanes {
   #checkRunning(): void {
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
   }
+}
+
+/** Addresses that it had and has no more. */
+function gone(before: PeerEntry, after: PeerEntry): ReadonlySet<string> {
+  return new Set(before.addresses.filter((address) => !after.addresses.includes(address)));
 }
 
 function sameEntry(a: PeerEntry, b: PeerEntry): boolean {

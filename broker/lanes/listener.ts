@@ -4,7 +4,8 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import type { IConnectPacket, ISubscribePacket, Packet } from 'mqtt-packet';
-import { ChairError } from '../errors.js';
+import { ChairError, type ErrorCode } from '../errors.js';
+import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
@@ -97,6 +98,22 @@ export class Listener {
     return this.#byName.get(name)?.some((session) => session.topics.size > 0) === true;
   }
 
+  /** Ends connections of `name` that come from one of these addresses. */
+  endFrom(name: string, addresses: ReadonlySet<string>): void {
+    for (const { lane } of this.#byName.get(name) ?? []) {
+      const from = plainAddress(lane.socket.remoteAddress ?? '');
+      if (addresses.has(from)) lane.end(new Error(`${name} has not the address ${from} any more`));
+    }
+  }
+
+  /** Ends connections to an address of this machine that is not among these. */
+  leave(own: ReadonlySet<string>): void {
+    for (const { lane } of this.#sessions) {
+      const at = plainAddress(lane.socket.localAddress ?? '');
+      if (at !== '' && !own.has(at)) lane.end(new Error(`this machine has not the address ${at} any more`));
+    }
+  }
+
   #accept(socket: Socket): void {
     const session: Session = {
       clientId: '',
@@ -161,7 +178,9 @@ export class Listener {
     }
     // Addresses are reused (NAT, loopback, private networks): a frame must not vanish at a process that has no use for it.
     if (packet.username !== undefined && packet.username !== this.#options.addressee) {
-      this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`);
+      const cluster = this.#options.addressee.split('/')[0] ?? '';
+      const code = String(packet.username).startsWith(`${cluster}/`) ? 'LANE_DOWN' : 'CLUSTER_WRONG';
+      this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`, code);
       return;
     }
     session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
@@ -174,11 +193,11 @@ export class Listener {
     session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
   }
 
-  #reject(session: Session, returnCode: number, why: string): void {
+  #reject(session: Session, returnCode: number, why: string, code: ErrorCode = 'CODEC_INVALID'): void {
     session.lane.control({ cmd: 'connack', returnCode, sessionPresent: false });
     // Let the answer out, then close.
     session.lane.socket.end();
-    this.#options.onRefused(new ChairError(returnCode === NOT_AUTHORIZED ? 'LANE_DOWN' : 'CODEC_INVALID', why));
+    this.#options.onRefused(new ChairError(code, why));
   }
 
   #subscribe(session: Session, packet: ISubscribePacket): void {

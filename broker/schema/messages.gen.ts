@@ -155,6 +155,8 @@ export interface Hello {
   readonly slices: readonly string[];
   /** Its health comes this often; silence is counted in such intervals. */
   readonly healthMs: number;
+  /** Counts the connections to the broker that it gave up itself, because its address changed. */
+  readonly connection: number;
 }
 
 export interface SeatHealth {
@@ -228,6 +230,8 @@ export interface Gone {
   readonly nonce: string;
   /** `will`, `stopped` or `draining` (still serving, wants its seats moved). */
   readonly why: string;
+  /** As in its hello. The Will of a connection that the agent gave up itself says nothing. */
+  readonly connection: number;
 }
 
 /** Scheduler -> everyone: I reign; say hello. Published on (re)connect and on term change. */

@@ -110,7 +110,7 @@ describe('a newer writer', () => {
   });
 
   it('is refused in anything else, naming both versions and whom to update', () => {
-    const bytes = write(CURRENT.message('Gone'), prologue(next), { agent: 'a', nonce: 'n', why: '' });
+    const bytes = write(CURRENT.message('Gone'), prologue(next), { agent: 'a', nonce: 'n', why: '', connection: 0 });
     const what = `expected schema version ${SCHEMA_VERSION.major}.${SCHEMA_VERSION.minor}; got ${next.major}.${next.minor}. Update this machine.`;
     expect(() => decode('Gone', bytes)).toThrow(what);
   });

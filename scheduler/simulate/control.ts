@@ -66,7 +66,7 @@ export class Control {
 
   /** Its connection to the broker broke, which tells everyone. */
   crashed(machine: Machine): void {
-    const gone = { agent: machine.name, nonce: this.#nonce(machine.name), why: 'will' };
+    const gone = { agent: machine.name, nonce: this.#nonce(machine.name), why: 'will', connection: 0 };
     this.#o.clock.after(this.#o.network.latencyMs(machine, this.#o.network.gateway), () => this.#apply({ kind: 'gone', gone }));
   }
 
@@ -276,7 +276,7 @@ function helloOf(agent: string, nonce: string): Hello {
   return {
     ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, scheduler: '', addresses: [], lanePort: 0 },
     ...{ cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '', memoryBytes: 0, arch: '' },
-    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [], healthMs: 1000 },
+    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [], healthMs: 1000, connection: 0 },
   };
 }
 

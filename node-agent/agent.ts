@@ -235,7 +235,8 @@ export class Agent {
     if (reply === undefined) return;
     if (reply.code === '' && command.body.kind !== 'refuse') this.presence.acceptance.accepted(command.term);
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
-    if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE') this.refusals.count(reply.code, `${command.body.kind}: ${reply.message}`);
+    if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE')
+      this.refusals.count(reply.code, `${command.body.kind}: ${reply.message}`);
     // A reply that is lost with the broker is asked for again: commands are idempotent.
     await this.parts.bus
       ?.publish(this.presence.topics.reply, reply)

@@ -28,7 +28,8 @@ function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello 
     probeMacsPerSecond: 1e9,
     storeBytesFree: 1e9,
     slices: [],
-    healthMs: 1000, connection: 0,
+    healthMs: 1000,
+    connection: 0,
     ...extra,
   };
 }
@@ -212,8 +213,12 @@ describe('registry', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);
     expect(registry.apply({ kind: 'health', health: health('a', '2') }, 10)).toMatchObject([{ kind: 'impostor', agent: 'a', nonce: '2' }]);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped', connection: 0 } }, 20))).toEqual(['impostor']);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'draining', connection: 0 } }, 20))).toEqual(['impostor']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped', connection: 0 } }, 20))).toEqual([
+      'impostor',
+    ]);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'draining', connection: 0 } }, 20))).toEqual([
+      'impostor',
+    ]);
     expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready', seenMs: 0 });
   });
 
@@ -248,7 +253,9 @@ describe('registry', () => {
     const registry = new Registry();
     registry.apply({ kind: 'hello', hello: hello('a', '1') }, 0);
     registry.apply({ kind: 'health', health: health('a', '1') }, 0);
-    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped', connection: 0 } }, 10))).toEqual(['stopped']);
+    expect(kinds(registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped', connection: 0 } }, 10))).toEqual([
+      'stopped',
+    ]);
     expect(registry.get('a')?.state).toBe('stopped');
     expect(registry.serves('a', '1')).toBe(false);
     expect(kinds(registry.apply({ kind: 'tick' }, 9000))).toEqual([]);
@@ -261,7 +268,9 @@ describe('registry', () => {
     const event: fc.Arbitrary<RegistryEvent> = fc.oneof(
       fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'hello' as const, hello: hello(agent, nonce) })),
       fc.record({ agent, nonce }).map(({ agent, nonce }) => ({ kind: 'health' as const, health: health(agent, nonce) })),
-      fc.record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining'), connection: fc.constantFrom(0, 1) }).map((gone) => ({ kind: 'gone' as const, gone })),
+      fc
+        .record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining'), connection: fc.constantFrom(0, 1) })
+        .map((gone) => ({ kind: 'gone' as const, gone })),
       agent.map((name) => ({ kind: 'unreachable' as const, agent: name, why: 'x' })),
       fc.constantFrom({ kind: 'tick' as const }, { kind: 'offline' as const }, { kind: 'online' as const }),
     );

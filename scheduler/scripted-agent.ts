@@ -174,7 +174,8 @@ export class ScriptedAgent {
       lanePort: this.#lanes.port,
       storeBytesFree: 1e9,
       slices: [],
-      healthMs: 200, connection: 0,
+      healthMs: 1000,
+      connection: 0,
     };
     const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);

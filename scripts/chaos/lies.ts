@@ -63,7 +63,7 @@ export class Liar {
       case 'other-name':
         return this.#otherName(agent);
       case 'false-will':
-        return this.#bus.publish(this.#topics.gone, { agent, nonce: FORGED, why: 'will' });
+        return this.#bus.publish(this.#topics.gone, { agent, nonce: FORGED, why: 'will', connection: 0 });
       case 'garbage':
         return this.#garbage(agent);
       case 'old-epoch':

@@ -66,11 +66,12 @@ export class ClientFrames {
   readonly #lanes: Lanes;
   readonly #outstanding = new Map<number, Outstanding>();
   readonly #waiting: Outstanding[] = [];
-  readonly #undo: (() => void)[] = [];
+  readonly #undo: (() => unknown)[] = [];
   #located: Promise<void> | undefined;
   /** Not from 1: the dispatcher may still keep answers to an earlier process of this name. */
   #sequence = randomInt(2 ** 47);
   #stopped: Error | undefined;
+  #scheduler = '';
 
   constructor(options: ClientFramesOptions) {
     this.#o = options;
@@ -86,6 +87,7 @@ export class ClientFrames {
         if (peer === DISPATCHER) this.#laneChanged(lane);
       }),
       bus.onConnect(() => this.#laneChanged(this.lane())),
+      await bus.subscribe(topics.reign, ({ scheduler }) => this.#reigned(scheduler)),
     );
     const timer = setInterval(() => this.#resubmit(), RESEND_MS / 5);
     this.#undo.push(() => clearInterval(timer));
@@ -142,6 +144,16 @@ export class ClientFrames {
       for (const frame of this.#outstanding.values()) frame.sendAgainMs = 0;
     }
     if (lane !== 'down') this.#resubmit();
+  }
+
+  /** Another scheduler, or the same one started anew: its dispatcher is elsewhere and knows of no frame that is under way. */
+  #reigned(scheduler: string): void {
+    const known = this.#scheduler;
+    this.#scheduler = scheduler;
+    if (known === scheduler) return;
+    this.#located = undefined;
+    for (const frame of this.#outstanding.values()) frame.sendAgainMs = 0;
+    this.#resubmit();
   }
 
   /** Learns once where the dispatcher's lane is. Until it is up, and when it cannot be reached, frames go through the broker. */

@@ -28,18 +28,23 @@ export class ClientRequests {
     await bus.subscribe(topics.response(client), (response) => void this.#responses.settle(response.id, response));
   }
 
-  /** `what` names the request in errors. Throws the answer's code, REQUEST_TIMEOUT after `deadlineMs`, BROKER_..., and what `stop` was given. */
-  async request(body: RequestBody, deadlineMs: number, what: string): Promise<Response> {
+  /**
+   * `what` names the request in errors. `againMs`: a request that may be asked of a gateway that is just starting is published again and again, as nobody may have heard
+   * it; who heard it answers once. Throws the answer's code, REQUEST_TIMEOUT after `deadlineMs`, BROKER_..., and what `stop` was given.
+   */
+  async request(body: RequestBody, deadlineMs: number, what: string, againMs = 0): Promise<Response> {
     if (this.#stopped !== undefined) throw this.#stopped;
     const { bus, topics, client, cluster } = this.#o;
     const id = randomUUID();
     const wait = this.#responses.wait(id, deadlineMs, `'${what}' from the scheduler of cluster '${cluster}' (does its gateway run?)`);
+    const ask = () => bus.publish(topics.request, { id, client, deadlineMs, body });
+    const timer = againMs === 0 ? undefined : setInterval(() => void ask().catch(() => undefined), againMs);
     try {
-      await bus.publish(topics.request, { id, client, deadlineMs, body });
+      await ask();
     } catch (error) {
       wait.cancel(toChairError(error));
     }
-    const response = await wait.reply;
+    const response = await wait.reply.finally(() => clearInterval(timer));
     if (response.code !== '') throw new ChairError(codeOf(response.code), response.message);
     return response;
   }

@@ -60,6 +60,8 @@ const MEASURE_LINKS_MS = 3 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
 const OFFER_TIMEOUT_MS = 5 * 60_000;
 
+/** A gateway that is just starting hears a question only when it listens already. */
+const ASK_AGAIN_MS = 500;
 /** Between questions how far a profile job is. */
 const PROFILE_ASK_MS = 500;
 
@@ -177,7 +179,7 @@ export class ChairClient {
 
   /** Of one deployment, or of all. */
   async status(name = ''): Promise<StatusReport> {
-    const { status } = await this.#requests.request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status');
+    const { status } = await this.#requests.request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status', ASK_AGAIN_MS);
     if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a status request without a status');
     return status;
   }
@@ -249,7 +251,7 @@ export class ChairClient {
 
   /** Where the dispatcher's lane is; undefined when frames are to go through the broker. */
   async #where(): Promise<PeerEntry | undefined> {
-    const { status } = await this.#requests.request({ kind: 'where', where: { name: '-' } }, this.#timeoutMs, 'where');
+    const { status } = await this.#requests.request({ kind: 'where', where: { name: '-' } }, this.#timeoutMs, 'where', ASK_AGAIN_MS);
     if (status === null || this.#o.relayOnly === true) return undefined;
     return { agent: DISPATCHER, addresses: status.dispatcherAddresses, lanePort: status.dispatcherPort };
   }

@@ -5,8 +5,9 @@ import type { SeatEstimate } from './planners/estimate.js';
 import type { PlanDraft } from './planners/problem.js';
 import type { Handover } from './rebalance/handover.js';
 import type { Placement, SeatProgress } from './reconcile.js';
+import type { Restoring } from './restoring.js';
 
-export type DeploymentState = 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
+export type DeploymentState = 'restoring' | 'planning' | 'preparing' | 'serving' | 'waiting' | 'failed' | 'removing';
 
 export interface Placed extends Placement {
   readonly draft: PlanDraft;
@@ -45,6 +46,12 @@ export interface Deployment {
   verified: boolean;
   /** Largest difference found by verifying; -1 = not verified. */
   maxRelDiff: number;
+  /** What was in force when the gateway was killed, until its agents are asked to hold it again. */
+  restoring: Restoring | undefined;
+  /** It was saved: its model is read when it is needed, and has to be this one (sha256). */
+  readonly savedModel: string | undefined;
+  /** The epoch of the term before whose seats are still to be released. */
+  inherited: number | undefined;
   serving: Placed | undefined;
   next: Placed | undefined;
   readonly draining: Map<number, Placed>;
@@ -57,7 +64,7 @@ export interface Deployment {
   first: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
 }
 
-export function createDeployment(request: DeployRequest, manual: ManualCut | undefined): Deployment {
+export function createDeployment(request: DeployRequest, manual: ManualCut | undefined, savedModel?: string): Deployment {
   return {
     name: request.name,
     request,
@@ -74,6 +81,9 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     retargeted: false,
     verified: false,
     maxRelDiff: -1,
+    restoring: undefined,
+    savedModel,
+    inherited: undefined,
     serving: undefined,
     next: undefined,
     draining: new Map(),

@@ -4,13 +4,15 @@
  */
 import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { AdjustRequest, DeployRequest, Health, PlanReport, Progress } from '../broker/messages.js';
+import type { BlobRef } from '../broker/plan.js';
+import type { TensorInfo } from '../broker/tensor.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Drafting, type DraftingOptions } from './drafting.js';
 import { Housekeeping } from './housekeeping.js';
 import type { LoadedModel } from './model-source.js';
-import { agentsOf, buildPlan, reportOf, runMsOf } from './plan-builder.js';
+import { agentsOf, blobsOf, buildPlan, reportOf, runMsOf, slicesOf } from './plan-builder.js';
 import { checkSent, withPlanFile } from './plan-file.js';
 import type { Estimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
@@ -21,12 +23,18 @@ import { planKey } from './rebalance/moving.js';
 import type { Supposed } from './rebalance/rebalancer.js';
 import type { MoveCost } from './rebalance/worth.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
+import { placedAgain, placedOf, type Restoring, restoreStep } from './restoring.js';
 import { Seating, type SeatingOptions } from './seating.js';
+import type { DeploymentFiles, SavedDeployment } from './state.js';
 
 export interface DeploymentsOptions extends DraftingOptions, SeatingOptions {
   readonly dispatcher: Dispatcher;
   /** Removes files of the gateway: slices but `slices` (names of blobs), and, when nothing is deployed, what was made of models. */
   readonly clean: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
+  /** Where deployments are kept over restarts; default: they are not. */
+  readonly files?: Pick<DeploymentFiles, 'save' | 'remove'>;
+  /** Removes from the store which of these blobs are damaged; resolves with how many were. Default: none is looked at. */
+  readonly removeDamaged?: (blobs: readonly BlobRef[]) => Promise<number>;
 }
 
 /** How long frames have to leave an agent whose seats are handed over: this, and so many times what a frame takes. */
@@ -69,9 +77,9 @@ export class Deployments {
     if (request.dryRun) return this.#files.during(() => this.#dryRun(deployment)).finally(() => this.#files.request());
     this.#all.set(request.name, deployment);
     try {
-      deployment.model = await this.#files.during(() => this.#load(deployment));
+      await this.#modelOf(deployment);
       this.#checkWanted(deployment);
-      this.#o.dispatcher.add(request.name, deployment.model.inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
+      this.#admit(deployment, deployment.model?.inputs ?? []);
       const settled = new Promise<void>((resolve, reject) => {
         deployment.first = { resolve, reject };
       });
@@ -81,10 +89,54 @@ export class Deployments {
       if (this.#all.get(request.name) === deployment && !deployment.removing) await this.#discard(deployment);
       throw error;
     }
+    // What is said to serve comes back after a restart.
+    await this.#saved(deployment);
     const report = deployment.serving?.report;
     if (report === undefined) throw new ChairError('DEPLOYMENT_REMOVED', `deployment '${request.name}' was removed`);
     const details = deployment.serving === undefined ? null : this.#drafting.details(deployment, deployment.serving.draft);
     return { ...report, details, why: [report.why, ...this.#leftOut(deployment)].filter(Boolean).join('\n') };
+  }
+
+  /**
+   * Deployments of before a restart: frames of theirs are taken from now on, and are served as soon as their agents are back. Before `start` of whatever brings
+   * frames and agents.
+   */
+  restore(saved: readonly SavedDeployment[]): void {
+    for (const one of saved) {
+      const { request, plan, verified, maxRelDiff } = one;
+      try {
+        const manual = request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares);
+        const deployment = createDeployment(request, manual, plan.model);
+        Object.assign(deployment, { verified, maxRelDiff, state: 'restoring' });
+        deployment.restoring = { placed: placedOf(one), arrivals: { present: 0, sinceMs: this.#o.now() } };
+        this.#epoch = Math.max(this.#epoch, plan.epoch);
+        this.#all.set(request.name, deployment);
+        this.#admit(deployment, plan.inputs);
+        this.#o.log('restoring', `${request.name}: epoch ${plan.epoch} of term ${plan.term}`);
+      } catch (error) {
+        this.#o.log('failed', `deployment '${request.name}' was not restored: ${toChairError(error).message}`);
+      }
+    }
+  }
+
+  #admit({ name, request }: Deployment, inputs: readonly TensorInfo[]): void {
+    this.#o.dispatcher.add(name, inputs, request.deadlineMs > 0 ? { deadlineMs: request.deadlineMs } : {});
+  }
+
+  /** The model, read once. Throws MODEL_...; MODEL_NOT_FOUND when another one stands where the saved one was. */
+  async #modelOf(deployment: Deployment): Promise<LoadedModel> {
+    if (deployment.model !== undefined) return deployment.model;
+    const model = await this.#files.during(() => this.#load(deployment));
+    const { savedModel, request } = deployment;
+    if (savedModel !== undefined && model.sha256 !== savedModel) {
+      throw new ChairError('MODEL_NOT_FOUND', `the model of deployment '${deployment.name}' was changed while it served`, {
+        expected: `sha256 ${savedModel} at ${request.model}`,
+        came: model.sha256,
+        todo: 'What is loaded goes on; to plan anew, put the file back, or undeploy it and deploy the new one.',
+      });
+    }
+    deployment.model = model;
+    return model;
   }
 
   /** Calibration inputs that do not fit are refused now, whether or not they will be needed. */
@@ -92,6 +144,10 @@ export class Deployments {
     const model = await this.#o.source.load(request);
     if (request.calibration.length > 0) await this.#o.source.frames(request.calibration, model.inputs);
     return model;
+  }
+
+  async #saved(deployment: Deployment): Promise<void> {
+    if (!deployment.removing) await this.#o.files?.save(deployment);
   }
 
   /** Each loads a model and asks planners dozens of questions: a hundred at once would take gigabytes, and the broker's time. */
@@ -145,12 +201,35 @@ export class Deployments {
   }
 
   kick(deployment: Deployment): void {
-    if (this.#stopped || deployment.model === undefined) return;
+    if (this.#stopped || (deployment.model === undefined && deployment.savedModel === undefined)) return;
+    if (deployment.restoring !== undefined && !this.#restored(deployment, deployment.restoring)) return;
     const agents = {
       serves: (agent: string, nonce: string) => this.#o.registry.serves(agent, nonce),
       draining: (agent: string) => this.#o.registry.get(agent)?.state === 'draining',
     };
     for (const step of reconcile(deployment, agents)) this.#take(deployment, step);
+  }
+
+  /** True when it is not to be waited for any more: a plan is to be prepared, or to be made. */
+  #restored(deployment: Deployment, restoring: Restoring): boolean {
+    if (deployment.removing) return true;
+    const step = restoreStep(restoring, (agent) => this.#o.registry.get(agent), this.#o.now());
+    deployment.why = step.do === 'place' ? '' : step.why;
+    if (step.do === 'wait') {
+      restoring.arrivals = step.arrivals;
+      return false;
+    }
+    const { placed } = restoring;
+    deployment.restoring = undefined;
+    if (step.do === 'plan') this.#o.log('restoring', `${deployment.name}: ${step.why}`);
+    // What agents hold of it stays loaded until the next plan is in force.
+    deployment.inherited = placed.plan.epoch;
+    deployment.draining.set(placed.plan.epoch, placed);
+    if (step.do === 'place') {
+      deployment.next = placedAgain(placed, this.#o.term(), ++this.#epoch, step.nonces);
+      deployment.state = 'preparing';
+    }
+    return true;
   }
 
   /**
@@ -159,6 +238,7 @@ export class Deployments {
    */
   async adjust({ name, objective, weight, dryRun }: AdjustRequest): Promise<PlanReport> {
     const deployment = this.#known(name);
+    await this.#modelOf(deployment);
     const { serving, request, manual } = deployment;
     const changed = { ...request, objective: objective || request.objective, weight: weight || request.weight };
     checkRequest(changed);
@@ -180,6 +260,7 @@ export class Deployments {
     if (dryRun) return { ...report, why: `${draft.why}\n${same ? 'It is the plan in force.' : costText(cost)}` };
     this.#checkWanted(deployment);
     deployment.request = changed;
+    await this.#saved(deployment);
     if (same) return report;
     const settled = new Promise<void>((resolve, reject) => {
       deployment.first = { resolve, reject };
@@ -288,10 +369,14 @@ export class Deployments {
   }
 
   async #plan(deployment: Deployment, why: string, found?: PlanDraft): Promise<void> {
-    const { model } = deployment;
-    if (model === undefined) return;
     deployment.planning = true;
-    await this.#files.during(() => this.#makePlan(deployment, model, why, found));
+    try {
+      const model = await this.#modelOf(deployment);
+      await this.#files.during(() => this.#makePlan(deployment, model, why, found));
+    } catch (error) {
+      deployment.planning = false;
+      this.#planFailed(deployment, toChairError(error));
+    }
     this.kick(deployment);
   }
 
@@ -434,7 +519,7 @@ export class Deployments {
         return this.kick(deployment);
       }
       // A lost agent is seen by reconcile, which plans again without it.
-      if (error.code !== 'AGENT_UNKNOWN') this.#seatFailed(deployment, placed, agent, error);
+      if (error.code !== 'AGENT_UNKNOWN') await this.#seatFailed(deployment, placed, agent, error);
     }
     this.kick(deployment);
   }
@@ -448,7 +533,8 @@ export class Deployments {
     return true;
   }
 
-  #seatFailed(deployment: Deployment, placed: Placed, agent: string, error: ChairError): void {
+  async #seatFailed(deployment: Deployment, placed: Placed, agent: string, error: ChairError): Promise<void> {
+    if (BLOBS.has(error.code) && (await this.#rewrites(deployment, placed, agent))) return;
     const why = `${error.code}: ${error.message}`;
     this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
     deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
@@ -461,6 +547,15 @@ export class Deployments {
     if (deployment.manual === undefined && placed.draft.planner !== FILED) return;
     // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
     this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
+  }
+
+  /** The agent could not fetch its slices: when ours are damaged or gone, they are written anew with the next plan, and it is not the agent's fault. */
+  async #rewrites(deployment: Deployment, placed: Placed, agent: string): Promise<boolean> {
+    const damaged = await this.#o.removeDamaged?.(slicesOf(placed.plan, agent).flatMap(({ graph, blobs }) => [graph, ...blobs]));
+    if (damaged === undefined || damaged === 0 || deployment.next !== placed) return false;
+    this.#o.log('damaged', `${damaged} files of slices of ${deployment.name} were damaged or gone; they are written anew`);
+    this.#abandon(deployment, placed);
+    return true;
   }
 
   #leftOut(deployment: Deployment): string[] {
@@ -484,6 +579,22 @@ export class Deployments {
     this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
     this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft), placed.handover.after);
     this.#answerFirst(deployment);
+    void this.#saved(deployment);
+    if (deployment.inherited !== undefined) this.drained(deployment.name, deployment.inherited);
+    deployment.inherited = undefined;
+    // Not before: reading a model takes CPU that agents' return needed.
+    if (deployment.model === undefined) void this.#readAgain(deployment);
+  }
+
+  /** A deployment that was restored serves without its model; the next plan cannot be made without. */
+  async #readAgain(deployment: Deployment): Promise<void> {
+    try {
+      await this.#modelOf(deployment);
+    } catch (thrown) {
+      const { code, message } = toChairError(thrown);
+      deployment.why = `it serves, but cannot be planned anew: ${message}`;
+      this.#o.log('failed', `${deployment.name}: ${code}: ${message}`);
+    }
   }
 
   async #discard(deployment: Deployment): Promise<void> {
@@ -491,7 +602,9 @@ export class Deployments {
     deployment.state = 'removing';
     this.#o.dispatcher.remove(deployment.name);
     this.#answerFirst(deployment, new ChairError('DEPLOYMENT_REMOVED', `deployment '${deployment.name}' was removed meanwhile`));
-    const held = [deployment.serving, deployment.next, ...deployment.draining.values()];
+    // Before anybody is told that it is gone.
+    await this.#o.files?.remove(deployment.name);
+    const held = [deployment.serving, deployment.next, deployment.restoring?.placed, ...deployment.draining.values()];
     await Promise.all(held.map((placed) => (placed === undefined ? undefined : this.#seating.release(placed))));
     this.#all.delete(deployment.name);
     for (const { yielded } of this.#all.values()) for (const [agent, by] of yielded) if (by === deployment.name) yielded.delete(agent);
@@ -499,9 +612,8 @@ export class Deployments {
   }
 
   #blobsInUse(): Set<string> {
-    const held = this.all().flatMap(({ serving, next, draining }) => [serving, next, ...draining.values()]);
-    const slices = held.flatMap((placed) => Object.values(placed?.plan.slices ?? {}));
-    return new Set(slices.flatMap(({ graph, blobs }) => [graph.sha256, ...blobs.map((blob) => blob.sha256)]));
+    const held = this.all().flatMap(({ serving, next, draining, restoring }) => [serving, next, restoring?.placed, ...draining.values()]);
+    return new Set(held.flatMap((placed) => (placed === undefined ? [] : blobsOf(placed.plan))));
   }
 }
 
@@ -512,5 +624,7 @@ function costText({ bytes, prepareMs, pauseMs }: MoveCost): string {
   return `Moving to it: at most ${(bytes / 1e6).toFixed(1)} MB to fetch, about ${(prepareMs / 1000).toFixed(1)} s to prepare beside the frames; ${pause}.`;
 }
 
+/** Codes by which an agent says that it could not fetch a slice. */
+const BLOBS: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BLOB_CORRUPT', 'BLOB_NOT_FOUND']);
 /** Codes that say nothing about the agent: our link, or that this scheduler has to take a higher term, or to stop. */
 const OURS: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['BROKER_LOST', 'BROKER_UNREACHABLE', 'QUEUE_FULL', 'TERM_STALE']);

@@ -89,9 +89,9 @@ export class Drafting {
     const { only, plans } = supposed;
     if (only !== undefined) for (const { agent } of registry.all()) if (!only.has(agent)) excluded.set(agent, 'left to another deployment');
     const others = [...this.#all()].filter((other) => other !== deployment);
-    const held = others.flatMap((other) => plans?.get(other.name) ?? (other.next ?? other.serving)?.draft ?? []);
+    const held = others.flatMap((other) => plans?.get(other.name) ?? (other.next ?? other.serving ?? other.restoring?.placed)?.draft ?? []);
     const usedBytes = memoryOf(held);
-    const fewerParts = deployment.serving !== undefined;
+    const fewerParts = deployment.serving !== undefined || deployment.savedModel !== undefined;
     return {
       request,
       facts: model.facts,
@@ -138,7 +138,8 @@ export class Drafting {
   /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
   expected(deployment: Deployment, supposed: Supposed = {}): Estimate | undefined {
     const { serving } = deployment;
-    if (serving === undefined || !this.intact(deployment)) return undefined;
+    // Without its model nothing is known of what times stand on.
+    if (serving === undefined || deployment.model === undefined || !this.intact(deployment)) return undefined;
     const now = this.#estimate(this.#input(deployment, supposed), serving.draft)?.figures;
     return now !== undefined && Number.isFinite(now.latencyMs) ? now : undefined;
   }

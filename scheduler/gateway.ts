@@ -2,7 +2,7 @@
  * The gateway: the machine that decides. This file composes broker (its own, or one outside), bus, lanes, dispatcher, scheduler and blob
  * server, and owns their lives; start reads from top to bottom, stop undoes it.
  */
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
@@ -26,9 +26,12 @@ import { BlobServer } from './blob-server.js';
 import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
 import type { ModelSource } from './model-source.js';
+import { blobsOf } from './plan-builder.js';
 import type { Link, Links } from './planners/problem.js';
 import { Problems } from './problems.js';
 import { Scheduler, type SchedulerOptions } from './scheduler.js';
+import { prepareFolders, removeDamaged, removeFiles } from './slice-files.js';
+import { DeploymentFiles } from './state.js';
 import { nextTerm } from './term.js';
 import { UploadStore } from './upload-store.js';
 import { Uploads } from './uploads.js';
@@ -58,6 +61,8 @@ export interface GatewayOptions {
   /** See `SchedulerOptions`. */
   readonly holdPlans?: boolean;
   readonly createEngine?: () => Promise<Engine>;
+  /** On a broker outside: how long another scheduler of the cluster has time to answer; default 1,000 ms. */
+  readonly rivalMs?: number;
   /** Bytes of models that clients have sent, together; default 4 GB. */
   readonly uploadLimitBytes?: number;
   /** Tests give a small fake. */
@@ -132,6 +137,7 @@ export class Gateway {
 
   async #open(): Promise<void> {
     const { cluster, stateDirectory, broker, log } = this.#o;
+    const said = log === undefined ? {} : { log };
     const topics = topicsOf(cluster);
     const directories = libraryDirectories(stateDirectory);
     await mkdir(stateDirectory, { recursive: true });
@@ -143,9 +149,12 @@ export class Gateway {
       todo: 'Stop that process, or give this one another --directory.',
     });
     await this.#own({ stop: unlock });
-    await prepareFolders(directories);
+    const problems = new Problems();
+    const files = await this.#own(new DeploymentFiles({ directory: join(stateDirectory, 'deployments'), problems, ...said }));
+    const saved = await files.load();
+    await prepareFolders(directories, new Set(saved.flatMap(({ plan }) => blobsOf(plan))));
 
-    if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...(log === undefined ? {} : { log }) }));
+    if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...said }));
     this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER_ID }));
     const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
     const repetition = new Repetition((line) => log?.(line));
@@ -160,7 +169,6 @@ export class Gateway {
     );
     this.#lanes = lanes;
 
-    const problems = new Problems();
     const dispatcher = new Dispatcher({
       bus: this.#bus,
       lanes,
@@ -175,7 +183,7 @@ export class Gateway {
       limitBytes: this.#o.uploadLimitBytes ?? UPLOAD_LIMIT_BYTES,
       inUse: () => this.#scheduler?.modelsInUse() ?? [],
     });
-    const uploads = new Uploads({ bus: this.#bus, topics, store, ...(log === undefined ? {} : { log }) });
+    const uploads = new Uploads({ bus: this.#bus, topics, store, ...said });
     const createEngine = this.#o.createEngine ?? (() => createOnnxRuntimeEngine());
     const source = this.#o.source ?? (await this.#own(new ModelLibrary({ ...directories, createEngine })));
     const probe = await this.#own(new LinkProbe({ name: DISPATCHER, lanes, topics: () => topics, nowMs: () => performance.now() }));
@@ -195,6 +203,8 @@ export class Gateway {
       onPeers: (peers) => lanes.setPeers(peers),
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast, (error) => problems.set('term', error.message)),
       problems,
+      files,
+      removeDamaged: (blobs) => removeDamaged(directories.storeDirectory, blobs),
       clean: async (slices, idle) => {
         await removeFiles(directories.storeDirectory, slices);
         if (idle) await removeFiles(directories.workDirectory, new Set());
@@ -202,15 +212,19 @@ export class Gateway {
       refusals,
       membership: this.#o.membership,
       sharedBroker: 'url' in broker,
+      ...(this.#o.rivalMs === undefined ? {} : { rivalMs: this.#o.rivalMs }),
       onReplaced: (error) => {
         log?.(`${error.code}: ${error.message}`);
         void this.#end(error);
       },
-      ...(log === undefined ? {} : { log }),
+      ...said,
     });
     this.#scheduler = scheduler;
-    const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...(log === undefined ? {} : { log }) });
+    const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...said });
 
+    // Before anything here answers anybody: another scheduler may be at work. Before frames come: those of deployments of before are taken.
+    await scheduler.claim(Math.max(0, ...saved.map(({ plan }) => plan.term)));
+    scheduler.restore(saved);
     await (await this.#own(dispatcher)).start();
     await lanes.start();
     await (await this.#own(blobs)).start();
@@ -271,19 +285,6 @@ export class Gateway {
       lanePort: this.lanePort,
     };
   }
-}
-
-/** Deployments do not outlive the gateway, so neither do their slices. */
-async function prepareFolders(directories: { readonly workDirectory: string; readonly storeDirectory: string }): Promise<void> {
-  for (const directory of Object.values(directories)) {
-    await rm(directory, { recursive: true, force: true });
-    await mkdir(directory, { recursive: true });
-  }
-}
-
-/** Everything in the folder but what is named in `kept`. */
-async function removeFiles(directory: string, kept: ReadonlySet<string>): Promise<void> {
-  for (const name of await readdir(directory)) if (!kept.has(name)) await rm(join(directory, name), { recursive: true, force: true });
 }
 
 /** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */

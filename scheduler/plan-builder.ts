@@ -108,6 +108,11 @@ export function agentsOf(plan: Plan): Set<string> {
   return new Set(plan.stages.flatMap((stage) => stage.agents.flat()));
 }
 
+/** The names of all files that agents fetch for the plan. */
+export function blobsOf({ slices }: Plan): string[] {
+  return Object.values(slices).flatMap(({ graph, blobs }) => [graph.sha256, ...blobs.map((blob) => blob.sha256)]);
+}
+
 /** The slices that one agent needs. */
 export function slicesOf(plan: Plan, agent: string): SliceRef[] {
   const needed = new Map<string, SliceRef>();

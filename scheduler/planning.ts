@@ -48,7 +48,7 @@ export interface PlanningInput {
   readonly profiles?: (record: AgentRecord) => ProfileTable | undefined;
   /** How real frames ran on each agent. */
   readonly corrections?: (agent: string, basis: string) => Correction | undefined;
-  /** After a loss, a cut made by hand goes on with as many parts as agents are left, and a plan file waits until all its agents are back. */
+  /** After a loss, agents that are asked for may have been forgotten, a cut made by hand goes on with as many parts as agents are left, and a plan file waits until all its agents are back. */
   readonly fewerParts: boolean;
   /** sha256: a plan file is for one model. */
   readonly model?: string;
@@ -190,10 +190,13 @@ function knowAgents(names: readonly string[], agents: readonly string[]): void {
 
 function devicesFor(input: PlanningInput): Device[] {
   const { request, facts, agents, excluded, usedBytes, otherDeployments, access, corrections, profiles } = input;
-  knowAgents(
-    request.agents,
-    agents.map(({ agent }) => agent),
-  );
+  // What was lost for long, or since before a restart, is not known any more; it was when the request was made.
+  if (!input.fewerParts) {
+    knowAgents(
+      request.agents,
+      agents.map(({ agent }) => agent),
+    );
+  }
   const ready = agents.filter((record) => record.state === 'ready');
   const wanted = ready.filter((record) => request.agents.length === 0 || request.agents.includes(record.agent));
   const able = wanted.filter((record) => !excluded.has(record.agent));

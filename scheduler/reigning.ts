@@ -56,8 +56,8 @@ export class Reigning {
     return client === this.#rivals.client;
   }
 
-  /** Takes the next term. Throws CLUSTER_TAKEN when another scheduler answers. */
-  async begin(): Promise<void> {
+  /** Takes the next term, above `atLeast`. Throws CLUSTER_TAKEN when another scheduler answers. */
+  async begin(atLeast = 0): Promise<void> {
     const { cluster } = this.#o;
     const rival = this.#o.sharedBroker === true ? await this.#rivals.find(this.#o.rivalMs ?? RIVAL_MS) : undefined;
     if (rival !== undefined) {
@@ -67,7 +67,7 @@ export class Reigning {
         todo: 'Stop that one, or give this one another --cluster.',
       });
     }
-    this.#term = await this.#o.nextTerm(0);
+    this.#term = await this.#o.nextTerm(atLeast);
   }
 
   stop(): void {

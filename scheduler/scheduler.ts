@@ -22,7 +22,7 @@ import { Refusals } from '../broker/refusals.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
-import { Deployments } from './deployments.js';
+import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
 import type { ModelSource } from './model-source.js';
@@ -34,6 +34,7 @@ import { Rebalancer } from './rebalance/rebalancer.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
 import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
+import type { SavedDeployment } from './state.js';
 import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
 
 const TICK_MS = 250;
@@ -65,6 +66,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly holdPlans?: boolean;
   /** Standing problems, for `status`. */
   readonly problems?: Problems;
+  readonly files?: DeploymentsOptions['files'];
+  readonly removeDamaged?: DeploymentsOptions['removeDamaged'];
   readonly now?: () => number;
   readonly log?: (line: string) => void;
 }
@@ -127,6 +130,8 @@ export class Scheduler {
       term: () => this.#reigning.term,
       peers: (agents) => this.#peers(agents),
       clean: options.clean ?? (async () => undefined),
+      ...(options.files === undefined ? {} : { files: options.files }),
+      ...(options.removeDamaged === undefined ? {} : { removeDamaged: options.removeDamaged }),
       log: (kind, text) => this.#log(kind, text),
       now: this.#now,
     });
@@ -171,10 +176,18 @@ export class Scheduler {
     });
   }
 
-  /** Throws CLUSTER_TAKEN when another scheduler answers. */
+  /** Takes the next term, above `atLeast`; before `start`. Throws CLUSTER_TAKEN when another scheduler answers, GATEWAY_STORE_FULL. */
+  claim(atLeast = 0): Promise<void> {
+    return this.#reigning.begin(atLeast);
+  }
+
+  /** What was deployed in an earlier term; before anything that brings frames is started. */
+  restore(saved: readonly SavedDeployment[]): void {
+    this.#deployments.restore(saved);
+  }
+
   async start(): Promise<void> {
     const { bus, topics } = this.#o;
-    await this.#reigning.begin();
     this.#undo.push(
       await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
       await bus.subscribe(topics.health, (health) => {

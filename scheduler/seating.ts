@@ -60,7 +60,7 @@ export class Seating {
   observe(health: Health, deployments: ReadonlyMap<string, Deployment>): void {
     for (const { deployment: name, epoch } of health.seats) {
       const deployment = deployments.get(name);
-      const known = [deployment?.serving, deployment?.next, ...(deployment?.draining.values() ?? [])];
+      const known = [deployment?.serving, deployment?.next, deployment?.restoring?.placed, ...(deployment?.draining.values() ?? [])];
       if (known.some((placed) => placed?.plan.epoch === epoch && placed.nonces.get(health.agent) === health.nonce)) continue;
       const key = `${health.agent} ${health.nonce} ${name} ${epoch}`;
       const askedMs = this.#strangers.get(key);

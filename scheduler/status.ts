@@ -48,18 +48,19 @@ export interface Known {
 export function deploymentStatus(deployment: Deployment, { stats, expected, live, demandFps, outlook }: Known): DeploymentStatus {
   const { submitted: _, ...shown } = stats;
   const { name, request, model, state, why, serving, next } = deployment;
+  const planned = (serving ?? next ?? deployment.restoring?.placed)?.plan;
   const leftOut = [...deployment.excluded].map(([agent, excluded]) => `left out ${agent}: ${excluded.why}`);
   return {
     name,
-    model: model?.sha256 ?? request.model,
+    model: model?.sha256 ?? deployment.savedModel ?? request.model,
     state,
     why: [why, ...leftOut].filter(Boolean).join('; '),
     epoch: serving?.plan.epoch ?? 0,
-    inputs: model?.inputs ?? [],
-    outputs: model?.outputs ?? [],
+    inputs: (model ?? planned)?.inputs ?? [],
+    outputs: (model ?? planned)?.outputs ?? [],
     images: request.images,
     ...shown,
-    plan: (serving ?? next)?.report ?? null,
+    plan: (serving ?? next ?? deployment.restoring?.placed)?.report ?? null,
     expectedLatencyMs: expected?.latencyMs ?? 0,
     expectedFps: expected?.fps ?? 0,
     objective: request.objective,

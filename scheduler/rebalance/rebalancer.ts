@@ -294,8 +294,9 @@ const EXPECTED: ReadonlySet<string> = new Set(['PLAN_NOT_POSSIBLE', 'NO_AGENTS',
 
 /** Serves, nothing is under way, and the plan is the planner's. */
 function isFree(deployment: Deployment, { placed }: State): boolean {
-  const { serving, next, planning, removing, draining, manual } = deployment;
-  if (serving === undefined || serving !== placed || next !== undefined || planning || removing || draining.size > 0) return false;
+  const { serving, next, planning, removing, draining, manual, model } = deployment;
+  if (serving === undefined || model === undefined || serving !== placed || next !== undefined || planning || removing || draining.size > 0)
+    return false;
   return manual === undefined && serving.draft.planner !== FILED && deployment.request.plan === '';
 }
 

@@ -1,0 +1,226 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ChairError, isChairError } from '../broker/errors.js';
+import { writeSealed } from '../broker/sealed-file.js';
+import { startBroker } from '../broker/server.js';
+import type { Tensor } from '../broker/tensor.js';
+import { ChairClient, type DeployOptions } from './client.js';
+import { Gateway, type GatewayOptions } from './gateway.js';
+import type { ModelSource } from './model-source.js';
+import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+
+const running: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of running.splice(0).reverse()) await stop();
+});
+
+/** A cluster on a broker that outlives its gateway, as agents and clients do. */
+class World {
+  private constructor(
+    readonly brokerUrl: string,
+    readonly stateDirectory: string,
+  ) {}
+
+  static async make(): Promise<World> {
+    const broker = await startBroker({ host: '127.0.0.1', port: 0 });
+    running.push(() => broker.stop());
+    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-restart-'));
+    running.push(() => rm(stateDirectory, { recursive: true, force: true }));
+    return new World(broker.url, stateDirectory);
+  }
+
+  async gateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
+    const { brokerUrl: url, stateDirectory } = this;
+    const gateway = new Gateway({
+      ...{
+        cluster: 'test',
+        stateDirectory,
+        broker: { url },
+        laneHost: '127.0.0.1',
+        measureLinks: false,
+        rivalMs: 100,
+        source: scriptedSource(),
+      },
+      ...options,
+    });
+    running.push(() => gateway.stop());
+    await gateway.start();
+    return gateway;
+  }
+
+  async agent(name: string, options: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> {
+    const agent = await ScriptedAgent.start({ brokerUrl: this.brokerUrl, cluster: 'test', name, ...options });
+    running.push(() => agent.stop());
+    return agent;
+  }
+
+  async client(): Promise<ChairClient> {
+    const client = await ChairClient.connect({ brokerUrl: this.brokerUrl, cluster: 'test' });
+    running.push(() => client.close());
+    return client;
+  }
+
+  /** A gateway with these agents and what is deployed on them. */
+  async serving(names: string[], request: Partial<DeployOptions> = {}, options: Partial<ScriptedOptions> = {}) {
+    const gateway = await this.gateway();
+    const agents = await Promise.all(names.map((name) => this.agent(name, options)));
+    await until('all ready', () => gateway.status().agents.filter(({ state }) => state === 'ready').length === names.length);
+    const client = await this.client();
+    const report = await client.deploy({ name: 'm', model: 'scripted', agents: names, ...request });
+    return { gateway, agents, client, report };
+  }
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
+  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`not within ${timeoutMs} ms: ${what}`);
+}
+
+function frame(seed: number): { in: Tensor } {
+  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => ((i * 7 + seed * 13) % 101) - 50);
+  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
+}
+const values = (tensor: Tensor | undefined) => [...new Float32Array(tensor?.bytes.buffer ?? new ArrayBuffer(0))];
+const answer = (seed: number) => [...scriptedAnswer(frame(seed).in)];
+
+async function codeOf(action: Promise<unknown>): Promise<string> {
+  try {
+    await action;
+    return 'no error';
+  } catch (error) {
+    return isChairError(error) ? error.code : String(error);
+  }
+}
+
+/** A model whose file is gone, or slow to read: what is restored must not need it. */
+function withoutModel(): ModelSource {
+  const load = async (): Promise<never> => {
+    throw new ChairError('MODEL_NOT_FOUND', 'the file is gone');
+  };
+  return { ...scriptedSource(), load };
+}
+
+describe('a gateway that is started again', () => {
+  it('serves what was deployed, with the plan and the seats that agents hold, without planning, and in a later term', async () => {
+    const world = await World.make();
+    const { gateway, agents, client, report } = await world.serving(['a', 'b'], { cut: 'rows:2' });
+    const before = gateway.status();
+    await gateway.stop();
+    const commandsBefore = agents.map(({ commands }) => commands.length);
+    const again = await world.gateway({ source: withoutModel() });
+    for (const seed of [1, 2, 3]) expect(values((await client.infer('m', frame(seed))).outputs.out)).toEqual(answer(seed));
+    const { deployments, term } = again.status();
+    expect(term).toBe(before.term + 1);
+    expect(deployments[0]?.plan?.seats).toEqual(report.seats);
+    expect(deployments[0]).toMatchObject({ state: 'serving', failed: 0, inputs: before.deployments[0]?.inputs });
+    expect(deployments[0]?.epoch).toBeGreaterThan(before.deployments[0]?.epoch ?? 0);
+    await until('the seats of the term before are released', () => agents.every(({ epochs }) => epochs.size === 1));
+    for (const [i, { commands }] of agents.entries()) {
+      expect(commands.slice(commandsBefore[i]).filter((kind) => kind !== 'ping')).toEqual(['prepare', 'commit', 'release']);
+    }
+  });
+
+  it('finishes the frames that were under way: each has one result, and it is right', async () => {
+    const world = await World.make();
+    const { gateway, client } = await world.serving(['a', 'b'], { cut: 'stages:2' }, { runMs: 20 });
+    const frames = Array.from({ length: 40 }, (_, i) => client.infer('m', frame(i)));
+    await frames[3];
+    await gateway.stop();
+    const more = Array.from({ length: 5 }, (_, i) => client.infer('m', frame(40 + i)));
+    await world.gateway();
+    for (const [i, result] of (await Promise.all([...frames, ...more])).entries()) expect(values(result.outputs.out)).toEqual(answer(i));
+  });
+
+  it('brings back what agents lost that were started anew, too', async () => {
+    const world = await World.make();
+    const { gateway, agents, client } = await world.serving(['a', 'b'], { cut: 'rows:2' });
+    await gateway.stop();
+    await agents[0]?.stop();
+    await world.agent('a');
+    await world.gateway({ source: withoutModel() });
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+  });
+
+  it('plans anew without an agent that does not come back, once nobody else comes', async () => {
+    const world = await World.make();
+    const { gateway, agents, client } = await world.serving(['a', 'b', 'c'], { planner: 'replicas' });
+    await gateway.stop();
+    await agents[1]?.stop();
+    const again = await world.gateway();
+    await until('it waits', () => /waits for b/.test(again.status().deployments[0]?.why ?? ''));
+    expect(again.status().deployments[0]?.state).toBe('restoring');
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+    expect(new Set(again.status().deployments[0]?.plan?.seats.map(({ agent }) => agent))).toEqual(new Set(['a', 'c']));
+  }, 30_000);
+
+  it('does not bring back what was undeployed, nor what never served', async () => {
+    const world = await World.make();
+    const { gateway, client } = await world.serving(['a']);
+    await client.undeploy('m');
+    expect(await codeOf(client.deploy({ name: 'n', model: 'scripted', agents: ['nobody'] }))).toBe('AGENT_UNKNOWN');
+    await gateway.stop();
+    const again = await world.gateway();
+    expect(again.status().deployments).toEqual([]);
+    expect(await codeOf(client.infer('m', frame(1)))).toBe('DEPLOYMENT_UNKNOWN');
+  });
+
+  it('takes no file whose bytes were changed: the others come back, and it is said which one does not', async () => {
+    const world = await World.make();
+    const { gateway, client } = await world.serving(['a']);
+    await client.deploy({ name: 'n', model: 'scripted', agents: ['a'] });
+    await gateway.stop();
+    const directory = join(world.stateDirectory, 'deployments');
+    const bytes = await readFile(join(directory, 'm.json'));
+    bytes[200] = (bytes[200] ?? 0) ^ 1;
+    await writeFile(join(directory, 'm.json'), bytes);
+    // A file of a later version, sealed by it, and one under another name.
+    await writeSealed(join(directory, 'later.json'), JSON.stringify({ format: 99 }), 'INTERNAL');
+    await writeFile(join(directory, 'copy.json'), await readFile(join(directory, 'n.json')));
+    const again = await world.gateway();
+    expect(values((await client.infer('n', frame(1))).outputs.out)).toEqual(answer(1));
+    expect(again.status().deployments.map(({ name }) => name)).toEqual(['n']);
+    const { problems } = again.status();
+    for (const name of ['m', 'later', 'copy']) expect(problems.join()).toContain(`deployment '${name}' was not restored`);
+    expect((await readdir(directory)).filter((name) => !name.endsWith('.new')).sort()).toEqual([
+      'copy.json.damaged',
+      'later.json.damaged',
+      'm.json.damaged',
+      'n.json',
+    ]);
+    // The name is free: it can be deployed again.
+    await client.deploy({ name: 'm', model: 'scripted', agents: ['a'] });
+    expect(values((await client.infer('m', frame(2))).outputs.out)).toEqual(answer(2));
+  });
+
+  it('serves on when the model was changed meanwhile, but does not mix the two', async () => {
+    const world = await World.make();
+    const { gateway, agents, client } = await world.serving(['a', 'b'], { planner: 'replicas' });
+    await gateway.stop();
+    const source = scriptedSource();
+    const load: ModelSource['load'] = async (request) => ({ ...(await source.load(request)), sha256: 'e'.repeat(64) });
+    const again = await world.gateway({ source: { ...source, load } });
+    expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
+    await until('it is said', () => /was changed while it served/.test(again.status().deployments[0]?.why ?? ''));
+    expect(again.status().deployments[0]?.state).toBe('serving');
+    await agents[1]?.kill();
+    await until('it waits', () => again.status().deployments[0]?.state === 'failed');
+    expect(await codeOf(client.infer('m', frame(2), { deadlineMs: 500 }))).toBe('FRAME_DEADLINE');
+  });
+
+  it('keeps what an operator changed: an objective, and the epoch numbers that were used', async () => {
+    const world = await World.make();
+    const { gateway, client } = await world.serving(['a']);
+    await client.undeploy('m');
+    await client.deploy({ name: 'm', model: 'scripted', agents: ['a'], deadlineMs: 700 });
+    const { epoch } = gateway.status().deployments[0] ?? { epoch: 0 };
+    await gateway.stop();
+    const again = await world.gateway();
+    await until('it serves', () => again.status().deployments[0]?.state === 'serving');
+    expect(again.status().deployments[0]?.epoch).toBeGreaterThan(epoch);
+  });
+});

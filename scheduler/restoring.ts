@@ -1,0 +1,72 @@
+/**
+ * A deployment that was saved, on its way back: as soon as the agents of its plan are there again, each is asked to hold in this term what it held in the last one. An
+ * agent that lived on has it loaded, one that was started anew has it on its disk; nothing is planned, cut or fetched. The decision is pure.
+ */
+import type { PlanReport } from '../broker/messages.js';
+import type { Placed } from './deployment.js';
+import { agentsOf } from './plan-builder.js';
+import { NO_HANDOVER } from './rebalance/handover.js';
+import type { AgentState } from './registry.js';
+import type { SavedDeployment } from './state.js';
+
+/** Agents reconnect within five seconds and are ready with their first health; once nobody came for so long, those that are missing are not waited for. */
+export const PATIENCE_MS = 10_000;
+
+/** Agents of the plan that are there, and since when it has been so many. */
+export interface Arrivals {
+  readonly present: number;
+  readonly sinceMs: number;
+}
+
+export interface Restoring {
+  readonly placed: Placed;
+  arrivals: Arrivals;
+}
+
+export type RestoreStep =
+  | { readonly do: 'wait'; readonly why: string; readonly arrivals: Arrivals }
+  | { readonly do: 'place'; readonly nonces: ReadonlyMap<string, string> }
+  | { readonly do: 'plan'; readonly why: string };
+
+interface Known {
+  readonly nonce: string;
+  readonly state: AgentState;
+}
+
+/** With nobody there at all it waits on: a plan for no agents is none, and the whole cluster may be starting. */
+export function restoreStep(
+  { placed, arrivals }: Readonly<Restoring>,
+  find: (agent: string) => Known | undefined,
+  nowMs: number,
+): RestoreStep {
+  const agents = [...agentsOf(placed.plan)];
+  const there = new Map(
+    agents.flatMap((agent) => {
+      const known = find(agent);
+      return known?.state === 'ready' ? [[agent, known.nonce] as const] : [];
+    }),
+  );
+  if (there.size === agents.length) return { do: 'place', nonces: there };
+  const missing = agents.filter((agent) => !there.has(agent)).join(', ');
+  const now = there.size === arrivals.present ? arrivals : { present: there.size, sinceMs: nowMs };
+  if (there.size === 0 || nowMs - now.sinceMs < PATIENCE_MS) {
+    return { do: 'wait', why: `it was saved, and waits for ${missing} to come back`, arrivals: now };
+  }
+  return { do: 'plan', why: `after the gateway's restart ${missing} did not come back` };
+}
+
+/** As it was in force when it was saved. */
+export function placedOf({ plan, draft, report, alone, bases, nonces }: SavedDeployment): Placed {
+  return {
+    ...{ plan, draft, report, alone, bases: new Map(bases), nonces: new Map(nonces), model: plan.model },
+    seats: new Map(nonces.map(([agent]) => [agent, 'committed'])),
+    ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), settled: true },
+  };
+}
+
+/** The same plan for this term, to be prepared by these processes. */
+export function placedAgain(placed: Placed, term: number, epoch: number, nonces: ReadonlyMap<string, string>): Placed {
+  const report: PlanReport = { ...placed.report, epoch };
+  const seats = new Map([...nonces.keys()].map((agent) => [agent, 'wanted' as const]));
+  return { ...placed, plan: { ...placed.plan, term, epoch }, report, nonces, seats, vacated: new Map(), tight: new Map(), settled: true };
+}

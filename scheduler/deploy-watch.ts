@@ -61,10 +61,11 @@ async function watch(options: WatchOptions, signal: AbortSignal): Promise<PlanRe
       });
     }
     heardMs = performance.now();
-    if (report.uptimeMs < uptimeMs) throw lost(name, 'the gateway was restarted');
+    const deployment = report.deployments.find((one) => one.name === name);
+    // What served before the restart comes back by itself.
+    if (report.uptimeMs < uptimeMs && (dryRun || deployment === undefined)) throw lost(name, 'the gateway was restarted');
     uptimeMs = report.uptimeMs;
     if (dryRun) continue;
-    const deployment = report.deployments.find((one) => one.name === name);
     missing = deployment === undefined ? missing + 1 : 0;
     if (missing >= SEEN_TWICE) throw lost(name, 'the gateway does not know it any more, and its answer was lost with the connection');
     serving = deployment?.state === 'serving' ? serving + 1 : 0;

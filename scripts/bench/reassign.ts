@@ -14,7 +14,7 @@ const MOST_FRAMES = 1_000_000;
 const STEADY_MS = 20_000;
 const QUICK_STEADY_MS = 8000;
 /** A change takes at most so long. */
-const CHANGE_MS = 15_000;
+const CHANGE_MS = 40_000;
 const JOIN_MS = 60_000;
 /** The pipe fills. */
 const SKIP_MS = 2000;

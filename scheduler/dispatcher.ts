@@ -122,6 +122,11 @@ export class Dispatcher {
     for (const [name, served] of this.#served) this.#do(name, served, served.frames.agentLost(agent, this.#now()));
   }
 
+  /** The same process is at another address: what was sent to where it was is issued again. */
+  agentMoved(agent: string): void {
+    for (const [name, served] of this.#served) this.#do(name, served, served.frames.agentMoved(agent, this.#now()));
+  }
+
   /**
    * No new frames of the plan in force go through this agent. Resolves when those under way have left it, or after `patienceMs`: then they are issued again elsewhere,
    * or wait.

@@ -229,15 +229,14 @@ export class FrameTable<Input, Output> {
   /** An agent is gone: attempts whose route touches it will never finish. */
   agentLost(agent: string, nowMs: number): FrameEffect<Input, Output>[] {
     this.#lost.add(agent);
-    const effects: FrameEffect<Input, Output>[] = [];
-    for (const frame of this.#admitted.values()) {
-      for (const attempt of [...frame.live]) {
-        if (!attempt.agents.has(agent)) continue;
-        frame.lastTrouble = `agent ${agent} was lost`;
-        effects.push(...this.#drop(frame, attempt));
-      }
-    }
-    return [...effects, ...this.#pump(nowMs)];
+    const touched = this.#through(agent, `agent ${agent} was lost`);
+    return [...touched, ...this.#pump(nowMs)];
+  }
+
+  /** The agent is there, but somewhere else: what was on its way to where it was is gone. */
+  agentMoved(agent: string, nowMs: number): FrameEffect<Input, Output>[] {
+    const touched = this.#through(agent, `agent ${agent} moved to another address`);
+    return [...touched, ...this.#pump(nowMs)];
   }
 
   /** No new frames through this agent; those under way go on. */
@@ -321,6 +320,19 @@ export class FrameTable<Input, Output> {
     router.started(route);
     const { number, input } = frame;
     return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs: frame.deadlineAtMs - nowMs, input }];
+  }
+
+  /** Ends the attempts whose route touches the agent. */
+  #through(agent: string, why: string): FrameEffect<Input, Output>[] {
+    const effects: FrameEffect<Input, Output>[] = [];
+    for (const frame of this.#admitted.values()) {
+      for (const attempt of [...frame.live]) {
+        if (!attempt.agents.has(agent)) continue;
+        frame.lastTrouble = why;
+        effects.push(...this.#drop(frame, attempt));
+      }
+    }
+    return effects;
   }
 
   #drop(frame: Frame<Input>, attempt: Attempt): FrameEffect<Input, Output>[] {

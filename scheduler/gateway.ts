@@ -220,6 +220,7 @@ export class Gateway {
       ...said,
     });
     this.#scheduler = scheduler;
+    this.#undo.push(lanes.onPeer((agent, lane, why) => scheduler.ownLane(agent, lane, why)));
     const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...said });
 
     // Before anything here answers anybody: another scheduler may be at work. Before frames come: those of deployments of before are taken.

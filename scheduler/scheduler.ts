@@ -26,6 +26,7 @@ import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
 import type { ModelSource } from './model-source.js';
+import { Peers } from './peers.js';
 import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
 import type { Problems } from './problems.js';
@@ -84,11 +85,11 @@ export class Scheduler {
   readonly #rebalancer: Rebalancer | undefined;
   readonly #events = new EventLog();
   readonly #refusals: Refusals;
+  readonly #peers: Peers;
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #desk: RequestDesk;
   readonly #reigning: Reigning;
   readonly #startedMs: number;
-  #peersVersion = 0;
   #wasConnected = false;
 
   constructor(options: SchedulerOptions) {
@@ -105,6 +106,7 @@ export class Scheduler {
       ignore: (client) => this.#reigning.isOurs(client),
       answer: (body) => this.#answer(body),
     });
+    this.#peers = this.#makePeers();
     this.#learning = new Learning({
       told: options.links,
       probe: options.probe,
@@ -114,7 +116,7 @@ export class Scheduler {
       dispatcher: options.dispatcher,
       deployments: () => this.#deployments,
       term: () => this.#reigning.term,
-      peers: (agents) => this.#peers(agents),
+      peers: (agents) => this.#peers.entries(agents),
       now: this.#now,
       log: (kind, text) => this.#log(kind, text),
     });
@@ -128,7 +130,7 @@ export class Scheduler {
       profiles: (model, record) => this.#profiles?.tableFor(model, record),
       times: this.#learning.times,
       term: () => this.#reigning.term,
-      peers: (agents) => this.#peers(agents),
+      peers: (agents) => this.#peers.entries(agents),
       clean: options.clean ?? (async () => undefined),
       ...(options.files === undefined ? {} : { files: options.files }),
       ...(options.removeDamaged === undefined ? {} : { removeDamaged: options.removeDamaged }),
@@ -137,6 +139,18 @@ export class Scheduler {
     });
     this.#profiles = this.#makeProfiles();
     this.#rebalancer = options.holdPlans === true ? undefined : this.#makeRebalancer();
+  }
+
+  #makePeers(): Peers {
+    const { dispatcherPeer, lanes = () => [], onPeers = () => undefined, dispatcher } = this.#o;
+    return new Peers({
+      ...{ registry: this.#registry, commands: this.#commands, dispatcherPeer, lanes, onPeers, now: this.#now },
+      deployments: () => this.#deployments.all(),
+      onBroken: (agent, why) => this.#apply({ kind: 'unreachable', agent, why }),
+      onMoved: (agent) => dispatcher.agentMoved(agent),
+      term: () => this.#reigning.term,
+      log: (kind, text) => this.#log(kind, text),
+    });
   }
 
   get term(): number {
@@ -190,8 +204,11 @@ export class Scheduler {
     const { bus, topics } = this.#o;
     this.#undo.push(
       await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
+      await bus.subscribe(topics.peersQuestion, (question) => this.#peers.asked(question)),
       await bus.subscribe(topics.health, (health) => {
+        const before = this.#registry.get(health.agent)?.health;
         this.#apply({ kind: 'health', health });
+        this.#peers.health(before, health);
         this.#deployments.observe(health);
         this.#learning.health(health);
       }),
@@ -213,6 +230,7 @@ export class Scheduler {
       this.#apply({ kind: 'tick' });
       this.#deployments.kickAll();
       this.#learning.tick();
+      this.#peers.sync();
       void this.#rebalancer?.tick();
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
@@ -256,8 +274,12 @@ export class Scheduler {
   }
 
   trouble(trouble: Trouble): void {
-    const why = `${trouble.agent} could not reach it (${trouble.code})`;
-    this.#apply({ kind: 'unreachable', agent: trouble.peer, why });
+    this.#peers.unreached(trouble.peer, trouble.agent, trouble.code);
+  }
+
+  /** The dispatcher's lane to an agent has changed. */
+  ownLane(agent: string, lane: 'direct' | 'relay' | 'down', why: string): void {
+    this.#peers.ownLane(agent, lane, why);
   }
 
   /** What the deploy requests of all deployments call their models and calibration files. */
@@ -315,7 +337,9 @@ export class Scheduler {
     }
     if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
     if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#learning.moved(hello.agent);
-    if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) this.#announcePeers();
+    if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) {
+      this.#peers.moved(hello.agent, before.hello, after.hello);
+    }
   }
 
   #apply(event: RegistryEvent): void {
@@ -323,7 +347,8 @@ export class Scheduler {
     for (const change of changes) this.#changed(change);
     if (changes.length === 0) return;
     this.#learning.agentsChanged();
-    this.#o.onPeers?.(this.#peers(this.#alive()));
+    this.#o.onPeers?.(this.#peers.entries(this.#alive()));
+    this.#peers.sync();
     this.#deployments.kickAll(changes.some((change) => change.kind === 'ready'));
   }
 
@@ -360,29 +385,6 @@ export class Scheduler {
     return this.#registry.all().flatMap((record) => (this.#registry.serves(record.agent, record.nonce) ? [record.agent] : []));
   }
 
-  #peers(agents: Iterable<string>): PeerEntry[] {
-    const peers = [this.#o.dispatcherPeer()];
-    for (const agent of agents) {
-      const hello = this.#registry.get(agent)?.hello;
-      if (hello !== undefined) peers.push({ agent, addresses: hello.addresses, lanePort: hello.lanePort });
-    }
-    return peers;
-  }
-
-  /** An agent has other addresses than before: everyone that may talk to it learns them. */
-  #announcePeers(): void {
-    const alive = this.#alive();
-    const peers = this.#peers(alive).map((peer) => ({ ...peer, before: true, after: true, slices: [] }));
-    this.#o.onPeers?.(peers);
-    this.#peersVersion++;
-    for (const agent of alive) {
-      const nonce = this.#registry.get(agent)?.nonce ?? '';
-      this.#commands
-        .tell(agent, nonce, this.#reigning.term, { kind: 'peers', peers: { version: this.#peersVersion, peers } })
-        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
-    }
-  }
-
   async #answer(body: RequestBody): Promise<Partial<Response>> {
     switch (body.kind) {
       case 'deploy':
@@ -404,7 +406,7 @@ export class Scheduler {
       case 'profile':
         return { profile: await this.#profile(body.profile) };
       case 'peers':
-        return { peers: { term: this.#reigning.term, tables: [] } };
+        return { peers: this.#peers.report(body.peers.agent) };
     }
   }
 

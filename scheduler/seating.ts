@@ -2,7 +2,8 @@
 import type { CommandBody, Health, PeerEntry } from '../broker/messages.js';
 import type { Commands } from './commands.js';
 import type { Deployment, Placed } from './deployment.js';
-import { agentsOf, slicesOf } from './plan-builder.js';
+import { neighboursOf } from './peer-tables.js';
+import { slicesOf } from './plan-builder.js';
 import type { Registry } from './registry.js';
 
 const COMMAND_MS = 10_000;
@@ -34,7 +35,7 @@ export class Seating {
     const slices = slicesOf(plan, agent);
     const bytes = slices.reduce((sum, slice) => sum + slice.graph.sizeBytes + slice.blobs.reduce((b, blob) => b + blob.sizeBytes, 0), 0);
     const { deployment, epoch, inputs, outputs, stages, wires } = plan;
-    const peers = this.#o.peers(agentsOf(plan));
+    const peers = this.#o.peers(neighboursOf(plan).get(agent)?.keys() ?? []);
     const prepare = { deployment, epoch, inputs, outputs, stages, wires, slices, peers };
     const deadlineMs = PREPARE_MS + bytes / PREPARE_BYTES_PER_MS;
     await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'prepare', prepare }, deadlineMs);

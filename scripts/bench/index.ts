@@ -11,7 +11,6 @@ import { planner } from './planner.js';
 import { policies } from './policies.js';
 import { precision } from './precision.js';
 import { prediction } from './prediction.js';
-import { reassign } from './reassign.js';
 import { scaling } from './scaling.js';
 import { traffic } from './traffic.js';
 
@@ -24,7 +23,6 @@ export const BENCHES: readonly Bench[] = [
   messages,
   traffic,
   failover,
-  reassign,
   scaling,
   latency,
   precision,

@@ -93,7 +93,13 @@ describe('a deploy request', () => {
       code: 'STOPPED',
       message: expect.stringContaining('restarted'),
     });
+    await expect(answeredDeploy(never, told(report(100, [planning]), report(5, [])))).rejects.toMatchObject({ code: 'STOPPED' });
     await expect(answeredDeploy(never, told(report(1, [planning]), report(2, [])))).rejects.toMatchObject({ code: 'STOPPED' });
+  });
+
+  it('ends well when it served before the restart, and comes back', async () => {
+    const back = told(report(100, [deployed('preparing')]), report(5, [deployed('restoring')]), report(6, [deployed('serving')]));
+    expect(await answeredDeploy(never, back)).toBe(plan);
   });
 
   it('waits for a gateway that is busy, and not for one that is silent', async () => {

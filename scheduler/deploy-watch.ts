@@ -16,6 +16,8 @@ export interface WatchOptions {
   readonly silentMs: number;
 }
 
+/** States in which a deployment that served is after a restart; one that is only being planned is none. */
+const COMING_BACK: ReadonlySet<string> = new Set(['restoring', 'preparing', 'serving']);
 /** Seen so often without the answer, what the status says is the answer: it may have overtaken the real one. */
 const SEEN_TWICE = 2;
 
@@ -61,10 +63,11 @@ async function watch(options: WatchOptions, signal: AbortSignal): Promise<PlanRe
       });
     }
     heardMs = performance.now();
-    if (report.uptimeMs < uptimeMs) throw lost(name, 'the gateway was restarted');
+    const deployment = report.deployments.find((one) => one.name === name);
+    // What served before the restart comes back by itself.
+    if (report.uptimeMs < uptimeMs && (dryRun || !COMING_BACK.has(deployment?.state ?? ''))) throw lost(name, 'the gateway was restarted');
     uptimeMs = report.uptimeMs;
     if (dryRun) continue;
-    const deployment = report.deployments.find((one) => one.name === name);
     missing = deployment === undefined ? missing + 1 : 0;
     if (missing >= SEEN_TWICE) throw lost(name, 'the gateway does not know it any more, and its answer was lost with the connection');
     serving = deployment?.state === 'serving' ? serving + 1 : 0;

@@ -74,6 +74,8 @@ export interface ScriptedOptions {
   readonly runMs?: number;
   /** Fails every prepare with this code. */
   readonly prepareFails?: ErrorCode;
+  /** Epochs that fit into its memory; default: any number. */
+  readonly mostEpochs?: number;
   /** What it says of its link to a peer, beside what it measured; default: that. */
   readonly link?: (peer: string) => Partial<LinkMeasurement>;
   /** Called for each run; throw a ChairError to report trouble instead of a result. */
@@ -214,6 +216,7 @@ export class ScriptedAgent {
     let standing: Standing | null = null;
     if (body.kind === 'prepare') {
       if (this.#o.prepareFails !== undefined) code = this.#o.prepareFails;
+      else if (this.epochs.size >= (this.#o.mostEpochs ?? Number.POSITIVE_INFINITY)) code = 'AGENT_OUT_OF_MEMORY';
       else this.epochs.set(`${body.prepare.deployment} ${body.prepare.epoch}`, { prepare: body.prepare, committed: false });
       this.#lanes.setPeers(body.prepare.peers);
     } else if (body.kind === 'commit') {

@@ -138,14 +138,14 @@ export class Rebalancer {
     }
     const state = this.#states.get(name);
     state?.demand.observe(this.#o.sample(name), nowMs);
-    if (state !== undefined) state.promised ??= this.#o.expected(deployment, {});
+    if (state !== undefined) state.promised ??= this.#o.expected(deployment, ALONE);
   }
 
   #signals(deployment: Deployment, state: State): Signal[] {
     const signals: Signal[] = [];
     const say = (kind: Signal['kind'], why: string): void => void signals.push({ kind, why });
     const want = wantOf(deployment, state.demand.pressed);
-    const expected = this.#o.expected(deployment, {});
+    const expected = this.#o.expected(deployment, ALONE);
     if (expected !== undefined && state.promised !== undefined) {
       const ratio = worthOf(expected, want) / worthOf(state.promised, want);
       const slow = slowest(expected, state.promised);
@@ -289,6 +289,9 @@ export class Rebalancer {
     return othersOf(busy);
   }
 }
+
+/** What other deployments take of agents is not the agents' or the links' fault. */
+const ALONE: Supposed = { others: new Map() };
 
 const EXPECTED: ReadonlySet<string> = new Set(['PLAN_NOT_POSSIBLE', 'NO_AGENTS', 'AGENT_UNKNOWN', 'STOPPED']);
 

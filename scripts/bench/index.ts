@@ -11,6 +11,7 @@ import { planner } from './planner.js';
 import { policies } from './policies.js';
 import { precision } from './precision.js';
 import { prediction } from './prediction.js';
+import { reassign } from './reassign.js';
 import { scaling } from './scaling.js';
 import { traffic } from './traffic.js';
 
@@ -23,6 +24,7 @@ export const BENCHES: readonly Bench[] = [
   messages,
   traffic,
   failover,
+  reassign,
   scaling,
   latency,
   precision,

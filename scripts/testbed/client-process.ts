@@ -51,7 +51,7 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
   let [sent, retried] = [0, 0];
   const startedAt = performance.now();
   const sender = async (): Promise<void> => {
-    while (sent < request.frames) {
+    while (sent < request.frames && performance.now() - startedAt < (request.forMs ?? Number.POSITIVE_INFINITY)) {
       const frame = different[sent++ % DIFFERENT_FRAMES] ?? {};
       const from = performance.now();
       try {
@@ -76,6 +76,8 @@ async function answer(client: ChairClient, call: Call): Promise<unknown> {
       return client.deploy(...call.args);
     case 'plan':
       return client.plan(...call.args);
+    case 'adjust':
+      return client.adjust(...call.args);
     case 'undeploy':
       return client.undeploy(...call.args);
     case 'status':

@@ -13,6 +13,8 @@ export interface LoadRequest {
   /** Frames outstanding at once. */
   readonly inFlight: number;
   readonly deadlineMs?: number;
+  /** No frame is sent after so long; default: all are. */
+  readonly forMs?: number;
   /** Of the random inputs. */
   readonly seed?: number;
 }
@@ -32,6 +34,7 @@ export interface LoadReport {
 interface Methods {
   deploy: ChairClient['deploy'];
   plan: ChairClient['plan'];
+  adjust: ChairClient['adjust'];
   undeploy: ChairClient['undeploy'];
   status: ChairClient['status'];
   infer: ChairClient['infer'];
@@ -76,6 +79,10 @@ export class TestbedClient implements Methods {
 
   plan(...args: Parameters<Methods['plan']>): Promise<PlanReport> {
     return this.#call('plan', args);
+  }
+
+  adjust(...args: Parameters<Methods['adjust']>): Promise<PlanReport> {
+    return this.#call('adjust', args);
   }
 
   undeploy(...args: Parameters<Methods['undeploy']>): Promise<void> {

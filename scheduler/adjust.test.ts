@@ -1,0 +1,185 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { isChairError } from '../broker/errors.js';
+import { allocTensor, type Tensor } from '../broker/tensor.js';
+import { ChairClient } from './client.js';
+import { Gateway } from './gateway.js';
+import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+
+const running: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of running.splice(0).reverse()) await stop();
+});
+
+async function until(what: string, holds: () => boolean, timeoutMs = 20_000): Promise<void> {
+  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
+    if (holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`not within ${timeoutMs} ms: ${what}`);
+}
+
+/** Agents that take 300 ms for the whole model, as their probes say: for latency it is cut, for throughput each has it whole. */
+async function cluster(names: readonly string[], options: Partial<ScriptedOptions> = {}) {
+  const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-adjust-'));
+  const broker = { host: '127.0.0.1', port: 0 };
+  const gateway = new Gateway({
+    cluster: 'test',
+    stateDirectory,
+    broker,
+    laneHost: '127.0.0.1',
+    source: scriptedSource(),
+    holdPlans: true,
+  });
+  running.push(async () => {
+    await gateway.stop();
+    await rm(stateDirectory, { recursive: true, force: true });
+  });
+  await gateway.start();
+  const agents = await Promise.all(
+    names.map(async (name) => {
+      const settings = { brokerUrl: gateway.brokerUrl, cluster: 'test', name, runMs: 5, hello: { probeMacsPerSecond: 1e10 }, ...options };
+      const agent = await ScriptedAgent.start(settings);
+      running.push(() => agent.stop());
+      return agent;
+    }),
+  );
+  await until('all are ready', () => gateway.status().agents.filter(({ state }) => state === 'ready').length === names.length);
+  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test' });
+  running.push(() => client.close());
+  return { gateway, agents, client };
+}
+
+function frame(seed: number): { in: Tensor } {
+  const tensor = allocTensor('float32', [ROWS, 256]);
+  new Float32Array(tensor.bytes.buffer, tensor.bytes.byteOffset, ROWS * 256).fill(seed);
+  return { in: tensor };
+}
+
+/** Sends frames without a pause; `stop` gives how many were answered, after it looked at each of them. */
+function load(client: ChairClient, window = 4): { stop: () => Promise<number> } {
+  let sent = 0;
+  let stopped = false;
+  const lane = async (): Promise<void> => {
+    while (!stopped) {
+      const input = frame(++sent);
+      const { outputs } = await client.infer('m', input);
+      const out = outputs.out as Tensor;
+      expect(new Float32Array(out.bytes.buffer, out.bytes.byteOffset, ROWS * 256)).toEqual(scriptedAnswer(input.in));
+    }
+  };
+  const lanes = Promise.all(Array.from({ length: window }, lane));
+  return {
+    stop: async () => {
+      stopped = true;
+      await lanes;
+      return sent;
+    },
+  };
+}
+
+const adjust = { name: 'm', objective: '', weight: 0, dryRun: false };
+const cutsOf = (report: { readonly seats: readonly { readonly cut: string }[] }): string[] => [
+  ...new Set(report.seats.map(({ cut }) => cut)),
+];
+
+describe('a deployment whose objective changes', () => {
+  it('moves to the plan for it while frames run: none is lost, none is sent twice, and the old seats are given back', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c']);
+    const first = await client.deploy({ name: 'm', model: 'scripted', objective: 'latency' });
+    expect(cutsOf(first)).toEqual(['rows']);
+    const frames = load(client);
+    await until('frames run', () => (gateway.status().deployments[0]?.completed ?? 0) > 10);
+    const second = await client.adjust({ ...adjust, objective: 'throughput' });
+    expect(cutsOf(second)).toEqual(['whole']);
+    const before = gateway.status().deployments[0]?.completed ?? 0;
+    await until('frames run on', () => (gateway.status().deployments[0]?.completed ?? 0) > before + 10);
+    const sent = await frames.stop();
+    const [deployment] = gateway.status().deployments;
+    expect(deployment).toMatchObject({ completed: sent, failed: 0, reissued: 0, objective: 'throughput', epoch: second.epoch });
+    await until('the old epoch is gone', () => agents.every(({ epochs }) => epochs.size === 1));
+  });
+
+  it('stays where it is when its plan is the best one, and is told so', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput' });
+    const shown = await client.adjust({ ...adjust, dryRun: true });
+    expect(shown.why.split('\n').at(-1)).toBe('It is the plan in force.');
+    await client.adjust({ ...adjust, weight: 3 });
+    expect(gateway.status().deployments[0]).toMatchObject({ epoch: 1, weight: 3, state: 'serving' });
+  });
+
+  it('is told what moving takes before it moves', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput' });
+    const shown = await client.adjust({ ...adjust, objective: 'latency', dryRun: true });
+    expect(shown.why.split('\n').at(-1)).toMatch(
+      /^Moving to it: at most 6\.0 MB to fetch, about 0\.\d s to prepare beside the frames; no pause\.$/,
+    );
+    expect(gateway.status().deployments[0]).toMatchObject({ epoch: 1, objective: 'throughput' });
+  });
+
+  it('is refused what cannot be, with a code, and serves on', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await client.deploy({ name: 'm', model: 'scripted', cut: 'rows:2' });
+    const code = async (over: Partial<typeof adjust>): Promise<string> => {
+      const error = await client.adjust({ ...adjust, ...over }).catch((thrown: unknown) => thrown);
+      return isChairError(error) ? error.code : 'none';
+    };
+    expect(await code({ name: 'other' })).toBe('DEPLOYMENT_UNKNOWN');
+    expect(await code({ objective: 'speed' })).toBe('PLAN_INVALID');
+    expect(await code({ weight: -1 })).toBe('PLAN_INVALID');
+    expect(await code({ objective: 'throughput' })).toBe('PLAN_INVALID');
+    expect(gateway.status().deployments[0]).toMatchObject({ epoch: 1, state: 'serving' });
+  });
+});
+
+describe('old and new seats that do not fit together', () => {
+  it('are handed over one by one, the pause is said first, and no frame is lost', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c'], { mostEpochs: 1 });
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput' });
+    const frames = load(client);
+    await until('frames run', () => (gateway.status().deployments[0]?.completed ?? 0) > 10);
+    const second = await client.adjust({ ...adjust, objective: 'latency' });
+    expect(cutsOf(second)).toEqual(['rows']);
+    const sent = await frames.stop();
+    expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0, reissued: 0, state: 'serving' });
+    for (const agent of agents) expect([...agent.epochs.keys()]).toEqual([`m ${second.epoch}`]);
+    const said = gateway.status().events.filter(({ kind }) => kind === 'handing over');
+    expect(said.at(-1)?.text).toMatch(
+      /a, b, c cannot hold old and new seats together; one by one: a, then b, then c; frames will wait for about 0\.\d s/,
+    );
+  });
+
+  it('follow after the switch where the new plan can do without them at first', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c'], { mostEpochs: 1 });
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'latency', agents: ['a', 'b', 'c'] });
+    const frames = load(client);
+    await until('frames run', () => (gateway.status().deployments[0]?.completed ?? 0) > 10);
+    await client.adjust({ ...adjust, objective: 'throughput' });
+    await until('all hold the new seats', () => agents.every(({ epochs }) => [...epochs.keys()].join() === 'm 2'));
+    // Each of them gets frames.
+    const runs = agents.map((agent) => agent.runs);
+    await until('all run', () => agents.every((agent, i) => agent.runs > (runs[i] ?? 0) + 3));
+    const sent = await frames.stop();
+    expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0, reissued: 0, state: 'serving' });
+  });
+
+  it('are planned for anew when an agent is lost half-way, and no frame is lost', async () => {
+    const { gateway, agents, client } = await cluster(['a', 'b', 'c'], { mostEpochs: 1 });
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput' });
+    const frames = load(client);
+    await until('frames run', () => (gateway.status().deployments[0]?.completed ?? 0) > 10);
+    const moving = client.adjust({ ...adjust, objective: 'latency' });
+    await until('a is handed over', () => gateway.status().events.some(({ kind }) => kind === 'handing over'));
+    await agents[1]?.kill();
+    await moving;
+    await until('two agents serve', () => [agents[0], agents[2]].every((agent) => agent?.epochs.size === 1));
+    const before = gateway.status().deployments[0]?.completed ?? 0;
+    await until('frames run on', () => (gateway.status().deployments[0]?.completed ?? 0) > before + 10);
+    const sent = await frames.stop();
+    expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0, state: 'serving' });
+  });
+});

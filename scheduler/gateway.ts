@@ -204,6 +204,7 @@ export class Gateway {
       nextTerm: (atLeast) => nextTerm(stateDirectory, atLeast, (error) => problems.set('term', error.message)),
       problems,
       files,
+      linksFile: join(stateDirectory, 'links'),
       removeDamaged: (blobs) => removeDamaged(directories.storeDirectory, blobs),
       clean: async (slices, idle) => {
         await removeFiles(directories.storeDirectory, slices);

@@ -8,6 +8,7 @@ import type { Commands } from './commands.js';
 import type { Deployments } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { hostShares } from './hosts.js';
+import type { LinkFile } from './links/file.js';
 import { LinkKeeper, type Pair, PLAN_LIMITS, pairsOf } from './links/keeper.js';
 import { SeatTimes } from './live/seat-times.js';
 import type { Links } from './planners/problem.js';
@@ -37,6 +38,7 @@ export interface LearningOptions {
   readonly peers: (agents: Iterable<string>) => PeerEntry[];
   readonly now: () => number;
   readonly log: (kind: string, text: string) => void;
+  readonly linkFile?: LinkFile | undefined;
 }
 
 export class Learning {
@@ -52,11 +54,21 @@ export class Learning {
     this.#o = options;
     const { told, now, log } = options;
     this.#keeper = new LinkKeeper({
-      ...{ told, now, log },
+      ...{ told, now, log, file: options.linkFile },
       measure: (from, to, budget, evenIfBusy) => this.#measure(from, to, budget, evenIfBusy),
       isBusy: (end) => this.#isBusy(end),
       sameHost: (a, b) => this.#sameHost(a, b),
     });
+  }
+
+  /** What was known before a restart. */
+  load(): Promise<void> {
+    return this.#keeper.load();
+  }
+
+  /** Resolves when what is known is kept. */
+  async stop(): Promise<void> {
+    await this.#o.linkFile?.flush();
   }
 
   /** For planners: what is known of links now. */

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +12,9 @@ import { ChairClient, type DeployOptions } from './client.js';
 import { Gateway, type GatewayOptions } from './gateway.js';
 import type { ModelSource } from './model-source.js';
 import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+
+const SLICE = 'the bytes of a slice';
+const SLICE_SHA = createHash('sha256').update(SLICE).digest('hex');
 
 const running: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -214,6 +219,43 @@ describe('a gateway that is started again', () => {
     await agents[1]?.kill();
     await until('it waits', () => again.status().deployments[0]?.state === 'failed');
     expect(await codeOf(client.infer('m', frame(2), { deadlineMs: 500 }))).toBe('FRAME_DEADLINE');
+  });
+
+  it('writes slices anew when an agent cannot fetch them because ours are damaged, and does not hold it against the agent', async () => {
+    const world = await World.make();
+    const slices = join(world.stateDirectory, 'gateway-cache', 'slices');
+    const source = scriptedSource();
+    let written = 0;
+    // The scripted model has no files: here it has one a slice, as the real one does.
+    const load: ModelSource['load'] = async (request) => {
+      const model = await source.load(request);
+      const write: typeof model.write = async (draft) => {
+        const cut = await model.write(draft);
+        const graph = { sha256: SLICE_SHA, sizeBytes: SLICE.length };
+        const isNew = await writeFile(join(slices, SLICE_SHA), SLICE, { flag: 'wx' }).then(
+          () => true,
+          () => false,
+        );
+        if (isNew) written++;
+        return { ...cut, slices: cut.slices.map((parts) => parts.map((slice) => ({ ...slice, graph }))) };
+      };
+      return { ...model, write };
+    };
+    const gateway = await world.gateway({ source: { ...source, load } });
+    const prepareFails = (): 'BLOB_CORRUPT' | '' => (readFileSync(join(slices, SLICE_SHA), 'utf8') === SLICE ? '' : 'BLOB_CORRUPT');
+    const agent = await world.agent('a', { prepareFails });
+    await until('ready', () => gateway.status().agents[0]?.state === 'ready');
+    const client = await world.client();
+    await client.deploy({ name: 'm', model: 'scripted' });
+    await gateway.stop();
+    await agent.stop();
+    await writeFile(join(slices, SLICE_SHA), `x${SLICE.slice(1)}`);
+    await world.agent('a', { prepareFails });
+    const again = await world.gateway({ source: { ...source, load } });
+    await until('it serves', () => again.status().deployments[0]?.state === 'serving');
+    expect(written).toBe(2);
+    expect(again.status().deployments[0]?.why).toBe('');
+    expect(again.status().events.some(({ kind }) => kind === 'damaged')).toBe(true);
   });
 
   it('keeps what an operator changed: an objective, and the epoch numbers that were used', async () => {

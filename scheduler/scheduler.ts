@@ -25,11 +25,12 @@ import type { Deployment } from './deployment.js';
 import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
+import { LinkFile } from './links/file.js';
 import type { ModelSource } from './model-source.js';
 import { Peers } from './peers.js';
 import type { Links } from './planners/problem.js';
 import { plausible } from './plausible.js';
-import type { Problems } from './problems.js';
+import { Problems } from './problems.js';
 import { Profiles } from './profiles/profiles.js';
 import { Rebalancer } from './rebalance/rebalancer.js';
 import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
@@ -68,6 +69,8 @@ export interface SchedulerOptions extends ReigningOptions {
   /** Standing problems, for `status`. */
   readonly problems?: Problems;
   readonly files?: DeploymentsOptions['files'];
+  /** Where links are kept over restarts; default: they are not. */
+  readonly linksFile?: string;
   readonly removeDamaged?: DeploymentsOptions['removeDamaged'];
   readonly now?: () => number;
   readonly log?: (line: string) => void;
@@ -109,6 +112,7 @@ export class Scheduler {
     this.#peers = this.#makePeers();
     this.#learning = new Learning({
       told: options.links,
+      linkFile: this.#makeLinkFile(),
       probe: options.probe,
       lanes: options.lanes,
       registry: this.#registry,
@@ -174,6 +178,11 @@ export class Scheduler {
     });
   }
 
+  #makeLinkFile(): LinkFile | undefined {
+    const { linksFile: file, problems = new Problems() } = this.#o;
+    return file === undefined ? undefined : new LinkFile({ file, problems, log: (kind, text) => this.#log(kind, text) });
+  }
+
   #makeProfiles(): Profiles | undefined {
     const { profileDirectory: directory, source } = this.#o;
     if (directory === undefined) return undefined;
@@ -191,8 +200,9 @@ export class Scheduler {
   }
 
   /** Takes the next term, above `atLeast`; before `start`. Throws CLUSTER_TAKEN when another scheduler answers, GATEWAY_STORE_FULL. */
-  claim(atLeast = 0): Promise<void> {
-    return this.#reigning.begin(atLeast);
+  async claim(atLeast = 0): Promise<void> {
+    await this.#reigning.begin(atLeast);
+    await this.#learning.load();
   }
 
   /** What was deployed in an earlier term; before anything that brings frames is started. */
@@ -242,6 +252,7 @@ export class Scheduler {
     this.#reigning.stop();
     await this.#profiles?.stop();
     await this.#deployments.stop();
+    await this.#learning.stop();
     this.#commands.stop();
     for (const undo of this.#undo.splice(0)) await undo();
   }

@@ -72,8 +72,8 @@ export interface ScriptedOptions {
   readonly name: string;
   readonly hello?: Partial<Hello>;
   readonly runMs?: number;
-  /** Fails every prepare with this code. */
-  readonly prepareFails?: ErrorCode;
+  /** Fails every prepare with this code; '' = not this one. */
+  readonly prepareFails?: ErrorCode | (() => ErrorCode | '');
   /** Epochs that fit into its memory; default: any number. */
   readonly mostEpochs?: number;
   /** What it says of its link to a peer, beside what it measured; default: that. */
@@ -215,9 +215,10 @@ export class ScriptedAgent {
     let link: LinkMeasurement | null = null;
     let standing: Standing | null = null;
     if (body.kind === 'prepare') {
-      if (this.#o.prepareFails !== undefined) code = this.#o.prepareFails;
-      else if (this.epochs.size >= (this.#o.mostEpochs ?? Number.POSITIVE_INFINITY)) code = 'AGENT_OUT_OF_MEMORY';
-      else this.epochs.set(`${body.prepare.deployment} ${body.prepare.epoch}`, { prepare: body.prepare, committed: false });
+      const { prepareFails = '' } = this.#o;
+      code = typeof prepareFails === 'function' ? prepareFails() : prepareFails;
+      if (code === '' && this.epochs.size >= (this.#o.mostEpochs ?? Number.POSITIVE_INFINITY)) code = 'AGENT_OUT_OF_MEMORY';
+      if (code === '') this.epochs.set(`${body.prepare.deployment} ${body.prepare.epoch}`, { prepare: body.prepare, committed: false });
       this.#lanes.setPeers(body.prepare.peers);
     } else if (body.kind === 'commit') {
       const epoch = this.epochs.get(`${body.commit.deployment} ${body.commit.epoch}`);

@@ -7,6 +7,7 @@ import type { ProbeBudget } from '../../broker/link-probe.js';
 import type { Health, LaneHealth, LinkMeasurement, LinkStatus } from '../../broker/messages.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { AccessLink, Links } from '../planners/problem.js';
+import type { LinkFile } from './file.js';
 import { linkModel, linksOf } from './model.js';
 import { LinkTable, mbps, pairKey } from './table.js';
 
@@ -22,6 +23,8 @@ export interface LinkKeeperOptions {
   readonly sameHost: (a: string, b: string) => boolean;
   readonly now: () => number;
   readonly log: (kind: string, text: string) => void;
+  /** Keeps what is known over restarts; default: nothing does. */
+  readonly file?: Pick<LinkFile, 'load' | 'changed'> | undefined;
 }
 
 export interface MeasureLimits {
@@ -50,6 +53,12 @@ export class LinkKeeper {
 
   constructor(options: LinkKeeperOptions) {
     this.#o = options;
+  }
+
+  /** What was known before a restart counts until it is measured again, which it is before the next plan that uses it. */
+  async load(): Promise<void> {
+    const rows = (await this.#o.file?.load()) ?? [];
+    this.#table.restore(rows, this.#o.now(), 2 * PLAN_LIMITS.maxAgeMs);
   }
 
   /** Measures of these pairs what is not known well, in their order. Resolves with how many were measured. Never throws: what fails keeps its last value. */
@@ -104,6 +113,7 @@ export class LinkKeeper {
       const found = await measure(from, to, BUDGET, evenIfBusy);
       this.#table.measured(from, found, now());
       this.#failed.delete(key);
+      this.#changed(true);
       const { upBytesPerSecond: up, downBytesPerSecond: down, roundTripMs } = found;
       log('link', `${from} to ${to}: ${mbps(up)} there, ${mbps(down)} back, round trip ${roundTripMs.toFixed(2)} ms (${found.lane})`);
       return true;
@@ -113,6 +123,11 @@ export class LinkKeeper {
       this.#failed.set(key, now());
       return false;
     }
+  }
+
+  #changed(measured: boolean): void {
+    const { file, now } = this.#o;
+    file?.changed(() => this.#table.saved(now()), measured);
   }
 
   #live(to: string, { peer, lane, receivedBytesPerSecond, receivedSamples, roundTripMs }: LaneHealth): void {
@@ -127,6 +142,7 @@ export class LinkKeeper {
     if (known === undefined ? receivedSamples < FIRST_SAMPLES : !fresh && roundTripMs === 0) return;
     try {
       this.#table.live(peer, to, { bytesPerSecond: fresh ? receivedBytesPerSecond : 0, roundTripMs }, now());
+      this.#changed(false);
     } catch (thrown) {
       // Once: the row itself says it from then on.
       if (known?.problem === '') log('link', toChairError(thrown).message);

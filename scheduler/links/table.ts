@@ -8,6 +8,7 @@
 import { type ChairError, toChairError } from '../../broker/errors.js';
 import { checkLink } from '../../broker/link-bounds.js';
 import type { LinkMeasurement, LinkStatus } from '../../broker/messages.js';
+import type { SavedLink } from './file.js';
 
 export interface LinkEntry {
   readonly from: string;
@@ -98,6 +99,24 @@ export class LinkTable {
 
   all(): LinkEntry[] {
     return [...this.#rows.values()];
+  }
+
+  /** As it was known before a restart, at least `leastAgeMs` old: whoever plans takes it until it is measured again. What cannot be is left out. */
+  restore(rows: readonly SavedLink[], nowMs: number, leastAgeMs: number): void {
+    for (const { ageMs, ...row } of rows) {
+      try {
+        this.#put({ ...row, atMs: nowMs - Math.max(ageMs, leastAgeMs), doubt: undefined, problem: '' });
+      } catch {
+        // Said when it was measured, and it will be again.
+      }
+    }
+  }
+
+  /** For `restore`. */
+  saved(nowMs: number): SavedLink[] {
+    return this.all().map(({ from, to, lane, bytesPerSecond, latencyMs, spread, source, atMs }) => ({
+      ...{ from, to, lane, bytesPerSecond, latencyMs, spread, source, ageMs: Math.max(0, nowMs - atMs) },
+    }));
   }
 
   status(nowMs: number): LinkStatus[] {

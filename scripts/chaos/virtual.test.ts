@@ -39,10 +39,10 @@ describe('registry, reconcile and frames under chaos in virtual time', () => {
   }, 120_000);
 
   it('do so with 10,000 agents', () => {
-    const virtual = playRounds(4, 10_000, 6);
+    const virtual = playRounds(4, 10_000, 4);
     expect(virtual.results).toBeGreaterThan(100);
     expect(virtual.events).toBeGreaterThan(5);
-  }, 120_000);
+  }, 240_000);
 
   it('plan no more often than something happens to the agents of a plan', () => {
     const virtual = playRounds(9, 200, 20);

@@ -33,6 +33,8 @@ const RUN_MS = 120;
 const DRAIN_MS = 30_000;
 /** Agents reconnect to a broker that is back within this time. */
 const RECONNECT_MS = 2000;
+/** When a broker gives up a connection that nobody answers on. */
+const KEEP_ALIVE_MS = 22_500;
 const FRAME_DEADLINE_MS = 30_000;
 
 interface Machine {
@@ -150,9 +152,8 @@ export class Virtual {
       else if (kind === 'join') this.#start(machine, 0);
       else if (kind === 'leave') this.#leave(machine);
       else if (kind === 'lie') this.#lie(machine, fault);
-      else if (kind === 'new-address') machine.hello = { ...machine.hello, addresses: [`10.0.0.${this.events}`] };
+      else if (kind === 'new-address') this.#move(machine);
       // A slow link or processor and a full disk change nothing of what is decided here.
-      if (kind === 'new-address') machine.helloAtMs = this.#nowMs + 1000;
     }
   }
 
@@ -192,14 +193,23 @@ export class Virtual {
   #kill(machine: Machine): void {
     machine.running = false;
     machine.drainsUntilMs = undefined;
-    const { agent, nonce } = machine.hello;
-    if (this.#brokerUp && machine.linked) this.#tell({ kind: 'gone', gone: { agent, nonce, why: 'will' } });
+    const { agent, nonce, connection } = machine.hello;
+    if (this.#brokerUp && machine.linked) this.#tell({ kind: 'gone', gone: { agent, nonce, why: 'will', connection } });
+  }
+
+  /** It connects anew from its other address; the broker finds out later that nobody is behind the old connection, and publishes its Will. */
+  #move(machine: Machine): void {
+    const { agent, nonce, connection } = machine.hello;
+    machine.hello = { ...machine.hello, addresses: [`10.0.0.${this.events}`], connection: connection + 1 };
+    machine.helloAtMs = this.#nowMs + 1000;
+    const will = { kind: 'gone', gone: { agent, nonce, why: 'will', connection } } as const;
+    this.#later.push({ atMs: this.#nowMs + KEEP_ALIVE_MS, run: () => this.#tell(will) });
   }
 
   #leave(machine: Machine): void {
     machine.drainsUntilMs = this.#nowMs + DRAIN_MS;
-    const { agent, nonce } = machine.hello;
-    this.#tell({ kind: 'gone', gone: { agent, nonce, why: 'draining' } });
+    const { agent, nonce, connection } = machine.hello;
+    this.#tell({ kind: 'gone', gone: { agent, nonce, why: 'draining', connection } });
   }
 
   /** Nothing of what is said in another's name may change what is known of it. */
@@ -208,7 +218,7 @@ export class Virtual {
     const before = this.#registry.get(name);
     const nonce = 'forged';
     if (lie === 'other-name') this.#apply({ kind: 'hello', hello: { ...hello, nonce, addresses: ['192.0.2.1'] } });
-    else if (lie === 'false-will') this.#apply({ kind: 'gone', gone: { agent: name, nonce, why: 'will' } });
+    else if (lie === 'false-will') this.#apply({ kind: 'gone', gone: { agent: name, nonce, why: 'will', connection: 0 } });
     else this.#apply({ kind: 'health', health: { ...health, nonce } });
     const after = this.#registry.get(name);
     const isThere = before !== undefined && this.#registry.serves(name, before.nonce);
@@ -276,7 +286,7 @@ export class Virtual {
       }
       if (drainsUntilMs !== undefined && (this.#nowMs >= drainsUntilMs || !this.#holdsSeats(hello))) {
         machine.running = false;
-        this.#tell({ kind: 'gone', gone: { agent: hello.agent, nonce: hello.nonce, why: 'stopped' } });
+        this.#tell({ kind: 'gone', gone: { agent: hello.agent, nonce: hello.nonce, why: 'stopped', connection: hello.connection } });
         continue;
       }
       const before = this.#nowMs - STEP_MS;
@@ -552,7 +562,7 @@ function helloOf(agent: string, nonce: string): Hello {
     lanePort: 1,
     healthMs: HEALTH_MS,
   };
-  return { agent, nonce, ...about, ...machine, ...engine };
+  return { agent, nonce, connection: 0, ...about, ...machine, ...engine };
 }
 
 function healthOf(agent: string, nonce: string): Health {

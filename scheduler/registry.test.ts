@@ -234,6 +234,26 @@ describe('registry', () => {
     expect(registry.get('a')?.state).toBe('ready');
   });
 
+  it('waits for agents that lost the broker with it, as long as their way back may take, and no longer', () => {
+    const registry = new Registry();
+    for (const agent of ['quick', 'slow', 'dead', 'cut off']) {
+      registry.apply({ kind: 'hello', hello: hello(agent.replace(' ', '-'), 'n1') }, 0);
+      registry.apply({ kind: 'health', health: health(agent.replace(' ', '-'), 'n1') }, 500);
+    }
+    registry.apply({ kind: 'offline' }, 1000);
+    registry.apply({ kind: 'online' }, 20_000);
+    registry.apply({ kind: 'health', health: health('quick', 'n1') }, 20_100);
+    registry.apply({ kind: 'unreachable', agent: 'cut-off', why: 'the lane broke' }, 20_200);
+    const said: string[] = [];
+    for (let now = 20_500; now <= 32_000; now += 500) {
+      if (now === 25_500) registry.apply({ kind: 'hello', hello: hello('slow', 'n1') }, now);
+      if (now >= 25_500) registry.apply({ kind: 'health', health: health('slow', 'n1') }, now);
+      for (const change of registry.apply({ kind: 'tick' }, now)) said.push(`${(now - 20_000) / 1000} ${change.agent} ${change.kind}`);
+    }
+    // What speaks on the new connection is judged as ever; a peer's word counts at once.
+    expect(said).toEqual(['1.5 cut-off lost', '2.5 quick suspect', '4 quick lost', '9.5 dead lost']);
+  });
+
   it('refuses what it cannot read, and names that are not allowed', () => {
     const registry = new Registry({ incompatible: (h) => (h.schemaVersion < 1 ? 'too old' : undefined) });
     const old = registry.apply({ kind: 'hello', hello: hello('a', '1', { schemaVersion: 0 }) }, 0);

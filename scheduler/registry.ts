@@ -66,6 +66,8 @@ export interface RegistryOptions {
 
 /** A tick that comes this much late means that we were busy ourselves, not that every agent fell silent. */
 const LATE_TICK_MS = 1000;
+/** An agent that lost the broker is back on it within this: the longest back-off (`broker/backoff.ts`), and connecting. */
+const RETURN_MS = 6_000;
 /** Health may come this part of its interval late. */
 const JITTER = 0.5;
 /** Of an agent that a peer cannot reach, so many health messages are waited for. */
@@ -84,6 +86,8 @@ export class Registry {
   readonly #reported = new Map<string, string>();
   readonly #incompatible: (hello: Hello) => string | undefined;
   #online = true;
+  /** When our own link to the broker came back. */
+  #onlineMs = Number.NEGATIVE_INFINITY;
   #lastTickMs: number | undefined;
 
   constructor(options: RegistryOptions = {}) {
@@ -130,6 +134,7 @@ export class Registry {
         return [];
       case 'online':
         this.#online = true;
+        this.#onlineMs = nowMs;
         for (const record of this.all()) if (isAlive(record)) this.#set({ ...record, seenMs: nowMs });
         this.#lastTickMs = nowMs;
         return [];
@@ -251,13 +256,15 @@ export class Registry {
   /** What silence says of an agent. */
   #judge(record: AgentRecord, silentMs: number, nowMs: number): RegistryChange | undefined {
     const { agent, nonce } = record;
+    // A broker that was gone is gone for everybody: agents come back within their own back-off, not with us.
+    const awaited = record.seenMs <= this.#onlineMs;
     const silent = `silent for ${(silentMs / 1000).toFixed(1)} s`;
-    if (silentMs >= this.#lostAfterMs(record)) return this.#lose(record, silent, nowMs);
+    if (silentMs >= this.#lostAfterMs(record) + (awaited ? RETURN_MS : 0)) return this.#lose(record, silent, nowMs);
     const reported = this.#reported.get(agent);
     if (reported !== undefined && silentMs >= silenceMs(record, MISSED_WHEN_REPORTED)) {
       return this.#lose(record, `${reported}, and it is ${silent}`, nowMs);
     }
-    if (record.state !== 'ready' || silentMs < silenceMs(record, this.#missedHealth / 2)) return undefined;
+    if (awaited || record.state !== 'ready' || silentMs < silenceMs(record, this.#missedHealth / 2)) return undefined;
     this.#set({ ...record, state: 'suspect', why: silent });
     return { kind: 'suspect', agent, nonce, why: silent };
   }

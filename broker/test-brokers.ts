@@ -57,7 +57,7 @@ async function startMosquitto(port?: number): Promise<TestBroker> {
     url: `mqtt://127.0.0.1:${chosen}`,
     port: chosen,
     stop: async () => {
-      if (child.exitCode === null) {
+      if (child.exitCode === null && child.signalCode === null) {
         const ended = new Promise((resolve) => child.once('exit', resolve));
         child.kill('SIGKILL');
         await ended;

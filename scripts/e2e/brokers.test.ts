@@ -13,7 +13,9 @@ import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
 import { randomTensor } from '../../models/random.js';
 import { compare, TOLERANCE } from '../../models/slicing/verify.js';
 import { buildZoo } from '../../models/zoo/index.js';
+import { runAgent } from '../../node-agent/main.js';
 import { ChairClient } from '../../scheduler/client.js';
+import { Gateway } from '../../scheduler/gateway.js';
 import { Child, LocalCluster } from '../children.js';
 import { untilAgentsReady } from '../commands/cluster.js';
 import { startRabbitMq } from './brokers/rabbitmq.js';
@@ -78,10 +80,32 @@ function folder(): string {
   return made;
 }
 
-async function clusterOn(brokerUrl: string, agents: number, cluster = 'default', agentName = 'agent'): Promise<LocalCluster> {
-  const made = await LocalCluster.start({ agents, threads: 1, brokerUrl, cluster, agentName, directory: path.join(folder(), 'state') });
+/** Processes of their own. */
+async function clusterOn(brokerUrl: string, agents: number): Promise<void> {
+  const made = await LocalCluster.start({ agents, threads: 1, brokerUrl, directory: path.join(folder(), 'state') });
   running.push(() => made.stop());
-  return made;
+}
+
+/** The same in this process: two clusters would be six more. */
+async function clusterHere(brokerUrl: string, cluster: string, agents: readonly string[]): Promise<void> {
+  const state = folder();
+  const createEngine = () => createOnnxRuntimeEngine({ threads: 1 });
+  const gateway = new Gateway({
+    cluster,
+    stateDirectory: path.join(state, 'gateway'),
+    broker: { url: brokerUrl },
+    laneHost: '127.0.0.1',
+    addresses: ['127.0.0.1'],
+    createEngine,
+  });
+  running.push(() => gateway.stop());
+  await gateway.start();
+  for (const name of agents) {
+    const directory = path.join(state, name);
+    const options = { name, cluster, broker: brokerUrl, directory, laneHost: '127.0.0.1', addresses: ['127.0.0.1'], threads: 1 };
+    const agent = await runAgent(options, { softwareVersion: 'test' });
+    running.push(() => agent.stop());
+  }
 }
 
 async function clientOf(brokerUrl: string, cluster = 'default', relayOnly = false): Promise<ChairClient> {
@@ -145,7 +169,7 @@ for (const kind of KINDS) {
         // The same names in both; dots are what RabbitMQ takes for slashes.
         const clusters = ['lab.one', 'lab.two'] as const;
         for (const [i, cluster] of clusters.entries()) {
-          await clusterOn(url, 2, cluster, 'pi.local');
+          await clusterHere(url, cluster, ['pi.local', 'pi-2.local']);
           const client = await clientOf(url, cluster, i === 1);
           await untilAgentsReady(client, 2);
           await client.deploy({ name: 'net', model: nets[i]?.file ?? '', cut: 'rows:2' });
@@ -188,10 +212,6 @@ for (const kind of KINDS) {
         expect(later).toBe(term);
         expect(await worst(client, 'net', model, 40)).toBeLessThanOrEqual(TOLERANCE);
         // The control plane is whole again, too: commands, blobs, replies.
-        console.log(
-          JSON.stringify((await client.status()).events, null, 0),
-          JSON.stringify((await client.status()).agents.map((a) => [a.agent, a.state])),
-        );
         await client.deploy({ name: 'more', model: (await net(4)).file, cut: 'stages:2' });
         await client.undeploy('net');
       });

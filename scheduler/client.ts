@@ -10,6 +10,7 @@ import type {
   ModelAnswer,
   ModelOffer,
   PeerEntry,
+  PeersReport,
   PlanReport,
   ProfileReport,
   ProfileRequest,
@@ -182,6 +183,13 @@ export class ChairClient {
     const { status } = await this.#requests.request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status', ASK_AGAIN_MS);
     if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a status request without a status');
     return status;
+  }
+
+  /** Peer tables of one agent, or of all. Throws AGENT_UNKNOWN. */
+  async peers(agent = ''): Promise<PeersReport> {
+    const { peers } = await this.#requests.request({ kind: 'peers', peers: { agent } }, this.#timeoutMs, 'peers', ASK_AGAIN_MS);
+    if (peers === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for peers without tables');
+    return peers;
   }
 
   /** What is known of links; with `measure`, after measuring, which can take a minute. Throws AGENT_UNKNOWN. */

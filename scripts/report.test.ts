@@ -206,6 +206,10 @@ describe('the status for people', () => {
     const lanes = pi1.health?.lanes.map((lane) =>
       lane.lane === 'relay' ? { ...lane, why: `no answer from ${'10.0.0.8:4000 '.repeat(8)}` } : lane,
     );
+    const refusals = [
+      { code: 'EPOCH_STALE', count: 7, latest: '' },
+      { code: 'CODEC_INVALID', count: 1, latest: '' },
+    ];
     const report: StatusReport = {
       cluster: 'home',
       term: 3,
@@ -216,17 +220,20 @@ describe('the status for people', () => {
       host: '',
       links: [],
       agents: [
-        { ...agentOf('pi-2', [['pi-1', 'direct', 777, 3]]), state: 'lost' },
-        { ...pi1, health: pi1.health === null || lanes === undefined ? null : { ...pi1.health, lanes } },
+        { ...agentOf('pi-2', [['pi-1', 'direct', 777, 3]]), state: 'lost', why: 'silent for 3.5 s' },
+        { ...agentOf('pi-4', []), state: 'joining', why: 'held back: it was lost 3 times', losses: 3, heldMs: 4_000 },
+        { ...pi1, health: pi1.health === null || lanes === undefined ? null : { ...pi1.health, lanes, refusals } },
       ],
       deployments: [
         { ...deployment, state: 'serving', plan: planOf([0, 1, 2].flatMap((stage) => [seat(stage, 0, 'pi-1'), seat(stage, 1, 'pi-2')])) },
       ],
-      refusals: [],
+      refusals: [{ code: 'SENDER_WRONG', count: 2, latest: 'farewell of another process' }],
       events: [{ atMs: 20_000, kind: 'lost', text: 'agent pi-2: silent for 3.5 s' }],
     };
     const text = statusText(report);
     expect(text).toContain('pi-2 is lost: silent for 3.5 s');
+    expect(text).toContain('pi-4 gets seats in 4 s; held back: it was lost 3 times');
+    expect(text).toMatch(/Refused messages.*\n {2}gateway: 2 SENDER_WRONG\n {2}pi-1: 7 EPOCH_STALE, 1 CODEC_INVALID/);
     expect(text).toContain('stages 1-3  rows:2  pi-1, pi-2 (lost)');
     expect(text).toMatch(/pi-1 +pi-3 +relay +5\.0 kB +3/);
     expect(text).toContain('pi-1 to pi-3 through the broker: no answer from 10.0.0.8:4000');

@@ -1,5 +1,5 @@
 /** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
-import type { AgentStatus, DeploymentStatus, EventRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
 import { linksText, machinesText, predictionText } from './links-text.js';
 import { counted, planHead, progressText } from './report.js';
 import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
@@ -27,12 +27,23 @@ function agentRow({ agent, state, addresses, lanePort, cores, memoryBytes, healt
   ];
 }
 
-/** Why an agent is not at work: the latest event says it. */
-function agentTrouble({ agent, state }: AgentStatus, events: readonly EventRow[], width: number): string[] {
-  if (state === 'ready' || state === 'joining') return [];
-  const text = events.findLast(({ kind, text }) => kind === state && text.startsWith(`agent ${agent}`))?.text ?? '';
-  const why = text.slice(`agent ${agent}: `.length);
-  return why === '' ? [] : wrapText(`${agent} is ${state}: ${why}`, width, '  ');
+/** Why an agent is not at work. */
+function agentTrouble({ agent, state, why, heldMs }: AgentStatus, width: number): string[] {
+  if (why === '') return [];
+  return wrapText(heldMs > 0 ? `${agent} gets seats in ${durationText(heldMs)}; ${why}` : `${agent} is ${state}: ${why}`, width, '  ');
+}
+
+/** What was not acted on: messages of another epoch, cluster, schema or sender, or that make no sense. */
+function refusalsText(report: StatusReport, width: number): string[] {
+  const all = [
+    { who: 'gateway', refusals: report.refusals },
+    ...report.agents.map(({ agent, health }) => ({ who: agent, refusals: health?.refusals ?? [] })),
+  ];
+  const lines = all.flatMap(({ who, refusals }) => {
+    const counts = refusals.map(({ code, count }) => `${count} ${code}`).join(', ');
+    return counts === '' ? [] : wrapText(`${who}: ${counts}`, width, '  ');
+  });
+  return lines.length === 0 ? [] : ['', 'Refused messages (--json says what the latest were):', ...lines];
 }
 
 const SHORT_WIRES = 'their encoding could not carry the values';
@@ -55,7 +66,7 @@ const byName =
   (a: T, b: T): number =>
     name(a).localeCompare(name(b), 'en', { numeric: true });
 
-export function agentsText(unsorted: readonly AgentStatus[], width = 80, events: readonly EventRow[] = []): string {
+export function agentsText(unsorted: readonly AgentStatus[], width = 80): string {
   if (unsorted.length === 0) return 'No agents. Start one with: musical-chair agent --broker URL --name NAME';
   const agents = [...unsorted].sort(byName((a) => a.agent));
   const temperature = agents.some((a) => (a.health?.temperature ?? 0) > 0);
@@ -77,7 +88,7 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80, events:
   );
   return [
     table,
-    ...agents.flatMap((agent) => [...agentTrouble(agent, events, width), ...agentDamage(agent, width), ...agentFallbacks(agent, width)]),
+    ...agents.flatMap((agent) => [...agentTrouble(agent, width), ...agentDamage(agent, width), ...agentFallbacks(agent, width)]),
   ].join('\n');
 }
 
@@ -201,12 +212,13 @@ export function statusText(report: StatusReport, width = 80): string {
     head,
     ...(report.problems.length === 0 ? [] : ['', 'To be looked at:', ...report.problems.flatMap((text) => wrapText(text, width, '  '))]),
     '',
-    agentsText(agents, width, events),
+    agentsText(agents, width),
     ...(machines === '' ? [] : [machines]),
     '',
     deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, gone)).join('\n\n'),
     ...(lanes === '' ? [] : ['', lanes]),
     ...(report.links.length === 0 ? [] : ['', 'Links:', linksText(report.links, width, STATUS_LINKS)]),
+    ...refusalsText(report, width),
     ...(latest.length === 0 ? [] : ['', 'Latest events:', ...latest]),
   ].join('\n');
 }

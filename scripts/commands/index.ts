@@ -9,6 +9,7 @@ import { infer } from './infer.js';
 import { inspect } from './inspect.js';
 import { links } from './links.js';
 import { modelsBuild, modelsList } from './models.js';
+import { peers } from './peers.js';
 import { agent, broker, gateway, scheduler } from './processes.js';
 import { profile } from './profile.js';
 import { simulate } from './simulate.js';
@@ -32,6 +33,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   infer,
   status,
   links,
+  peers,
   inspect,
   verify,
   modelsList,

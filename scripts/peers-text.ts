@@ -1,0 +1,58 @@
+/** Peer tables as text for people. Pure. */
+import type { PeerRow, PeersReport, PeerTableReport } from '../broker/messages.js';
+import { counted } from './report.js';
+import { formatTable, msText, wrapText } from './table.js';
+
+/** Enough of a sha256 to tell slices apart. */
+const SLICE_DIGITS = 6;
+
+function relationText({ before, after }: PeerRow): string {
+  if (before && after) return 'both';
+  return before ? 'before' : after ? 'after' : '-';
+}
+
+function slicesText({ slices }: PeerRow): string {
+  const [first] = slices;
+  if (first === undefined) return '-';
+  return slices.length === 1 ? first.slice(0, SLICE_DIGITS) : `${first.slice(0, SLICE_DIGITS)} +${slices.length - 1}`;
+}
+
+const mbitText = (bytesPerSecond: number): string => (bytesPerSecond === 0 ? '-' : ((bytesPerSecond * 8) / 1e6).toFixed(1));
+
+function tableText({ agent, version, heldVersion, rows }: PeerTableReport, width: number): string {
+  const head = `Peers of ${agent}, version ${version}${heldVersion === version ? '' : heldVersion === 0 ? ' (not told yet)' : ` (it holds ${heldVersion})`}`;
+  const table = formatTable(
+    [
+      { title: 'peer' },
+      { title: 'side' },
+      { title: 'listens at' },
+      { title: 'lane' },
+      { title: 'rtt', align: 'right' },
+      { title: 'Mbit/s in', align: 'right' },
+      { title: 'out', align: 'right' },
+      { title: 'slices' },
+    ],
+    rows.map((row) => [
+      row.agent,
+      relationText(row),
+      row.lanePort === 0 ? 'no listener' : `${row.addresses[0] ?? '-'}:${row.lanePort}`,
+      row.lane || '-',
+      row.roundTripMs === 0 ? '-' : msText(row.roundTripMs),
+      mbitText(row.inBytesPerSecond),
+      mbitText(row.outBytesPerSecond),
+      slicesText(row),
+    ]),
+    width,
+  );
+  const troubles = rows.flatMap((row) => {
+    const state = row.state === '' || row.state === 'ready' ? [] : wrapText(`${row.agent} is ${row.state}`, width, '  ');
+    return row.why === '' || row.lane === '' ? state : [...state, ...wrapText(`${row.agent}: ${row.why}`, width, '  ')];
+  });
+  return [head, table, ...troubles].join('\n');
+}
+
+export function peersText({ term, tables }: PeersReport, width = 80): string {
+  if (tables.length === 0) return 'No agents, so no peer tables.';
+  const sorted = [...tables].sort((a, b) => a.agent.localeCompare(b.agent, 'en', { numeric: true }));
+  return [`${counted(sorted.length, 'peer table')} of term ${term}.`, ...sorted.map((table) => tableText(table, width))].join('\n\n');
+}

@@ -112,7 +112,11 @@ describe('peer tables', () => {
 
 describe('a lane broke', () => {
   const health = (nonce: string, lanes: Record<string, LaneHealth['lane']>): Health =>
-    ({ agent: 'a', nonce, lanes: Object.entries(lanes).map(([peer, lane]) => ({ peer, lane, why: `${peer} is away` })) }) as unknown as Health;
+    ({
+      agent: 'a',
+      nonce,
+      lanes: Object.entries(lanes).map(([peer, lane]) => ({ peer, lane, why: `${peer} is away` })),
+    }) as unknown as Health;
 
   it('when it was direct in the last health of the same process, and is relayed or down now', () => {
     const before = health('1', { b: 'direct', c: 'direct', d: 'relay', e: 'direct', f: 'down' });

@@ -16,6 +16,8 @@ export interface BrokerOptions {
   readonly drainTimeoutMs?: number;
   /** A connection without CONNECT is ended after this; default 5,000 ms. */
   readonly connectTimeoutMs?: number;
+  /** How often aedes looks after itself; default 60,000 ms. For tests. */
+  readonly heartbeatMs?: number;
   /** Most connections at once; default 4,096. */
   readonly maxConnections?: number;
   /** May this client publish on (also as its Last Will) or subscribe to this topic? Default: yes. `$` topics and wildcards are refused before. */
@@ -85,10 +87,11 @@ class EmbeddedBroker implements BrokerServer {
   }
 
   async start(): Promise<void> {
-    const { drainTimeoutMs = 20_000, connectTimeoutMs = 5_000, maxConnections = 4_096 } = this.#options;
+    const { drainTimeoutMs = 20_000, connectTimeoutMs = 5_000, heartbeatMs = 60_000, maxConnections = 4_096 } = this.#options;
     const aedes = await Aedes.createBroker({
       drainTimeout: drainTimeoutMs,
       connectTimeout: connectTimeoutMs,
+      heartbeatInterval: heartbeatMs,
       preConnect: (_client, packet, done) => {
         const will = packet.will?.topic;
         done(will === undefined ? null : this.#refusal(packet.clientId, 'will', will), true);
@@ -100,6 +103,7 @@ class EmbeddedBroker implements BrokerServer {
       },
     });
     this.#aedes = aedes;
+    keepAlive(aedes);
     this.#watch(aedes);
     const server = createServer({ noDelay: true }, (socket) => this.#accept(aedes, socket));
     server.maxConnections = maxConnections;
@@ -168,4 +172,13 @@ class EmbeddedBroker implements BrokerServer {
     if (!reserved && (this.#options.authorize?.({ clientId, action, topic }) ?? true)) return null;
     return new ChairError('BROKER_REFUSED', `client ${clientId} may not ${action} on ${topic}`);
   }
+}
+
+/**
+ * Aedes notes by the wall clock when it last heard of each broker that shares its store, itself included, and publishes the Last Wills of the clients of one that fell
+ * silent. When the clock jumps forward, that is itself: all agents would be said to be gone at once. There is no other broker here, and this one lives.
+ */
+function keepAlive(aedes: Aedes): void {
+  const { brokers } = aedes as unknown as { readonly brokers: Record<string, number> };
+  Object.defineProperty(brokers, aedes.id, { enumerable: true, get: () => Number.POSITIVE_INFINITY, set: () => undefined });
 }

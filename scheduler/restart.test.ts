@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ChairError, isChairError } from '../broker/errors.js';
 import { writeSealed } from '../broker/sealed-file.js';
 import { startBroker } from '../broker/server.js';
@@ -268,5 +268,32 @@ describe('a gateway that is started again', () => {
     const again = await world.gateway();
     await until('it serves', () => again.status().deployments[0]?.state === 'serving');
     expect(again.status().deployments[0]?.epoch).toBeGreaterThan(epoch);
+  });
+});
+
+describe('a clock that jumps', () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  it('by years, forth and back, at every look, changes nothing: no agent is lost, no frame, and a restart finds everything', async () => {
+    const world = await World.make();
+    const realNow = Date.now;
+    let looks = 0;
+    // Before 1970 and after 2100, and each time elsewhere.
+    vi.spyOn(Date, 'now').mockImplementation(() => realNow() + (((++looks * 7919) % 200) - 100) * 365 * 24 * 3_600_000);
+    const { gateway, client } = await world.serving(['a', 'b'], { cut: 'rows:2' });
+    for (let seed = 0; seed < 30; seed++) {
+      expect(values((await client.infer('m', frame(seed))).outputs.out)).toEqual(answer(seed));
+      Date.now();
+    }
+    const { agents, deployments, events, problems } = gateway.status();
+    expect(agents.map(({ state }) => state)).toEqual(['ready', 'ready']);
+    expect(deployments[0]).toMatchObject({ state: 'serving', failed: 0, reissued: 0 });
+    expect(events.filter(({ kind }) => ['lost', 'suspect', 'offline', 'stood still'].includes(kind))).toEqual([]);
+    expect(problems).toEqual([]);
+    await gateway.stop();
+    await world.gateway({ source: withoutModel() });
+    expect(values((await client.infer('m', frame(7))).outputs.out)).toEqual(answer(7));
   });
 });

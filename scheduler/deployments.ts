@@ -2,7 +2,7 @@
  * The life of deployments: load, plan, prepare, commit, switch, drain, release. What comes next is decided by reconcile.ts; this does it.
  * Whatever an agent holds that no deployment here knows is released when its health shows it.
  */
-import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
+import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { AdjustRequest, DeployRequest, Health, PlanReport, Progress } from '../broker/messages.js';
 import type { BlobRef } from '../broker/plan.js';
 import type { TensorInfo } from '../broker/tensor.js';
@@ -10,6 +10,7 @@ import { NAME_PATTERN } from '../broker/topics.js';
 import { createDeployment, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Drafting, type DraftingOptions } from './drafting.js';
+import { costText, HandingOver } from './handing-over.js';
 import { Housekeeping } from './housekeeping.js';
 import type { LoadedModel } from './model-source.js';
 import { agentsOf, blobsOf, buildPlan, reportOf, runMsOf, slicesOf } from './plan-builder.js';
@@ -18,10 +19,9 @@ import type { Estimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
 import type { PlanDraft } from './planners/problem.js';
 import { checkRequest } from './planning.js';
-import { groupsOf, handover, NO_HANDOVER } from './rebalance/handover.js';
+import { NO_HANDOVER } from './rebalance/handover.js';
 import { planKey } from './rebalance/moving.js';
 import type { Supposed } from './rebalance/rebalancer.js';
-import type { MoveCost } from './rebalance/worth.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import { placedAgain, placedOf, type Restoring, restoreStep } from './restoring.js';
 import { Seating, type SeatingOptions } from './seating.js';
@@ -37,9 +37,6 @@ export interface DeploymentsOptions extends DraftingOptions, SeatingOptions {
   readonly removeDamaged?: (blobs: readonly BlobRef[]) => Promise<number>;
 }
 
-/** How long frames have to leave an agent whose seats are handed over: this, and so many times what a frame takes. */
-const VACATE_MS = 2000;
-const PATIENCE = 10;
 /** Plans under way that nobody deploys. */
 const MOST_DRY_RUNS = 8;
 
@@ -48,7 +45,10 @@ export class Deployments {
   readonly #all = new Map<string, Deployment>();
   readonly #drafting: Drafting;
   readonly #seating: Seating;
+  readonly #handingOver: HandingOver;
   readonly #files: Housekeeping;
+  /** Asks other deployments to give up agents for one that has no plan; resolves with whether one has. */
+  askForRoom: ((deployment: Deployment) => Promise<boolean>) | undefined;
   #epoch = 0;
   #stopped = false;
   #dryRuns = 0;
@@ -57,6 +57,8 @@ export class Deployments {
     this.#o = options;
     this.#drafting = new Drafting(options, () => this.#all.values());
     this.#seating = new Seating(options);
+    const { dispatcher, log } = options;
+    this.#handingOver = new HandingOver({ dispatcher, log, drafting: this.#drafting, seating: this.#seating });
     this.#files = new Housekeeping(
       () => options.clean(this.#blobsInUse(), this.#all.size === 0),
       (error) => options.log('failed', `files that nobody needs were not removed: ${toChairError(error).message}`),
@@ -77,7 +79,7 @@ export class Deployments {
     if (request.dryRun) return this.#files.during(() => this.#dryRun(deployment)).finally(() => this.#files.request());
     this.#all.set(request.name, deployment);
     try {
-      await this.#modelOf(deployment);
+      await this.modelOf(deployment);
       this.#checkWanted(deployment);
       this.#admit(deployment, deployment.model?.inputs ?? []);
       const settled = new Promise<void>((resolve, reject) => {
@@ -124,7 +126,7 @@ export class Deployments {
   }
 
   /** The model, read once. Throws MODEL_...; MODEL_NOT_FOUND when another one stands where the saved one was. */
-  async #modelOf(deployment: Deployment): Promise<LoadedModel> {
+  async modelOf(deployment: Deployment): Promise<LoadedModel> {
     if (deployment.model !== undefined) return deployment.model;
     const model = await this.#files.during(() => this.#load(deployment));
     const { savedModel, request } = deployment;
@@ -238,7 +240,7 @@ export class Deployments {
    */
   async adjust({ name, objective, weight, dryRun }: AdjustRequest): Promise<PlanReport> {
     const deployment = this.#known(name);
-    await this.#modelOf(deployment);
+    await this.modelOf(deployment);
     const { serving, request, manual } = deployment;
     const changed = { ...request, objective: objective || request.objective, weight: weight || request.weight };
     checkRequest(changed);
@@ -371,7 +373,7 @@ export class Deployments {
   async #plan(deployment: Deployment, why: string, found?: PlanDraft): Promise<void> {
     deployment.planning = true;
     try {
-      const model = await this.#modelOf(deployment);
+      const model = await this.modelOf(deployment);
       await this.#files.during(() => this.#makePlan(deployment, model, why, found));
     } catch (error) {
       deployment.planning = false;
@@ -390,7 +392,7 @@ export class Deployments {
     if (serving === undefined) deployment.state = 'planning';
     else this.#o.log('re-planning', `${name}: ${why}`);
     try {
-      const draft = found ?? (await this.#drafting.draft(deployment));
+      const draft = found ?? (await this.#draft(deployment));
       if (this.#isInForce(deployment, draft)) {
         this.#o.log('planned', `${name}: the plan in force is still the best one`);
         deployment.state = 'serving';
@@ -421,7 +423,7 @@ export class Deployments {
       deployment.state = 'preparing';
       deployment.progress.clear();
       this.#o.log('planned', `${name} epoch ${epoch}: ${draft.planner} on ${agents.join(', ')}`);
-      this.#arrange(deployment, deployment.next);
+      this.#handingOver.arrange(deployment, deployment.next);
     } catch (error) {
       if (found === undefined || !this.#drafting.intact(deployment)) this.#planFailed(deployment, toChairError(error));
       else {
@@ -434,6 +436,18 @@ export class Deployments {
     }
   }
 
+  /** Where there is no plan on what others leave, they are asked for room once. */
+  async #draft(deployment: Deployment): Promise<PlanDraft> {
+    try {
+      return await this.#drafting.draft(deployment);
+    } catch (error) {
+      if (deployment.serving !== undefined || !isChairError(error, 'PLAN_NOT_POSSIBLE')) throw error;
+      if ((await this.askForRoom?.(deployment)) !== true) throw error;
+      this.#checkWanted(deployment);
+      return this.#drafting.draft(deployment);
+    }
+  }
+
   /** The very plan that serves, on agents that all hold their seats: there is nothing to do. */
   #isInForce(deployment: Deployment, draft: PlanDraft): boolean {
     const { serving } = deployment;
@@ -441,29 +455,8 @@ export class Deployments {
     return [...serving.seats.values()].every((progress) => progress === 'committed') && planKey(draft) === planKey(serving.draft);
   }
 
-  /** Which agents have to let go of their old seats before they can take the new ones, and what that means. */
-  #arrange({ name, serving }: Deployment, next: Placed): void {
-    if (serving === undefined || next.tight.size === 0) return;
-    const drainMs = serving.draft.estimate.latencyMs;
-    next.handover = handover({ from: groupsOf(serving.plan), to: groupsOf(next.plan), tight: next.tight, drainMs });
-    const { before, after, pauseMs } = next.handover;
-    const order = [...before.map((group) => group.join(' and ')), ...(after.length > 0 ? ['the switch', ...after] : [])];
-    const pause = pauseMs === 0 ? 'no pause is expected' : `frames will wait for about ${(pauseMs / 1000).toFixed(1)} s`;
-    const held = `${[...next.tight.keys()].join(', ')} cannot hold old and new seats together`;
-    this.#o.log('handing over', `${name} epoch ${next.plan.epoch}: ${held}; one by one: ${order.join(', then ')}; ${pause}`);
-  }
-
-  /** Frames leave the agent's seats of the plan in force, then it gives them back. */
   async #vacate(deployment: Deployment, agent: string): Promise<void> {
-    const { name, serving } = deployment;
-    if (serving === undefined) return;
-    serving.vacated.set(agent, 'leaving');
-    const patienceMs = VACATE_MS + PATIENCE * serving.draft.estimate.latencyMs;
-    await this.#o.dispatcher.retire(name, agent, patienceMs);
-    if (deployment.serving !== serving || deployment.removing) return;
-    await this.#seating.release(serving, agent);
-    serving.vacated.set(agent, 'left');
-    this.kick(deployment);
+    if (await this.#handingOver.vacate(deployment, agent)) this.kick(deployment);
   }
 
   #planFailed(deployment: Deployment, error: ChairError): void {
@@ -514,7 +507,7 @@ export class Deployments {
         placed.seats.set(agent, before);
         return;
       }
-      if (error.code === 'AGENT_OUT_OF_MEMORY' && this.#makesRoom(deployment, placed, agent)) {
+      if (error.code === 'AGENT_OUT_OF_MEMORY' && this.#handingOver.makesRoom(deployment, placed, agent)) {
         placed.seats.set(agent, 'wanted');
         return this.kick(deployment);
       }
@@ -522,15 +515,6 @@ export class Deployments {
       if (error.code !== 'AGENT_UNKNOWN') await this.#seatFailed(deployment, placed, agent, error);
     }
     this.kick(deployment);
-  }
-
-  /** The agent holds seats of the plan in force that it can let go of first. */
-  #makesRoom(deployment: Deployment, placed: Placed, agent: string): boolean {
-    const { serving, next } = deployment;
-    if (next !== placed || serving?.nonces.has(agent) !== true || placed.tight.has(agent)) return false;
-    placed.tight.set(agent, this.#drafting.loadMs(serving.draft, placed.draft, agent));
-    this.#arrange(deployment, placed);
-    return true;
   }
 
   async #seatFailed(deployment: Deployment, placed: Placed, agent: string, error: ChairError): Promise<void> {
@@ -589,7 +573,7 @@ export class Deployments {
   /** A deployment that was restored serves without its model; the next plan cannot be made without. */
   async #readAgain(deployment: Deployment): Promise<void> {
     try {
-      await this.#modelOf(deployment);
+      await this.modelOf(deployment);
     } catch (thrown) {
       const { code, message } = toChairError(thrown);
       deployment.why = `it serves, but cannot be planned anew: ${message}`;
@@ -615,13 +599,6 @@ export class Deployments {
     const held = this.all().flatMap(({ serving, next, draining, restoring }) => [serving, next, restoring?.placed, ...draining.values()]);
     return new Set(held.flatMap((placed) => (placed === undefined ? [] : blobsOf(placed.plan))));
   }
-}
-
-/** What moving to another plan takes, for people. */
-function costText({ bytes, prepareMs, pauseMs }: MoveCost): string {
-  const pause =
-    pauseMs === 0 ? 'no pause' : `frames wait for about ${(pauseMs / 1000).toFixed(1)} s, as old and new seats do not fit together`;
-  return `Moving to it: at most ${(bytes / 1e6).toFixed(1)} MB to fetch, about ${(prepareMs / 1000).toFixed(1)} s to prepare beside the frames; ${pause}.`;
 }
 
 /** Codes by which an agent says that it could not fetch a slice. */

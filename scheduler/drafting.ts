@@ -188,7 +188,7 @@ export class Drafting {
   /** What times of its agents stand on now, where that is other than when the plan was made; '' = nothing. */
   learned(deployment: Deployment): string {
     const { serving } = deployment;
-    if (serving === undefined || !this.intact(deployment)) return '';
+    if (serving === undefined || deployment.model === undefined || !this.intact(deployment)) return '';
     const { devices } = problemOf({ ...this.#input(deployment), excluded: new Map() }).problem;
     const other = devices.filter((device) => (serving.bases.get(device.agent) ?? timesOf(device)) !== timesOf(device));
     return other.length === 0 ? '' : `there are new figures of ${other.map(({ agent }) => agent).join(', ')}`;

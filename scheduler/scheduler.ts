@@ -2,6 +2,7 @@
  * The scheduler's shell: what comes from the bus becomes events of the registry, what the registry says becomes steps of deployments,
  * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
@@ -143,6 +144,7 @@ export class Scheduler {
     });
     this.#profiles = this.#makeProfiles();
     this.#rebalancer = options.holdPlans === true ? undefined : this.#makeRebalancer();
+    this.#deployments.askForRoom = async (deployment) => (await this.#rebalancer?.makeRoom(deployment)) ?? false;
   }
 
   #makePeers(): Peers {
@@ -169,11 +171,13 @@ export class Scheduler {
       sample: (name) => this.#o.dispatcher.stats(name),
       expected: (deployment, supposed) => drafting.expected(deployment, supposed),
       draft: (deployment, supposed) => drafting.draft(deployment, supposed),
+      load: async (deployment) => void (await deployments.modelOf(deployment)),
       cost: (from, to) => drafting.cost(from, to),
       able: (deployment) => drafting.able(deployment),
       learned: (deployment) => drafting.learned(deployment),
       adopt: (deployment, draft, why) => deployments.adopt(deployment, draft, why),
       log: (kind, text) => this.#log(kind, text),
+      pause: (ms) => delay(ms),
       now: this.#now,
     });
   }

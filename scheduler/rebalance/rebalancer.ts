@@ -11,7 +11,7 @@ import type { PlanDraft } from '../planners/problem.js';
 import { parseObjective } from '../planning.js';
 import { DemandMeter, type DemandSample } from './demand.js';
 import { planKey } from './moving.js';
-import { busyOf, type Demand, HEADROOM, othersOf, type Shift, shift } from './sharing.js';
+import { busyOf, type Demand, HEADROOM, othersOf, type Planning, type Sharer, type Shift, shift } from './sharing.js';
 import { type Signal, Watch } from './watch.js';
 import { decide, type MoveCost, Moves, type Want, worthOf } from './worth.js';
 
@@ -34,6 +34,8 @@ export interface RebalanceOptions {
   readonly expected: (deployment: Deployment, supposed: Supposed) => Estimate | undefined;
   /** Throws PLAN_NOT_POSSIBLE, NO_AGENTS, PLANNER_FAILED. */
   readonly draft: (deployment: Deployment, supposed: Supposed) => Promise<PlanDraft>;
+  /** A deployment that was restored serves without its model; nothing can be planned without. Throws MODEL_... */
+  readonly load: (deployment: Deployment) => Promise<void>;
   readonly cost: (from: PlanDraft, to: PlanDraft) => MoveCost;
   /** Agents that could hold seats of this deployment now. */
   readonly able: (deployment: Deployment) => readonly string[];
@@ -42,6 +44,7 @@ export interface RebalanceOptions {
   /** Moves to the plan, if nothing came between. */
   readonly adopt: (deployment: Deployment, draft: PlanDraft, why: string) => void;
   readonly log: (kind: string, text: string) => void;
+  readonly pause: (ms: number) => Promise<unknown>;
   readonly now: () => number;
 }
 
@@ -67,6 +70,9 @@ interface State {
 }
 
 const LOOK_MS = 1000;
+/** How long a deployment that gives up agents may take to let go of them. */
+const ROOM_MS = 60_000;
+const ROOM_POLL_MS = 200;
 /** So much less or more than promised is a reason to look. */
 const SLOWER = 0.87;
 const FASTER = 1.2;
@@ -99,6 +105,7 @@ export class Rebalancer {
       if (signal === undefined) continue;
       this.#busy = true;
       try {
+        await this.#o.load(deployment);
         await this.#look(deployment, state, signal);
       } catch (thrown) {
         const error = toChairError(thrown);
@@ -109,6 +116,29 @@ export class Rebalancer {
       }
       return;
     }
+  }
+
+  /**
+   * A deployment that has no plan on what others leave: one of them, if it can, is moved to fewer agents. Resolves, when it has let go of the others, with whether
+   * there is room.
+   */
+  async makeRoom(taker: Deployment): Promise<boolean> {
+    const others = this.#free(taker);
+    const byName = new Map(others.map((other) => [other.name, other]));
+    const demand = { ratePerSecond: 0, pressed: true, weight: taker.request.weight };
+    const found = await shift({ name: taker.name, demand, fps: 0, agents: [] }, this.#sharers(others), this.#planning(byName, taker, {}));
+    const giver = byName.get(found?.giver ?? '');
+    const state = this.#states.get(giver?.name ?? '');
+    if (found === undefined || giver === undefined || state === undefined || !isFree(giver, state)) return false;
+    const before = giver.serving;
+    for (const agent of found.freed) giver.yielded.set(agent, taker.name);
+    this.#move(giver, state, found.giverDraft, `${taker.name} needs ${found.freed.join(', ')}`);
+    for (let asked = 0; asked < ROOM_MS / ROOM_POLL_MS; asked++) {
+      await this.#o.pause(ROOM_POLL_MS);
+      if (giver.serving !== before && giver.draining.size === 0) return true;
+      if (giver.serving === before && giver.next === undefined && !giver.planning) return false;
+    }
+    return false;
   }
 
   /** Frames per second that clients offer, and whether they wait. */
@@ -216,19 +246,9 @@ export class Rebalancer {
 
   /** Nothing better where it is: another deployment may have more than it needs. */
   async #share(deployment: Deployment, state: State, supposed: Supposed, current: Estimate, nowMs: number): Promise<void> {
-    const others = this.#o.deployments().filter((other) => {
-      const known = this.#states.get(other.name);
-      return other !== deployment && known !== undefined && isFree(other, known);
-    });
+    const others = this.#free(deployment);
     const byName = new Map(others.map((other) => [other.name, other]));
-    const found = await shift(
-      this.#sharer(deployment, current),
-      others.map((other) => this.#sharer(other)),
-      {
-        give: (giver, keep) => this.#planned(byName.get(giver), { others: new Map(), objective: 'throughput', only: new Set(keep) }),
-        take: (giver, plan) => this.#planned(deployment, { ...supposed, others: new Map(), plans: new Map([[giver, plan]]) }),
-      },
-    );
+    const found = await shift(this.#sharer(deployment, current), this.#sharers(others), this.#planning(byName, deployment, supposed));
     const giver = byName.get(found?.giver ?? '');
     const theirs = this.#states.get(giver?.name ?? '');
     if (found === undefined || giver === undefined || theirs === undefined || !isFree(giver, theirs) || !isFree(deployment, state)) return;
@@ -240,6 +260,25 @@ export class Rebalancer {
     this.#move(giver, theirs, found.giverDraft, `${deployment.name} needs ${found.freed.join(', ')} more: ${decision.why}`);
     // As soon as the giver has let go, its agents are news for the taker.
     state.able = new Set([...state.able].filter((agent) => !found.freed.includes(agent)));
+  }
+
+  /** Others whose plan may be changed now. */
+  #free(deployment: Deployment): Deployment[] {
+    return this.#o.deployments().filter((other) => {
+      const known = this.#states.get(other.name);
+      return other !== deployment && known !== undefined && isFree(other, known);
+    });
+  }
+
+  #sharers(others: readonly Deployment[]): Sharer[] {
+    return others.map((other) => this.#sharer(other));
+  }
+
+  #planning(byName: ReadonlyMap<string, Deployment>, taker: Deployment, supposed: Supposed): Planning {
+    return {
+      give: (giver, keep) => this.#planned(byName.get(giver), { others: new Map(), objective: 'throughput', only: new Set(keep) }),
+      take: (giver, plan) => this.#planned(taker, { ...supposed, others: new Map(), plans: new Map([[giver, plan]]) }),
+    };
   }
 
   #decideShift(found: Shift, taker: State, giver: State, nowMs: number) {
@@ -255,7 +294,7 @@ export class Rebalancer {
     return decide({ current: found.before, candidate: found.after, cost, horizonMs, recent });
   }
 
-  #sharer(deployment: Deployment, current = this.#o.expected(deployment, {})) {
+  #sharer(deployment: Deployment, current = this.#o.expected(deployment, {})): Sharer {
     const { name, serving } = deployment;
     const rows = [...(serving?.alone ?? [])].sort((a, b) => a.ms - b.ms || (a.agent < b.agent ? -1 : 1));
     return { name, demand: this.demand(deployment), fps: current?.fps ?? 0, agents: [...new Set(rows.map(({ agent }) => agent))] };

@@ -84,9 +84,30 @@ class Cluster {
         this.moves.push({ second: this.second, deployment: deployment.name, why, key: planKey(draft) });
         deployment.serving = this.#placed(deployment, draft);
       },
+      load: async () => undefined,
+      pause: async (ms) => {
+        this.second += ms / 1000;
+      },
       log: (kind, text) => expect(`${kind}: ${text}`).toBe(''),
       now: () => this.second * 1000,
     });
+  }
+
+  /** A deployment that is not served yet. */
+  add({ name, blocks }: Wanted): Deployment {
+    const deployment = createDeployment({ ...DEPLOY_DEFAULTS, name, model: name, objective: 'throughput' }, undefined);
+    this.#models.set(name, chain(blocks, 12));
+    this.deployments.push(deployment);
+    return deployment;
+  }
+
+  /** Throws PLAN_NOT_POSSIBLE. */
+  draft(deployment: Deployment): PlanDraft {
+    return this.#draft(deployment, {});
+  }
+
+  makeRoom(deployment: Deployment): Promise<boolean> {
+    return this.#rebalancer.makeRoom(deployment);
   }
 
   async run(seconds: number): Promise<void> {
@@ -215,7 +236,7 @@ function uncut(facts: ModelFacts): ModelFacts {
 /** Six blocks of 100 ms on a device; `weightMib` of weights each. */
 const blocks = (weightMib: number, n = 6): ChainBlock[] => new Array(n).fill({ macs: 1e9, weightBytes: weightMib * MIB, rows: 12 });
 
-describe('ten minutes of noisy load', () => {
+describe('ten minutes of noisy load', { timeout: 120_000 }, () => {
   const noise = random(42);
   // Each second each agent is 0.6 to 1.4 times as fast, and for some 20 to 40 seconds of every two minutes half as fast besides: another program, heat, the air.
   const noisy = (agent: string, second: number): number => {
@@ -239,8 +260,8 @@ describe('ten minutes of noisy load', () => {
   it('move nothing twice while two deployments share the agents and their load rises and falls', async () => {
     const demand = (name: string, second: number): number => (name === 'm' ? 12 : 20) * (1 + 0.5 * Math.sin(second / 15)) * (0.5 + noise());
     const cluster = new Cluster({ speed: noisy, demand, memoryMib: 900 }, [
-      { name: 'm', blocks: blocks(100) },
-      { name: 'n', blocks: blocks(50, 3) },
+      { name: 'm', blocks: blocks(200, 3) },
+      { name: 'n', blocks: blocks(75, 2) },
     ]);
     await cluster.run(600);
     for (const name of ['m', 'n']) {
@@ -310,7 +331,7 @@ describe('a deployment', () => {
   });
 });
 
-describe('two deployments', () => {
+describe('two deployments', { timeout: 120_000 }, () => {
   // Each agent has memory for one of them.
   const both: readonly Wanted[] = [
     { name: 'm', blocks: blocks(100), agents: [] },
@@ -336,5 +357,16 @@ describe('two deployments', () => {
     const moves = cluster.moves.length;
     await cluster.run(360);
     expect(cluster.moves.length).toBe(moves);
+  });
+
+  it('make room for one that has no plan on what they leave, as little as it needs', async () => {
+    const cluster = new Cluster({ memoryMib: 740, demand: () => 2 }, [{ name: 'm', blocks: blocks(100) }]);
+    await cluster.run(30);
+    expect(cluster.agentsOf('m').length).toBe(6);
+    const late = cluster.add({ name: 'n', blocks: blocks(100) });
+    expect(() => cluster.draft(late)).toThrow();
+    expect(await cluster.makeRoom(late)).toBe(true);
+    expect(cluster.agentsOf('m').length).toBe(5);
+    expect(cluster.draft(late).stages.flatMap(({ agents }) => agents.flat())).not.toContain(cluster.agentsOf('m')[0]);
   });
 });

@@ -73,6 +73,8 @@ const LOOK_MS = 1000;
 /** How long a deployment that gives up agents may take to let go of them. */
 const ROOM_MS = 60_000;
 const ROOM_POLL_MS = 200;
+/** No other division is tried after so long: each asks planners twice. */
+const SHARING_MS = 15_000;
 /** So much less or more than promised is a reason to look. */
 const SLOWER = 0.87;
 const FASTER = 1.2;
@@ -113,6 +115,7 @@ export class Rebalancer {
         if (!EXPECTED.has(error.code)) this.#o.log('failed', `${deployment.name}: looking for a better plan: ${error.message}`);
       } finally {
         this.#busy = false;
+        state.watch.took(this.#o.now() - nowMs, this.#o.now());
       }
       return;
     }
@@ -275,7 +278,9 @@ export class Rebalancer {
   }
 
   #planning(byName: ReadonlyMap<string, Deployment>, taker: Deployment, supposed: Supposed): Planning {
+    const fromMs = this.#o.now();
     return {
+      enough: () => this.#o.now() - fromMs > SHARING_MS,
       give: (giver, keep) => this.#planned(byName.get(giver), { others: new Map(), objective: 'throughput', only: new Set(keep) }),
       take: (giver, plan) => this.#planned(taker, { ...supposed, others: new Map(), plans: new Map([[giver, plan]]) }),
     };

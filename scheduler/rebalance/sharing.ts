@@ -91,6 +91,8 @@ export interface Shift {
 }
 
 export interface Planning {
+  /** It has taken long enough: what was found so far must do. */
+  enough(): boolean;
   /** The giver's plan on these agents alone; undefined = there is none. */
   give(giver: string, keep: readonly string[]): Promise<PlanDraft | undefined>;
   /** The taker's plan when the giver holds what its new plan says, and nothing else. */
@@ -111,6 +113,7 @@ export async function shift(taker: Sharer, others: readonly Sharer[], planning: 
   for (const giver of givers.slice(0, MOST_GIVERS)) {
     const before = Math.min(mine, giver.now);
     for (const keep of keptNumbers(giver.agents.length)) {
+      if (planning.enough()) return best;
       const kept = giver.agents.slice(0, keep);
       const giverDraft = await planning.give(giver.name, kept);
       const theirs = giverDraft === undefined ? 0 : served(giverDraft.estimate.fps, giver.demand);

@@ -24,6 +24,7 @@ const LASTS_MS: Readonly<Record<Signal['kind'], number>> = {
 export const SETTLE_MS = 15_000;
 const AGAIN_MS = 15_000;
 const MOST_AGAIN_MS = 240_000;
+const SPARING = 20;
 
 /** A signal that comes and goes is the same one until it was away for so long. */
 const FORGOTTEN_MS = 60_000;
@@ -42,6 +43,8 @@ export class Watch {
   #settledMs: number;
   #nextMs = Number.NEGATIVE_INFINITY;
   #againMs = AGAIN_MS;
+  /** What is new waits until then, too. */
+  #freshMs = Number.NEGATIVE_INFINITY;
 
   constructor(nowMs: number) {
     this.#settledMs = nowMs + SETTLE_MS;
@@ -60,7 +63,7 @@ export class Watch {
     this.#note(signals, nowMs);
     if (nowMs < this.#settledMs) return undefined;
     const ripe = signals.filter(({ kind }) => nowMs - (this.#signals.get(kind)?.fromMs ?? nowMs) >= LASTS_MS[kind]);
-    const fresh = ripe.find(({ kind }) => this.#signals.get(kind)?.seen === false);
+    const fresh = nowMs < this.#freshMs ? undefined : ripe.find(({ kind }) => this.#signals.get(kind)?.seen === false);
     const signal = fresh ?? (nowMs >= this.#nextMs ? ripe[0] : undefined);
     if (signal === undefined) return undefined;
     if (fresh !== undefined) this.#againMs = AGAIN_MS;
@@ -71,6 +74,12 @@ export class Watch {
     this.#nextMs = nowMs + this.#againMs;
     this.#againMs = Math.min(MOST_AGAIN_MS, 2 * this.#againMs);
     return signal;
+  }
+
+  /** The last look took so long: planning must not take more than a twentieth of the gateway's time. */
+  took(ms: number, nowMs: number): void {
+    this.#nextMs = Math.max(this.#nextMs, nowMs + SPARING * ms);
+    this.#freshMs = nowMs + SPARING * ms;
   }
 
   #note(signals: readonly Signal[], nowMs: number): void {

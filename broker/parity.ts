@@ -57,6 +57,20 @@ export function codedInputs(stages: readonly CodedStage[], wires: readonly Wire[
   });
 }
 
+/** Join `all`: every wire of a consumer has brought its box; join `coded` where an input is: any N of its N + 1. `wires`: how many come in, coded or not. */
+export function isEnough(wires: number, coded: readonly CodedInput[], arrived: ReadonlySet<number>): boolean {
+  if (arrived.size < wires - coded.length) return false;
+  let others = wires;
+  let came = arrived.size;
+  for (const { parts, parity } of coded) {
+    const own = parts.reduce((count, wire) => count + (arrived.has(wire) ? 1 : 0), arrived.has(parity) ? 1 : 0);
+    if (own < parts.length) return false;
+    others -= parts.length + 1;
+    came -= own;
+  }
+  return came === others;
+}
+
 /** The axis along which parts differ. Throws PLAN_INVALID unless they follow each other on it and the parity is as long as the longest. */
 function axisOf(stage: number, parity: Box, parts: readonly Box[]): number {
   const [first] = parts;

@@ -101,7 +101,7 @@ export class Inbox {
       );
     } else if (refusal === 'route') {
       this.refuse(key, frame, new ChairError('CODEC_INVALID', 'messages of one attempt name different routes'));
-    } else {
+    } else if (refusal !== 'spare') {
       this.counts.late++;
       this.options.refusals.count('FRAME_LATE', `${text({ ...key, ...frame })} is not waited for any more`);
     }

@@ -1,10 +1,11 @@
 /**
- * Joins of one epoch: where the boxes of a frame meet before their seat runs (join `all`). A pure data structure: no clock, no I/O; the caller
+ * Joins of one epoch: where the boxes of a frame meet before their seat runs (joins `all` and `coded`). A pure data structure: no clock, no I/O; the caller
  * copies bytes into the slot it is given and says when they are in. It gives each (seat, frame, attempt) to the runner at most once.
  *
  * What bounds it: bytes by a budget that all epochs and the ready queue share; entries by `MAX_FRAMES`; time by the low-water mark in
  * headers, by cancels, and by `expire`.
  */
+import { isEnough, recover } from '../broker/parity.js';
 import { type Box, boxDims, boxEquals, type Tensor, tensorBytes, wholeBox } from '../broker/tensor.js';
 import { BufferPool, type Buffers } from '../models/engine/buffers.js';
 import type { Seat, SeatTable } from './seats.js';
@@ -48,7 +49,8 @@ export interface ReadyFrame extends FrameKey {
   readonly bytes: number;
 }
 
-export type Refusal = 'duplicate' | 'superseded' | 'finished' | 'full' | 'route';
+/** `spare`: a coded input was complete without it. */
+export type Refusal = 'duplicate' | 'spare' | 'superseded' | 'finished' | 'full' | 'route';
 
 /** Place for one message: its box goes into `port`, which holds `box`. */
 export interface Slot {
@@ -62,6 +64,8 @@ interface Waiting {
   readonly seat: Seat;
   readonly state: FrameState;
   readonly ports: (Tensor | undefined)[];
+  /** By wire. */
+  readonly parities: Map<number, Tensor>;
   readonly arrived: Set<number>;
   bytes: number;
 }
@@ -79,6 +83,8 @@ const MAX_FRAMES = 4096;
 export class JoinTable {
   /** Lowest unfinished frame, as far as headers have told. */
   lowWater = 0;
+  /** Joins that were completed without a part, from a parity. */
+  recovered = 0;
   private readonly frames = new Map<number, FrameState>();
 
   constructor(
@@ -101,7 +107,8 @@ export class JoinTable {
   open(seat: Seat, wire: number, key: FrameKey): Slot | Refusal {
     const waiting = this.waitingFor(seat, wire, key);
     if (typeof waiting === 'string') return waiting;
-    const input = this.table.ends(wire).wire.input;
+    const { input, box } = this.table.ends(wire).wire;
+    if (isParityWire(seat, wire)) return { port: this.parityOf(waiting, wire), box, waiting, wire };
     const port = waiting.ports[input] ?? this.allocate(waiting, input);
     return { port, box: seat.inputs[input]?.box ?? wholeBox(port.dims), waiting, wire };
   }
@@ -121,7 +128,7 @@ export class JoinTable {
   fitsWhole(seat: Seat, wire: number): boolean {
     const { box, input } = this.table.ends(wire).wire;
     const port = seat.inputs[input];
-    return port !== undefined && boxEquals(port.box, box);
+    return port !== undefined && !isParityWire(seat, wire) && boxEquals(port.box, box);
   }
 
   /** The bytes of the slot are in. The frame, when it was the last one missing. */
@@ -174,13 +181,17 @@ export class JoinTable {
 
   private waitingFor(seat: Seat, wire: number, key: FrameKey): Waiting | Refusal {
     const state = this.stateFor(key);
+    // The last of the boxes of a coded input may come when everything is over: that is how it should be.
+    if (state === 'finished' && isSpare(seat, wire)) return 'spare';
     if (typeof state === 'string') return state;
     const held = state.seats.get(seat.index);
-    if (held === 'done' || held?.arrived.has(wire)) return 'duplicate';
+    if (held === 'done') return isSpare(seat, wire) ? 'spare' : 'duplicate';
+    if (held?.arrived.has(wire)) return 'duplicate';
     if (held !== undefined) return held;
     // The seat's whole input is counted at its first box, so that a frame that got in can be completed.
     if (!this.budget.take(seat.inputBytes)) return 'full';
-    const waiting: Waiting = { seat, state, ports: seat.inputs.map(() => undefined), arrived: new Set(), bytes: seat.inputBytes };
+    const ports = seat.inputs.map(() => undefined);
+    const waiting: Waiting = { seat, state, ports, parities: new Map(), arrived: new Set(), bytes: seat.inputBytes };
     state.seats.set(seat.index, waiting);
     return waiting;
   }
@@ -222,12 +233,40 @@ export class JoinTable {
     return tensor;
   }
 
+  private parityOf(waiting: Waiting, wire: number): Tensor {
+    const { dtype, dims, bytes } = this.table.ends(wire);
+    const parity = waiting.parities.get(wire) ?? { dtype, dims, bytes: this.buffers.take(bytes) };
+    waiting.parities.set(wire, parity);
+    return parity;
+  }
+
+  /** Fills in the one part that a coded input may lack, and lets go of the parities. */
+  private recover(waiting: Waiting): void {
+    const { seat, arrived, parities } = waiting;
+    let recovered = false;
+    for (const { input, axis, parts, parity } of seat.coded) {
+      const missing = parts.find((wire) => !arrived.has(wire));
+      const sum = parities.get(parity);
+      if (missing === undefined || sum === undefined) continue;
+      const port = waiting.ports[input] ?? this.allocate(waiting, input);
+      const boxOf = (wire: number): Box => this.table.ends(wire).wire.box;
+      const others = parts.filter((wire) => wire !== missing).map(boxOf);
+      const holder = seat.inputs[input]?.box ?? wholeBox(port.dims);
+      recover({ dtype: port.dtype, axis, target: port.bytes, holder, missing: boxOf(missing), others, parity: sum.bytes });
+      recovered = true;
+    }
+    if (recovered) this.recovered++;
+    for (const { bytes } of parities.values()) this.buffers.give(bytes);
+    parities.clear();
+  }
+
   private arrive(waiting: Waiting, wire: number): ReadyFrame | undefined {
     const { seat, state } = waiting;
     // Dropped between `open` and `fill`, or filled twice.
     if (state.seats.get(seat.index) !== waiting || waiting.arrived.has(wire)) return undefined;
     waiting.arrived.add(wire);
-    if (waiting.arrived.size < seat.wiresIn.length) return undefined;
+    if (!isEnough(seat.wiresIn.length, seat.coded, waiting.arrived)) return undefined;
+    this.recover(waiting);
     state.seats.set(seat.index, 'done');
     const inputs: Record<string, Tensor> = {};
     // A port of no element has no wire; every other one was filled.
@@ -242,6 +281,7 @@ export class JoinTable {
       if (w === 'done') continue;
       this.budget.free(w.bytes);
       for (const port of w.ports) if (port !== undefined) this.buffers.give(port.bytes);
+      for (const { bytes } of w.parities.values()) this.buffers.give(bytes);
     }
     state.seats.clear();
   }
@@ -250,6 +290,14 @@ export class JoinTable {
     this.drop(state);
     this.frames.delete(frame);
   }
+}
+
+function isParityWire({ coded }: Seat, wire: number): boolean {
+  return coded.some(({ parity }) => parity === wire);
+}
+
+function isSpare({ coded }: Seat, wire: number): boolean {
+  return coded.some(({ parts, parity }) => parity === wire || parts.includes(wire));
 }
 
 function sameRoute(a: readonly number[], b: readonly number[]): boolean {

@@ -5,6 +5,7 @@
 import { canEncode } from '../broker/encoding.js';
 import { ChairError } from '../broker/errors.js';
 import type { Prepare } from '../broker/messages.js';
+import { type CodedInput, codedInputs } from '../broker/parity.js';
 import { type Port, SINK, SOURCE, type Wire } from '../broker/plan.js';
 import { type Box, boxDims, type DType, elementCount, intersectBoxes, type TensorInfo, tensorBytes } from '../broker/tensor.js';
 import { DISPATCHER } from '../broker/topics.js';
@@ -23,7 +24,9 @@ export interface Seat {
   readonly outputs: readonly Port[];
   readonly wiresIn: readonly number[];
   readonly wiresOut: readonly number[];
-  /** Bytes of all inputs together: what one waiting frame holds. */
+  /** Inputs that a coded stage fills: one of its parts may be missing. */
+  readonly coded: readonly CodedInput[];
+  /** Bytes of all inputs, and of the parities beside them, together: what one waiting frame holds. */
   readonly inputBytes: number;
 }
 
@@ -131,13 +134,17 @@ export class SeatTable {
     });
     const what = `stage ${stage} part ${part}`;
     if (wiresIn.length === 0) throw planInvalid(what, 'at least one wire into it', 'none, so it would never run');
+    const coded = codedInputs(this.prepare.stages, this.prepare.wires, stage, part);
+    const parities = new Set(coded.map(({ parity }) => parity));
+    for (const { input } of coded) checkRecoverable(what, planPart.inputs[input]);
     planPart.inputs.forEach((port, i) => {
-      const boxes = wiresIn.flatMap((w) => (this.ends(w).wire.input === i ? [this.ends(w).wire.box] : []));
+      const boxes = wiresIn.flatMap((w) => (this.ends(w).wire.input === i && !parities.has(w) ? [this.ends(w).wire.box] : []));
       checkCovered(`${what} input ${port.name}`, port.box, boxes);
     });
-    const inputBytes = planPart.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
+    const portBytes = planPart.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
+    const inputBytes = coded.reduce((sum, { parity }) => sum + this.ends(parity).bytes, portBytes);
     const { slice, inputs, outputs } = planPart;
-    return { index, stage, replica, part, slice, inputs, outputs, wiresIn, wiresOut, inputBytes };
+    return { index, stage, replica, part, slice, inputs, outputs, wiresIn, wiresOut, coded, inputBytes };
   }
 }
 
@@ -225,6 +232,12 @@ function checkCovered(what: string, port: Box, boxes: readonly Box[]): void {
     const twice = boxes.slice(i + 1).find((b) => a.start.length > 0 && intersectBoxes(a, b) !== undefined);
     if (twice !== undefined) throw planInvalid(what, 'each element brought once', `${boxText(twice)} brought twice`);
   });
+}
+
+/** Subtraction needs numbers that do not lose too much. */
+function checkRecoverable(what: string, port: Port | undefined): void {
+  if (port?.dtype === 'float32' || port?.dtype === 'float64') return;
+  throw planInvalid(`${what} input ${port?.name}`, 'float32 or float64, as a coded stage fills it', `${port?.dtype}`);
 }
 
 function boxText(box: Box): string {

@@ -2,22 +2,36 @@
 import { type SegmentReader, scatter } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
 import type { ActivationHeader } from '../broker/messages.js';
+import { type CodedInput, codedInputs, isEnough, recover } from '../broker/parity.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
-import { allocTensor, boxDims, copyBox, itemBytes, type Tensor, wholeBox } from '../broker/tensor.js';
+import { allocTensor, type Box, boxDims, copyBox, itemBytes, type Tensor, wholeBox } from '../broker/tensor.js';
 
 export type Tensors = Readonly<Record<string, Tensor>>;
 
 interface Partial {
   readonly outputs: Record<string, Tensor>;
-  readonly missing: Set<number>;
+  /** Wires whose boxes are in. */
+  readonly arrived: Set<number>;
+  /** By wire: of outputs that a coded stage gives. */
+  readonly parities: Map<number, Tensor>;
+}
+
+/** What a plan brings to the dispatcher. */
+interface Sink {
+  readonly wires: number;
+  readonly coded: readonly CodedInput[];
 }
 
 export class Assembly {
   readonly #frames = new Map<number, Map<number, Partial>>();
+  readonly #sinks = new WeakMap<Plan, Sink>();
+  /** Results that were completed without a part, from a parity. */
+  recovered = 0;
 
   /** Begins an attempt. Outputs that are inputs of the model (wires from SOURCE to SINK) are there at once: returned when these are all. */
   begin(plan: Plan, frame: number, attempt: number, inputs: Tensors): Tensors | undefined {
     const partial = this.#partial(plan, frame, attempt);
+    let changed = false;
     for (const [index, wire] of plan.wires.entries()) {
       if (wire.fromStage !== SOURCE || wire.toStage !== SINK) continue;
       const info = plan.outputs[wire.input];
@@ -25,9 +39,10 @@ export class Assembly {
       const target = partial.outputs[info?.name ?? ''];
       if (info === undefined || source === undefined || target === undefined) continue;
       copyBox(source.bytes, wholeBox(source.dims), target.bytes, wholeBox(info.dims), wire.box, itemBytes(info.dtype));
-      partial.missing.delete(index);
+      partial.arrived.add(index);
+      changed = true;
     }
-    return partial.missing.size === 0 ? partial.outputs : undefined;
+    return changed ? this.#outputs(plan, partial) : undefined;
   }
 
   /**
@@ -49,11 +64,43 @@ export class Assembly {
     }
     const partial = this.#partial(plan, header.frame, header.attempt);
     const target = partial.outputs[info.name];
-    if (target === undefined || !partial.missing.has(header.wire)) return undefined;
-    scatter(data, header, itemBytes(info.dtype), target.bytes, wholeBox(info.dims), wire.box);
+    if (target === undefined || partial.arrived.has(header.wire)) return undefined;
+    const parity = this.#sink(plan).coded.some((coded) => coded.parity === header.wire);
+    const into = parity ? allocTensor(info.dtype, dims) : target;
+    if (parity) partial.parities.set(header.wire, into);
+    scatter(data, header, itemBytes(info.dtype), into.bytes, parity ? wire.box : wholeBox(info.dims), wire.box);
     data.discard();
-    partial.missing.delete(header.wire);
-    return partial.missing.size === 0 ? partial.outputs : undefined;
+    partial.arrived.add(header.wire);
+    return this.#outputs(plan, partial);
+  }
+
+  /** All outputs, when enough of their boxes are in. */
+  #outputs(plan: Plan, { outputs, arrived, parities }: Partial): Tensors | undefined {
+    const { wires, coded } = this.#sink(plan);
+    if (!isEnough(wires, coded, arrived)) return undefined;
+    let recovered = false;
+    for (const { input, axis, parts, parity } of coded) {
+      const missing = parts.find((wire) => !arrived.has(wire));
+      const target = outputs[plan.outputs[input]?.name ?? ''];
+      const sum = parities.get(parity);
+      if (missing === undefined || target === undefined || sum === undefined) continue;
+      const boxOf = (wire: number): Box => plan.wires[wire]?.box ?? wholeBox(target.dims);
+      const others = parts.filter((wire) => wire !== missing).map(boxOf);
+      const { dtype, bytes, dims } = target;
+      recover({ dtype, axis, target: bytes, holder: wholeBox(dims), missing: boxOf(missing), others, parity: sum.bytes });
+      recovered = true;
+    }
+    if (recovered) this.recovered++;
+    return outputs;
+  }
+
+  #sink(plan: Plan): Sink {
+    const known = this.#sinks.get(plan);
+    if (known !== undefined) return known;
+    const wires = plan.wires.filter((wire) => wire.toStage === SINK).length;
+    const sink = { wires, coded: codedInputs(plan.stages, plan.wires, SINK, 0) };
+    this.#sinks.set(plan, sink);
+    return sink;
   }
 
   /** Nothing of this attempt is wanted any more; without an attempt, nothing of the frame. */
@@ -72,8 +119,7 @@ export class Assembly {
     const known = attempts.get(attempt);
     if (known !== undefined) return known;
     const outputs = Object.fromEntries(plan.outputs.map((info) => [info.name, allocTensor(info.dtype, info.dims)]));
-    const missing = new Set([...plan.wires.keys()].filter((index) => plan.wires[index]?.toStage === SINK));
-    const partial = { outputs, missing };
+    const partial = { outputs, arrived: new Set<number>(), parities: new Map<number, Tensor>() };
     attempts.set(attempt, partial);
     return partial;
   }

@@ -24,6 +24,7 @@ import { planKey } from './rebalance/moving.js';
 import type { Supposed } from './rebalance/rebalancer.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
 import { placedAgain, placedOf, type Restoring, restoreStep } from './restoring.js';
+import { hasRoute } from './router.js';
 import { Seating, type SeatingOptions } from './seating.js';
 import type { DeploymentFiles, SavedDeployment } from './state.js';
 
@@ -478,8 +479,14 @@ export class Deployments {
     deployment.state = error.code === 'NO_AGENTS' || error.code === 'PLAN_NOT_POSSIBLE' ? 'waiting' : 'failed';
     deployment.why = error.message;
     this.#o.log(deployment.state, `${deployment.name}: ${error.message}`);
-    if (!this.#drafting.intact(deployment)) this.#o.dispatcher.withdraw(deployment.name, error.message);
+    if (!this.#isPassable(deployment)) this.#o.dispatcher.withdraw(deployment.name, error.message);
     this.#answerFirst(deployment, error);
+  }
+
+  /** Whether frames still find a way through the plan in force, by other replicas or without a part that a parity stands in for. */
+  #isPassable({ serving }: Deployment): boolean {
+    const { registry } = this.#o;
+    return serving !== undefined && hasRoute(serving.plan.stages, (agent) => !registry.serves(agent, serving.nonces.get(agent) ?? ''));
   }
 
   #answerFirst(deployment: Deployment, error?: ChairError): void {

@@ -261,7 +261,7 @@ export class Dispatcher {
   #issue(name: string, served: Served, issue: Issue<Tensors>): void {
     const plan = served.plans.get(issue.epoch);
     if (plan === undefined) return;
-    const { frame, attempt, epoch, route, remainingMs, input } = issue;
+    const { frame, attempt, epoch, route, remainingMs, input, without } = issue;
     const outputs = served.assembly.begin(plan, frame, attempt, input);
     if (outputs !== undefined) {
       // Nothing to compute. Not within the caller's loop over effects, of which this would be a part.
@@ -273,6 +273,7 @@ export class Dispatcher {
       const agent = plan.stages[wire.toStage]?.agents[route[wire.toStage] ?? 0]?.[wire.toPart];
       const tensor = input[plan.inputs[wire.output]?.name ?? ''];
       if (wire.fromStage !== SOURCE || wire.toStage === SINK || agent === undefined || tensor === undefined) continue;
+      if (without.has(agent)) continue;
       const header = { ...ids, wire: index, dtype: tensor.dtype, dims: boxDims(wire.box) };
       const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box);
       if (fallback !== '') served.rawFallbacks++;

@@ -67,6 +67,8 @@ export interface Issue<Input> {
   readonly route: Route;
   readonly remainingMs: number;
   readonly input: Input;
+  /** Agents on the route that are gone: their parts are done without. */
+  readonly without: ReadonlySet<string>;
 }
 
 export interface CancelAttempt {

@@ -31,7 +31,12 @@ interface Attempt {
   readonly attempt: number;
   readonly router: Router;
   readonly route: Route;
+  /** On its route, without those that it never counted on. */
   readonly agents: ReadonlySet<string>;
+  /** Of coded stages: agents whose parts it does without. */
+  readonly missing: Set<string>;
+  /** What was lost on the way, each by one of these agents: it does without one of them. */
+  readonly unheard: (readonly string[])[];
   readonly sinceMs: number;
   /** Given up by time, but its result would still be welcome. */
   overdue: boolean;
@@ -216,7 +221,9 @@ export class FrameTable<Input, Output> {
     const attempt = frame?.live.find((a) => a.attempt === trouble.attempt);
     if (frame === undefined || attempt === undefined) return [];
     frame.lastTrouble = `${trouble.agent}: ${trouble.message} (${trouble.code})`;
+    if (this.#isSpared(attempt, trouble)) return [];
     const effects = this.#drop(frame, attempt);
+    for (const agent of [...attempt.missing, ...attempt.unheard.flatMap(([culprit = '']) => culprit)]) frame.avoid.add(agent);
     frame.avoid.add(trouble.peer === '' ? trouble.agent : trouble.peer);
     // Another route is taken at once. The same one again only after a pause, in which a loss is noticed and a new plan may come;
     // unless the engine failed, which says nothing about the route.
@@ -316,18 +323,37 @@ export class FrameTable<Input, Output> {
     if (frame.attempts > 1) this.reissued++;
     frame.avoid.clear();
     const attempt = frame.attempts;
-    frame.live.push({ attempt, router, route, agents: router.agentsOf(route), sinceMs: nowMs, overdue: false });
+    const agents = router.agentsOf(route);
+    const missing = new Set([...agents].filter((agent) => this.#lost.has(agent)));
+    for (const agent of missing) agents.delete(agent);
+    frame.live.push({ attempt, router, route, agents, missing, unheard: [], sinceMs: nowMs, overdue: false });
     router.started(route);
     const { number, input } = frame;
-    return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs: frame.deadlineAtMs - nowMs, input }];
+    const remainingMs = frame.deadlineAtMs - nowMs;
+    return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs, input, without: new Set(missing) }];
   }
 
-  /** Ends the attempts whose route touches the agent. */
+  /** True when the result comes all the same: what is missing belongs to coded stages. A message that did not arrive is its sender's part or its receiver's. */
+  #isSpared(attempt: Attempt, { agent, peer }: AttemptTrouble): boolean {
+    const { router, route, agents, missing, unheard } = attempt;
+    const either = (peer === '' ? [agent] : [peer, agent]).filter((one) => agents.has(one) || missing.has(one));
+    if (!router.survivesAny(route, missing, [...unheard, either])) return false;
+    unheard.push(either);
+    return true;
+  }
+
+  #survivesLoss({ router, route, missing, unheard }: Attempt, agent: string): boolean {
+    if (!router.survivesAny(route, new Set([...missing, agent]), unheard)) return false;
+    missing.add(agent);
+    return true;
+  }
+
+  /** Ends the attempts whose route touches the agent, unless they do without it. */
   #through(agent: string, why: string): FrameEffect<Input, Output>[] {
     const effects: FrameEffect<Input, Output>[] = [];
     for (const frame of this.#admitted.values()) {
       for (const attempt of [...frame.live]) {
-        if (!attempt.agents.has(agent)) continue;
+        if (!attempt.agents.has(agent) || this.#survivesLoss(attempt, agent)) continue;
         frame.lastTrouble = why;
         effects.push(...this.#drop(frame, attempt));
       }

@@ -3,10 +3,13 @@ import type { PlanStage } from '../broker/plan.js';
 
 export interface Network {
   readonly epoch: number;
-  readonly stages: readonly Pick<PlanStage, 'agents'>[];
+  readonly stages: readonly RoutedStage[];
   /** How long each replica of each stage computes for a frame, as predicted, ms: `runMs[stage][replica]`. */
   readonly runMs?: readonly (readonly number[])[];
 }
+
+/** Of a coded stage `redundancy` parts of each replica may be missing. */
+export type RoutedStage = Pick<PlanStage, 'agents'> & Partial<Pick<PlanStage, 'redundancy'>>;
 
 export type Route = readonly number[];
 
@@ -19,9 +22,18 @@ interface ReplicaLoad {
 /** Weight of the newest frame in the mean: quick enough to notice a device that throttles, slow enough to ignore one hiccup. */
 const NEWEST = 0.2;
 
+/** Whether frames can take some way through these stages without the agents to avoid. */
+export function hasRoute(stages: readonly RoutedStage[], avoid: (agent: string) => boolean): boolean {
+  return stages.every((stage) => stage.agents.some((_, replica) => lackingIn(stage, replica, avoid) <= (stage.redundancy ?? 0)));
+}
+
+function lackingIn({ agents }: RoutedStage, replica: number, avoid: (agent: string) => boolean): number {
+  return agents[replica]?.reduce((count, agent) => count + (avoid(agent) ? 1 : 0), 0) ?? 0;
+}
+
 export class Router {
   readonly epoch: number;
-  readonly #stages: readonly Pick<PlanStage, 'agents'>[];
+  readonly #stages: readonly RoutedStage[];
   readonly #loads: readonly ReplicaLoad[][];
   readonly #runMs: Network['runMs'];
   #turn = 0;
@@ -36,7 +48,8 @@ export class Router {
   /**
    * The route whose replicas will be free soonest: least (frames in flight + 1) x time of one, in turn when equal. So a device of
    * half the speed gets half the frames. The time is the measured latency where a plan has one stage; with several, a frame's latency says little of any one of
-   * them, and the predicted time of the stage stands for it. Undefined when some stage has no replica without an agent to avoid.
+   * them, and the predicted time of the stage stands for it. Of a coded stage a replica that lacks one part is as good as any, if no other lacks less. Undefined when
+   * some stage has no replica that can do without the agents to avoid.
    */
   pick(avoid: (agent: string) => boolean): Route | undefined {
     const route: number[] = [];
@@ -44,14 +57,17 @@ export class Router {
     for (const [s, stage] of this.#stages.entries()) {
       let best: number | undefined;
       let bestCost = Number.POSITIVE_INFINITY;
+      let bestLacking = Number.POSITIVE_INFINITY;
       const untriedMs = this.#untriedMs(s);
       for (let k = 0; k < stage.agents.length; k++) {
         const replica = (k + this.#turn) % stage.agents.length;
-        if (stage.agents[replica]?.some(avoid)) continue;
+        const lacking = lackingIn(stage, replica, avoid);
+        if (lacking > (stage.redundancy ?? 0) || lacking > bestLacking) continue;
         const cost = this.#cost(s, replica, untriedMs);
-        if (cost < bestCost) {
+        if (lacking < bestLacking || cost < bestCost) {
           best = replica;
           bestCost = cost;
+          bestLacking = lacking;
         }
       }
       if (best === undefined) return undefined;
@@ -62,7 +78,19 @@ export class Router {
 
   /** Whether `pick` would find one. Costs nothing and takes no turn. */
   hasRoute(avoid: (agent: string) => boolean): boolean {
-    return this.#stages.every((stage) => stage.agents.some((agents) => !agents.some(avoid)));
+    return hasRoute(this.#stages, avoid);
+  }
+
+  /** Whether a frame on this route gives its result without what these agents would do for it. */
+  survives(route: Route, without: ReadonlySet<string>): boolean {
+    return this.#stages.every((stage, s) => lackingIn(stage, route[s] ?? 0, (agent) => without.has(agent)) <= (stage.redundancy ?? 0));
+  }
+
+  /** As `survives`, without also one of each of `unheard`, whichever suits. */
+  survivesAny(route: Route, without: ReadonlySet<string>, unheard: readonly (readonly string[])[]): boolean {
+    if (!this.survives(route, without)) return false;
+    const open = unheard.find((either) => !either.some((agent) => without.has(agent)));
+    return open === undefined || open.some((agent) => this.survivesAny(route, new Set([...without, agent]), unheard));
   }
 
   agentsOf(route: Route): Set<string> {

@@ -3,6 +3,7 @@ import { isChairError } from '../broker/errors.js';
 import { tensorBytes } from '../broker/tensor.js';
 import { blocksOf } from '../models/blocks.js';
 import type { Model } from '../models/model.js';
+import { coverCoded } from '../models/slicing/coded.js';
 import { coverCut } from '../models/slicing/cover.js';
 import { cutStage, partition } from '../models/slicing/cut.js';
 import { COVER_KINDS } from '../models/slicing/parse-cut.js';
@@ -23,6 +24,7 @@ export function factsOf(model: Model): ModelFacts {
       const cut = cutStage(model, spec, new Map());
       return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, traffic));
     },
+    coded: (shares) => remembered(covers, JSON.stringify(['coded', shares]), () => possible(() => coded(model, shares))),
     cover: (kind, shares) => {
       const known = COVER_KINDS.find((one) => one === kind);
       if (known === undefined) return { refused: true, reason: `there is no cut '${kind}'` };
@@ -62,6 +64,15 @@ function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonl
   const { stages, refusals } = coverCut(model, kind, shares);
   if (stages.some((stage) => stage.shares.length > 1)) return stages;
   return { refused: true, reason: `${kind}:${shares.length} cuts nothing of this model: ${refusals[0]?.reason ?? 'no node takes part'}` };
+}
+
+function coded(model: Model, shares: readonly number[]): readonly StageSpec[] | PlanRefusal {
+  const { stages, refusals } = coverCoded(model, shares);
+  if (stages.some((stage) => stage.redundancy === 1)) return stages;
+  return {
+    refused: true,
+    reason: `nothing of this model can be coded: ${refusals[0]?.reason ?? 'no Conv, Gemm or MatMul does a good part of its work'}`,
+  };
 }
 
 function remembered<T>(answers: Map<string, T>, key: string, make: () => T): T {

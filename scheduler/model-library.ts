@@ -8,12 +8,12 @@ import type { Engine } from '../models/engine/engine.js';
 import type { Model } from '../models/model.js';
 import { loadModel } from '../models/onnx/load.js';
 import { randomImage, randomTensor, seedFor } from '../models/random.js';
-import { agrees, compare, TOLERANCE, tensorValues } from '../models/slicing/compare.js';
+import { agrees, type Comparison, compare, TOLERANCE, tensorValues } from '../models/slicing/compare.js';
 import { partition } from '../models/slicing/cut.js';
 import { parseCut } from '../models/slicing/parse-cut.js';
 import type { StageSpec, WrittenPartition } from '../models/slicing/partition.js';
 import { openPrecisionMeter, type PrecisionMeter } from '../models/slicing/precision.js';
-import { PartitionRunner, runPartition } from '../models/slicing/run.js';
+import { PartitionRunner } from '../models/slicing/run.js';
 import { writeSlices } from '../models/slicing/write.js';
 import type { Tensors } from './assembly.js';
 import { RANDOM_INPUTS, readCalibration } from './calibration.js';
@@ -145,12 +145,28 @@ async function verify(model: Model, slices: WrittenPartition, whole: WrittenPart
     await original.dispose();
   }
   const liveliest = samples.reduce((a, b) => (b.peak > a.peak ? b : a));
-  const actual = (await runPartition(slices, engine, liveliest.inputs)).outputs;
-  const result = compare(liveliest.expected, actual);
-  if (agrees(result)) return result.maxRelDiff;
-  throw new ChairError('VERIFY_FAILED', 'the slices do not compute what the whole model computes', {
+  const coded = [...slices.partition.stages.keys()].filter((at) => slices.partition.stages[at]?.spec.redundancy === 1);
+  const most = coded.reduce((parts, at) => Math.max(parts, slices.partition.stages[at]?.parts.length ?? 0), 0);
+  // With all parts, and then without each one in turn.
+  const losses = [new Set<string>(), ...Array.from({ length: most }, (_, part) => new Set(coded.map((at) => `${at}/${part}`)))];
+  const runner = new PartitionRunner(slices, engine);
+  let worst = 0;
+  try {
+    for (const [at, lost] of losses.entries()) {
+      const result = compare(liveliest.expected, (await runner.run(liveliest.inputs, { lost })).outputs);
+      if (!agrees(result)) throw verifyFailed(result, at === 0 ? '' : ` when part ${at} is missing`);
+      worst = Math.max(worst, result.maxRelDiff);
+    }
+  } finally {
+    await runner.dispose();
+  }
+  return worst;
+}
+
+function verifyFailed({ problem, maxRelDiff }: Comparison, when: string): ChairError {
+  return new ChairError('VERIFY_FAILED', `the slices do not compute what the whole model computes${when}`, {
     expected: `a relative difference of at most ${TOLERANCE}`,
-    came: result.problem ?? String(result.maxRelDiff),
+    came: problem ?? String(maxRelDiff),
     todo: 'Deploy it with another cut, and please report this one.',
   });
 }

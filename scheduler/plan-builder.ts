@@ -5,6 +5,7 @@ import type { LoadedModel } from './model-source.js';
 import { planFileText } from './plan-file.js';
 import { seatOf } from './planners/estimate.js';
 import type { CutFacts, PlanDraft } from './planners/problem.js';
+import { redundancyOf } from './redundancy.js';
 
 /** The slices of a cut as they stand in the store: `slices[stage][part]`. */
 export interface WrittenCut {
@@ -31,7 +32,7 @@ export function buildPlan(identity: PlanIdentity, draft: PlanDraft, written: Wri
     });
     const replicas = draft.stages[s]?.agents ?? [];
     const agents = replicas.map((_, r) => parts.map((_, p) => seatOf(cut, draft.stages, s, r, p)));
-    return { cut: stage.spec.cut, parts, agents, redundancy: 0 };
+    return { cut: stage.spec.cut, parts, agents, redundancy: stage.spec.redundancy ?? 0 };
   });
   return {
     ...identity,
@@ -75,7 +76,7 @@ export function reportOf(deployment: string, epoch: number, draft: PlanDraft, sl
     links: [...links],
     memory: memory.map((row) => ({ ...row, haveBytes: Math.round(row.haveBytes) })),
     precision: draft.precision ?? null,
-    redundancy: null,
+    redundancy: redundancyOf(draft) ?? null,
     details: null,
   };
 }

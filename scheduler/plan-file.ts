@@ -34,6 +34,8 @@ const stageSchema = z.strictObject({
   shares: z.array(z.number().positive().max(1e12)).min(1).max(MAX_AGENTS).optional(),
   /** Who holds the parts, in the order of the shares. */
   agents: z.array(agentName).min(1).max(MAX_AGENTS).optional(),
+  /** Of a stage cut by channels: who holds a parity, so that any one part may be missing; of several replicas one for each. */
+  parity: z.union([agentName, z.array(agentName).min(1).max(MAX_AGENTS)]).optional(),
   /** The same of several replicas. */
   replicas: z.array(z.array(agentName).min(1).max(MAX_AGENTS)).min(1).max(MAX_AGENTS).optional(),
 });
@@ -137,19 +139,32 @@ function seatedStage(stage: PlanFileStage, s: number, facts: ModelFacts): Seated
       stage.agents === undefined ? 'neither' : 'both',
     );
   }
-  const agents = stage.replicas ?? [stage.agents ?? []];
-  const parts = stage.shares?.length ?? agents[0]?.length ?? 1;
-  for (const [r, replica] of agents.entries()) {
+  const holders = stage.replicas ?? [stage.agents ?? []];
+  const parts = stage.shares?.length ?? holders[0]?.length ?? 1;
+  for (const [r, replica] of holders.entries()) {
     if (replica.length !== parts)
       throw invalid('shares and agents do not match', s, `has ${parts} agents in replica ${r + 1}`, `${replica.length}`);
   }
+  const parities = parityOf(stage, s, holders.length);
+  const agents = holders.map((replica, r) => [...replica, ...(parities[r] ?? [])]);
   const seen = new Set<string>();
   for (const agent of agents.flat()) {
     if (seen.has(agent)) throw invalid('an agent can hold one seat of a stage', s, 'names each agent once', `${agent} twice`);
     seen.add(agent);
   }
   if (stage.cut === 'whole' && parts > 1) throw invalid('a whole stage is not divided', s, 'has one agent (in each replica)', `${parts}`);
-  return { spec: { nodes: nodesOf(stage, s, facts), cut: stage.cut, shares: stage.shares ?? new Array<number>(parts).fill(1) }, agents };
+  const spec = { nodes: nodesOf(stage, s, facts), cut: stage.cut, shares: stage.shares ?? new Array<number>(parts).fill(1) };
+  return { spec: stage.parity === undefined ? spec : { ...spec, redundancy: 1 }, agents };
+}
+
+/** Of each replica who holds the parity; nobody where there is none. */
+function parityOf({ parity, cut }: PlanFileStage, s: number, replicas: number): readonly (readonly string[])[] {
+  if (parity === undefined) return [];
+  if (cut !== 'channels') throw invalid('only what is cut by outputs can have a parity', s, 'is cut by channels', cut);
+  const parities = typeof parity === 'string' ? [parity] : parity;
+  if (parities.length !== replicas)
+    throw invalid('parities and replicas do not match', s, `has ${replicas} parities`, `${parities.length}`);
+  return parities.map((agent) => [agent]);
 }
 
 function nodesOf({ blocks, nodes }: PlanFileStage, s: number, facts: ModelFacts): readonly [number, number] {
@@ -194,12 +209,16 @@ export function withPlanFile(request: DeployRequest): DeployRequest {
     shapes: request.shapes.length > 0 ? request.shapes : shapes,
     images: request.images.length > 0 ? request.images : images,
     maxError: request.maxError > 0 ? request.maxError : maxError,
+    // After a loss another plan is made, which is to be as safe.
+    redundancy: file.stages.some(({ parity }) => parity !== undefined) ? 1 : request.redundancy,
   };
 }
 
 /** All agents that the file names, each once. */
 export function agentsNamed(file: PlanFile): string[] {
-  return [...new Set(file.stages.flatMap((stage) => stage.replicas?.flat() ?? stage.agents ?? []))];
+  return [
+    ...new Set(file.stages.flatMap(({ replicas, agents, parity }) => [...(replicas?.flat() ?? agents ?? []), ...[parity ?? []].flat()])),
+  ];
 }
 
 /** What a file says besides its stages. */
@@ -225,13 +244,7 @@ export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelF
     const [start, end] = spec.nodes;
     const [from, to] = [facts.blocks.findIndex(({ nodes }) => nodes[0] === start), facts.blocks.findIndex(({ nodes }) => nodes[1] === end)];
     const range = from >= 0 && to >= 0 ? `blocks: [${from}, ${to + 1}]` : `nodes: [${start}, ${end}]`;
-    return [
-      `  - ${range}${described(start, end)}`,
-      ...cutLines(spec),
-      ...(agents.length === 1
-        ? [`    agents: ${names(agents[0] ?? [])}`]
-        : ['    replicas:', ...agents.map((replica) => `      - ${names(replica)}`)]),
-    ];
+    return [`  - ${range}${described(start, end)}`, ...cutLines(spec), ...holderLines(spec, agents)];
   });
   const text = [
     `# A plan of ${comment(head.deployment)}, to be edited, checked (plan MODEL --check FILE) and deployed (deploy MODEL --plan FILE).`,
@@ -253,6 +266,14 @@ export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelF
     '',
   ].join('\n');
   return Buffer.byteLength(text) <= MAX_PLAN_FILE_BYTES ? text : '';
+}
+
+function holderLines({ shares, redundancy = 0 }: StageSpec, agents: SeatedStage['agents']): string[] {
+  const parts = agents.map((replica) => replica.slice(0, shares.length));
+  const parities =
+    redundancy === 0 ? [] : [`    parity: ${names(agents.map((replica) => replica[shares.length] ?? ''))}  # any one part may be missing`];
+  if (parts.length === 1) return [`    agents: ${names(parts[0] ?? [])}`, ...parities];
+  return ['    replicas:', ...parts.map((replica) => `      - ${names(replica)}`), ...parities];
 }
 
 function cutLines({ cut, shares }: StageSpec): string[] {

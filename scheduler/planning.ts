@@ -86,14 +86,17 @@ export function askedOf(input: Asking): Asked {
   const { request, facts, links, devices } = input;
   const file = filedProblem(input);
   if (file !== undefined) return file;
-  const manual = input.fewerParts ? reduced(input.manual, devices.length) : input.manual;
+  const spare = request.redundancy > 0 ? 1 : 0;
+  const manual = input.fewerParts ? reduced(input.manual, Math.max(1, devices.length - spare)) : input.manual;
   const planner = PLANNERS.get(manual === undefined ? request.planner || 'auto' : 'manual');
   if (planner === undefined) throw new ChairError('PLAN_INVALID', `there is no planner '${request.planner}'`);
   const { objective, maxLatencyMs } = parseObjective(request.objective);
   const bounded = maxLatencyMs === undefined ? {} : { maxLatencyMs };
   const shares = manual === input.manual ? request.shares : [];
   const cut = manual === undefined ? {} : { manual: { ...manual, shares } };
-  return { planner, problem: { facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded } };
+  // After a loss frames wait: then redundancy is what can be done without.
+  const redundancy = spare === 0 ? {} : ({ redundancy: { otherwise: input.fewerParts ? 'without' : 'refuse' } } as const);
+  return { planner, problem: { facts, devices, links, objective, inFlight: request.inFlight, ...cut, ...bounded, ...redundancy } };
 }
 
 /** The plan of a file, as long as its agents are there. Throws PLAN_FILE_UNREADABLE, PLAN_MODEL_MISMATCH, PLAN_INVALID, AGENT_UNKNOWN, NO_AGENTS. */
@@ -173,11 +176,22 @@ export function checkRequest(request: DeployRequest): void {
     throw wrong(`planner ${[...PLANNERS.keys()].filter((name) => name !== 'manual').join(', ')}`, request.planner);
   }
   if (!(request.weight > 0 && request.weight <= 1000)) throw wrong('a weight above 0, at most 1000', String(request.weight));
+  if (request.redundancy > 0) checkRedundancy(request, wrong);
   if (request.shares.some((share) => !(share > 0))) throw wrong('shares above 0', request.shares.join(','));
   if (!(request.maxError >= 0 && request.maxError <= 1)) throw wrong('a largest error from 0 to 1', String(request.maxError));
   if (request.calibration.length > 0 && request.maxError === 0)
     throw wrong('a largest error with calibration inputs', 'none, so nothing would be measured');
   if (request.shares.length > 0 && request.cut === '') throw wrong('a cut such as rows:3 with the shares', 'shares alone');
+}
+
+type Wrong = (expected: string, came: string) => ChairError;
+
+/** Only what is cut by outputs can be coded, and only `auto` and a cut by hand know how. Throws PLAN_INVALID. */
+function checkRedundancy({ redundancy, cut, plan, planner }: DeployRequest, wrong: Wrong): void {
+  if (redundancy !== 1) throw wrong('redundancy 0 or 1', String(redundancy));
+  if (plan !== '') throw wrong('redundancy in the stages of the plan file (parity: AGENT)', 'it in the request');
+  if (cut !== '' && !/^channels:\d+$/.test(cut.trim())) throw wrong('redundancy with a cut by outputs such as channels:3', cut);
+  if (cut === '' && planner !== '' && planner !== 'auto') throw wrong('redundancy with planner auto', planner);
 }
 
 /** Throws AGENT_UNKNOWN. */

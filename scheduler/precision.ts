@@ -180,6 +180,8 @@ export function boundariesOf(cut: CutFacts, stages: readonly SeatedStage[]): Bou
   for (const [w, wire] of cut.wires.entries()) {
     const dtype = dtypeOf(cut, wire);
     if (!canEncode('uint8', dtype) || !crosses(cut, stages, wire)) continue;
+    // A part that is recovered would take over the errors of all others.
+    if ((cut.stages[wire.fromStage]?.spec.redundancy ?? 0) > 0) continue;
     const { fromStage, toStage } = wire;
     const key = `${fromStage}>${toStage} ${dtype}`;
     const boundary = found.get(key) ?? { fromStage, toStage, dtype, wires: [] };

@@ -51,6 +51,12 @@ export const DEPLOY_OPTIONS: readonly CommandOption[] = [
       'an input to measure --max-error on: an image, a .npy, input=FILE,input=FILE, or a folder of them; may be repeated; default: random inputs, which are no proof for yours',
     repeatable: true,
   },
+  {
+    flags: '--redundancy <count>',
+    description:
+      '1: stages cut by outputs (fully connected layers, channels of convolutions) get a parity part on one more agent, so that any one agent of such a stage may fall or lag without a frame noticing; shown with its costs by plan',
+    default: '0',
+  },
   { flags: '--agents <names>', description: 'only these agents, as in pi-1,pi-2; default: all' },
   {
     flags: '--weight <number>',
@@ -203,7 +209,7 @@ export function deployRequest(name: string, model: string, options: OptionValues
     deadlineMs: wholeNumber(optionText(options, 'deadline', '0'), '--deadline', 0, 3_600_000),
     maxError: parseMaxError(options),
     calibration: [],
-    redundancy: 0,
+    redundancy: wholeNumber(optionText(options, 'redundancy', '0'), '--redundancy', 0, 1),
     weight: weightOf(optionText(options, 'weight')),
     plan: '',
     verify: options.verify === true,

@@ -40,7 +40,7 @@ function stageTable(plan: PlanReport, width: number): string {
       return [
         String(stage + 1),
         seats[0]?.cut ?? '',
-        replicas === 1 ? String(seats.length) : `${seats.length} x ${replicas}`,
+        partsText(plan, stage, seats.length, replicas),
         countText(macs),
         macs === 0 ? '-' : `${Math.round((100 * Math.max(...seats.map((s) => s.macs))) / macs)} %`,
         bytesText(sum(seats.map((s) => s.weightBytes))),
@@ -52,6 +52,13 @@ function stageTable(plan: PlanReport, width: number): string {
     }),
     width,
   );
+}
+
+/** `3+1`: three and a parity. */
+function partsText({ redundancy }: PlanReport, stage: number, seats: number, replicas: number): string {
+  const coded = redundancy?.rows.some((row) => row.stage === stage) === true;
+  const parts = coded ? `${seats - 1}+1` : String(seats);
+  return replicas === 1 ? parts : `${parts} x ${replicas}`;
 }
 
 function seatTable(plan: PlanReport, width: number): string {
@@ -70,7 +77,7 @@ function seatTable(plan: PlanReport, width: number): string {
     plan.seats.map((s) => [
       String(s.stage + 1),
       s.cut,
-      s.replica === 0 ? String(s.part + 1) : `${s.part + 1}/r${s.replica + 1}`,
+      partText(plan, s),
       s.agent,
       countText(s.macs),
       bytesText(s.weightBytes),
@@ -80,6 +87,12 @@ function seatTable(plan: PlanReport, width: number): string {
     ]),
     width,
   );
+}
+
+function partText({ redundancy }: PlanReport, { stage, part, replica }: PlanReport['seats'][number]): string {
+  const coded = redundancy?.rows.find((row) => row.stage === stage);
+  const text = coded?.parts === part ? 'parity' : String(part + 1);
+  return replica === 0 ? text : `${text}/r${replica + 1}`;
 }
 
 /** What was decided, how fast it should be, and why. */
@@ -96,6 +109,7 @@ export function planHead(plan: PlanReport): string[] {
     `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
     `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(plan.predictedFps < 2 ? 2 : 1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
     ...plan.why.split('\n').filter((line) => line !== ''),
+    ...(plan.redundancy === null ? [] : plan.redundancy.why.split('\n').map((line) => `redundancy: ${line}`)),
     ...plan.basis.split('\n').filter((line) => line !== ''),
   ];
 }

@@ -93,18 +93,19 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80): string
 }
 
 /** Where the stages are: neighbours cut alike on the same agents in one row. */
-function seatsText({ seats }: PlanReport, gone: ReadonlyMap<string, string>, width: number): string {
-  const runs: { first: number; last: number; cut: string; parts: number; agents: string }[] = [];
+function seatsText({ seats, redundancy }: PlanReport, gone: ReadonlyMap<string, string>, width: number): string {
+  const runs: { first: number; last: number; cut: string; coded: boolean; parts: number; agents: string }[] = [];
   for (const stage of [...new Set(seats.map((seat) => seat.stage))].sort((a, b) => a - b)) {
     const mine = seats.filter((seat) => seat.stage === stage);
-    const row = { first: stage, last: stage, cut: mine[0]?.cut ?? '', ...placesOf(mine, gone) };
+    const coded = redundancy?.rows.some((one) => one.stage === stage) === true;
+    const row = { first: stage, last: stage, cut: mine[0]?.cut ?? '', coded, ...placesOf(mine, gone) };
     const before = runs.at(-1);
-    if (before?.cut === row.cut && before.agents === row.agents) before.last = stage;
+    if (before?.cut === row.cut && before.coded === row.coded && before.agents === row.agents) before.last = stage;
     else runs.push(row);
   }
-  const lines = runs.map(({ first, last, cut, parts, agents }) => {
+  const lines = runs.map(({ first, last, cut, coded, parts, agents }) => {
     const stages = first === last ? `stage ${first + 1}` : `stages ${first + 1}-${last + 1}`;
-    return [stages, cut === 'whole' ? 'whole' : `${cut}:${parts}`, agents] as const;
+    return [stages, cut === 'whole' ? 'whole' : `${cut}:${coded ? `${parts - 1}+1` : parts}`, agents] as const;
   });
   const [a, b] = [Math.max(...lines.map(([stages]) => stages.length)), Math.max(...lines.map(([, cut]) => cut.length))];
   return lines
@@ -162,6 +163,9 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     ...speed,
     ...predictionText(d, width),
     ...(d.outlook === '' ? [] : wrapText(`looked for a better plan: ${d.outlook}`, width, '  ')),
+    ...(d.plan?.redundancy == null
+      ? []
+      : d.plan.redundancy.why.split('\n').flatMap((line) => wrapText(`redundancy: ${line}`, width, '  '))),
     ...(d.plan?.precision == null ? [] : wrapText(`wire precision: ${d.plan.precision.why}`, width, '  ')),
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');

@@ -5,6 +5,7 @@
  * would slow the rest down are left out. One device stays unless another plan is clearly better: a gain within the error of the cost model is none.
  */
 import { BlockTable } from './block-table.js';
+import { coded } from './coded.js';
 import { slowdown } from './cost.js';
 import { covers } from './covers.js';
 import { best, draft, meets, refuse, score, within } from './draft.js';
@@ -27,6 +28,7 @@ const NEAR_WORK_BOUND = 0.98;
 type Attempt = PlanDraft | PlanRefusal;
 
 export function auto(problem: PlanProblem): Attempt {
+  if (problem.redundancy !== undefined) return coded(problem, auto);
   const alone = single(problem);
   const attempts: Attempt[] = [alone];
   if (problem.devices.length > 1) {

@@ -4,6 +4,7 @@
  * memory = weights + live activations + what waits in joins + the engine's constant.
  */
 import { encodedItemBytes } from '../../broker/encoding.js';
+import { isParity } from '../../broker/parity.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
@@ -77,6 +78,8 @@ class Estimator {
   readonly #flows: readonly Flow[];
   readonly #out = new Map<number, Flow[]>();
   readonly #bytes = new Map<string, { in: number; out: number }>();
+  /** What waits beside the ports of a part. */
+  readonly #parityBytes = new Map<string, number>();
   /** Of each stage, the fraction of frames that each replica takes: the faster ones take more. */
   readonly #weights: readonly (readonly number[])[];
 
@@ -96,6 +99,7 @@ class Estimator {
       this.#out.set(fromStage, leaving);
       this.#partBytes(fromStage, fromPart).out += flow.bytes;
       this.#partBytes(toStage, toPart).in += flow.bytes;
+      if (this.#isParity(fromStage, fromPart)) add(this.#parityBytes, `${toStage}/${toPart}`, flow.bytes);
     }
     this.#weights = stages.map((stage, s) => {
       const slowest = stage.agents.map((_, r) =>
@@ -132,6 +136,8 @@ class Estimator {
       const from = this.#end(wire.fromStage, r, wire.fromPart);
       const to = this.#end(wire.toStage, r, wire.toPart);
       const at = from === to ? readyMs : this.#sent(clock, from, to, flow, readyMs);
+      // What a parity stands in for comes by itself in the end: a frame that waits for all the parts waits longest.
+      if (this.#isParity(wire.fromStage, wire.fromPart)) return;
       const key = `${wire.toStage}/${wire.toPart}`;
       arrivals.set(key, Math.max(arrivals.get(key) ?? 0, at));
       if (wire.toStage === SINK) end = Math.max(end, at);
@@ -143,7 +149,7 @@ class Estimator {
         return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(s, p, part, agent));
       });
       for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
-      end = Math.max(end, ...finished);
+      end = Math.max(end, ...finished.filter((_, p) => !this.#isParity(s, p)));
     }
     return end;
   }
@@ -276,7 +282,8 @@ class Estimator {
       for (let r = 0; r < stage.agents.length; r++) {
         for (const [p, part] of this.#parts(s).entries()) {
           const agent = this.#seat(s, r, p);
-          const waiting = part.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
+          const ports = part.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
+          const waiting = ports + (this.#parityBytes.get(`${s}/${p}`) ?? 0);
           // Of the frames in flight a replica gets its share, and one more when they come unevenly.
           const mine = Math.min(inFlight, Math.ceil(inFlight * (this.#weights[s]?.[r] ?? 1)) + 1);
           const { held, peak } = seatBytes(this.#devices.get(agent), part, this.#shareOf(s, p), waiting, mine);
@@ -321,7 +328,14 @@ class Estimator {
     const cut = this.#cut.stages[stage];
     const spec = cut?.spec ?? { nodes: [0, 0], cut: 'whole', shares: [1] };
     const total = spec.shares.reduce((sum, share) => sum + share, 0);
-    return { spec, share: (spec.shares[cut?.partShares[p] ?? p] ?? 0) / total };
+    // A parity is as long as the longest part.
+    const share = this.#isParity(stage, p) ? Math.max(...spec.shares) : spec.shares[cut?.partShares[p] ?? p];
+    return { spec, share: (share ?? 0) / total };
+  }
+
+  #isParity(stage: number, part: number): boolean {
+    const cut = this.#cut.stages[stage];
+    return isParity(cut && { parts: cut.parts, redundancy: cut.spec.redundancy ?? 0 }, part);
   }
 
   /** Replicas of one kind have the same devices at every stage and part, by all that matters to latency. */

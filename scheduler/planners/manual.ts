@@ -1,4 +1,5 @@
 /** A cut made by hand, such as `rows:4`: this planner only seats it, the largest shares on the fastest agents. */
+import { coded } from './coded.js';
 import { bottleneckLine, draft, refuse, seated } from './draft.js';
 import { pipeline } from './pipeline.js';
 import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
@@ -7,6 +8,7 @@ import { replicas } from './replicas.js';
 export function manual(problem: PlanProblem): PlanDraft | PlanRefusal {
   const wanted = problem.manual;
   if (wanted === undefined) return refuse('manual: no cut was given');
+  if (problem.redundancy !== undefined) return coded(problem, manual);
   const { kind, parts } = wanted;
   const name = `${kind}:${parts}`;
   if (parts > problem.devices.length) {

@@ -139,6 +139,8 @@ export interface ModelFacts {
   cut(stages: readonly StageSpec[]): CutFacts | PlanRefusal;
   /** Stages that cut as much of the model as this kind can (`rows`, `channels`, ..., `auto` mixes them). */
   cover(kind: string, shares: readonly number[]): readonly StageSpec[] | PlanRefusal;
+  /** Stages that code all of the model that can be coded, in one part per share and a parity. Undefined = nothing can. */
+  coded?(shares: readonly number[]): readonly StageSpec[] | PlanRefusal;
   /** The parts of one stage by itself, without wires: much cheaper than `cut`. Undefined = ask `cut`. */
   stage?(spec: StageSpec): readonly PartFacts[] | PlanRefusal;
   /** Runs the planner of this name where it holds nobody up. Undefined = here. Throws PLANNER_FAILED. */
@@ -156,11 +158,13 @@ export interface PlanProblem {
   readonly maxLatencyMs?: number;
   /** A cut made by hand, such as rows in 4 parts; undefined = the planner's choice. */
   readonly manual?: { readonly kind: string; readonly parts: number; readonly shares: readonly number[] };
+  /** Of every stage that can be coded any one part may be missing. Where no such plan is possible: refuse, or go on without. */
+  readonly redundancy?: { readonly otherwise: 'refuse' | 'without' };
   /** A whole plan from a file, and who made it; only the planner `filed` looks at it. */
   readonly seated?: { readonly by: string; readonly stages: readonly SeatedStage[] };
 }
 
-/** `agents[replica][share]`: who holds the part made of share i of the stage. */
+/** `agents[replica][share]`: who holds the part made of share i of the stage; of a coded stage, after them who holds the parity. */
 export interface SeatedStage {
   readonly spec: StageSpec;
   readonly agents: readonly (readonly string[])[];

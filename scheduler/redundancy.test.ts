@@ -1,0 +1,110 @@
+import { describe, expect, it } from 'vitest';
+import { drawZoo } from '../models/zoo/index.js';
+import { structureOf } from '../models/zoo/structure.js';
+import { expand, parseDeviceFile } from './devices/device-file.js';
+import { factsOf } from './model-facts.js';
+import { parsePlanFile, planFileText, stagesOf } from './plan-file.js';
+import { auto } from './planners/auto.js';
+import { filed } from './planners/filed.js';
+import { manual } from './planners/manual.js';
+import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
+import { redundancyOf } from './redundancy.js';
+import { hasRoute } from './router.js';
+
+const model = structureOf(drawZoo('alexnet'));
+const facts = factsOf(model);
+
+function problem(devices: string, over: Partial<PlanProblem> = {}): PlanProblem {
+  const on = expand(parseDeviceFile(`devices: [${devices}]`), model, facts);
+  return { facts, ...on, objective: 'latency', inFlight: 0, redundancy: { otherwise: 'refuse' }, ...over };
+}
+
+function planned(planner: Planner, on: PlanProblem): PlanDraft {
+  const plan = planner(on);
+  if (isRefusal(plan)) throw new Error(plan.reason);
+  return plan;
+}
+
+const byHand = (parts: number, shares: readonly number[] = []) => ({ manual: { kind: 'channels', parts, shares } });
+
+describe('a plan with redundancy', () => {
+  it('codes AlexNet whole but for what merges at its end, and seats each part of a stage on an agent of its own', () => {
+    const plan = planned(auto, problem('{profile: pi4, count: 6}'));
+    const coded = plan.stages.filter(({ spec }) => spec.redundancy === 1);
+    expect(coded).toHaveLength(8);
+    for (const { spec, agents } of coded) {
+      expect(agents[0]).toHaveLength(spec.shares.length + 1);
+      expect(new Set(agents[0]).size).toBe(spec.shares.length + 1);
+    }
+    expect(plan.stages.length - coded.length).toBe(1);
+    const routed = plan.stages.map(({ spec, agents }) => ({ agents, redundancy: spec.redundancy ?? 0 }));
+    const report = redundancyOf(plan);
+    for (const agent of report?.covered ?? []) expect(hasRoute(routed, (other) => other === agent)).toBe(true);
+    for (const agent of report?.exposed ?? []) expect(hasRoute(routed, (other) => other === agent)).toBe(false);
+    expect(report?.exposed).toHaveLength(1);
+    expect(report?.why).toMatch(/may be lost without a frame noticing/);
+    expect(report?.why).toMatch(/ordinary loss/);
+  });
+
+  it('gives the longest part and the parity to the fastest, and says what they cost: 1/N more computing and their bytes', () => {
+    const plan = planned(manual, problem('{profile: pi4, count: 3}, {profile: pi5}', byHand(3)));
+    const report = redundancyOf(plan);
+    const fc = report?.rows.at(-1);
+    expect(fc?.parts).toBe(3);
+    expect((fc?.parityMacs ?? 0) / (fc?.macs ?? 1)).toBeCloseTo(1 / 3, 2);
+    expect(fc?.parityBytes).toBeGreaterThan(0);
+    const fastest = plan.stages.at(-1)?.agents[0]?.[0];
+    expect(new Set(report?.rows.flatMap(({ agents }) => agents))).toEqual(new Set([fastest]));
+    const plain = planned(manual, { ...problem('{profile: pi4, count: 4}', byHand(3)), redundancy: undefined } as unknown as PlanProblem);
+    expect(redundancyOf(plain)).toBeUndefined();
+    // Bytes of the report are those of the estimate's links, as far as they come from or go to a parity.
+    expect(report?.addedBytes).toBeLessThan(plan.estimate.links.reduce((sum, link) => sum + link.bytesPerFrame, 0));
+  });
+
+  it('counts the parity as a seat in time and memory', () => {
+    const plan = planned(manual, problem('{profile: pi4, count: 4}', byHand(3)));
+    const [stage] = plan.stages.keys();
+    const seats = plan.estimate.seats.filter((seat) => seat.stage === stage);
+    expect(seats).toHaveLength(4);
+    expect(seats[3]?.ms).toBeCloseTo(seats[0]?.ms ?? 0, 5);
+    expect(plan.estimate.memory).toHaveLength(4);
+  });
+
+  it('is refused with the reason where there are too few agents, or nothing can be coded; after a loss the plan goes on without', () => {
+    const alone = problem('{profile: pi4}');
+    expect(auto(alone)).toMatchObject({ refused: true, reason: expect.stringMatching(/a parity need 2 agents, 1 can take part/) });
+    expect(manual(problem('{profile: pi4, count: 3}', byHand(3)))).toMatchObject({
+      refused: true,
+      reason: expect.stringMatching(/need 4 agents/),
+    });
+    const without = planned(auto, { ...alone, redundancy: { otherwise: 'without' } });
+    expect(without.why).toMatch(/^without redundancy, as 1 parts and a parity need 2 agents/);
+    const mobile = structureOf(drawZoo('mobilenetv2'));
+    expect(factsOf(mobile).coded?.([1, 1])).toBeInstanceOf(Array);
+  });
+
+  it('is a plan file with the holder of the parity, and the same plan when it is read again', () => {
+    const on = problem('{profile: pi4, count: 4}', byHand(3, [3, 2, 2]));
+    const plan = planned(manual, on);
+    const head = { deployment: 'net', model: model.sha256, shapes: [], images: [], objective: 'latency', maxError: 0 };
+    const text = planFileText(head, plan, facts);
+    expect(text).toMatch(/parity: \[/);
+    const stages = stagesOf(parsePlanFile(text), model.sha256, facts);
+    const again = planned(filed, { ...on, seated: { by: 'hand', stages } });
+    expect(again.stages).toEqual(plan.stages);
+    expect(again.estimate).toEqual(plan.estimate);
+  });
+
+  it.each([
+    ['a parity of rows', '  - {blocks: [0, 1], cut: rows, shares: [1, 1], agents: [a, b], parity: c}', /only what is cut by outputs/],
+    [
+      'a parity on an agent that holds a part',
+      '  - {blocks: [0, 1], cut: channels, shares: [1, 1], agents: [a, b], parity: b}',
+      /one seat of a stage/,
+    ],
+    ['one parity for two replicas', '  - {blocks: [0, 1], cut: channels, replicas: [[a, b], [c, d]], parity: e}', /parities and replicas/],
+  ])('in a file is refused: %s', (_, stage, message) => {
+    const text = `version: 1\nmodel: "${model.sha256}"\nstages:\n${stage}`;
+    expect(() => stagesOf(parsePlanFile(text), model.sha256, facts)).toThrow(message);
+  });
+});

@@ -1,0 +1,137 @@
+/** Coded redundancy across processes: an agent that stands still, and one that is killed, are not noticed by any frame. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { DeploymentStatus, PlanReport } from '../../broker/messages.js';
+import type { Tensor } from '../../broker/tensor.js';
+import type { Engine } from '../../models/engine/engine.js';
+import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
+import { randomTensor } from '../../models/random.js';
+import { compare, TOLERANCE } from '../../models/slicing/verify.js';
+import { buildZoo } from '../../models/zoo/index.js';
+import { ChairClient } from '../../scheduler/client.js';
+import { LocalCluster } from '../children.js';
+import { untilAgentsReady } from '../commands/cluster.js';
+
+const INPUTS = 4;
+
+let folder = '';
+let engine: Engine;
+let cluster: LocalCluster;
+let client: ChairClient;
+const inputs: Record<string, Tensor>[] = [];
+const expected: Record<string, Tensor>[] = [];
+
+beforeAll(async () => {
+  folder = mkdtempSync(path.join(tmpdir(), 'mc-e2e-'));
+  const model = path.join(folder, 'net.onnx');
+  await buildZoo('alexnet', model, { scale: 0.25, size: 67, classes: 20, seed: 5 });
+  engine = await createOnnxRuntimeEngine({ threads: 1 });
+  const session = await engine.load(model);
+  const [info] = session.inputs;
+  if (info === undefined) throw new Error('the model has no input');
+  for (let i = 0; i < INPUTS; i++) {
+    const frame = { [info.name]: randomTensor(info, 100 + i) };
+    inputs.push(frame);
+    expected.push({ ...(await session.run(frame)).outputs });
+  }
+  cluster = await LocalCluster.start({ agents: 5, threads: 1, directory: path.join(folder, 'state') });
+  client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default', window: 3 });
+  await untilAgentsReady(client, 5);
+}, 60_000);
+
+afterAll(async () => {
+  for (const agent of cluster?.agents ?? []) agent.process.kill('SIGCONT');
+  await client?.close();
+  await cluster?.stop();
+  await engine?.dispose();
+  rmSync(folder, { recursive: true, force: true });
+}, 30_000);
+
+interface Seen {
+  readonly atMs: number;
+  readonly attempts: number;
+  readonly difference: number;
+}
+
+/** Frames one after another until `end` is called. */
+function load(): { readonly seen: Seen[]; readonly end: () => Promise<void> } {
+  const seen: Seen[] = [];
+  let on = true;
+  function* frames(): Generator<Record<string, Tensor>> {
+    for (let i = 0; on; i++) yield inputs[i % INPUTS] ?? {};
+  }
+  const done = (async () => {
+    for await (const { outputs, attempts } of client.inferStream('net', frames(), { deadlineMs: 60_000 })) {
+      const difference = compare(expected[seen.length % INPUTS] ?? {}, outputs).maxRelDiff;
+      seen.push({ atMs: performance.now(), attempts, difference });
+    }
+  })();
+  return {
+    seen,
+    end: () => {
+      on = false;
+      return done;
+    },
+  };
+}
+
+async function until<T>(what: string, find: () => T | undefined | Promise<T | undefined>, withinMs = 60_000): Promise<T> {
+  const endMs = performance.now() + withinMs;
+  for (;;) {
+    const found = await find();
+    if (found !== undefined) return found;
+    if (performance.now() > endMs) throw new Error(`waited ${withinMs} ms for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const deployment = async (): Promise<DeploymentStatus | undefined> => (await client.status()).deployments[0];
+const process_ = (name: string | undefined) => cluster.agents[Number(name?.split('-')[1]) - 1]?.process;
+const served = (epoch: number) => async (): Promise<PlanReport | undefined> => {
+  const now = await deployment();
+  return now?.state === 'serving' && now.epoch > epoch ? (now.plan ?? undefined) : undefined;
+};
+
+describe('a deployment with redundancy 1', () => {
+  it('loses no frame and sends none again when a part stands still, and when another is killed', { timeout: 180_000 }, async () => {
+    const model = path.join(folder, 'net.onnx');
+    const plan = await client.deploy({ name: 'net', model, cut: 'channels:3', redundancy: 1, verify: true });
+    expect(plan.redundancy?.rows.length).toBeGreaterThan(5);
+    const [victim] = plan.redundancy?.covered ?? [];
+    const { seen, end } = load();
+    await until('frames to flow', () => (seen.length >= 20 ? true : undefined));
+
+    process_(victim)?.kill('SIGSTOP');
+    const from = seen.length;
+    // Nobody knows yet, and results go on: at least as many as could have been under way.
+    const known = await until('the agent to be lost', async () => {
+      const state = (await client.status()).agents.find(({ agent }) => agent === victim)?.state;
+      return state === 'lost' ? seen.length : undefined;
+    });
+    expect(known - from).toBeGreaterThan(10);
+    const next = await until('a plan without it', served(plan.epoch));
+    expect(next.seats.map(({ agent }) => agent)).not.toContain(victim);
+    expect(next.redundancy?.covered.length).toBeGreaterThan(1);
+
+    process_(next.redundancy?.covered[0])?.kill('SIGKILL');
+    const last = await until('a plan without that one, too', served(next.epoch));
+    await until('results of it', () => (seen.length > known + 60 ? true : undefined));
+    await end();
+
+    const gaps = seen.slice(1).map(({ atMs }, i) => atMs - (seen[i]?.atMs ?? atMs));
+    console.log(
+      `${seen.length} results, ${known - from} between SIGSTOP and its discovery; longest gap ${Math.max(...gaps).toFixed(0)} ms, usual ${gaps
+        .sort((a, b) => a - b)
+        [Math.floor(gaps.length / 2)]?.toFixed(
+          0,
+        )} ms; largest difference ${Math.max(...seen.map((one) => one.difference)).toExponential(1)}`,
+    );
+    expect(seen.filter(({ attempts }) => attempts > 1)).toEqual([]);
+    expect(Math.max(...seen.map((one) => one.difference))).toBeLessThanOrEqual(TOLERANCE);
+    expect(compare(expected[0] ?? {}, expected[1] ?? {}).maxRelDiff).toBeGreaterThan(100 * TOLERANCE);
+    expect(await deployment()).toMatchObject({ failed: 0, reissued: 0 });
+    expect(last.epoch).toBeGreaterThan(next.epoch);
+  });
+});

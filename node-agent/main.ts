@@ -1,10 +1,10 @@
 /** Composition root of the agent process: real bus, lanes and engine. */
-import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { trackBroker } from '../broker/discovery/finder.js';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { readSealed, writeSealed } from '../broker/sealed-file.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { probeMacsPerSecond } from '../models/engine/probe.js';
@@ -81,16 +81,16 @@ async function probed(engine: Engine, directory: string, threads: number, log: (
   const file = path.join(directory, 'probe.json');
   const key = `${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()}`;
   try {
-    const known: unknown = JSON.parse(await readFile(file, 'utf8'));
+    const known: unknown = JSON.parse((await readSealed(file)) ?? '{}');
     if (typeof known === 'object' && known !== null && 'key' in known && 'macsPerSecond' in known && known.key === key) {
       if (typeof known.macsPerSecond === 'number' && known.macsPerSecond > 0) return known.macsPerSecond;
     }
   } catch {
-    // Never measured here, or torn: measured now.
+    // Torn, or changed by something else: measured now.
   }
   const macsPerSecond = await probeMacsPerSecond(engine);
   log(`probe: ${(macsPerSecond / 1e9).toFixed(2)} GMAC/s (${key})`);
   // A disk that is full here only costs the next start 200 ms.
-  await writeFile(file, `${JSON.stringify({ key, macsPerSecond })}\n`).catch(() => undefined);
+  await writeSealed(file, JSON.stringify({ key, macsPerSecond }), 'AGENT_STORE_FULL').catch(() => undefined);
   return macsPerSecond;
 }

@@ -191,7 +191,7 @@ export class Scheduler {
     const { profileDirectory: directory, source } = this.#o;
     if (directory === undefined) return undefined;
     return new Profiles({
-      ...{ directory, source, now: this.#now },
+      ...{ directory, source, now: this.#now, problems: this.#o.problems },
       agents: () => this.#registry.all(),
       measure: async ({ agent, nonce }, profile, deadlineMs) => {
         const reply = await this.#commands.send(agent, nonce, this.#reigning.term, { kind: 'profile', profile }, deadlineMs);

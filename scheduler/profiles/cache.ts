@@ -2,11 +2,12 @@
  * Measurements on disk: one file per class of device (fingerprint, which the engine's version is part of), written whole and renamed into place. What cannot be used is
  * said and put aside, never fatal: measuring again is always possible.
  */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import { CUT_KINDS } from '../../models/slicing/partition.js';
+import type { Problems } from '../problems.js';
 import type { Need } from './needs.js';
 import type { Entry, Measured } from './table.js';
 
@@ -41,6 +42,8 @@ interface Stored {
 
 interface ClassFile extends DeviceClass {
   readonly format: number;
+  /** Of the rest: figures that were changed by something else are no measurements. */
+  readonly sha256: string;
   readonly entries: Readonly<Record<string, Stored>>;
 }
 
@@ -53,6 +56,8 @@ interface Held {
 export interface CacheOptions {
   readonly directory: string;
   readonly log: (error: ChairError) => void;
+  /** For what lasts: files that cannot be used or written. */
+  readonly problems?: Problems | undefined;
 }
 
 export class ProfileCache {
@@ -140,12 +145,13 @@ export class ProfileCache {
   async #read(name: string): Promise<void> {
     const file = join(this.#o.directory, name);
     try {
-      const { entries, format: _, ...device } = checked(JSON.parse(await readFile(file, 'utf8')));
+      const { entries, format: _, sha256: __, ...device } = checked(JSON.parse(await readFile(file, 'utf8')));
       if (`${device.fingerprint}.json` !== name) throw unusable(`a file named ${device.fingerprint}.json`, name);
       this.#held.set(device.fingerprint, { device, entries: new Map(Object.entries(entries)), dirty: false });
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
-      this.#o.log(
+      this.#trouble(
+        name,
         new ChairError('PROFILE_INVALID', `the profiles in ${file} cannot be used and are put aside: ${why}`, {
           todo: 'Nothing needs to be done: what is missing is measured again when it is asked for.',
           cause,
@@ -159,17 +165,25 @@ export class ProfileCache {
     const file = join(this.#o.directory, `${held.device.fingerprint}.json`);
     const part = `${file}.${randomUUID()}.part`;
     held.dirty = false;
-    const content: ClassFile = { format: FORMAT, ...held.device, entries: Object.fromEntries(held.entries) };
+    const entries = Object.fromEntries(held.entries);
+    const content: ClassFile = { format: FORMAT, sha256: sealOf(held.device, entries), ...held.device, entries };
     try {
       await mkdir(this.#o.directory, { recursive: true });
       await writeFile(part, `${JSON.stringify(content)}\n`);
       await rename(part, file);
+      this.#o.problems?.clear('profiles written');
     } catch (error) {
       await rm(part, { force: true }).catch(() => undefined);
-      this.#o.log(
+      this.#trouble(
+        'written',
         new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${toChairError(error).message}`, { cause: error }),
       );
     }
+  }
+
+  #trouble(what: string, error: ChairError): void {
+    this.#o.problems?.set(`profiles ${what}`, error.message);
+    this.#o.log(error);
   }
 }
 
@@ -182,13 +196,21 @@ function keyText({ model, need, threads }: ProfileKey): string {
 function checked(value: unknown): ClassFile {
   if (!isRecord(value)) throw unusable('an object', typeof value);
   if (value.format !== FORMAT) throw unusable(`format ${FORMAT}`, JSON.stringify(value.format)?.slice(0, 40) ?? 'none');
-  const { fingerprint, engine, engineVersion, entries } = value;
+  const { fingerprint, engine, engineVersion, entries, sha256 } = value;
   if (typeof fingerprint !== 'string' || !FINGERPRINT.test(fingerprint)) throw unusable('a fingerprint', String(fingerprint).slice(0, 40));
   if (typeof engine !== 'string' || typeof engineVersion !== 'string') throw unusable('an engine and its version', 'none');
   if (!isRecord(entries)) throw unusable('entries', typeof entries);
   const good: Record<string, Stored> = {};
   for (const [key, entry] of Object.entries(entries)) good[key] = checkedEntry(key, entry);
-  return { format: FORMAT, fingerprint, engine, engineVersion, entries: good };
+  const seal = sealOf({ fingerprint, engine, engineVersion }, entries);
+  if (sha256 !== seal) throw unusable('the sha256 of its figures', 'another one');
+  return { format: FORMAT, sha256: seal, fingerprint, engine, engineVersion, entries: good };
+}
+
+function sealOf({ fingerprint, engine, engineVersion }: DeviceClass, entries: Readonly<Record<string, unknown>>): string {
+  return createHash('sha256')
+    .update(JSON.stringify([fingerprint, engine, engineVersion, entries]))
+    .digest('hex');
 }
 
 function checkedEntry(key: string, entry: unknown): Stored {

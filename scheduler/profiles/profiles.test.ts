@@ -9,7 +9,9 @@ import { PROFILE_DEFAULTS } from '../deploy-defaults.js';
 import type { LoadedModel, ModelSource, SlicePart } from '../model-source.js';
 import { chain } from '../planners/chain-model.js';
 import { profiledMs } from '../planners/profile-table.js';
+import { Problems } from '../problems.js';
 import type { AgentRecord, AgentState } from '../registry.js';
+import { ProfileCache } from './cache.js';
 import { measuredParts, needsOf } from './needs.js';
 import { classesFor, Profiles, type ProfilesOptions } from './profiles.js';
 
@@ -380,6 +382,20 @@ describe('the cache', () => {
     const all = asked.length;
     agents = [record('a', { engineVersion: '2' })];
     expect(await measuredAgain()).toBe(all);
+  });
+
+  it('does not believe a figure that was changed by something else, and says so as long as it lasts', async () => {
+    await finished(profiles(), request());
+    const file = join(directory, 'aaa.json');
+    const good = await readFile(file, 'utf8');
+    // The last digit of a time, as one flipped bit makes it.
+    const changed = good.replace(/("samplesMs":\[[\d.]*)(\d)/, (_, head: string, digit: string) => `${head}${Number(digit) ^ 1}`);
+    expect(changed).not.toBe(good);
+    await writeFile(file, changed);
+    const problems = new Problems();
+    expect((await ProfileCache.open({ directory, log: (error) => logged.push(error.message), problems })).revision).toBe(0);
+    expect(problems.all().join()).toContain('put aside');
+    expect(await measuredAgain()).toBeGreaterThan(10);
   });
 
   it.each([

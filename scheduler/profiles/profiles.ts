@@ -8,6 +8,7 @@ import type { Profile, ProfileReport, ProfileRequest, ProfileResult } from '../.
 import { CUT_KINDS, type CutKind } from '../../models/slicing/partition.js';
 import type { LoadedModel, ModelSource } from '../model-source.js';
 import type { ProfileTable } from '../planners/problem.js';
+import type { Problems } from '../problems.js';
 import type { AgentRecord } from '../registry.js';
 import { type DeviceClass, ProfileCache } from './cache.js';
 import { isCalm, Job, type JobClass, type JobRow } from './job.js';
@@ -25,6 +26,7 @@ export interface ProfilesOptions {
   readonly during: <T>(work: () => Promise<T>) => Promise<T>;
   readonly log: (kind: string, text: string) => void;
   readonly now: () => number;
+  readonly problems?: Problems | undefined;
 }
 
 interface Running {
@@ -57,6 +59,7 @@ export class Profiles {
     this.#o = options;
     this.#cache = ProfileCache.open({
       directory: options.directory,
+      problems: options.problems,
       log: (error) => options.log('profile', `${error.code}: ${error.message}`),
     });
     void this.#cache.then((cache) => {

@@ -3,7 +3,10 @@
  * sends on request. Only the asking end's clock is read.
  *
  *   round trip   small messages one after another: median, and the median distance from it
- *   throughput   rounds of 64, 256 and 1,024 KB until one takes long enough to be timed, then twice more of that size: bytes / (time - round trip)
+ *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last: bytes / (time - round trip), the best
+ *
+ * The best of three, as nothing makes a link faster than it is, and much makes a round slower: code that runs for the first time, a CPU quota that is used up,
+ * other work. (Medians of ends that had just been started were a hundredth of the truth.) What CPUs cost is counted apart.
  *
  * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
  */
@@ -117,20 +120,21 @@ export class LinkProbe {
   /** Always at least one round, however short the time. */
   async #direction(peer: string, kind: 'fill' | 'drain', roundTripMs: number, untilMs: number, budgetBytes: number) {
     let bytes = 0;
-    let samples: number[] = [];
-    let size = 0;
-    for (let step = 0; samples.length < SAMPLES; ) {
-      const next = ROUND_BYTES[step] ?? MESSAGE_BYTES;
-      if (bytes > 0 && (this.#o.nowMs() >= untilMs || bytes + next > budgetBytes)) break;
-      if (next !== size) samples = [];
-      size = next;
+    let samples: { readonly size: number; readonly bytesPerSecond: number }[] = [];
+    let step = 0;
+    while (samples.length < SAMPLES) {
+      const size = ROUND_BYTES[step] ?? MESSAGE_BYTES;
+      if (bytes > 0 && (this.#o.nowMs() >= untilMs || bytes + size > budgetBytes)) break;
       const tookMs = await this.#timed(peer, kind, size);
       bytes += size;
-      samples.push((size / throughputMs(tookMs, roundTripMs)) * 1000);
+      samples = samples.filter((sample) => sample.size === size);
+      samples.push({ size, bytesPerSecond: (size / throughputMs(tookMs, roundTripMs)) * 1000 });
+      // Any of them: one slow round of the smallest size says little.
       if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
     }
-    const bytesPerSecond = median(samples);
-    return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(samples) / bytesPerSecond : 0, bytes };
+    const speeds = samples.map((sample) => sample.bytesPerSecond);
+    const bytesPerSecond = Math.max(...speeds);
+    return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(speeds) / bytesPerSecond : 0, bytes };
   }
 
   /** One exchange: how long until its answer is here. */

@@ -1,5 +1,6 @@
 /** Composition root of the agent process: real bus, lanes and engine. */
 import path from 'node:path';
+import { cpuLimit } from '../broker/control-groups.js';
 import { trackBroker } from '../broker/discovery/finder.js';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
@@ -76,10 +77,13 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
   return { agent, drain: () => agent.drain(), stop: () => agent.stop(), closed };
 }
 
-/** The start-up probe, measured once per engine version, thread count and core count, and kept beside the store. */
+/** How the probe measures: figures of an earlier way are measured anew. */
+const PROBE = 2;
+
+/** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
 async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<number> {
   const file = path.join(directory, 'probe.json');
-  const key = `${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()}`;
+  const key = `probe ${PROBE} ${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()} limit=${cpuLimit()}`;
   try {
     const known: unknown = JSON.parse((await readSealed(file)) ?? '{}');
     if (typeof known === 'object' && known !== null && 'key' in known && 'macsPerSecond' in known && known.key === key) {

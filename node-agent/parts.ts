@@ -77,6 +77,8 @@ export interface Host {
 const IDLE_SHARE = 1 / 32;
 /** See `batchMs` of profiling.ts. */
 const BATCH_MS = 10;
+/** And so many periods of a CPU quota, which is handed out at once: in fewer, where a period begins decides. */
+const BATCH_PERIODS = 6;
 
 export function assemble(ground: Ground, host: Host): Parts {
   const { options, nonce, nowMs, log, topics } = host;
@@ -101,7 +103,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     device: () => deviceOf(options, engine),
     threads: config.threads || cores(),
     cores: cores(),
-    batchMs: Math.max(BATCH_MS, 2 * cpuQuota().periodMs),
+    batchMs: Math.max(BATCH_MS, BATCH_PERIODS * cpuQuota().periodMs),
     prepack: config.prepack,
   });
   const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });

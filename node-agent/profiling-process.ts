@@ -34,15 +34,18 @@ async function measure(request: MeasureRequest): Promise<Measurement> {
 async function sample(session: Session, { runs, budgetMs, batchMs }: MeasureRequest): Promise<number[]> {
   const inputs = Object.fromEntries(session.inputs.map((info) => [info.name, madeUp(info)]));
   const run = async (): Promise<number> => (await session.run(structuredClone(inputs), { transfer: true })).runMs;
-  const firstMs = await run();
-  const batch = Math.max(1, Math.min(1000, Math.ceil(batchMs / Math.max(firstMs, 0.01))));
+  await run();
   const samples: number[] = [];
   const start = performance.now();
   const spentMs = (): number => performance.now() - start;
   while (samples.length < runs && (spentMs() < budgetMs || (samples.length < LEAST_SAMPLES && spentMs() < PATIENCE * budgetMs))) {
-    let sum = 0;
-    for (let i = 0; i < batch; i++) sum += await run();
-    samples.push(sum / batch);
+    const from = spentMs();
+    let [sumMs, count] = [0, 0];
+    do {
+      sumMs += await run();
+      count++;
+    } while (spentMs() - from < batchMs);
+    samples.push(sumMs / count);
   }
   return samples;
 }

@@ -4,7 +4,14 @@ import type { DeployRequest, Hello } from '../broker/messages.js';
 import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
 import { agentsNamed, parsePlanFile, stagesOf } from './plan-file.js';
-import { ENGINE_BYTES, MESSAGE_CPU_MS, NODE_OVERHEAD_MS, RUN_OVERHEAD_MS, SERIALISE_BYTES_PER_SECOND } from './planners/cost.js';
+import {
+  AROUND_RUN_MS,
+  ENGINE_BYTES,
+  MESSAGE_CPU_MS,
+  NODE_OVERHEAD_MS,
+  RUN_OVERHEAD_MS,
+  SERIALISE_BYTES_PER_SECOND,
+} from './planners/cost.js';
 import { explained, type Solve } from './planners/explained.js';
 import { filed } from './planners/filed.js';
 import { manual as manualPlanner } from './planners/manual.js';
@@ -27,6 +34,8 @@ import type { AgentRecord } from './registry.js';
 
 /** Of a device's memory, what its own system and everything else on it need. */
 const FREE_FRACTION = 0.85;
+/** Probes of equal devices differ by so much. */
+const PROBE_NOISE = 1.33;
 /** For agents that could not probe themselves, when nobody could. */
 const GUESSED_MACS_PER_SECOND = 5e9;
 
@@ -222,13 +231,14 @@ function devicesFor(input: PlanningInput): Device[] {
     });
   }
   const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
+  const probed = probedSpeeds(agents.map((record) => record.hello));
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
   return able
     .map((record) => ({ record, profile: profiles?.(record) }))
     .map(({ record: { agent, hello }, profile }) => {
-      const macsPerSecond = profiledSpeed(profile, facts) ?? (hello.probeMacsPerSecond > 0 ? hello.probeMacsPerSecond : usual);
+      const macsPerSecond = profiledSpeed(profile, facts) ?? (probed(hello) || usual);
       return { agent, hello, profile, macsPerSecond };
     })
     .map(({ agent, hello, profile, macsPerSecond }) => ({
@@ -242,6 +252,25 @@ function devicesFor(input: PlanningInput): Device[] {
       ...optional('link', access?.get(agent)),
       ...optional('correction', corrections?.(agent, timesOf({ macsPerSecond, profile }))),
     }));
+}
+
+/**
+ * Of each class of device the median of what its agents' probes found: equal boards are equally fast, and a probe of less than a second has noise. One that is further
+ * off is believed: it is hot, or not what it seems. 0 = nobody of its class could probe.
+ */
+function probedSpeeds(hellos: readonly Hello[]): (hello: Hello) => number {
+  const classOf = ({ fingerprint, engineThreads }: Hello): string => `${fingerprint} ${engineThreads}`;
+  const found = new Map<string, number[]>();
+  for (const hello of hellos) {
+    if (hello.probeMacsPerSecond > 0) found.set(classOf(hello), [...(found.get(classOf(hello)) ?? []), hello.probeMacsPerSecond]);
+  }
+  return (hello) => {
+    if (hello.fingerprint === '') return hello.probeMacsPerSecond;
+    const sorted = (found.get(classOf(hello)) ?? []).sort((a, b) => a - b);
+    const middle = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
+    const own = hello.probeMacsPerSecond;
+    return own > middle * PROBE_NOISE || own * PROBE_NOISE < middle ? own || middle : middle;
+  };
 }
 
 /** MACs per second of this model, where it was measured: shares by speed are right at once, and what a table lacks is guessed from the same device. */
@@ -276,10 +305,11 @@ export function timesOf({
 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
 
-/** What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
+/** What an agent does besides computing. What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
 export function underQuota({ cpuLimit }: Pick<Hello, 'cpuLimit'>): Partial<Device> {
-  if (!(cpuLimit > 0 && cpuLimit < 1)) return {};
+  if (!(cpuLimit > 0 && cpuLimit < 1)) return { aroundMs: AROUND_RUN_MS };
   return {
+    aroundMs: AROUND_RUN_MS / cpuLimit,
     copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * cpuLimit,
     messageMs: MESSAGE_CPU_MS / cpuLimit,
     runMs: RUN_OVERHEAD_MS / cpuLimit,

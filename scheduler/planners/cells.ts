@@ -7,7 +7,7 @@ import { type Box, boxDims, elementCount, itemBytes, type TensorInfo, tensorByte
 import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import { wire } from '../../models/slicing/wiring.js';
-import { computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
+import { ENGINE_BYTES, seatBytes, seatMs } from './cost.js';
 import { Ends } from './ends.js';
 import { isRefusal, type PartFacts, type PlanProblem, type SeatedStage } from './problem.js';
 
@@ -182,7 +182,7 @@ export class Cells {
         const bytes = seatBytes(device, part, { spec, share }, waiting, 1);
         held[d] = (held[d] ?? 0) + bytes.held;
         peak[d] = Math.max(peak[d] ?? 0, bytes.peak);
-        return computeMs(device, part, spec, share);
+        return seatMs(device, part, spec, share);
       }),
     );
     const fits = devices.every(

@@ -16,6 +16,11 @@ export { profiledMs } from './profile-table.js';
 
 /** Starting a run and collecting it, ms (`npm run bench -- messages`: 0.64 with its two messages). */
 export const RUN_OVERHEAD_MS = 0.5;
+/**
+ * What an agent does around one run besides messages and their bytes, ms of CPU: between computations of tens of ms its own code and data are in no cache. Measured on a
+ * 2-core x86-64 machine as CPU per frame beyond the engine's and beyond the above: 1.4 (VGG16's convolutions cut by rows, six stages) to 2.9 (AlexNet whole).
+ */
+export const AROUND_RUN_MS = 2;
 /** One node of a run, ms. */
 export const NODE_OVERHEAD_MS = 0.01;
 /** Memory-bound layers, bytes/s, where nobody measured: a Raspberry Pi 4 copies about this much. */
@@ -43,7 +48,7 @@ export function slowdown(device: Device | undefined): number {
   return 1 + (device?.otherDeployments ?? 0);
 }
 
-/** `share`: the part's fraction of the stage, 1 = all of it. */
+/** One run inside the engine. `share`: the part's fraction of the stage, 1 = all of it. */
 export function computeMs(device: Device, part: PartFacts, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number {
   const { profile } = device;
   const measured =
@@ -57,6 +62,15 @@ function corrected({ correction }: Device, { nodes, cut }: Pick<StageSpec, 'node
   if (correction === undefined) return 1;
   const same = correction.stages.find((stage) => stage.cut === cut && stage.nodes[0] === nodes[0] && stage.nodes[1] === nodes[1]);
   return same?.factor ?? correction.all;
+}
+
+/** What a seat keeps its device's CPU for each frame: the run, and what the agent does around it. */
+export function seatMs(device: Device, part: PartFacts, spec: Pick<StageSpec, 'nodes' | 'cut'>, share: number): number {
+  return computeMs(device, part, spec, share) + aroundMs(device);
+}
+
+export function aroundMs(device: Device | undefined): number {
+  return (device?.aroundMs ?? 0) * slowdown(device);
 }
 
 function rooflineMs(device: Device, part: PartFacts): number {

@@ -9,7 +9,7 @@ import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
-import { CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
+import { aroundMs, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
 import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
 
@@ -20,6 +20,7 @@ export interface SeatEstimate {
   readonly agent: string;
   readonly macs: number;
   readonly weightBytes: number;
+  /** Inside the engine. */
   readonly ms: number;
   readonly bytesIn: number;
   readonly bytesOut: number;
@@ -146,7 +147,8 @@ class Estimator {
     for (let s = 0; s < this.#stages.length; s++) {
       const finished = this.#parts(s).map((part, p) => {
         const agent = this.#seat(s, Math.min(r, this.#lastReplica(s)), p);
-        return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, this.#runMs(s, p, part, agent));
+        const ms = this.#runMs(s, p, part, agent) + aroundMs(this.#devices.get(agent));
+        return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, ms);
       });
       for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
       end = Math.max(end, ...finished.filter((_, p) => !this.#isParity(s, p)));
@@ -188,7 +190,9 @@ class Estimator {
       if (host !== undefined) add(loads, `host ${host}`, ms * hostShare);
     };
     compute(DISPATCHER, this.#links.gatewayFrameMs ?? 0);
-    for (const seat of this.#seats()) compute(seat.agent, seat.ms * (this.#weights[seat.stage]?.[seat.replica] ?? 1));
+    for (const { agent, ms, stage, replica } of this.#seats()) {
+      compute(agent, (ms + aroundMs(this.#devices.get(agent))) * (this.#weights[stage]?.[replica] ?? 1));
+    }
     for (const { wire, bytes, handledBytes } of this.#flows) {
       for (const side of ['up', 'down'] as const) {
         for (const { agent, ms, frames } of this.#endLoads(wire, bytes, side)) {

@@ -4,7 +4,7 @@
  * there are, so the fewest stages that fit are usually best. Devices go, fastest first, to the stage that is slowest so far and fits; one that helps none stays out.
  */
 import type { BlockTable, TablePart } from './block-table.js';
-import { computeMs, ENGINE_BYTES } from './cost.js';
+import { ENGINE_BYTES, seatMs } from './cost.js';
 import { Ends } from './ends.js';
 import { bySpeed, type Device, type PlanProblem, type SeatedStage } from './problem.js';
 
@@ -70,7 +70,7 @@ function assign(problem: PlanProblem, table: BlockTable, bounds: readonly number
       if (device.memoryBytes > 0 && part.weightBytes + part.activationBytes + 4 * part.inBytes + ENGINE_BYTES > device.memoryBytes)
         continue;
       const ms =
-        computeMs(device, part, table.spec(from, end, 'whole'), 1) +
+        seatMs(device, part, table.spec(from, end, 'whole'), 1) +
         ends.cpuMs(device.agent, part.inBytes) +
         ends.cpuMs(device.agent, part.outBytes);
       const rate =

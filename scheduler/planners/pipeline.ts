@@ -5,7 +5,7 @@
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { BlockTable } from './block-table.js';
-import { computeMs, ENGINE_BYTES } from './cost.js';
+import { ENGINE_BYTES, seatMs } from './cost.js';
 import { bottleneckLine, draft, mib, refuse } from './draft.js';
 import { Ends } from './ends.js';
 import { bySpeed, type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal, type SeatedStage } from './problem.js';
@@ -99,7 +99,7 @@ function costs(problem: PlanProblem, devices: readonly Device[]) {
     const part = table.whole(from, end);
     const need = part.weightBytes + ENGINE_BYTES + part.activationBytes + 2 * part.inBytes;
     if (device.memoryBytes > 0 && need > device.memoryBytes) return undefined;
-    const ms = computeMs(device, part, table.spec(from, end, 'whole'), 1);
+    const ms = seatMs(device, part, table.spec(from, end, 'whole'), 1);
     const { agent } = device;
     const inMs = ends.linkMs(agent, 'down', undefined, part.inBytes);
     const outMs = ends.linkMs(agent, 'up', undefined, part.outBytes);

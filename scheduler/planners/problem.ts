@@ -23,6 +23,8 @@ export interface Device {
   readonly memoryBytesPerSecond?: number;
   /** Fixed cost of one run of a slice, ms; default: RUN_OVERHEAD_MS. */
   readonly runMs?: number;
+  /** What its agent does around each run besides messages, ms; default 0. */
+  readonly aroundMs?: number;
   /** Fixed cost of one node of a run, ms; default: NODE_OVERHEAD_MS. */
   readonly nodeMs?: number;
   /** Devices of the same host share its cores: each is as fast as said only while the others rest. undefined = a host of its own. */

@@ -7,7 +7,7 @@
 import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind } from '../../models/slicing/partition.js';
 import type { BlockTable, TableCut, TablePart } from './block-table.js';
-import { computeMs, ENGINE_BYTES, slowdown } from './cost.js';
+import { ENGINE_BYTES, seatMs, slowdown } from './cost.js';
 import { Ends, type Side } from './ends.js';
 import { type Option, optionsFor } from './options.js';
 import type { Device, PlanProblem, SeatedStage } from './problem.js';
@@ -154,12 +154,12 @@ class Search {
   /** The same stage of the same share is priced once per device. */
   #ms(device: Device, d: number, part: TablePart, from: number, end: number, at: Placement, i: number): number {
     const share = at.cut === 'whole' ? 1 : (at.shares[i] ?? 0);
-    if (device.profile === undefined) return computeMs(device, part, NOWHERE, share);
-    if (at.cut !== 'whole') return computeMs(device, part, this.#table.spec(from, end, at.cut), share);
+    if (device.profile === undefined) return seatMs(device, part, NOWHERE, share);
+    if (at.cut !== 'whole') return seatMs(device, part, this.#table.spec(from, end, at.cut), share);
     const key = from * 4096 + end;
     const row = this.#compute.get(key) ?? new Float64Array(this.#devices.length);
     this.#compute.set(key, row);
-    if (row[d] === 0) row[d] = computeMs(device, part, this.#table.spec(from, end, at.cut), share);
+    if (row[d] === 0) row[d] = seatMs(device, part, this.#table.spec(from, end, at.cut), share);
     return row[d] ?? 0;
   }
 

@@ -5,7 +5,7 @@
  */
 import { DISPATCHER } from '../../broker/topics.js';
 import type { BlockTable, TableCut, TablePart } from './block-table.js';
-import { computeMs, ENGINE_BYTES, MESSAGE_OVERHEAD_MS, slowdown } from './cost.js';
+import { ENGINE_BYTES, MESSAGE_OVERHEAD_MS, seatMs, slowdown } from './cost.js';
 import { Ends } from './ends.js';
 import { sizes } from './options.js';
 import { bySpeed, type Device, type PlanProblem, type SeatedStage } from './problem.js';
@@ -119,7 +119,7 @@ class Teams {
       const device = this.#devices[i];
       const part = team.cut === 'whole' ? this.#table.whole(from, end) : this.#table.part(from, end, team.cut, share);
       if (part === undefined || device === undefined) return undefined;
-      slowestMs = Math.max(slowestMs, computeMs(device, part, spec, share));
+      slowestMs = Math.max(slowestMs, seatMs(device, part, spec, share));
       parts.push(part);
     }
     return { parts, slowestMs };

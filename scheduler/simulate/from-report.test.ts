@@ -6,12 +6,13 @@ import { planFileText } from '../plan-file.js';
 import { chain } from '../planners/chain-model.js';
 import { pipeline } from '../planners/pipeline.js';
 import { type Device, isRefusal, type PlanProblem } from '../planners/problem.js';
+import { underQuota } from '../planning.js';
 import { reported, simulateReport } from './from-report.js';
 import { simulatePlan } from './simulate.js';
 
 const SHA = 'a'.repeat(64);
 const FACTS = chain([1, 2, 3].map((n) => ({ macs: n * 1e8, weightBytes: 1e6, rows: 50 })));
-const DEVICES: Device[] = ['a', 'b'].map((agent) => ({ agent, macsPerSecond: 1e9, memoryBytes: 0 }));
+const DEVICES: Device[] = ['a', 'b'].map((agent) => ({ agent, macsPerSecond: 1e9, memoryBytes: 0, ...underQuota({ cpuLimit: 0 }) }));
 const PROBLEM: PlanProblem = {
   ...{ facts: FACTS, devices: DEVICES, objective: 'throughput', inFlight: 0 },
   links: { usual: { bytesPerSecond: 125e6, latencyMs: 1 }, between: new Map() },

@@ -1,6 +1,7 @@
 /** A draft made ready to be run: who sits where, which wires leave each part, how long each seat computes. */
 import { SINK, SOURCE } from '../../broker/plan.js';
 import type { InForce } from '../frame-types.js';
+import { aroundMs } from '../planners/cost.js';
 import { estimate, seatOf, wireBytes } from '../planners/estimate.js';
 import type { Device, Links, PlanDraft } from '../planners/problem.js';
 import type { Route } from '../router.js';
@@ -51,7 +52,8 @@ export interface SeatOptions {
 export function seat(draft: PlanDraft, { devices, links, epoch, budget, timesOfDrafts }: SeatOptions): Seating {
   const { cut, stages } = draft;
   const { seats } = timesOfDrafts ? draft.estimate : estimate(cut, stages, devices, links, budget);
-  const ms = new Map(seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms]));
+  const around = new Map(devices.map((device) => [device.agent, aroundMs(device)]));
+  const ms = new Map(seats.map((s) => [`${s.stage}/${s.replica}/${s.part}`, s.ms + (around.get(s.agent) ?? 0)]));
   const leaving = new Map<string, Leaving[]>();
   const arriving = new Map<string, number>();
   let passing = 0;

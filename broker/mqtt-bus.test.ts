@@ -92,6 +92,29 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
       expect(wills).toEqual(['a']);
     });
 
+    it('reconnects as another client when it is told to: same subscriptions, no will, and another one from then on', async () => {
+      const { url, port } = await started(kind);
+      const proxy = await startProxy(port);
+      onTestFinished(() => proxy.stop());
+      const watcher = await connected({ url, id: 'watcher' });
+      const wills: number[] = [];
+      await watcher.subscribe(topics.gone, ({ connection }) => wills.push(connection));
+      const bus = await connected({ url: `mqtt://127.0.0.1:${proxy.port}`, id: 'a', will: { topic: topics.gone, value: GONE } });
+      const events: string[] = [];
+      await bus.subscribe(topics.reign, () => events.push('reign'));
+      bus.onDisconnect((why) => events.push(why));
+      expect(bus.localAddress).toBe('127.0.0.1');
+      bus.reconnect('it has moved', { topic: topics.gone, value: { ...GONE, connection: 1 } });
+      expect([bus.connected, bus.localAddress]).toEqual([false, '']);
+      await until('the new connection', () => bus.connected);
+      await watcher.publish(topics.reign, REIGN);
+      await until('what is published then', () => events.includes('reign'));
+      expect(events).toEqual(['it has moved', 'reign']);
+      proxy.cut(true);
+      await until('the will', () => wills.length > 0);
+      expect(wills).toEqual([1]);
+    });
+
     it('restores subscriptions before it tells of the new connection, and then sends what waited', async () => {
       const { port, url } = await started(kind);
       const proxy = await startProxy(port);

@@ -88,6 +88,8 @@ async function answer(client: ChairClient, call: Call): Promise<unknown> {
       return client.profile(...call.args);
     case 'links':
       return client.links(...call.args);
+    case 'peers':
+      return client.peers(...call.args);
     case 'load':
       return load(client, ...call.args);
   }

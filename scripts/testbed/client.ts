@@ -3,7 +3,7 @@
  * network namespace, so the caller's own sockets could not reach the testbed.
  */
 import { ChairError, ERROR_CODES, type ErrorCode } from '../../broker/errors.js';
-import type { PlanReport, ProfileReport, StatusReport } from '../../broker/messages.js';
+import type { PeersReport, PlanReport, ProfileReport, StatusReport } from '../../broker/messages.js';
 import type { ChairClient, InferResult, ProfileOptions } from '../../scheduler/client.js';
 import type { Child } from '../children.js';
 
@@ -41,6 +41,7 @@ interface Methods {
   /** Without progress. */
   profile: (options: ProfileOptions) => Promise<ProfileReport>;
   links: ChairClient['links'];
+  peers: ChairClient['peers'];
   load: (request: LoadRequest) => Promise<LoadReport>;
 }
 
@@ -103,6 +104,10 @@ export class TestbedClient implements Methods {
 
   links(...args: Parameters<Methods['links']>): Promise<StatusReport> {
     return this.#call('links', args);
+  }
+
+  peers(...args: Parameters<Methods['peers']>): Promise<PeersReport> {
+    return this.#call('peers', args);
   }
 
   load(...args: Parameters<Methods['load']>): Promise<LoadReport> {

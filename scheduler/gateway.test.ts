@@ -391,7 +391,7 @@ describe('gateway', () => {
     const first = await startGateway({ broker: { url: broker.url }, source });
     await startAgent(first, 'a');
     await until('ready', () => first.status().agents[0]?.state === 'ready');
-    const client = await connect(first, { requestTimeoutMs: 500 });
+    const client = await connect(first, { requestTimeoutMs: 2_000 });
     const deployed = codeOf(client.deploy(request({ verify: true })));
     await until('planning', () => first.status().deployments[0]?.state === 'planning');
     await first.stop();

@@ -245,7 +245,7 @@ export class Scheduler {
       this.#deployments.kickAll();
       this.#learning.tick();
       this.#peers.sync();
-      void this.#rebalancer?.tick();
+      this.#rebalancer?.tick().catch((error: unknown) => this.#log('failed', `looking for better plans: ${toChairError(error).message}`));
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
     this.#log('started', `term ${this.#reigning.term}`);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ChairError } from '../../broker/errors.js';
 import { DEPLOY_DEFAULTS } from '../deploy-defaults.js';
 import { createDeployment, type Deployment, type Placed } from '../deployment.js';
 import { LiveCorrection } from '../live/correction.js';
@@ -58,6 +59,8 @@ class Cluster {
   readonly #random = random(7);
   second = 0;
   #epoch = 0;
+  /** No agent is ready: nothing can be predicted. */
+  deserted = false;
 
   constructor(world: World, wanted: readonly Wanted[]) {
     this.#world = world;
@@ -79,7 +82,10 @@ class Cluster {
         return { prepareMs: prepareMs(moves, this.#links(), new Map()), pauseMs: 0, bytes: 0 };
       },
       able: ({ yielded }) => this.#there().filter((agent) => !yielded.has(agent)),
-      learned: () => '',
+      learned: () => {
+        if (this.deserted) throw new ChairError('NO_AGENTS', 'no ready agent');
+        return '';
+      },
       adopt: (deployment, draft, why) => {
         this.moves.push({ second: this.second, deployment: deployment.name, why, key: planKey(draft) });
         deployment.serving = this.#placed(deployment, draft);
@@ -273,6 +279,15 @@ describe('ten minutes of noisy load', { timeout: 120_000 }, () => {
 });
 
 describe('a deployment', () => {
+  it('waits while no agent is ready, and looks on when they are back', async () => {
+    const cluster = new Cluster({ memoryMib: 2000 }, [{ name: 'm', blocks: blocks(100) }]);
+    cluster.deserted = true;
+    await cluster.run(60);
+    cluster.deserted = false;
+    await cluster.run(60);
+    expect(cluster.moves).toEqual([]);
+  });
+
   it('leaves an agent that became four times slower, and does not come back while it is', async () => {
     const world: World = { memoryMib: 420, speed: (agent, second) => (agent === 'a2' && second >= 60 ? 0.25 : 1) };
     const cluster = new Cluster(world, [{ name: 'm', blocks: blocks(100) }]);

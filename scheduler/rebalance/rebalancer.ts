@@ -103,7 +103,7 @@ export class Rebalancer {
     for (const deployment of all) {
       const state = this.#states.get(deployment.name);
       if (state === undefined || !isFree(deployment, state)) continue;
-      const signal = state.watch.observe(this.#signals(deployment, state), nowMs);
+      const signal = this.#observed(deployment, state, nowMs);
       if (signal === undefined) continue;
       this.#busy = true;
       try {
@@ -118,6 +118,16 @@ export class Rebalancer {
         state.watch.took(this.#o.now() - nowMs, this.#o.now());
       }
       return;
+    }
+  }
+
+  /** What asks for another plan. While no agent is ready nothing can be predicted, and nothing moved. */
+  #observed(deployment: Deployment, state: State, nowMs: number): ReturnType<Watch['observe']> {
+    try {
+      return state.watch.observe(this.#signals(deployment, state), nowMs);
+    } catch (error) {
+      if (EXPECTED.has(toChairError(error).code)) return undefined;
+      throw error;
     }
   }
 

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encodeActivation } from '../broker/activation.js';
+import { MAGIC } from '../broker/codec.js';
 import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
 import type { Command, CommandBody, Gone, Health, Hello, PeersQuestion, Reply, Trouble } from '../broker/messages.js';
+import { SCHEMA_VERSION } from '../broker/schema/version.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Agent } from './agent.js';
 import { parseAgentConfig } from './config.js';
@@ -136,7 +138,7 @@ describe('an agent whose address changes', () => {
 });
 
 describe('what an agent does not act on', () => {
-  it('is counted by code and told in its health: wrong sender, released epoch, former scheduler, bytes that are no message', async () => {
+  it('is counted by code and told in its health: wrong sender, released epoch, former scheduler, another schema, bytes that are no message', async () => {
     const agent = await start(50);
     const lanes = network.lanes(DISPATCHER);
     const stranger = network.lanes('stranger');
@@ -164,9 +166,10 @@ describe('what an agent does not act on', () => {
     await ask(agent, { kind: 'release', release: { deployment, epoch } });
     await send(lanes, 2);
     await bus.publishBytes(topics.command('a').name, Buffer.from('no message'));
+    await bus.publishBytes(topics.command('a').name, Buffer.from([MAGIC, SCHEMA_VERSION.major + 1, 0]));
     expect(await ask(agent, { kind: 'ping', ping: { padBytes: 0 } }, 3)).toMatchObject({ code: '' });
     expect(await ask(agent, { kind: 'ping', ping: { padBytes: 0 } }, 2)).toMatchObject({ code: 'TERM_STALE' });
-    const expected = { EPOCH_STALE: 1, SCHEMA_MISMATCH: 1, SENDER_WRONG: 1, TERM_STALE: 1 };
+    const expected = { CODEC_INVALID: 1, EPOCH_STALE: 1, SCHEMA_MISMATCH: 1, SENDER_WRONG: 1, TERM_STALE: 1 };
     await eventually(() => Object.keys(counted()).length >= Object.keys(expected).length, 'all are counted');
     expect(counted()).toEqual(expected);
   });

@@ -12,6 +12,7 @@ import { policies } from './policies.js';
 import { precision } from './precision.js';
 import { prediction } from './prediction.js';
 import { reassign } from './reassign.js';
+import { redundancy } from './redundancy.js';
 import { scaling } from './scaling.js';
 import { traffic } from './traffic.js';
 
@@ -25,6 +26,7 @@ export const BENCHES: readonly Bench[] = [
   traffic,
   failover,
   reassign,
+  redundancy,
   scaling,
   latency,
   precision,

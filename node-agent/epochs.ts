@@ -79,11 +79,18 @@ export class Epochs {
   /** Of the work that gives way. */
   private yielding: AbortController | undefined;
   private order = 0;
+  /** In epochs that are released. */
+  private recoveredBefore = 0;
 
   constructor(private readonly options: EpochOptions) {}
 
   get all(): Iterable<Epoch> {
     return this.held.values();
+  }
+
+  /** Runs since the start that did without a part of a coded stage. */
+  get recovered(): number {
+    return [...this.held.values()].reduce((sum, epoch) => sum + epoch.joins.recovered, this.recoveredBefore);
   }
 
   get isPreparing(): boolean {
@@ -200,6 +207,7 @@ export class Epochs {
     const epoch = this.held.get(keyText(key));
     if (epoch === undefined) return;
     this.held.delete(keyText(key));
+    this.recoveredBefore += epoch.joins.recovered;
     epoch.released = true;
     epoch.joins.clear();
     await this.options.onReleased(epoch);

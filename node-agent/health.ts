@@ -75,6 +75,7 @@ export class HealthMeter {
       refused: refused(),
       damaged: damaged(),
       ...precision(),
+      recovered: epochs.recovered,
       seats,
       lanes: [...lanes()],
       peersTerm: term,

@@ -21,7 +21,18 @@ const plan: PlanReport = {
 const never = new Promise<PlanReport>(() => undefined);
 
 function deployed(state: string): DeploymentStatus {
-  const counts = { inFlight: 0, queued: 0, completed: 0, failed: 0, reissued: 0, rawFallbacks: 0, p50Ms: 0, p95Ms: 0, framesPerSecond: 0 };
+  const counts = {
+    inFlight: 0,
+    queued: 0,
+    completed: 0,
+    failed: 0,
+    reissued: 0,
+    rawFallbacks: 0,
+    recovered: 0,
+    p50Ms: 0,
+    p95Ms: 0,
+    framesPerSecond: 0,
+  };
   return {
     name: 'm',
     model: '',

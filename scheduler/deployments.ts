@@ -408,10 +408,12 @@ export class Deployments {
       const epoch = ++this.#epoch;
       const plan = buildPlan({ deployment: name, model: model.sha256, term: this.#o.term(), epoch }, draft, written);
       const agents = [...agentsOf(plan)];
+      const report = reportOf(name, epoch, draft, written.slices);
       deployment.next = {
         plan,
         draft,
-        report: reportOf(name, epoch, draft, written.slices),
+        report,
+        spare: new Set(report.redundancy?.covered),
         ...this.#drafting.alone(deployment, draft),
         model: model.sha256,
         nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),

@@ -39,7 +39,7 @@ export interface DispatcherOptions {
 
 export type DispatcherStats = { readonly submitted: number } & Pick<
   DeploymentStatus,
-  'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'rawFallbacks' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
+  'inFlight' | 'queued' | 'completed' | 'failed' | 'reissued' | 'rawFallbacks' | 'recovered' | 'p50Ms' | 'p95Ms' | 'framesPerSecond'
 >;
 
 interface Served {
@@ -173,6 +173,7 @@ export class Dispatcher {
       failed,
       reissued,
       rawFallbacks: this.#served.get(name)?.rawFallbacks ?? 0,
+      recovered: this.#served.get(name)?.assembly.recovered ?? 0,
       p50Ms,
       p95Ms,
       framesPerSecond,

@@ -52,6 +52,18 @@ describe('reconcile', () => {
     expect(dos(view({ stuck: true }), agents([]))).toEqual([]);
   });
 
+  it('prepares one agent after another beside frames that go on, also without the one part that a parity stands in for', () => {
+    const four = placement({ a: 'committed', b: 'committed', c: 'committed', d: 'committed' });
+    const next = placement({ a: 'wanted', b: 'wanted', c: 'wanted' });
+    const prepares = (spare: string[], here: string[]) =>
+      dos(view({ serving: { ...four, spare: new Set(spare) }, next }), agents(here)).length;
+    expect(prepares([], ['a', 'b', 'c', 'd'])).toBe(1);
+    expect(prepares(['d'], ['a', 'b', 'c'])).toBe(1);
+    expect(prepares([], ['a', 'b', 'c'])).toBe(3);
+    const two = placement({ a: 'committed', d: 'committed', e: 'committed' });
+    expect(dos(view({ serving: { ...two, spare: new Set(['d', 'e']) }, next }), agents(['a', 'b', 'c'])).length).toBe(3);
+  });
+
   it('abandons a plan whose agent is lost while it prepares', () => {
     expect(dos(view({ serving, next: placement({ a: 'asked', b: 'prepared' }) }), agents(['a']))).toEqual(['abandon']);
   });

@@ -21,6 +21,8 @@ export interface Placement {
   readonly handover?: Handover;
   /** Agents that let go of these seats, so that they can take others: frames of this epoch are leaving them, or have left and the seats are released. */
   readonly vacated?: ReadonlyMap<string, 'leaving' | 'left'>;
+  /** Agents of which any one may be gone, and frames go on: a parity stands in for its parts. */
+  readonly spare?: ReadonlySet<string>;
   /** The plan before is released everywhere: what had to wait for that may be prepared. */
   readonly settled?: boolean;
 }
@@ -82,7 +84,7 @@ function advance(next: Held, serving: Held | undefined, agents: AgentsView): Ste
   const { before, after } = next.handover ?? { before: [], after: [] };
   const late = new Set([...before.flat(), ...after]);
   const prompt = [...next.seats.keys()].filter((agent) => !late.has(agent));
-  const serves = serving !== undefined && missing(serving, agents).length === 0;
+  const serves = serving !== undefined && goesOn(serving, missing(serving, agents));
   const preparing = prepare(next, prompt, serves ? Math.max(1, Math.floor(prompt.length / AT_ONCE)) : prompt.length);
   if (preparing !== undefined) return preparing;
   for (const group of before) {
@@ -96,6 +98,11 @@ function advance(next: Held, serving: Held | undefined, agents: AgentsView): Ste
   const prepared = first.filter((agent) => next.seats.get(agent) === 'prepared');
   if (prepared.length > 0) return prepared.map((agent) => ({ do: 'commit', agent }));
   return first.every((agent) => next.seats.get(agent) === 'committed') ? [{ do: 'switch' }] : [];
+}
+
+/** Whether frames go on without these agents: then who prepares beside them is not to slow them down. */
+function goesOn({ spare }: Held, [first, second]: readonly string[]): boolean {
+  return first === undefined || (second === undefined && spare?.has(first) === true);
 }
 
 /** What is left to prepare of these agents, so many at a time; undefined when all are prepared. */

@@ -60,6 +60,7 @@ export function placedOf({ plan, draft, report, alone, bases, nonces }: SavedDep
   return {
     ...{ plan, draft, report, alone, bases: new Map(bases), nonces: new Map(nonces), model: plan.model },
     seats: new Map(nonces.map(([agent]) => [agent, 'committed'])),
+    spare: new Set(report.redundancy?.covered),
     ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), settled: true },
   };
 }

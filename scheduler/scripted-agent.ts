@@ -199,6 +199,7 @@ export class ScriptedAgent {
       damaged: 0,
       encodedMessages: 0,
       rawFallbacks: 0,
+      recovered: 0,
       seats,
       peersTerm: 0,
       peersVersion: 0,

@@ -61,6 +61,17 @@ function agentDamage({ agent, health }: AgentStatus, width: number): string[] {
   return damaged === 0 ? [] : wrapText(`${agent} found ${counted(damaged, 'damaged file')} on its disk and did not use it`, width, '  ');
 }
 
+/** How often each consumer had to do without a part: redundancy that is being used is a device to look at. */
+function recoveredLines(agents: readonly AgentStatus[], deployments: readonly DeploymentStatus[], width: number): string[] {
+  const counts = [
+    ...agents.map(({ agent, health }) => [agent, health?.recovered ?? 0] as const),
+    ...deployments.map(({ name, recovered }) => [`the gateway for ${name}`, recovered] as const),
+  ].filter(([, count]) => count > 0);
+  if (counts.length === 0) return [];
+  const said = counts.map(([who, count]) => `${who} ${count}`).join(', ');
+  return wrapText(`runs that did without a part of a coded stage, as it was late or missing: ${said}`, width, '  ');
+}
+
 const byName =
   <T>(name: (value: T) => string) =>
   (a: T, b: T): number =>
@@ -222,6 +233,7 @@ export function statusText(report: StatusReport, width = 80): string {
     deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, gone)).join('\n\n'),
     ...(lanes === '' ? [] : ['', lanes]),
     ...(report.links.length === 0 ? [] : ['', 'Links:', linksText(report.links, width, STATUS_LINKS)]),
+    ...recoveredLines(agents, deployments, width),
     ...refusalsText(report, width),
     ...(latest.length === 0 ? [] : ['', 'Latest events:', ...latest]),
   ].join('\n');

@@ -220,6 +220,8 @@ export interface Health {
   /** The peer table that it holds: `version` of this term; 0 = none yet. */
   readonly peersTerm: number;
   readonly peersVersion: number;
+  /** Runs that did without a part of a coded stage: it was told from the parity. */
+  readonly recovered: number;
   /** What it refused since it started, by code. */
   readonly refusals: readonly RefusalRow[];
 }
@@ -767,6 +769,8 @@ export interface DeploymentStatus {
   readonly reissued: number;
   /** Boxes of inputs that the dispatcher had to send raw although their wire says otherwise. */
   readonly rawFallbacks: number;
+  /** Results that the dispatcher completed without a part of a coded stage. */
+  readonly recovered: number;
   readonly p50Ms: number;
   readonly p95Ms: number;
   readonly framesPerSecond: number;

@@ -289,6 +289,7 @@ function healthOf(agent: string, nonce: string): Health {
       damaged: 0,
       encodedMessages: 0,
       rawFallbacks: 0,
+      recovered: 0,
       seats: [],
       peersTerm: 0,
       peersVersion: 0,

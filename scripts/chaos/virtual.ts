@@ -567,6 +567,6 @@ function helloOf(agent: string, nonce: string): Hello {
 
 function healthOf(agent: string, nonce: string): Health {
   const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0, framesPerSecond: 0 };
-  const counts = { refused: 0, encodedMessages: 0, rawFallbacks: 0, damaged: 0, peersTerm: 0, peersVersion: 0 };
+  const counts = { refused: 0, encodedMessages: 0, rawFallbacks: 0, recovered: 0, damaged: 0, peersTerm: 0, peersVersion: 0 };
   return { agent, nonce, ...zero, ...counts, seats: [], lanes: [], refusals: [] };
 }

@@ -1,10 +1,11 @@
 import { createServer, type Socket } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Bus } from './bus.js';
-import { isChairError } from './errors.js';
+import { ChairError, isChairError } from './errors.js';
 import { listen } from './listen.js';
 import type { Gone, Reign } from './messages.js';
 import { type BusOptions, connectBus } from './mqtt-bus.js';
+import { publicUrl } from './public-url.js';
 import { EMBEDDED, MOSQUITTO, resources, startProxy, type TestBroker, until } from './test-brokers.js';
 import { topicsOf } from './topics.js';
 
@@ -187,6 +188,40 @@ describe('bus', () => {
     expect(await codeOf(connectBus({ url, id: 'a' }))).toBe('BROKER_UNREACHABLE');
   });
 
+  it('asks where the broker is before each attempt, and names it without its password', async () => {
+    const first = await EMBEDDED.start();
+    const { port } = first;
+    const asked: string[] = [];
+    const url = async (): Promise<string> => {
+      asked.push('where');
+      if (asked.length === 1) throw new ChairError('GATEWAY_NOT_FOUND', 'not yet');
+      return `mqtt://user:secret@127.0.0.1:${port}`;
+    };
+    expect(await codeOf(connectBus({ url, id: 'a' }))).toBe('GATEWAY_NOT_FOUND');
+    const bus = await connected({ url, id: 'a' });
+    await first.stop();
+    await until('the loss', () => !bus.connected);
+    await expect(bus.publishBytes('mc/test/x', new Uint8Array(1))).rejects.toThrow(/not connected to mqtt:\/\/user:\*\*\*@127.0.0.1:/);
+    await started(EMBEDDED, port);
+    await until('the connection', () => bus.connected, 10_000);
+    expect(asked.length).toBeGreaterThanOrEqual(3);
+    // Told to stop while it looks: the search ends.
+    let ended = false;
+    const searching = await connected({
+      id: 'b',
+      retryFirst: true,
+      url: (signal) =>
+        new Promise((_, reject) => {
+          signal.addEventListener('abort', () => {
+            ended = true;
+            reject(signal.reason);
+          });
+        }),
+    });
+    await searching.stop();
+    expect(ended).toBe(true);
+  });
+
   it('does not wait for ever on a server that accepts and says nothing', async () => {
     const sockets = new Set<Socket>();
     const silent = createServer((socket) => sockets.add(socket));
@@ -264,5 +299,18 @@ describe('bus', () => {
     await proxy.stop();
     await broker.stop();
     await until('the end of all sockets and timers', () => resources().length <= before.length);
+  });
+});
+
+describe('a URL for logs', () => {
+  it.each([
+    ['mqtt://user:secret@host:1883', 'mqtt://user:***@host:1883'],
+    ['mqtts://vhost%3Auser:p%40ss:word@host', 'mqtts://vhost%3Auser:***@host'],
+    ['mqtt://:secret@host:1883', 'mqtt://:***@host:1883'],
+    ['mqtt://host:1883', 'mqtt://host:1883'],
+    ['mqtt://user@host:1883', 'mqtt://user@host:1883'],
+    ['auto', 'auto'],
+  ])('%s is %s', (url, shown) => {
+    expect(publicUrl(url)).toBe(shown);
   });
 });

@@ -12,6 +12,7 @@ import type { Bus } from './bus.js';
 import { encode } from './codec.js';
 import { ChairError, isChairError } from './errors.js';
 import { Listeners } from './listeners.js';
+import { publicUrl } from './public-url.js';
 import { checkName, Subscriptions } from './subscriptions.js';
 import type { Topic } from './topics.js';
 
@@ -151,7 +152,7 @@ class MqttBus implements Bus {
       else await this.#attempt();
     } catch (cause) {
       await this.stop();
-      if (signal?.aborted === true) throw new ChairError('STOPPED', `connecting to ${this.#url} was given up`, { cause });
+      if (signal?.aborted === true) throw new ChairError('STOPPED', `connecting to ${publicUrl(this.#url)} was given up`, { cause });
       throw cause;
     } finally {
       if (retryFirst !== true) signal?.removeEventListener('abort', aborted);
@@ -279,7 +280,7 @@ class MqttBus implements Bus {
     } catch (cause) {
       client?.end(true);
       const why = cause instanceof Error ? cause.message || cause.name : String(cause);
-      throw new ChairError('BROKER_UNREACHABLE', `cannot connect to the broker at ${url} (${why})`, {
+      throw new ChairError('BROKER_UNREACHABLE', `cannot connect to the broker at ${publicUrl(url)} (${why})`, {
         todo: 'Check the address and that the gateway is running.',
         cause,
       });
@@ -317,7 +318,7 @@ class MqttBus implements Bus {
   /** The connection is none of ours any more. What it was to carry is rejected with the error that is returned. */
   #forget(client: MqttClient, why: string): ChairError {
     if (this.#client === client) this.#client = undefined;
-    const lost = new ChairError('BROKER_LOST', `lost the broker at ${this.#url} (${why})`);
+    const lost = new ChairError('BROKER_LOST', `lost the broker at ${publicUrl(this.#url)} (${why})`);
     for (const outgoing of [...this.#underWay]) this.#settle(outgoing, lost);
     this.#disconnects.emit(why);
     return lost;
@@ -364,7 +365,7 @@ class MqttBus implements Bus {
   #keep(outgoing: Outgoing): void {
     const { name, payload, qos } = outgoing;
     if (qos === 0) {
-      outgoing.reject(new ChairError('BROKER_LOST', `cannot publish on ${name}: not connected to ${this.#url}`));
+      outgoing.reject(new ChairError('BROKER_LOST', `cannot publish on ${name}: not connected to ${publicUrl(this.#url)}`));
     } else if (this.#offline.length >= MAX_OFFLINE_MESSAGES || this.#offlineBytes + payload.length > MAX_OFFLINE_BYTES) {
       outgoing.reject(new ChairError('QUEUE_FULL', `cannot keep a message on ${name}: not connected, and the queue for that is full`));
     } else {

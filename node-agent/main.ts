@@ -5,6 +5,7 @@ import { trackBroker } from '../broker/discovery/finder.js';
 import type { ChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { publicUrl } from '../broker/public-url.js';
 import { readSealed, writeSealed } from '../broker/sealed-file.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
@@ -52,9 +53,9 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
       const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS }) : broker;
       const bus = await connectBus({ url, id: config.name, will, retryFirst: true });
       waiting = setTimeout(() => {
-        if (!found && !bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${broker} yet; trying on`);
+        if (!found && !bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${publicUrl(broker)} yet; trying on`);
       }, QUIET_MS);
-      bus.onConnect(() => log(`connected to ${found ? 'the broker' : broker}`));
+      bus.onConnect(() => log(`connected to ${found ? 'the broker' : publicUrl(broker)}`));
       bus.onDisconnect((why) => log(`lost the broker: ${why}; trying on`));
       return bus;
     },

@@ -5,9 +5,11 @@
 import { isChairError, toChairError } from '../broker/errors.js';
 import { plainAddress } from '../broker/host.js';
 import type { Gone, Health, Reign } from '../broker/messages.js';
+import { publicUrl } from '../broker/public-url.js';
 import { isSchemaStand, OUR_SCHEMAS, reconcile } from '../broker/schema/version.js';
 import { type Topics, topicsOf } from '../broker/topics.js';
 import { Acceptance } from './acceptance.js';
+import { FIND_BROKER } from './config.js';
 import { interfaceAddresses } from './device.js';
 import { HealthMeter } from './health.js';
 import { announced, introduce } from './identity.js';
@@ -41,7 +43,11 @@ export class Presence {
   constructor(private readonly host: PresenceHost) {
     const { cluster, broker } = host.options.config;
     this.topics = topicsOf(cluster);
-    this.acceptance = new Acceptance({ cluster, broker, log: host.log });
+    this.acceptance = new Acceptance({
+      cluster,
+      broker: broker === FIND_BROKER ? 'the broker that was found' : publicUrl(broker),
+      log: host.log,
+    });
   }
 
   /** What the broker says in this agent's place when the connection breaks. */

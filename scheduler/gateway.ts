@@ -15,6 +15,7 @@ import { LinkProbe } from '../broker/link-probe.js';
 import { lockDirectory } from '../broker/lock.js';
 import type { PeerEntry, StatusReport } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
+import { publicUrl } from '../broker/public-url.js';
 import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
@@ -233,7 +234,7 @@ export class Gateway {
     await (await this.#own(uploads)).start();
     await (await this.#own(scheduler)).start();
     await this.#announce();
-    log?.(`gateway of cluster '${cluster}': broker ${this.brokerUrl}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
+    log?.(`gateway of cluster '${cluster}': broker ${publicUrl(this.brokerUrl)}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
   }
 
   /** Last of all: whoever finds the gateway is served. */

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { DeployRequest, PlanReport } from '../../broker/messages.js';
+import { publicUrl } from '../../broker/public-url.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import { calibrationFrames } from '../calibrate.js';
 import type { CommandDefinition, Invocation, OptionValues } from '../command.js';
@@ -34,7 +35,7 @@ function nameOf(model: string, options: OptionValues): string {
 
 /** The options another command needs to reach the same cluster. */
 function where({ broker, cluster }: Settings): string {
-  return `${broker === 'auto' ? '' : ` --broker ${broker}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
+  return `${broker === 'auto' ? '' : ` --broker ${publicUrl(broker)}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
 }
 
 /** The request with everything that it names on the gateway. Calibration frames are read before anything is sent: a bad one is found at once. */

@@ -1,5 +1,6 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
 import { ChairError } from '../../broker/errors.js';
+import { publicUrl } from '../../broker/public-url.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerUrl, cacheDirectory, type Settings } from '../config.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
@@ -40,9 +41,9 @@ async function runGateway(
       ? gateway.brokerUrl.replace('127.0.0.1', gateway.status().dispatcherAddresses[0] ?? '127.0.0.1')
       : gateway.brokerUrl;
     const join = `${PROGRAM} agent --name NAME${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
-    const address = `${join} --broker ${outside}`;
+    const address = `${join} --broker ${publicUrl(outside)}`;
     invocation.output.text(
-      `Ready at ${gateway.brokerUrl}. An agent joins with:\n  ${g.hidden ? address : `${join}\nor, where multicast does not get through:\n  ${address}`}`,
+      `Ready at ${publicUrl(gateway.brokerUrl)}. An agent joins with:\n  ${g.hidden ? address : `${join}\nor, where multicast does not get through:\n  ${address}`}`,
     );
     announceReady({ url: gateway.brokerUrl });
     await Promise.race([stopped, gateway.closed]);

@@ -65,7 +65,9 @@ describe('the record of a chaos run', () => {
       outcome('b', 50),
       outcome('a', 450),
     ];
-    expect([longestGap(outcomes, 'a'), longestGap(outcomes, 'b'), longestGap([], 'a')]).toEqual([300, 50, 0]);
+    expect(longestGap(outcomes, 'a', 50, 500)).toEqual({ ms: 300, fromMs: 100 });
+    expect(longestGap(outcomes, 'b', 0, 1000)).toEqual({ ms: 950, fromMs: 50 });
+    expect(longestGap([], 'a', 200, 900)).toEqual({ ms: 700, fromMs: 200 });
     expect(failuresOf(outcomes)).toEqual({ FRAME_FAILED: 1 });
   });
 

@@ -36,8 +36,10 @@ function standing(status: StatusReport, { deployments }: Wanted): string {
 export class Settling {
   #since: number | undefined;
   #standing = '';
-  /** What kept it from rest last. */
+  /** What keeps it from rest; '' = nothing. */
   why = 'nothing was asked yet';
+  /** What kept it from rest last. */
+  lastWhy = '';
   /** Plans that changed after it had come to rest once. */
   changes = 0;
 
@@ -51,6 +53,7 @@ export class Settling {
   see(status: StatusReport | undefined, atMs: number, idle: readonly string[] = []): boolean {
     this.why = status === undefined ? 'no answer from the scheduler' : unsettled(status, this.wanted);
     if (this.why === '' && idle.length > 0) this.why = `no results of ${idle.join(', ')}`;
+    if (this.why !== '') this.lastWhy = this.why;
     const now = status === undefined ? '' : standing(status, this.wanted);
     if (this.why !== '') this.#since = undefined;
     else if (this.#since === undefined || now !== this.#standing) {

@@ -164,9 +164,13 @@ class Run {
     const failures = failuresOf(outcomes);
     const convergedMs = settled.sinceMs === undefined ? null : Math.max(0, Math.round(settled.sinceMs - lastActMs));
     const violations = this.#violations.slice(before);
+    const gaps = this.#stage.loads.map(({ deployment }) => [deployment, longestGap(outcomes, deployment, startedMs, wallMs())] as const);
     const failed = Object.entries(failures).map(([code, count]) => `, ${count} ${code}`);
     const at = convergedMs === null ? `NOT at rest: ${settled.why}` : `at rest after ${(convergedMs / 1000).toFixed(1)} s`;
-    this.#o.note(`  ${at}; ${outcomes.length} frames${failed.join('')}`);
+    const without = gaps.map(
+      ([name, { ms, fromMs }]) => `${name} ${(ms / 1000).toFixed(1)} s (from ${((fromMs - startedMs) / 1000).toFixed(1)} s)`,
+    );
+    this.#o.note(`  ${at}; ${outcomes.length} frames${failed.join('')}; longest without a result: ${without.join(', ')}`);
     for (const { invariant, text } of violations) this.#o.note(`  BROKEN: ${invariant}: ${text}`);
     return {
       round: round.index,
@@ -177,7 +181,7 @@ class Run {
       frames: outcomes.length,
       failures,
       reissued: outcomes.filter(({ attempts }) => attempts > 1).length,
-      gapMs: Object.fromEntries(this.#stage.loads.map(({ deployment }) => [deployment, longestGap(outcomes, deployment)])),
+      gapMs: Object.fromEntries(gaps.map(([name, { ms }]) => [name, ms])),
       violations,
     };
   }
@@ -227,7 +231,7 @@ class Run {
       const seconds = (tookMs / 1000).toFixed(1);
       this.#break(
         'the cluster comes to rest in time',
-        `${sinceMs === undefined ? `not within ${seconds} s: ${settling.why}` : `it took ${seconds} s`}`,
+        `${sinceMs === undefined ? `not within ${seconds} s: ${settling.why}` : `it took ${seconds} s; last: ${settling.lastWhy}`}`,
       );
     }
     return { sinceMs, transferMs: Math.round(transferMs), why: settling.why };
@@ -347,10 +351,21 @@ export function failuresOf(outcomes: readonly Outcome[]): Record<string, number>
   return failures;
 }
 
-/** Longest time between two results of a deployment, ms. */
-export function longestGap(outcomes: readonly Outcome[], deployment: string): number {
-  const ends = outcomes.flatMap((one) => (one.deployment === deployment && one.code === '' ? [one.endedMs] : [])).sort((a, b) => a - b);
-  return Math.round(Math.max(0, ...ends.slice(1).map((at, i) => at - (ends[i] ?? at))));
+/** The longest time without a result of a deployment between two moments, and when it began. */
+export function longestGap(
+  outcomes: readonly Outcome[],
+  deployment: string,
+  fromMs: number,
+  toMs: number,
+): { readonly ms: number; readonly fromMs: number } {
+  const ends = outcomes.flatMap((one) => (one.deployment === deployment && one.code === '' ? [one.endedMs] : []));
+  const marks = [fromMs, ...ends.filter((at) => at > fromMs && at < toMs).sort((a, b) => a - b), toMs];
+  let longest = { ms: 0, fromMs };
+  for (const [i, at] of marks.entries()) {
+    const next = marks[i + 1] ?? at;
+    if (next - at > longest.ms) longest = { ms: Math.round(next - at), fromMs: at };
+  }
+  return longest;
 }
 
 function peaksOf(samples: readonly Sample[]): ChaosRecord['peaks'] {

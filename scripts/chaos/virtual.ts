@@ -33,6 +33,8 @@ const RUN_MS = 120;
 const DRAIN_MS = 30_000;
 /** Agents reconnect to a broker that is back within this time. */
 const RECONNECT_MS = 2000;
+/** After so long everybody has noticed: three health messages and a half, and steps of time. */
+const TROUBLE_MS = 4500;
 /** When a broker gives up a connection that nobody answers on. */
 const KEEP_ALIVE_MS = 22_500;
 const FRAME_DEADLINE_MS = 30_000;
@@ -42,6 +44,8 @@ interface Machine {
   /** Of its health within the interval: agents do not speak all at once. */
   readonly phaseMs: number;
   starts: number;
+  /** When something last happened to it. */
+  changedMs: number;
   running: boolean;
   hung: boolean;
   linked: boolean;
@@ -71,6 +75,8 @@ interface Deployed {
   sequence: number;
   /** Sequences without an outcome, and when they must have one. */
   readonly open: Map<number, number>;
+  /** Attempts under way, by frame and attempt: on whom. */
+  readonly live: Map<string, readonly string[]>;
 }
 
 export class Virtual {
@@ -86,6 +92,8 @@ export class Virtual {
   #epoch = 0;
   #reign = 1;
   #brokerUp = true;
+  /** When something last happened to broker or gateway. */
+  #middleMs = 0;
   /** Of the gateway: `hung` it does nothing, and does it all at once later. */
   #gateway: 'up' | 'down' | 'hung' = 'up';
   readonly #held: RegistryEvent[] = [];
@@ -134,6 +142,9 @@ export class Virtual {
 
   #act({ do: what, fault }: Act): void {
     this.events++;
+    const machine = this.#machines.get(fault.target);
+    if (machine === undefined) this.#middleMs = this.#nowMs;
+    else machine.changedMs = this.#nowMs;
     if (what === 'begin') this.#begin(fault);
     else this.#undo(fault);
   }
@@ -174,7 +185,7 @@ export class Virtual {
     const known = this.#machines.get(name);
     if (known !== undefined) return known;
     const made: Machine = {
-      ...{ name, phaseMs: this.#random() * HEALTH_MS, starts: 0, running: false, hung: false, linked: true },
+      ...{ name, phaseMs: this.#random() * HEALTH_MS, starts: 0, changedMs: 0, running: false, hung: false, linked: true },
       ...{ helloAtMs: undefined, drainsUntilMs: undefined, hello: helloOf(name, ''), health: healthOf(name, '') },
     };
     this.#machines.set(name, made);
@@ -186,6 +197,7 @@ export class Virtual {
     machine.hello = helloOf(machine.name, nonce);
     machine.health = healthOf(machine.name, nonce);
     machine.running = true;
+    machine.changedMs = this.#nowMs;
     machine.helloAtMs = this.#nowMs + afterMs;
     machine.drainsUntilMs = undefined;
   }
@@ -306,6 +318,7 @@ export class Virtual {
     for (const one of due) this.#later.splice(this.#later.indexOf(one), 1);
     for (const { run } of due.sort((a, b) => a.atMs - b.atMs)) run();
     this.#apply({ kind: 'tick' });
+    this.#missed();
     for (const deployed of [...this.#deployed.values()]) {
       this.#reconcile(deployed);
       this.#feed(deployed);
@@ -347,14 +360,40 @@ export class Virtual {
     const record = this.#registry.get(agent);
     const isLast = record?.nonce === nonce;
     if (isLast) ensure(record.state === next || kind === 'lost', `${agent}: the registry says ${record.state}, the change ${kind}`);
-    if (kind === 'lost' || kind === 'stopped')
-      for (const one of this.#deployed.values()) this.#outcomes(one, one.frames.agentLost(agent, this.#nowMs));
+    if (kind === 'lost' || kind === 'stopped') this.#gone(agent, nonce);
     if (kind === 'ready') {
       for (const one of this.#deployed.values()) {
         one.stuck = false;
         one.recovering = one.afterLoss;
         if (one.serving?.nonces.get(agent) === nonce) this.#outcomes(one, one.frames.agentBack(agent, this.#nowMs));
       }
+    }
+  }
+
+  /** No attempt waits for somebody who is gone. Who was heard all the time is not gone. */
+  #gone(agent: string, nonce: string): void {
+    const machine = this.#machines.get(agent);
+    const wasHeard =
+      machine?.hello.nonce === nonce && machine.running && this.#nowMs - machine.changedMs > TROUBLE_MS && this.#isHeard(machine);
+    ensure(!wasHeard || machine.drainsUntilMs !== undefined, `${agent} was lost although it was heard all the time`);
+    for (const one of this.#deployed.values()) {
+      this.#outcomes(one, one.frames.agentLost(agent, this.#nowMs));
+      const waiting = [...one.live].filter(([, on]) => on.includes(agent));
+      ensure(waiting.length === 0, `${waiting.length} attempts of ${one.name} still wait for ${agent}, which was lost`);
+    }
+  }
+
+  #isHeard({ running, hung, linked, helloAtMs }: Machine): boolean {
+    return running && !hung && linked && helloAtMs === undefined && this.#brokerUp && this.#nowMs - this.#middleMs > TROUBLE_MS;
+  }
+
+  /** Whoever was not heard for long is not there. */
+  #missed(): void {
+    if (!this.#brokerUp || this.#nowMs - this.#middleMs < TROUBLE_MS) return;
+    for (const { name, running, hung, linked, changedMs } of this.#machines.values()) {
+      if ((running && !hung && linked) || this.#nowMs - changedMs < TROUBLE_MS) continue;
+      const state = this.#registry.get(name)?.state;
+      ensure(state !== 'ready' && state !== 'suspect', `${name} is ${state} although it was not heard for ${this.#nowMs - changedMs} ms`);
     }
   }
 
@@ -367,7 +406,7 @@ export class Virtual {
   #deploy(name: string): void {
     this.#deployed.set(name, {
       ...{ name, frames: new FrameTable<number, number>({ ...FRAME_LIMITS, queueFrames: 4096 }), planning: false, stuck: false },
-      ...{ afterLoss: false, recovering: false, serving: undefined, next: undefined, sequence: 0, open: new Map() },
+      ...{ afterLoss: false, recovering: false, serving: undefined, next: undefined, sequence: 0, open: new Map(), live: new Map() },
     });
   }
 
@@ -487,14 +526,18 @@ export class Virtual {
   #outcomes(deployed: Deployed, effects: readonly FrameEffect<number, number>[]): void {
     for (const effect of effects) {
       if (effect.kind === 'answer') this.#answered(deployed, effect);
+      if (effect.kind === 'cancel') deployed.live.delete(`${effect.frame} ${effect.attempt}`);
       if (effect.kind !== 'issue') continue;
       const { frame, attempt, epoch, route, input } = effect;
       const placed = deployed.serving;
       if (placed === undefined || placed.epoch !== epoch)
         throw new Error(`${deployed.name}: a frame is issued in epoch ${epoch}, which is not in force`);
+      const key = `${frame} ${attempt}`;
       const on = route.flatMap((replica, stage) => placed.grid[stage]?.[replica] ?? []);
+      deployed.live.set(key, on);
       this.#after(RUN_MS * (0.5 + this.#random()), () => {
         if (!on.every((agent) => this.#reaches(agent, placed.nonces.get(agent) ?? ''))) return;
+        deployed.live.delete(key);
         this.#outcomes(deployed, deployed.frames.complete(frame, attempt, 2 * input, 1, this.#nowMs));
       });
     }
@@ -520,7 +563,8 @@ export class Virtual {
       wanted.delete(agent);
     }
     ensure(wanted.size === 0, `${[...wanted].slice(0, 3).join(', ')} are there but not known`);
-    for (const { name, serving, next, planning } of this.#deployed.values()) {
+    for (const { name, serving, next, planning, recovering } of this.#deployed.values()) {
+      ensure(!recovering, `${name} was not planned again although an agent came after a loss`);
       ensure(serving !== undefined && next === undefined && !planning, `${name} is not served at rest`);
       for (const [agent, nonce] of serving?.nonces ?? [])
         ensure(this.#registry.serves(agent, nonce), `${name} has a seat on ${agent}, which is gone`);

@@ -32,6 +32,8 @@ export class Faults {
   /** Being started or ended by us. */
   readonly #busy = new Set<string>();
   readonly restarts: string[] = [];
+  readonly #underWay = new Set<Promise<unknown>>();
+  #stopped = false;
   readonly #stuck: Violation[] = [];
 
   constructor(stage: Stage, device: DeviceSpec = DEFAULT_DEVICE) {
@@ -41,7 +43,27 @@ export class Faults {
   }
 
   /** Throws what could not be done. */
-  async begin(fault: Fault): Promise<void> {
+  begin(fault: Fault): Promise<void> {
+    return this.#keep(this.#begin(fault));
+  }
+
+  /** Throws what could not be undone. */
+  undo(fault: Fault): Promise<void> {
+    return this.#keep(this.#undo(fault));
+  }
+
+  async #keep(work: Promise<void>): Promise<void> {
+    const kept = work.catch(() => undefined);
+    this.#underWay.add(kept);
+    try {
+      await work;
+    } finally {
+      this.#underWay.delete(kept);
+    }
+  }
+
+  async #begin(fault: Fault): Promise<void> {
+    if (this.#stopped) return;
     const { kind, target } = fault;
     switch (kind) {
       case 'kill':
@@ -79,8 +101,7 @@ export class Faults {
     }
   }
 
-  /** Throws what could not be undone. */
-  async undo(fault: Fault): Promise<void> {
+  async #undo(fault: Fault): Promise<void> {
     const node = (): TestbedNode => this.#node(fault.target);
     switch (fault.kind) {
       case 'rot':
@@ -118,12 +139,19 @@ export class Faults {
       return [{ invariant: 'no process ends by itself', text: `${failure.code}: ${failure.message}` }];
     });
     for (const node of ended) {
-      this.#restart(node).catch((error: unknown) => {
+      const again = this.#restart(node).catch((error: unknown) => {
         const text = `${node.name} does not start again: ${toChairError(error).message}`;
         this.#stuck.push({ invariant: 'no process ends by itself', text });
       });
+      void this.#keep(again);
     }
     return [...violations, ...this.#stuck.splice(0)];
+  }
+
+  /** Nothing is started any more; resolves when what was being started has been. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.allSettled(this.#underWay);
   }
 
   async #kill(node: TestbedNode): Promise<void> {
@@ -135,6 +163,7 @@ export class Faults {
   async #restart(node: TestbedNode): Promise<void> {
     this.#busy.add(node.name);
     for (let tries = 1; ; tries++) {
+      if (this.#stopped) return;
       try {
         await node.restart();
         break;

@@ -109,6 +109,14 @@ class Run {
   }
 
   async all(): Promise<ChaosRecord> {
+    try {
+      return await this.#all();
+    } finally {
+      await this.#faults.stop();
+    }
+  }
+
+  async #all(): Promise<ChaosRecord> {
     const { inside, deployments, loads, agents, spares, testbed } = this.#stage;
     await this.#rest(wallMs(), true);
     for (const deployment of deployments) await inside.deploy(deployment);

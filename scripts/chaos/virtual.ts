@@ -94,6 +94,8 @@ export class Virtual {
   #brokerUp = true;
   /** When something last happened to broker or gateway. */
   #middleMs = 0;
+  /** When something last happened because of which nobody could be heard. */
+  #deafMs = 0;
   /** Of the gateway: `hung` it does nothing, and does it all at once later. */
   #gateway: 'up' | 'down' | 'hung' = 'up';
   readonly #held: RegistryEvent[] = [];
@@ -143,8 +145,12 @@ export class Virtual {
   #act({ do: what, fault }: Act): void {
     this.events++;
     const machine = this.#machines.get(fault.target);
-    if (machine === undefined) this.#middleMs = this.#nowMs;
-    else machine.changedMs = this.#nowMs;
+    if (machine === undefined) {
+      this.#middleMs = this.#nowMs;
+      // That the gateway itself stood still is no reason to give up anybody.
+      if (fault.kind !== 'gateway-hang') this.#deafMs = this.#nowMs;
+    }
+    if (machine !== undefined) machine.changedMs = this.#nowMs;
     if (what === 'begin') this.#begin(fault);
     else this.#undo(fault);
   }
@@ -228,12 +234,13 @@ export class Virtual {
   #lie({ name, hello, health }: Machine, { lie }: Fault): void {
     if (this.#gateway !== 'up') return;
     const before = this.#registry.get(name);
+    const isThere = before !== undefined && this.#registry.serves(name, before.nonce);
     const nonce = 'forged';
     if (lie === 'other-name') this.#apply({ kind: 'hello', hello: { ...hello, nonce, addresses: ['192.0.2.1'] } });
     else if (lie === 'false-will') this.#apply({ kind: 'gone', gone: { agent: name, nonce, why: 'will', connection: 0 } });
     else this.#apply({ kind: 'health', health: { ...health, nonce } });
     const after = this.#registry.get(name);
-    const isThere = before !== undefined && this.#registry.serves(name, before.nonce);
+    ensure(after?.health?.nonce !== nonce, `${name} is known by the health of another process`);
     if (isThere) ensure(before.nonce === after?.nonce && before.state === after.state, `a lie (${lie}) changed what is known of ${name}`);
   }
 
@@ -268,6 +275,8 @@ export class Virtual {
 
   #gatewayWakes(): void {
     this.#gateway = 'up';
+    // Timers are run before sockets are read.
+    this.#apply({ kind: 'tick' });
     for (const event of this.#held.splice(0)) this.#apply(event);
   }
 
@@ -384,7 +393,7 @@ export class Virtual {
   }
 
   #isHeard({ running, hung, linked, helloAtMs }: Machine): boolean {
-    return running && !hung && linked && helloAtMs === undefined && this.#brokerUp && this.#nowMs - this.#middleMs > TROUBLE_MS;
+    return running && !hung && linked && helloAtMs === undefined && this.#brokerUp && this.#nowMs - this.#deafMs > TROUBLE_MS;
   }
 
   /** Whoever was not heard for long is not there. */

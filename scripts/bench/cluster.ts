@@ -45,7 +45,7 @@ async function isPreparing(client: TestbedClient, name: string): Promise<boolean
 
 /** Starts a testbed, runs `work` on it and removes it. */
 export async function onCluster<T>(context: BenchContext, options: TestbedOptions, work: (cluster: Cluster) => Promise<T>): Promise<T> {
-  const testbed = await startTestbed({ threads: 1, cli: await context.cli(), ...options });
+  const testbed = await startTestbed({ threads: 1, cli: await context.cli(), holdPlans: true, ...options });
   try {
     const { conditions } = testbed;
     context.depends(conditions);

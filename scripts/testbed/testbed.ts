@@ -36,6 +36,8 @@ export interface TestbedOptions {
   readonly broker?: 'gateway' | 'own';
   /** Gateway and agents have a disk of this size each, which can be filled; default: folders on the machine's disk. Only with namespaces. */
   readonly diskBytes?: number;
+  /** The gateway moves no deployment to a better plan by itself: what is measured is the plan that was asked for. Default false. */
+  readonly holdPlans?: boolean;
   /** More arguments for each agent's command line. */
   readonly agentArguments?: readonly string[];
   /** Entry file of the CLI; default: the checkout's. A compiled one starts faster and takes less memory. */
@@ -300,7 +302,7 @@ interface Starting {
 
 /** The gateway, and the broker where it is a process of its own. Both come back under the same address when they are started again. */
 async function startMiddle(
-  { broker: where = 'gateway' }: TestbedOptions,
+  { broker: where = 'gateway', holdPlans = false }: TestbedOptions,
   { isolation, gateway: { cpu, rateBits } }: Conditions,
   { device, start, own }: Starting,
 ): Promise<{ readonly broker: TestbedNode | undefined; readonly gateway: TestbedGateway }> {
@@ -322,7 +324,7 @@ async function startMiddle(
   const url = (): string => `mqtt://${(broker?.device ?? on).address}:${port}`;
   const gateway = new TestbedGateway(url, on, () => {
     const decides = broker === undefined ? ['gateway', '--port', String(port)] : ['scheduler', '--broker', url()];
-    return start(on, [...decides, '--host', host, ...own(on)]);
+    return start(on, [...decides, '--host', host, ...(holdPlans ? ['--hold-plans'] : []), ...own(on)]);
   });
   if (broker === undefined) await serving(gateway);
   else await gateway.child.ready;

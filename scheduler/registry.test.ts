@@ -255,6 +255,18 @@ describe('registry', () => {
     expect(said).toEqual(['1.5 cut-off lost', '2.5 quick suspect', '4 quick lost', '9.5 dead lost']);
   });
 
+  it('takes a machine that was started anew while the broker was gone for what it is, and the one it replaces for a second of its name', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', 'old', 0);
+    registry.apply({ kind: 'offline' }, 1000);
+    registry.apply({ kind: 'online' }, 20_000);
+    const changes = registry.apply({ kind: 'hello', hello: hello('a', 'new') }, 20_500);
+    expect(changes.map(({ kind }) => kind)).toEqual(['lost', 'joined']);
+    expect(registry.apply({ kind: 'hello', hello: hello('a', 'old') }, 20_600)).toMatchObject([
+      { kind: 'refuse', code: 'AGENT_NAME_TAKEN' },
+    ]);
+  });
+
   it('refuses what it cannot read, and names that are not allowed', () => {
     const registry = new Registry({ incompatible: (h) => (h.schemaVersion < 1 ? 'too old' : undefined) });
     const old = registry.apply({ kind: 'hello', hello: hello('a', '1', { schemaVersion: 0 }) }, 0);

@@ -148,7 +148,9 @@ export class Registry {
       return [{ kind: 'refuse', agent, nonce, code: 'AGENT_NAME_INVALID', message: `the name '${agent}' is not allowed for an agent` }];
     }
     const known = this.#agents.get(agent);
-    if (known !== undefined && known.nonce !== nonce && isAlive(known) && nowMs - known.seenMs < this.#lostAfterMs(known)) {
+    // After an outage nobody is known to live until it is heard: a machine that was started anew meanwhile is no second one of its name.
+    const heard = known !== undefined && !this.#isAwaited(known) && nowMs - known.seenMs < this.#lostAfterMs(known);
+    if (known !== undefined && known.nonce !== nonce && isAlive(known) && heard) {
       const message = `another live agent uses the name '${agent}'; give this one another name, or stop the other`;
       return [{ kind: 'refuse', agent, nonce, code: 'AGENT_NAME_TAKEN', message }];
     }
@@ -257,7 +259,7 @@ export class Registry {
   #judge(record: AgentRecord, silentMs: number, nowMs: number): RegistryChange | undefined {
     const { agent, nonce } = record;
     // A broker that was gone is gone for everybody: agents come back within their own back-off, not with us.
-    const awaited = record.seenMs <= this.#onlineMs;
+    const awaited = this.#isAwaited(record);
     const silent = `silent for ${(silentMs / 1000).toFixed(1)} s`;
     if (silentMs >= this.#lostAfterMs(record) + (awaited ? RETURN_MS : 0)) return this.#lose(record, silent, nowMs);
     const reported = this.#reported.get(agent);
@@ -267,6 +269,11 @@ export class Registry {
     if (awaited || record.state !== 'ready' || silentMs < silenceMs(record, this.#missedHealth / 2)) return undefined;
     this.#set({ ...record, state: 'suspect', why: silent });
     return { kind: 'suspect', agent, nonce, why: silent };
+  }
+
+  /** Not heard since our own link to the broker came back. */
+  #isAwaited(record: AgentRecord): boolean {
+    return record.seenMs <= this.#onlineMs;
   }
 
   /** Never less than what a stall of our own may take before it is noticed. */

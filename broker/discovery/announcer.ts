@@ -23,6 +23,7 @@ export interface AnnouncerOptions {
 /** Unasked, after the start and on an interface that came up: agents that wait hear it at once. Wireless networks lose multicast. */
 const ANNOUNCE_AT_MS = [0, 1_000, 3_000];
 const REFRESH_MS = 5_000;
+const EVERYWHERE = '0.0.0.0';
 /** Shared records are answered after a random delay, so that many responders do not collide (RFC 6762, section 6). */
 const DELAY_MS = { least: 20, most: 120 };
 /** The same multicast answer is not repeated sooner (RFC 6762, section 6). */
@@ -52,7 +53,7 @@ export class Announcer {
   /** Never throws: a cluster serves without being announced. Why it is not is logged, and tried again. */
   async start(): Promise<void> {
     try {
-      this.#address = (await lookup(this.#o.host, { family: 4 })).address;
+      this.#address = this.#o.host === '::' ? EVERYWHERE : (await lookup(this.#o.host, { family: 4 })).address;
       // A name or URL that no record can hold.
       encodeDns(announcement(this.#records([])));
     } catch (error) {
@@ -136,7 +137,7 @@ export class Announcer {
 
   /** Of these interfaces, those on which the broker can be reached. One elsewhere can be, wherever the asker is. */
   #reachable(interfaces = this.#socket.interfaces): readonly NetworkInterface[] {
-    return this.#address === '0.0.0.0' ? interfaces : interfaces.filter(({ address }) => address === this.#address);
+    return this.#address === EVERYWHERE ? interfaces : interfaces.filter(({ address }) => address === this.#address);
   }
 
   #records(interfaces: readonly NetworkInterface[], ttlSeconds?: number) {

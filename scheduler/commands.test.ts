@@ -44,6 +44,17 @@ describe('a command', () => {
     expect(got).toHaveLength(2);
   });
 
+  it('is not answered by an agent that was not asked', async () => {
+    const reply = commands.send('a', 'n1', 1, release, 5000);
+    await delivered();
+    const id = got[0]?.id ?? '';
+    expect(commands.settle({ ...done, id, agent: 'b', code: 'AGENT_BUSY' })).toBe(false);
+    expect(commands.settle({ ...done, id })).toBe(true);
+    expect(await reply).toMatchObject({ agent: 'a', code: '' });
+    // What nobody waits for is nobody's.
+    expect(commands.settle({ ...done, id: 'another' })).toBe(true);
+  });
+
   it('ends with the words of the agent, with the agent, with its deadline, or with the scheduler', async () => {
     const refused = commands.send('a', 'n1', 1, release, 5000);
     await delivered();

@@ -15,6 +15,9 @@ export class Commands {
   /** What each process is asked: to give up on when it is lost, and to ask again when it was cut off. */
   readonly #asked = new Map<string, Set<{ readonly wait: Wait<Reply>; readonly command: Command }>>();
 
+  /** Who was asked, by the id of the command. */
+  readonly #agents = new Map<string, string>();
+
   /** `scheduler`: which one this is, see Command.scheduler. `onStale`: an agent says that another one has reigned since. */
   constructor(bus: Bus, topics: Topics, scheduler: string, onStale: () => void = () => undefined) {
     this.#bus = bus;
@@ -32,6 +35,7 @@ export class Commands {
     const command = { id, term, scheduler: this.#scheduler, nonce, deadlineMs, body };
     const entry = { wait, command };
     this.#asked.set(key, asked.add(entry));
+    this.#agents.set(id, agent);
     try {
       await this.#bus.publish(this.#topics.command(agent), command);
       const reply = await wait.reply;
@@ -40,6 +44,7 @@ export class Commands {
     } finally {
       wait.cancel(new ChairError('STOPPED', 'the request is over'));
       asked.delete(entry);
+      this.#agents.delete(id);
       if (asked.size === 0) this.#asked.delete(key);
     }
   }
@@ -52,9 +57,13 @@ export class Commands {
     await this.#bus.publish(this.#topics.command(agent), command);
   }
 
-  settle(reply: Reply): void {
+  /** False when it is not who was asked that answers: then it counts for nothing. */
+  settle(reply: Reply): boolean {
+    const asked = this.#agents.get(reply.id);
+    if (asked !== undefined && asked !== reply.agent) return false;
     if (reply.code === 'TERM_STALE') this.#onStale();
     this.#waitress.settle(reply.id, reply);
+    return true;
   }
 
   /**

@@ -305,7 +305,8 @@ export class Deployments {
 
   progress(progress: Progress): void {
     const deployment = this.#all.get(progress.deployment);
-    if (deployment?.next?.plan.epoch === progress.epoch) deployment.progress.set(progress.agent, progress);
+    if (deployment?.next?.plan.epoch === progress.epoch && deployment.next.nonces.has(progress.agent))
+      deployment.progress.set(progress.agent, progress);
   }
 
   /** The plan of this epoch, while it is in force. */

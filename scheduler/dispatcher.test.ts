@@ -1,11 +1,12 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { decodeActivation, decodeResult, encodeActivation, encodeSubmit, readTensor } from '../broker/activation.js';
 import { encode } from '../broker/codec.js';
-import { createFakeBroker } from '../broker/fake-bus.js';
+import { createFakeBroker, type FakeBroker } from '../broker/fake-bus.js';
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
 import type { Lanes } from '../broker/lanes/lane.js';
-import type { ActivationHeader, ResultHeader } from '../broker/messages.js';
+import type { ActivationHeader, ResultHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
+import { Refusals } from '../broker/refusals.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Dispatcher } from './dispatcher.js';
 
@@ -27,6 +28,10 @@ const PLAN: Plan = {
 const INPUT = new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer);
 
 let network: FakeNetwork;
+let broker: FakeBroker;
+let refusals: Refusals;
+/** Peers that somebody could not reach. */
+let troubled: string[];
 let dispatcher: Dispatcher;
 let client: Lanes;
 let agent: Lanes;
@@ -36,7 +41,11 @@ let results: { header: ResultHeader; values: number[] }[];
 beforeEach(async () => {
   network = createFakeNetwork();
   const lanes = network.lanes(DISPATCHER);
-  dispatcher = new Dispatcher({ bus: createFakeBroker().bus('scheduler'), lanes, topics });
+  broker = createFakeBroker();
+  refusals = new Refusals();
+  troubled = [];
+  const onTrouble = ({ peer }: Trouble) => void troubled.push(peer);
+  dispatcher = new Dispatcher({ bus: broker.bus('scheduler'), lanes, topics, refusals, onTrouble });
   await dispatcher.start();
   await lanes.start();
   issued = [];
@@ -87,6 +96,65 @@ describe('dispatcher', () => {
     expect(results).toEqual([]);
     await answer(1, 10);
     expect(results).toMatchObject([{ header: { sequence: 1, output: 'y', outputCount: 1, attempts: 1 }, values: [10, 10, 20, 20] }]);
+  });
+
+  it('takes results only from who computes them, and counts the others: wrong sender, former term, epoch that is over, answer that comes late', async () => {
+    dispatcher.install(PLAN, 2);
+    await submit(1);
+    const stranger = network.lanes('stranger');
+    const [last] = issued;
+    const part = box(0);
+    const forged = encodeActivation({ ...last, wire: 1 } as ActivationHeader, new Uint8Array(8), part, part);
+    await stranger.send(DISPATCHER, topics.activation(DISPATCHER), forged);
+    await answer(1, 7, { term: 2 });
+    await answer(1, 7, { epoch: 9 });
+    await answer(3, 20);
+    expect(results).toEqual([]);
+    await answer(1, 10);
+    expect(results).toMatchObject([{ values: [10, 10, 20, 20] }]);
+    // As when it was taken for lost, and goes on.
+    await answer(1, 10);
+    expect(results).toHaveLength(1);
+    expect(Object.fromEntries(refusals.rows().map(({ code, count }) => [code, count]))).toEqual({
+      EPOCH_STALE: 2,
+      SENDER_WRONG: 1,
+      FRAME_LATE: 1,
+    });
+  });
+
+  it('hears of trouble only from agents of the plan, in its term', async () => {
+    dispatcher.install(PLAN, 2);
+    await submit(1);
+    const bus = broker.bus('anybody');
+    const trouble: Trouble = {
+      ...{ agent: 'a', deployment: 'm', term: 3, epoch: 1, frame: 1, attempt: 1, peer: 'b', code: 'LANE_DOWN', message: '' },
+    };
+    await bus.publish(topics.trouble, { ...trouble, agent: 'stranger' });
+    await bus.publish(topics.trouble, { ...trouble, term: 2 });
+    await bus.publish(topics.trouble, { ...trouble, epoch: 8 });
+    await settle();
+    expect([troubled, dispatcher.stats('m').reissued]).toEqual([[], 0]);
+    expect([refusals.of('SENDER_WRONG'), refusals.of('EPOCH_STALE')]).toEqual([1, 2]);
+    await bus.publish(topics.trouble, trouble);
+    await settle();
+    expect(troubled).toEqual(['b']);
+  });
+
+  it('issues again what is under way through an agent that moved, by the same plan', async () => {
+    dispatcher.install(PLAN, 2);
+    await submit(1);
+    dispatcher.agentMoved('elsewhere');
+    await settle();
+    expect(issued).toHaveLength(2);
+    dispatcher.agentMoved('a');
+    await settle();
+    expect(issued.slice(2).map(({ epoch, frame, attempt }) => [epoch, frame, attempt])).toEqual([
+      [1, 1, 2],
+      [1, 1, 2],
+    ]);
+    await answer(1, 1);
+    await answer(3, 2);
+    expect(results).toMatchObject([{ header: { attempts: 2 }, values: [1, 1, 2, 2] }]);
   });
 
   it('keeps a result that was lost on the way, gives it again, and runs nothing twice', async () => {

@@ -7,8 +7,9 @@ import type { Bus } from '../broker/bus.js';
 import { decode, encode } from '../broker/codec.js';
 import { type ChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
-import type { Cancel, DeploymentStatus, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
+import type { ActivationHeader, Cancel, DeploymentStatus, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
+import type { Refusals } from '../broker/refusals.js';
 import { joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, type Topics } from '../broker/topics.js';
@@ -16,6 +17,7 @@ import { Assembly, type Tensors } from './assembly.js';
 import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Issue } from './frame-types.js';
 import { FrameTable } from './frames.js';
 import { Intake } from './intake.js';
+import { agentsOf } from './plan-builder.js';
 
 const TICK_MS = 50;
 /** Ticks that come so late mean that this process, or its machine, stood still. */
@@ -35,6 +37,8 @@ export interface DispatcherOptions {
   readonly onStoodStill?: (ms: number) => void;
   /** A lane message could not be read, or did not fit its deployment. */
   readonly onRefused?: (error: ChairError) => void;
+  /** Counts what is not acted on. */
+  readonly refusals?: Refusals;
 }
 
 export type DispatcherStats = { readonly submitted: number } & Pick<
@@ -204,8 +208,21 @@ export class Dispatcher {
     const { header, data } = decodeActivation(message.payload);
     const served = this.#served.get(header.deployment);
     const plan = served?.plans.get(header.epoch);
+    const { refusals } = this.#options;
     // Late: of a deployment, term or epoch that is over, or of a frame that is answered.
-    if (served === undefined || plan === undefined || header.term !== this.#term || !served.frames.awaits(header.frame)) return;
+    if (served === undefined || plan === undefined || header.term !== this.#term) {
+      refusals?.count('EPOCH_STALE', `${resultText(header)} came when its epoch was over`);
+      return;
+    }
+    if (!served.frames.awaits(header.frame)) {
+      refusals?.count('FRAME_LATE', `${resultText(header)} is not waited for any more`);
+      return;
+    }
+    const sender = senderOf(plan, header);
+    if (message.from !== '' && sender !== undefined && message.from !== sender) {
+      refusals?.count('SENDER_WRONG', `${resultText(header)} came from ${message.from} and not from ${sender}`);
+      return;
+    }
     const outputs = served.assembly.add(plan, header, data);
     if (outputs === undefined) return;
     this.#complete(header.deployment, served, header.frame, header.attempt, outputs);
@@ -218,8 +235,23 @@ export class Dispatcher {
 
   #trouble(trouble: Trouble): void {
     const served = this.#served.get(trouble.deployment);
-    if (trouble.peer !== '' && trouble.code === 'LANE_DOWN') this.#options.onTrouble?.(trouble);
-    if (served === undefined || trouble.term !== this.#term) return;
+    const plan = served?.plans.get(trouble.epoch);
+    const { refusals, onTrouble } = this.#options;
+    if (served === undefined || plan === undefined || trouble.term !== this.#term) {
+      refusals?.count(
+        'EPOCH_STALE',
+        `trouble of agent ${trouble.agent} with frame ${trouble.frame} of ${trouble.deployment} epoch ${trouble.epoch}`,
+      );
+      return;
+    }
+    if (!agentsOf(plan).has(trouble.agent)) {
+      refusals?.count(
+        'SENDER_WRONG',
+        `agent ${trouble.agent} has no seat in ${trouble.deployment} epoch ${trouble.epoch}, and reports trouble there`,
+      );
+      return;
+    }
+    if (trouble.peer !== '' && trouble.code === 'LANE_DOWN') onTrouble?.(trouble);
     this.#do(trouble.deployment, served, served.frames.trouble(trouble, this.#now()));
   }
 
@@ -340,4 +372,15 @@ export class Dispatcher {
       this.#options.onRefused?.(toChairError(error));
     }
   }
+}
+
+/** Who is seated at the beginning of the wire on this route; undefined for a wire or route that fits no plan. */
+function senderOf({ wires, stages }: Plan, { wire, route }: ActivationHeader): string | undefined {
+  const along = wires[wire];
+  if (along === undefined || along.fromStage === SOURCE) return undefined;
+  return stages[along.fromStage]?.agents[route[along.fromStage] ?? -1]?.[along.fromPart];
+}
+
+function resultText({ deployment, epoch, frame, attempt, wire }: ActivationHeader): string {
+  return `a box of wire ${wire} of frame ${frame} attempt ${attempt} of ${deployment} epoch ${epoch}`;
 }

@@ -176,6 +176,7 @@ export class Gateway {
       topics,
       onDrained: (deployment, epoch) => this.#scheduler?.drained(deployment, epoch),
       onStoodStill: (ms) => this.#scheduler?.stoodStill(ms),
+      refusals,
       onTrouble: (trouble) => this.#scheduler?.trouble(trouble),
       onRefused: (error) => refused('a lane', error),
     });

@@ -13,6 +13,7 @@ import type {
   PeerEntry,
   ProfileReport,
   ProfileRequest,
+  Reply,
   RequestBody,
   Response,
   StatusReport,
@@ -227,7 +228,7 @@ export class Scheduler {
         this.#learning.health(health);
       }),
       await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
-      await bus.subscribe(topics.reply, (reply) => this.#commands.settle(reply)),
+      await bus.subscribe(topics.reply, (reply) => this.#replied(reply)),
       await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
       await bus.subscribe(topics.request, (request) => void this.#desk.request(request)),
       await bus.subscribe(topics.reign, (reign) => void this.#reigning.reigned(reign)),
@@ -331,6 +332,10 @@ export class Scheduler {
     const live = serving === undefined ? [] : this.#learning.times.rows(name, serving.plan.epoch, serving, this.#now());
     const outlook = { demandFps: this.#rebalancer?.demand(deployment).ratePerSecond ?? 0, outlook: this.#rebalancer?.found(name) ?? '' };
     return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
+  }
+
+  #replied(reply: Reply): void {
+    if (!this.#commands.settle(reply)) this.#refusals.count('SENDER_WRONG', `agent ${reply.agent} answered what another one was asked`);
   }
 
   #hello(said: Hello): void {

@@ -35,10 +35,16 @@ export interface Deployment {
   why: string;
   removing: boolean;
   planning: boolean;
+  /** The planner that is at work began while the plan in force was whole. */
+  optional: boolean;
   stuck: boolean;
   /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
   afterLoss: boolean;
   recovering: boolean;
+  /** The plan in force is a local repair, and a full plan was not made since. */
+  repaired: boolean;
+  /** An agent of the plan in force could not go on in a repair of it: it takes a full plan. */
+  unrepairable: boolean;
   /** The plan in force has raw wires because there was no time to measure errors. */
   unmeasured: boolean;
   /** Its objective was changed since the plan in force was made. */
@@ -74,9 +80,12 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     why: '',
     removing: false,
     planning: false,
+    optional: false,
     stuck: false,
     afterLoss: false,
     recovering: false,
+    repaired: false,
+    unrepairable: false,
     unmeasured: false,
     retargeted: false,
     verified: false,

@@ -13,22 +13,25 @@ import { Drafting, type DraftingOptions } from './drafting.js';
 import { costText, HandingOver } from './handing-over.js';
 import { Housekeeping } from './housekeeping.js';
 import type { LoadedModel } from './model-source.js';
-import { agentsOf, blobsOf, buildPlan, reportOf, runMsOf, slicesOf } from './plan-builder.js';
+import { agentsOf, blobsOf, buildPlan, reportOf, runMsOf, slicesOf, type WrittenCut } from './plan-builder.js';
 import { checkSent, withPlanFile } from './plan-file.js';
 import type { Estimate } from './planners/estimate.js';
 import { FILED } from './planners/filed.js';
 import type { PlanDraft } from './planners/problem.js';
-import { checkRequest } from './planning.js';
+import { checkRequest, parseObjective } from './planning.js';
 import { NO_HANDOVER } from './rebalance/handover.js';
 import { planKey } from './rebalance/moving.js';
 import type { Supposed } from './rebalance/rebalancer.js';
+import { decide, USUAL_HORIZON_MS, worthOf } from './rebalance/worth.js';
 import { reconcile, type SeatProgress, type Step } from './reconcile.js';
+import { REPAIR } from './repair.js';
+import { Repairs, type RepairsOptions, writtenOf } from './repairs.js';
 import { placedAgain, placedOf, type Restoring, restoreStep } from './restoring.js';
 import { hasRoute } from './router.js';
 import { Seating, type SeatingOptions } from './seating.js';
 import type { DeploymentFiles, SavedDeployment } from './state.js';
 
-export interface DeploymentsOptions extends DraftingOptions, SeatingOptions {
+export interface DeploymentsOptions extends DraftingOptions, SeatingOptions, RepairsOptions {
   readonly dispatcher: Dispatcher;
   /** Removes files of the gateway: slices but `slices` (names of blobs), and, when nothing is deployed, what was made of models. */
   readonly clean: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
@@ -47,6 +50,7 @@ export class Deployments {
   readonly #drafting: Drafting;
   readonly #seating: Seating;
   readonly #handingOver: HandingOver;
+  readonly #repairs: Repairs;
   readonly #files: Housekeeping;
   /** Asks other deployments to give up agents for one that has no plan; resolves with whether one has. */
   askForRoom: ((deployment: Deployment) => Promise<boolean>) | undefined;
@@ -60,6 +64,7 @@ export class Deployments {
     this.#seating = new Seating(options);
     const { dispatcher, log } = options;
     this.#handingOver = new HandingOver({ dispatcher, log, drafting: this.#drafting, seating: this.#seating });
+    this.#repairs = new Repairs(options, this.#drafting, () => this.#all.values());
     this.#files = new Housekeeping(
       () => options.clean(this.#blobsInUse(), this.#all.size === 0),
       (error) => options.log('failed', `files that nobody needs were not removed: ${toChairError(error).message}`),
@@ -192,7 +197,25 @@ export class Deployments {
     return this.#files.during(write).finally(() => this.#files.request());
   }
 
-  /** Something happened: look at every deployment again. `newAgents`: plans that were impossible may be possible now. */
+  /** Agents changed: look at every deployment again. `newAgents`: plans that were impossible may be possible now. */
+  agentsChanged(newAgents: boolean): void {
+    this.#repairs.changed();
+    this.kickAll(newAgents);
+  }
+
+  /** An agent is gone; `lost`: nobody was prepared for it. What failed while it was there may be done otherwise now. */
+  agentGone(agent: string, lost: boolean): void {
+    if (lost) this.#repairs.lost(agent);
+    for (const deployment of this.#all.values()) if (deployment.serving?.nonces.has(agent) === true) deployment.stuck = false;
+  }
+
+  /** Time passes. */
+  tick(): void {
+    this.kickAll();
+    this.#repairs.tick();
+  }
+
+  /** Something happened: look at every deployment again. */
   kickAll(newAgents = false): void {
     for (const deployment of this.#all.values()) {
       if (newAgents) {
@@ -333,6 +356,7 @@ export class Deployments {
   /** Resolves when no file is being removed. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#repairs.stop();
     const error = new ChairError('STOPPED', 'the scheduler was stopped');
     for (const deployment of this.#all.values()) deployment.first?.reject(error);
     await this.#files.settled();
@@ -361,6 +385,7 @@ export class Deployments {
   #take(deployment: Deployment, step: Step): void {
     const next = deployment.next ?? deployment.serving;
     if (step.do === 'plan') void this.#plan(deployment, step.why);
+    else if (step.do === 'repair') this.#repair(deployment, step.why);
     else if (next === undefined) return;
     else if (step.do === 'vacate') void this.#vacate(deployment, step.agent);
     else if (step.do === 'abandon') {
@@ -372,8 +397,29 @@ export class Deployments {
     else void this.#seat(deployment, next, step.agent, 'committing', 'committed');
   }
 
+  /** The same slices on other agents, at once; where that is not possible, another plan. */
+  #repair(deployment: Deployment, why: string): void {
+    const { serving } = deployment;
+    // One that was restored may not have its model yet.
+    const able = !deployment.unrepairable && deployment.model !== undefined;
+    const draft = able ? this.#repairs.draft(deployment) : undefined;
+    if (draft === undefined || serving === undefined) {
+      // A planner that is at work does not know of the loss: its plan will be given up, and then there is another.
+      deployment.optional = false;
+      if (!deployment.planning) void this.#plan(deployment, why);
+      return;
+    }
+    deployment.why = why;
+    deployment.afterLoss = true;
+    deployment.repaired = true;
+    // Whoever goes on shares what it has loaded between the two.
+    this.#place(deployment, draft, { cut: draft.cut, slices: writtenOf(serving) }, new Map());
+    this.kick(deployment);
+  }
+
   async #plan(deployment: Deployment, why: string, found?: PlanDraft): Promise<void> {
     deployment.planning = true;
+    deployment.optional = this.#drafting.intact(deployment);
     try {
       const model = await this.modelOf(deployment);
       await this.#files.during(() => this.#makePlan(deployment, model, why, found));
@@ -389,8 +435,10 @@ export class Deployments {
     const { name, recovering, unmeasured, retargeted, serving } = deployment;
     deployment.why = why;
     deployment.afterLoss = serving !== undefined && !recovering && !unmeasured && !retargeted && found === undefined;
+    const better = deployment.repaired && !recovering && !retargeted && found === undefined;
     deployment.recovering = false;
     deployment.retargeted = false;
+    deployment.repaired = false;
     if (serving === undefined) deployment.state = 'planning';
     else this.#o.log('re-planning', `${name}: ${why}`);
     try {
@@ -402,32 +450,16 @@ export class Deployments {
         this.#answerFirst(deployment);
         return;
       }
+      if (better && this.#staysAsItIs(deployment, draft)) return;
       const written = await model.write(draft);
       if (deployment.request.verify && !deployment.verified) deployment.maxRelDiff = await model.verify(written);
       deployment.verified = true;
       this.#checkWanted(deployment);
-      const epoch = ++this.#epoch;
-      const plan = buildPlan({ deployment: name, model: model.sha256, term: this.#o.term(), epoch }, draft, written);
-      const agents = [...agentsOf(plan)];
-      const report = reportOf(name, epoch, draft, written.slices);
-      deployment.next = {
-        plan,
-        draft,
-        report,
-        spare: new Set(report.redundancy?.covered),
-        ...this.#drafting.alone(deployment, draft),
-        model: model.sha256,
-        nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
-        seats: new Map(agents.map((agent) => [agent, 'wanted'])),
-        tight: serving === undefined ? new Map() : this.#drafting.tight(serving.draft, draft),
-        handover: NO_HANDOVER,
-        vacated: new Map(),
-        settled: serving === undefined,
-      };
-      deployment.state = 'preparing';
-      deployment.progress.clear();
-      this.#o.log('planned', `${name} epoch ${epoch}: ${draft.planner} on ${agents.join(', ')}`);
-      this.#handingOver.arrange(deployment, deployment.next);
+      if (deployment.serving !== serving || deployment.next !== undefined) {
+        this.#o.log('abandoned', `${name}: the plan was repaired while a planner looked for another one`);
+        return;
+      }
+      this.#place(deployment, draft, written, serving === undefined ? new Map() : this.#drafting.tight(serving.draft, draft));
     } catch (error) {
       if (found === undefined || !this.#drafting.intact(deployment)) this.#planFailed(deployment, toChairError(error));
       else {
@@ -450,6 +482,55 @@ export class Deployments {
       this.#checkWanted(deployment);
       return this.#drafting.draft(deployment);
     }
+  }
+
+  /** A repair is in force that is as good as the full plan, or its agents are being lost, too. */
+  #staysAsItIs(deployment: Deployment, draft: PlanDraft): boolean {
+    const { name, serving, request } = deployment;
+    const now = this.#drafting.expected(deployment);
+    if (now === undefined || serving === undefined) return false;
+    const want = { ...parseObjective(request.objective), pressed: false };
+    const { move, why } = decide({
+      current: worthOf(now, want),
+      candidate: worthOf(draft.estimate, want),
+      cost: this.#drafting.cost(serving.draft, draft),
+      horizonMs: USUAL_HORIZON_MS,
+      recent: 0,
+    });
+    if (move) return false;
+    deployment.state = 'serving';
+    deployment.why = '';
+    this.#o.log('kept', `${name}: the repaired plan stays; of a full one (${draft.planner}) ${why}`);
+    return true;
+  }
+
+  /** The next epoch: agents are asked to prepare it. `tight`: see `Placed`. */
+  #place(deployment: Deployment, draft: PlanDraft, written: WrittenCut, tight: Map<string, number>): void {
+    const { name, model, serving } = deployment;
+    if (model === undefined) return;
+    const epoch = ++this.#epoch;
+    const plan = buildPlan({ deployment: name, model: model.sha256, term: this.#o.term(), epoch }, draft, written);
+    const agents = [...agentsOf(plan)];
+    const report = reportOf(name, epoch, draft, written.slices);
+    deployment.next = {
+      plan,
+      draft,
+      report,
+      spare: new Set(report.redundancy?.covered),
+      ...this.#drafting.alone(deployment, draft),
+      model: model.sha256,
+      nonces: new Map(agents.map((agent) => [agent, this.#o.registry.get(agent)?.nonce ?? ''])),
+      seats: new Map(agents.map((agent) => [agent, 'wanted'])),
+      tight,
+      handover: NO_HANDOVER,
+      vacated: new Map(),
+      settled: serving === undefined,
+      optional: this.#drafting.intact(deployment),
+    };
+    deployment.state = 'preparing';
+    deployment.progress.clear();
+    this.#o.log('planned', `${name} epoch ${epoch}: ${draft.planner} on ${agents.join(', ')}`);
+    this.#handingOver.arrange(deployment, deployment.next);
   }
 
   /** The very plan that serves, on agents that all hold their seats: there is nothing to do. */
@@ -478,11 +559,12 @@ export class Deployments {
 
   /** No plan for now: the first deploy request fails; later, frames wait until an agent comes. */
   #wait(deployment: Deployment, error: ChairError): void {
+    const waits = error.code === 'NO_AGENTS' || error.code === 'PLAN_NOT_POSSIBLE' ? 'waiting' : 'failed';
     deployment.stuck = true;
-    deployment.state = error.code === 'NO_AGENTS' || error.code === 'PLAN_NOT_POSSIBLE' ? 'waiting' : 'failed';
     deployment.why = error.message;
-    this.#o.log(deployment.state, `${deployment.name}: ${error.message}`);
-    if (!this.#isPassable(deployment)) this.#o.dispatcher.withdraw(deployment.name, error.message);
+    this.#o.log(waits, `${deployment.name}: ${error.message}`);
+    deployment.state = this.#isPassable(deployment) ? 'serving' : waits;
+    if (deployment.state !== 'serving') this.#o.dispatcher.withdraw(deployment.name, error.message);
     this.#answerFirst(deployment, error);
   }
 
@@ -531,6 +613,7 @@ export class Deployments {
     if (BLOBS.has(error.code) && (await this.#rewrites(deployment, placed, agent))) return;
     const why = `${error.code}: ${error.message}`;
     this.#o.log('prepare failed', `${deployment.name} on ${agent}: ${why}`);
+    if (placed.draft.planner === REPAIR && deployment.serving?.nonces.has(agent) === true) deployment.unrepairable = true;
     deployment.excluded.set(agent, { nonce: placed.nonces.get(agent) ?? '', why });
     if (deployment.serving === placed) {
       // It should have followed after the switch; the others serve without it until there is another plan.
@@ -538,7 +621,7 @@ export class Deployments {
       return;
     }
     this.#abandon(deployment, placed);
-    if (deployment.manual === undefined && placed.draft.planner !== FILED) return;
+    if (placed.draft.planner === REPAIR || (deployment.manual === undefined && placed.draft.planner !== FILED)) return;
     // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
     this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
   }
@@ -548,6 +631,7 @@ export class Deployments {
     const damaged = await this.#o.removeDamaged?.(slicesOf(placed.plan, agent).flatMap(({ graph, blobs }) => [graph, ...blobs]));
     if (damaged === undefined || damaged === 0 || deployment.next !== placed) return false;
     this.#o.log('damaged', `${damaged} files of slices of ${deployment.name} were damaged or gone; they are written anew`);
+    if (placed.draft.planner === REPAIR) deployment.unrepairable = true;
     this.#abandon(deployment, placed);
     return true;
   }
@@ -568,11 +652,13 @@ export class Deployments {
     deployment.next = undefined;
     deployment.state = 'serving';
     deployment.why = '';
+    deployment.unrepairable = false;
     deployment.progress.clear();
     if (old !== undefined) deployment.draining.set(old.plan.epoch, old);
     this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
     this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft), placed.handover.after);
     this.#answerFirst(deployment);
+    this.#repairs.changed();
     void this.#saved(deployment);
     if (deployment.inherited !== undefined) this.drained(deployment.name, deployment.inherited);
     deployment.inherited = undefined;
@@ -602,6 +688,7 @@ export class Deployments {
     await Promise.all(held.map((placed) => (placed === undefined ? undefined : this.#seating.release(placed))));
     this.#all.delete(deployment.name);
     for (const { yielded } of this.#all.values()) for (const [agent, by] of yielded) if (by === deployment.name) yielded.delete(agent);
+    this.#repairs.changed();
     this.#files.request();
   }
 

@@ -5,7 +5,7 @@
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { PlanDetails } from '../broker/messages.js';
 import { Calibrated } from './calibration.js';
-import type { Deployment } from './deployment.js';
+import type { Deployment, Placed } from './deployment.js';
 import { type Pair, pairsOf } from './links/keeper.js';
 import type { SeatTimes } from './live/seat-times.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
@@ -19,6 +19,7 @@ import { type AgentMove, agentMoves, prepareMs } from './rebalance/moving.js';
 import type { Supposed } from './rebalance/rebalancer.js';
 import type { MoveCost } from './rebalance/worth.js';
 import type { AgentRecord, Registry } from './registry.js';
+import type { RepairQuestion } from './repair.js';
 
 /** For measuring links before a plan: so often it may be drafted anew, and so long in all. */
 const MEASURE_ROUNDS = 3;
@@ -38,6 +39,8 @@ export interface DraftingOptions {
   readonly log: (kind: string, text: string) => void;
   readonly now: () => number;
 }
+
+export type RepairGround = Pick<RepairQuestion, 'lost' | 'devices' | 'mayTake' | 'links' | 'objective' | 'inFlight'>;
 
 export class Drafting {
   readonly #o: DraftingOptions;
@@ -168,6 +171,25 @@ export class Drafting {
       return draftPlan(input);
     } finally {
       await measuring.close();
+    }
+  }
+
+  /** What a local repair of a plan in force stands on. Undefined when it cannot be told: too few agents are there, or the model is not read yet. */
+  ground(deployment: Deployment, { nonces }: Placed): RepairGround | undefined {
+    const { registry } = this.#o;
+    const here = new Set([...nonces].flatMap(([agent, nonce]) => (registry.serves(agent, nonce) ? [agent] : [])));
+    const lost = new Set([...nonces.keys()].filter((agent) => !here.has(agent)));
+    try {
+      const input = this.#input(deployment);
+      const able = new Set(input.agents.flatMap(({ agent, state }) => (state === 'ready' && !input.excluded.has(agent) ? [agent] : [])));
+      // Whoever holds seats goes on with them, and cannot always take others.
+      const agents = input.agents.map((record) => (here.has(record.agent) ? { ...record, state: 'ready' as const } : record));
+      const excluded = new Map([...input.excluded].filter(([agent]) => !here.has(agent)));
+      const { devices, links, objective, inFlight } = problemOf({ ...input, agents, excluded }).problem;
+      return { lost, devices, links, objective, inFlight, mayTake: (agent) => able.has(agent) };
+    } catch (error) {
+      if (isChairError(error)) return undefined;
+      throw error;
     }
   }
 

@@ -61,6 +61,8 @@ export interface GatewayOptions {
   readonly membership?: SchedulerOptions['membership'];
   /** See `SchedulerOptions`. */
   readonly holdPlans?: boolean;
+  /** See `RepairsOptions`. */
+  readonly standbyBytes?: number;
   readonly createEngine?: () => Promise<Engine>;
   /** On a broker outside: how long another scheduler of the cluster has time to answer; default 1,000 ms. */
   readonly rivalMs?: number;
@@ -200,6 +202,7 @@ export class Gateway {
       profileDirectory: join(stateDirectory, 'profiles'),
       links: this.#links(),
       holdPlans: this.#o.holdPlans ?? false,
+      ...(this.#o.standbyBytes === undefined ? {} : { standbyBytes: this.#o.standbyBytes }),
       ...(this.#o.measureLinks === false ? {} : { probe, lanes: () => lanes.health() }),
       dispatcherPeer: () => this.#dispatcherPeer(),
       onPeers: (peers) => lanes.setPeers(peers),

@@ -38,10 +38,12 @@ describe('reconcile', () => {
     expect(dos(view({ serving }), agents(['a', 'b']))).toEqual([]);
   });
 
-  it('plans again when an agent of the plan is lost, restarted or leaves', () => {
-    expect(reconcile(view({ serving }), agents(['a']))).toEqual([{ do: 'plan', why: 'agent b was lost' }]);
+  it('repairs when an agent of the plan is lost or restarted, plans after that, and plans when one leaves', () => {
+    expect(reconcile(view({ serving }), agents(['a']))).toEqual([{ do: 'repair', why: 'agent b was lost' }]);
     const restarted: AgentsView = { serves: (agent, nonce) => agent === 'a' || nonce === 'b2', draining: () => false };
-    expect(dos(view({ serving }), restarted)).toEqual(['plan']);
+    expect(dos(view({ serving }), restarted)).toEqual(['repair']);
+    expect(dos(view({ serving, repaired: true }), agents(['a', 'b']))).toEqual(['plan']);
+    expect(dos(view({ serving, repaired: true }), agents(['a']))).toEqual(['repair']);
     expect(reconcile(view({ serving }), agents(['a', 'b'], ['a']))).toEqual([{ do: 'plan', why: 'agent a leaves' }]);
   });
 
@@ -66,6 +68,17 @@ describe('reconcile', () => {
 
   it('abandons a plan whose agent is lost while it prepares', () => {
     expect(dos(view({ serving, next: placement({ a: 'asked', b: 'prepared' }) }), agents(['a']))).toEqual(['abandon']);
+  });
+
+  it('gives up a better plan that is planned or fetched for a repair of the one in force, but not one that is ready or follows a loss', () => {
+    const better = (progress: SeatProgress): Placement => ({ ...placement({ a: progress, c: 'prepared' }), optional: true });
+    const left = agents(['a', 'c']);
+    expect(dos(view({ serving, next: better('asked') }), left)).toEqual(['abandon']);
+    expect(dos(view({ serving, next: better('prepared') }), left)).toEqual(['commit', 'commit']);
+    expect(dos(view({ serving, next: { ...better('asked'), optional: false } }), left)).toEqual([]);
+    expect(dos(view({ serving, planning: true, optional: true }), left)).toEqual(['repair']);
+    expect(dos(view({ serving, planning: true, optional: true }), agents(['a', 'b']))).toEqual([]);
+    expect(dos(view({ serving, planning: true, optional: false }), left)).toEqual([]);
   });
 
   it('does nothing for a deployment that goes', () => {

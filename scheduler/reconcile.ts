@@ -6,6 +6,8 @@
  *
  * While another plan serves, agents prepare a few at a time: loading takes CPU from frames. Where old and new seats do not fit together, agents vacate the old ones
  * first, as rebalance/handover.ts orders them; those that the new plan can do without at first follow after the switch.
+ *
+ * After a loss the plan is a local repair of the one in force, where that is possible (repair.ts); the full plan follows it.
  */
 import type { Plan } from '../broker/plan.js';
 import type { Handover } from './rebalance/handover.js';
@@ -25,6 +27,8 @@ export interface Placement {
   readonly spare?: ReadonlySet<string>;
   /** The plan before is released everywhere: what had to wait for that may be prepared. */
   readonly settled?: boolean;
+  /** It was made while the plan in force was whole: it may be given up for a repair of that. */
+  readonly optional?: boolean;
 }
 
 type Held = Omit<Placement, 'plan'>;
@@ -33,10 +37,14 @@ export interface DeploymentView {
   readonly removing: boolean;
   /** A planner is at work. */
   readonly planning: boolean;
+  /** It began while the plan in force was whole. */
+  readonly optional?: boolean;
   /** The last planning failed, and no agent came since: trying again would fail again. */
   readonly stuck: boolean;
   /** The plan in force was made after a loss, and an agent has come since. */
   readonly recovering: boolean;
+  /** The plan in force is a local repair, and a full plan was not made since. */
+  readonly repaired?: boolean;
   /** The plan in force was made in a hurry: wire precision is still to be measured. */
   readonly unmeasured?: boolean;
   /** Somebody changed its objective since the plan was made. */
@@ -53,6 +61,8 @@ export interface AgentsView {
 
 export type Step =
   | { readonly do: 'plan'; readonly why: string }
+  /** As `plan`, but a local repair will do. */
+  | { readonly do: 'repair'; readonly why: string }
   | { readonly do: 'prepare' | 'commit' | 'vacate'; readonly agent: string }
   | { readonly do: 'switch' }
   | { readonly do: 'abandon'; readonly why: string };
@@ -60,17 +70,26 @@ export type Step =
 export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[] {
   if (deployment.removing) return [];
   const { next, serving } = deployment;
-  if (next !== undefined) return advance(next, serving, agents);
-  if (deployment.planning || deployment.stuck) return [];
+  const gone = serving === undefined ? [] : missing(serving, agents);
+  if (next !== undefined) {
+    // A repair serves sooner than a better plan that agents have only begun to fetch.
+    const early = [...next.seats.values()].some((progress) => progress === 'wanted' || progress === 'asked');
+    if (next.optional === true && early && gone.length > 0) {
+      return [{ do: 'abandon', why: `agent ${gone.join(', ')} was lost from the plan in force` }];
+    }
+    return advance(next, serving, agents);
+  }
+  // Nor does a repair wait for a planner that looks for something better.
+  if ((deployment.planning && !(deployment.optional === true && gone.length > 0)) || deployment.stuck) return [];
   if (serving === undefined) return [{ do: 'plan', why: 'no plan is in force' }];
-  const gone = missing(serving, agents);
-  if (gone.length > 0) return [{ do: 'plan', why: `agent ${gone.join(', ')} was lost` }];
+  if (gone.length > 0) return [{ do: 'repair', why: `agent ${gone.join(', ')} was lost` }];
   const leaving = [...serving.nonces.keys()].filter((agent) => agents.draining(agent));
   if (leaving.length > 0) return [{ do: 'plan', why: `agent ${leaving.join(', ')} leaves` }];
   const vacated = [...(serving.vacated?.keys() ?? [])];
   if (vacated.length > 0) return [{ do: 'plan', why: `agent ${vacated.join(', ')} gave up seats for a plan that did not come about` }];
   if (deployment.recovering) return [{ do: 'plan', why: 'an agent came after a loss' }];
   if (deployment.retargeted === true) return [{ do: 'plan', why: 'its objective was changed' }];
+  if (deployment.repaired === true) return [{ do: 'plan', why: 'the plan in force is a local repair' }];
   if (deployment.unmeasured === true) return [{ do: 'plan', why: 'wire precision is measured now' }];
   return serving.settled === true ? fill(serving, serving.handover?.after ?? [], 1) : [];
 }

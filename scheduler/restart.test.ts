@@ -216,7 +216,11 @@ describe('a gateway that is started again', () => {
     expect(values((await client.infer('m', frame(1))).outputs.out)).toEqual(answer(1));
     await until('it is said', () => /was changed while it served/.test(again.status().deployments[0]?.why ?? ''));
     expect(again.status().deployments[0]?.state).toBe('serving');
+    // What is loaded goes on, by the replica that is left.
     await agents[1]?.kill();
+    await until('the loss is known', () => again.status().agents.some(({ state }) => state === 'lost'));
+    expect(values((await client.infer('m', frame(3))).outputs.out)).toEqual(answer(3));
+    await agents[0]?.kill();
     await until('it waits', () => again.status().deployments[0]?.state === 'failed');
     expect(await codeOf(client.infer('m', frame(2), { deadlineMs: 500 }))).toBe('FRAME_DEADLINE');
   });

@@ -68,6 +68,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly refusals?: Refusals;
   /** Plans change only when agents are lost or leave, or when somebody asks. Default false. */
   readonly holdPlans?: boolean;
+  /** See `RepairsOptions`. */
+  readonly standbyBytes?: number;
   /** Standing problems, for `status`. */
   readonly problems?: Problems;
   readonly files?: DeploymentsOptions['files'];
@@ -138,6 +140,7 @@ export class Scheduler {
       term: () => this.#reigning.term,
       peers: (agents) => this.#peers.entries(agents),
       clean: options.clean ?? (async () => undefined),
+      ...(options.standbyBytes === undefined ? {} : { standbyBytes: options.standbyBytes }),
       ...(options.files === undefined ? {} : { files: options.files }),
       ...(options.removeDamaged === undefined ? {} : { removeDamaged: options.removeDamaged }),
       log: (kind, text) => this.#log(kind, text),
@@ -243,7 +246,7 @@ export class Scheduler {
     );
     const timer = setInterval(() => {
       this.#apply({ kind: 'tick' });
-      this.#deployments.kickAll();
+      this.#deployments.tick();
       this.#learning.tick();
       this.#peers.sync();
       this.#rebalancer?.tick().catch((error: unknown) => this.#log('failed', `looking for better plans: ${toChairError(error).message}`));
@@ -369,7 +372,7 @@ export class Scheduler {
     this.#learning.agentsChanged();
     this.#o.onPeers?.(this.#peers.entries(this.#alive()));
     this.#peers.sync();
-    this.#deployments.kickAll(changes.some((change) => change.kind === 'ready'));
+    this.#deployments.agentsChanged(changes.some((change) => change.kind === 'ready'));
   }
 
   #changed(change: RegistryChange): void {
@@ -386,6 +389,7 @@ export class Scheduler {
     if (kind === 'lost' || kind === 'stopped') {
       this.#commands.lost(agent, nonce, change.why);
       this.#o.dispatcher.agentLost(agent);
+      this.#deployments.agentGone(agent, kind === 'lost');
     } else if (kind === 'joined') {
       // Without seats nothing else would tell an agent that it is known here.
       this.#commands

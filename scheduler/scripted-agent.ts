@@ -1,6 +1,6 @@
 /**
  * For tests: a process that speaks the agent's side of the protocol and computes one thing. Each block of a scripted model is y = 2 x + 1 on
- * every element, whatever the cut; how many blocks a slice has stands in its sha256. (The real agent lives in node-agent/, which
+ * every element, whatever the cut; how many blocks a slice has stands in its name. (The real agent lives in node-agent/, which
  * scheduler/ must not import; both meet in scripts/e2e.)
  */
 import { randomBytes } from 'node:crypto';
@@ -33,7 +33,7 @@ export function scriptedSource(blocks = 3, options: { readonly macs?: number; re
     facts,
     write: async ({ cut }) => ({
       cut,
-      slices: cut.stages.map(({ spec, parts }) => parts.map(() => sliceOf(spec.nodes[1] - spec.nodes[0]))),
+      slices: cut.stages.map(({ spec, parts }) => parts.map(() => sliceOf(...spec.nodes))),
     }),
     verify: options.verify ?? (async () => 0),
     meter: async () => {
@@ -54,8 +54,10 @@ export function scriptedSource(blocks = 3, options: { readonly macs?: number; re
   };
 }
 
-function sliceOf(blocks: number) {
-  const graph = { sha256: String(blocks).padStart(64, '0'), sizeBytes: 100 };
+/** Its name says where it begins and how many blocks it has. */
+function sliceOf(start: number, end: number) {
+  const blocks = end - start;
+  const graph = { sha256: String(1000 * start + blocks).padStart(64, '0'), sizeBytes: 100 };
   return { graph, blobs: [], macs: blocks * 1e9, weightBytes: 1e6, activationBytes: 1e5 };
 }
 
@@ -293,7 +295,7 @@ export class ScriptedAgent {
     this.runs++;
     const output = allocTensor(out.dtype, boxDims(out.box));
     copyBox(input.bytes, port.box, output.bytes, out.box, out.box, 4);
-    output.bytes.set(new Uint8Array(scriptedAnswer(output, Number(seat.slice)).buffer));
+    output.bytes.set(new Uint8Array(scriptedAnswer(output, Number(seat.slice) % 1000).buffer));
     for (const [index, wire] of prepare.wires.entries()) {
       if (wire.fromStage !== stage || wire.fromPart !== part) continue;
       const to = wire.toStage === SINK ? DISPATCHER : prepare.stages[wire.toStage]?.agents[header.route[wire.toStage] ?? 0]?.[wire.toPart];

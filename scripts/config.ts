@@ -120,6 +120,13 @@ export const settingsSchema = z.strictObject({
           'Keep every plan until an agent is lost or leaves, or until adjust asks for another; else a plan that pays for the move is taken up.',
         )
         .meta({ flag: 'hold-plans', argument: '' }),
+      standbyMb: z
+        .int()
+        .min(0)
+        .max(1_000_000)
+        .default(1024)
+        .describe("Of each agent's disk, for slices that it would need if another agent were lost, MB; 0 = nothing stands by.")
+        .meta({ flag: 'standby-mb', argument: 'MB' }),
     })
     .prefault({}),
   agent: z

@@ -3,6 +3,7 @@ import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { type Estimate, estimate } from './estimate.js';
 import {
+  type CutFacts,
   type Device,
   isRefusal,
   type ModelFacts,
@@ -25,7 +26,16 @@ export function wholeSpec(facts: ModelFacts): StageSpec {
 /** Cuts, estimates, chooses the frames in flight, and refuses what does not fit into memory. */
 export function draft(problem: PlanProblem, planner: string, stages: readonly SeatedStage[]): PlanDraft | PlanRefusal {
   const cut = problem.facts.cut(stages.map((stage) => stage.spec));
-  if (isRefusal(cut)) return cut;
+  return isRefusal(cut) ? cut : seatedDraft(problem, planner, cut, stages);
+}
+
+/** The same of a cut that is made already. */
+export function seatedDraft(
+  problem: Pick<PlanProblem, 'devices' | 'links' | 'objective' | 'inFlight'>,
+  planner: string,
+  cut: CutFacts,
+  stages: readonly SeatedStage[],
+): PlanDraft | PlanRefusal {
   const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
   const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages, problem.objective);
   let inFlight = useful;

@@ -74,7 +74,7 @@ function seconds(ms: number): string {
 const REMEMBERED_MS = 600_000;
 /** The expected time until the next change: never below, never above. */
 const LEAST_HORIZON_MS = 60_000;
-const USUAL_HORIZON_MS = 600_000;
+export const USUAL_HORIZON_MS = 600_000;
 const MOST_CHANGES = 16;
 
 /** When one deployment's plan changed: how long the next one may be expected to last, and how many moves are still to prove themselves. */

@@ -130,7 +130,7 @@ export class Control {
   #take(step: Step): void {
     const { clock } = this.#o;
     const next = this.#next;
-    if (step.do === 'plan') {
+    if (step.do === 'plan' || step.do === 'repair') {
       this.#planning = true;
       clock.after(this.#o.planningMs, () => this.#plan(step.why));
     } else if (next === undefined) return;

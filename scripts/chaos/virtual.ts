@@ -443,7 +443,8 @@ export class Virtual {
 
   #take(deployed: Deployed, step: Step): void {
     const { next } = deployed;
-    if (step.do === 'plan') {
+    // A whole plan does what a repair would.
+    if (step.do === 'plan' || step.do === 'repair') {
       ensure(!deployed.planning && next === undefined, `${deployed.name} is planned twice at once`);
       this.#plan(deployed);
     } else if (next === undefined) throw new Error(`${deployed.name}: ${step.do} without a plan to come`);

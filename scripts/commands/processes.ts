@@ -30,6 +30,7 @@ async function runGateway(
     ...(g.hidden ? {} : { announce: { softwareVersion: packageVersion() } }),
     membership: { missedHealth: g.missedHealth, holdDown: { baseMs: g.holdDownMs } },
     holdPlans: g.holdPlans,
+    standbyBytes: g.standbyMb * 1_000_000,
     log: logger(invocation),
   });
   const stopped = untilStopped();
@@ -70,6 +71,7 @@ export const gateway: CommandDefinition = {
     'gateway.uploadMb',
     'gateway.hidden',
     'gateway.holdPlans',
+    'gateway.standbyMb',
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],
@@ -92,6 +94,7 @@ export const scheduler: CommandDefinition = {
     'gateway.uploadMb',
     'gateway.hidden',
     'gateway.holdPlans',
+    'gateway.standbyMb',
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],

@@ -10,6 +10,8 @@ import { manual } from './planners/manual.js';
 import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
 import { redundancyOf } from './redundancy.js';
 import { hasRoute } from './router.js';
+import type { Incident } from './simulate/options.js';
+import { simulatePlan } from './simulate/simulate.js';
 
 const model = structureOf(drawZoo('alexnet'));
 const facts = factsOf(model);
@@ -106,5 +108,43 @@ describe('a plan with redundancy', () => {
   ])('in a file is refused: %s', (_, stage, message) => {
     const text = `version: 1\nmodel: "${model.sha256}"\nstages:\n${stage}`;
     expect(() => stagesOf(parsePlanFile(text), model.sha256, facts)).toThrow(message);
+  });
+});
+
+describe('a plan with redundancy in simulated time', () => {
+  const on = problem('{profile: pi4, count: 5}', byHand(3));
+  const coded = planned(manual, on);
+  const { redundancy, ...plainly } = on;
+  const plain = planned(manual, plainly);
+  const [part = ''] = redundancyOf(coded)?.covered ?? [];
+  const simulated = (draft: PlanDraft, incidents: readonly Incident[]) => {
+    const { devices, links } = on;
+    return simulatePlan({
+      draft,
+      devices,
+      links,
+      load: { kind: 'closed', inFlight: 2 },
+      budget: 2,
+      frames: 80,
+      incidents,
+      untilMs: 60_000,
+    });
+  };
+
+  it.each(['crash', 'vanish'] as const)('no frame waits, or is sent again, for a part that is gone: %s', (kind) => {
+    const usual = simulated(coded, []);
+    const result = simulated(coded, [{ kind, agent: part, atMs: 500 }]);
+    expect(result.frames).toEqual({ sent: 80, completed: 80, failed: 0, reissued: 0 });
+    expect(result.latencyMs.most).toBeLessThan(1.2 * usual.latencyMs.most);
+    // Without a parity frames have nowhere to go.
+    expect(simulated(plain, [{ kind, agent: part, atMs: 500 }]).frames.completed).toBeLessThan(80);
+  });
+
+  it('a link that drops to a twentieth, or a device that throttles, holds up nobody', () => {
+    for (const kind of ['link', 'speed'] as const) {
+      const incidents: Incident[] = [{ kind, agent: part, atMs: 0, factor: 0.05 }];
+      expect(simulated(coded, incidents).latencyMs.p50).toBeLessThan(1.3 * simulated(coded, []).latencyMs.p50);
+      expect(simulated(plain, incidents).latencyMs.p50).toBeGreaterThan(3 * simulated(plain, []).latencyMs.p50);
+    }
   });
 });

@@ -21,6 +21,8 @@ export interface Flight {
   /** Wires still to come, by part, and of the results. */
   readonly missing: Int32Array;
   results: number;
+  /** Boxes still to come, by coded input. */
+  readonly coded: Int32Array;
   cancelled: boolean;
   /** When each agent first heard of the frame; shared by its attempts. */
   readonly heard: Map<number, number>;
@@ -88,8 +90,14 @@ export class Agents {
     network.send(from, to, wire.bytes, arrived, () => this.#o.onTrouble(flight, from, to), begun);
   }
 
-  #arrive(flight: Flight, machine: Machine, { toStage, toPart }: Leaving): void {
+  #arrive(flight: Flight, machine: Machine, { toStage, toPart, coded }: Leaving): void {
     if (flight.cancelled) return;
+    if (coded !== undefined) {
+      const open = flight.coded[coded] ?? 0;
+      // The others were enough.
+      if (open === 0) return;
+      flight.coded[coded] = open - 1;
+    }
     if (toStage === SINK) {
       flight.results--;
       if (flight.results === 0) this.#o.onResult(flight);

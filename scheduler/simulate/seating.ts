@@ -1,4 +1,5 @@
 /** A draft made ready to be run: who sits where, which wires leave each part, how long each seat computes. */
+import { codedInputs } from '../../broker/parity.js';
 import { SINK, SOURCE } from '../../broker/plan.js';
 import type { InForce } from '../frame-types.js';
 import { aroundMs } from '../planners/cost.js';
@@ -10,10 +11,12 @@ export interface Leaving {
   readonly toStage: number;
   readonly toPart: number;
   readonly bytes: number;
+  /** Of the boxes of a coded input: which of `Seating.coded`. */
+  readonly coded?: number;
 }
 
 export interface Part {
-  /** Wires that must have arrived before it runs. */
+  /** Boxes that must have arrived before it runs: of a coded input all but one. */
   readonly wiresIn: number;
   readonly leaving: readonly Leaving[];
   /** Position among all parts of the plan. */
@@ -36,6 +39,8 @@ export interface Seating extends InForce {
   /** Wires of the inputs, and how many bring outputs to the dispatcher. */
   readonly entering: readonly Leaving[];
   readonly results: number;
+  /** Of each coded input of the plan: how many of its boxes are enough. */
+  readonly coded: readonly number[];
   /** Wires from an input straight to an output. */
   readonly passing: number;
   readonly agents: ReadonlySet<string>;
@@ -57,11 +62,29 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, timesOfD
   const leaving = new Map<string, Leaving[]>();
   const arriving = new Map<string, number>();
   let passing = 0;
-  for (const wire of cut.wires) {
+  const coded: number[] = [];
+  const codedOf = new Map<number, number>();
+  const codedStages = cut.stages.map(({ parts, spec }) => ({ parts, redundancy: spec.redundancy ?? 0 }));
+  const consumers = cut.stages.flatMap(({ parts }, s) => parts.map((_, p): readonly [number, number] => [s, p]));
+  for (const [s, p] of [...consumers, [SINK, 0] as const]) {
+    for (const group of codedInputs(codedStages, cut.wires, s, p)) {
+      for (const w of [...group.parts, group.parity]) codedOf.set(w, coded.length);
+      coded.push(group.parts.length);
+      const to = s === SINK ? 'results' : `${s}/${p}`;
+      arriving.set(to, (arriving.get(to) ?? 0) - 1);
+    }
+  }
+  for (const [w, wire] of cut.wires.entries()) {
     if (wire.fromStage === SOURCE && wire.toStage === SINK) passing++;
     const from = `${wire.fromStage}/${wire.fromPart}`;
     const known = leaving.get(from) ?? [];
-    known.push({ toStage: wire.toStage, toPart: wire.toPart, bytes: wireBytes(cut, wire) });
+    const group = codedOf.get(w);
+    known.push({
+      toStage: wire.toStage,
+      toPart: wire.toPart,
+      bytes: wireBytes(cut, wire),
+      ...(group === undefined ? {} : { coded: group }),
+    });
     leaving.set(from, known);
     const to = wire.toStage === SINK ? 'results' : `${wire.toStage}/${wire.toPart}`;
     arriving.set(to, (arriving.get(to) ?? 0) + 1);
@@ -81,10 +104,11 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, timesOfD
     ),
   );
   const seated = stages.map((stage, s) => ({
+    redundancy: stage.spec.redundancy ?? 0,
     agents: stage.agents.map((_, r) => (cut.stages[s]?.parts ?? []).map((_part, p) => seatOf(cut, stages, s, r, p))),
   }));
   return {
-    ...{ epoch, budget, expectedMs: draft.estimate.latencyMs, stages: seated, draft, parts, partCount: index, passing },
+    ...{ epoch, budget, expectedMs: draft.estimate.latencyMs, stages: seated, draft, parts, partCount: index, passing, coded },
     runMs: stages.map((stage, s) => stage.agents.map((_, r) => Math.max(...(parts[s] ?? []).map((part) => part.runMs[r] ?? 0)))),
     entering: (leaving.get(`${SOURCE}/0`) ?? []).filter((wire) => wire.toStage !== SINK),
     results: arriving.get('results') ?? 0,

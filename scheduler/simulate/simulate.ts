@@ -159,7 +159,17 @@ class Simulation {
     const missing = new Int32Array(seating.partCount);
     for (const part of seating.parts.flat()) missing[part.index] = part.wiresIn;
     const heard = before.find((flight) => flight.seating === seating)?.heard ?? new Map<number, number>();
-    const flight = { frame, attempt, route, seating, missing, results: seating.results, cancelled: false, heard };
+    const flight = {
+      frame,
+      attempt,
+      route,
+      seating,
+      missing,
+      results: seating.results,
+      coded: Int32Array.from(seating.coded),
+      cancelled: false,
+      heard,
+    };
     this.#flights.set(frame, [...before, flight]);
     return flight;
   }

@@ -13,6 +13,8 @@ const AGENTS = PARTS + 2;
 const IN_FLIGHT = 2;
 /** When the part falls, from the start of the load, and how long the load goes on, as fast as before. */
 const FALL_AFTER_MS = 4000;
+/** Before an agent that says nothing is lost. */
+const UNKNOWN_MS = 3000;
 const REST_MS = 12_000;
 const QUICK_REST_MS = 8000;
 
@@ -46,10 +48,8 @@ async function at({ name, redundancy, fall }: Setting, quick: boolean, cluster: 
   const after = endedAtMs.filter((ms) => ms > FALL_AFTER_MS);
   if (after.length < 4 * IN_FLIGHT) throw new ChairError('INTERNAL', 'the load was over before the part fell: nothing was measured');
   // Until somebody knows: after that a new plan is made and loaded, which takes CPU from everybody.
-  const atOnce = longestGap(
-    endedAtMs.filter((ms) => ms < FALL_AFTER_MS + 3000),
-    FALL_AFTER_MS,
-  );
+  const soonMs = FALL_AFTER_MS + UNKNOWN_MS;
+  const atOnce = longestGap([...endedAtMs.filter((ms) => ms < soonMs), soonMs], FALL_AFTER_MS);
   const coded = redundancy > 0;
   return [
     figure(`${name}: frames lost or failed`, 'frames', [frames - latenciesMs.length], atMost(0)),

@@ -5,11 +5,13 @@ import { hostname } from 'node:os';
 import { Announcer } from '../broker/discovery/announcer.js';
 import { ipv4Interfaces } from '../broker/discovery/interfaces.js';
 
+type Where = { readonly host: string; readonly port: number } | { readonly url: string };
+
 export interface AnnouncementOptions {
   readonly cluster: string;
   readonly softwareVersion: string;
   /** Where our own broker listens, or the URL of one outside. */
-  readonly where: { readonly host: string; readonly port: number } | { readonly url: string };
+  readonly where: Where;
   readonly log?: (line: string) => void;
 }
 
@@ -18,7 +20,7 @@ const REACH_MS = 1_000;
 
 /** Not started yet. undefined when the broker is not for everybody, which is logged. */
 export async function announcerOf({ cluster, softwareVersion, where, log }: AnnouncementOptions): Promise<Announcer | undefined> {
-  const broker = 'url' in where ? await outsideBroker(new URL(where.url)) : where;
+  const broker = await announced(where);
   if (broker === undefined) {
     log?.("not announced on the network: the broker's URL holds a password. Agents and commands need --broker");
     return undefined;
@@ -29,10 +31,14 @@ export async function announcerOf({ cluster, softwareVersion, where, log }: Anno
 }
 
 /**
- * A broker on this machine is announced with this machine's addresses when it answers there: `127.0.0.1` means another machine to everybody else. One that listens
+ * On which of our addresses the broker is announced, and as what; undefined when it is not for everybody. A broker on this machine is announced with this machine's addresses when it answers there: `127.0.0.1` means another machine to everybody else. One that listens
  * on loopback only is announced there. Any other is announced as the URL that it was given to us by.
  */
-async function outsideBroker(url: URL): Promise<{ readonly host: string; readonly port: number; readonly brokerUrl?: string } | undefined> {
+export async function announced(
+  where: Where,
+): Promise<{ readonly host: string; readonly port: number; readonly brokerUrl?: string } | undefined> {
+  if (!('url' in where)) return where;
+  const url = new URL(where.url);
   if (url.username !== '' || url.password !== '') return undefined;
   const brokerUrl = `${url.protocol}//${url.host}`;
   if (!/^(localhost|127\..*|\[::1\])$/.test(url.hostname)) return { host: '0.0.0.0', port: 0, brokerUrl };

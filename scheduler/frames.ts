@@ -11,11 +11,11 @@
  * `attempts` attempts; re-issues count against the budget of frames in flight.
  */
 import type { ErrorCode } from '../broker/errors.js';
+import { type Attempt, beginAttempt, cancelOf, survivesLoss, survivesTrouble } from './attempt.js';
 import {
   type Answer,
   ATTEMPTS,
   type AttemptTrouble,
-  type CancelAttempt,
   type FrameEffect,
   type FrameError,
   type FrameLimits,
@@ -23,24 +23,9 @@ import {
   type Submission,
 } from './frame-types.js';
 import { LatencyStats } from './latency-stats.js';
-import { type Route, Router } from './router.js';
+import { Router } from './router.js';
 
 const PATIENCE = 4;
-
-interface Attempt {
-  readonly attempt: number;
-  readonly router: Router;
-  readonly route: Route;
-  /** On its route, without those that it never counted on. */
-  readonly agents: ReadonlySet<string>;
-  /** Of coded stages: agents whose parts it does without. */
-  readonly missing: Set<string>;
-  /** What was lost on the way, each by one of these agents: it does without one of them. */
-  readonly unheard: (readonly string[])[];
-  readonly sinceMs: number;
-  /** Given up by time, but its result would still be welcome. */
-  overdue: boolean;
-}
 
 interface Frame<Input> {
   readonly client: string;
@@ -221,7 +206,7 @@ export class FrameTable<Input, Output> {
     const attempt = frame?.live.find((a) => a.attempt === trouble.attempt);
     if (frame === undefined || attempt === undefined) return [];
     frame.lastTrouble = `${trouble.agent}: ${trouble.message} (${trouble.code})`;
-    if (this.#isSpared(attempt, trouble)) return [];
+    if (survivesTrouble(attempt, trouble)) return [];
     const effects = this.#drop(frame, attempt);
     for (const agent of [...attempt.missing, ...attempt.unheard.flatMap(([culprit = '']) => culprit)]) frame.avoid.add(agent);
     frame.avoid.add(trouble.peer === '' ? trouble.agent : trouble.peer);
@@ -323,29 +308,12 @@ export class FrameTable<Input, Output> {
     if (frame.attempts > 1) this.reissued++;
     frame.avoid.clear();
     const attempt = frame.attempts;
-    const agents = router.agentsOf(route);
-    const missing = new Set([...agents].filter((agent) => this.#lost.has(agent)));
-    for (const agent of missing) agents.delete(agent);
-    frame.live.push({ attempt, router, route, agents, missing, unheard: [], sinceMs: nowMs, overdue: false });
+    const begun = beginAttempt(attempt, router, route, this.#lost, nowMs);
+    frame.live.push(begun);
     router.started(route);
     const { number, input } = frame;
     const remainingMs = frame.deadlineAtMs - nowMs;
-    return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs, input, without: new Set(missing) }];
-  }
-
-  /** True when the result comes all the same: what is missing belongs to coded stages. A message that did not arrive is its sender's part or its receiver's. */
-  #isSpared(attempt: Attempt, { agent, peer }: AttemptTrouble): boolean {
-    const { router, route, agents, missing, unheard } = attempt;
-    const either = (peer === '' ? [agent] : [peer, agent]).filter((one) => agents.has(one) || missing.has(one));
-    if (!router.survivesAny(route, missing, [...unheard, either])) return false;
-    unheard.push(either);
-    return true;
-  }
-
-  #survivesLoss({ router, route, missing, unheard }: Attempt, agent: string): boolean {
-    if (!router.survivesAny(route, new Set([...missing, agent]), unheard)) return false;
-    missing.add(agent);
-    return true;
+    return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs, input, without: new Set(begun.missing) }];
   }
 
   /** Ends the attempts whose route touches the agent, unless they do without it. */
@@ -353,7 +321,7 @@ export class FrameTable<Input, Output> {
     const effects: FrameEffect<Input, Output>[] = [];
     for (const frame of this.#admitted.values()) {
       for (const attempt of [...frame.live]) {
-        if (!attempt.agents.has(agent) || this.#survivesLoss(attempt, agent)) continue;
+        if (!attempt.agents.has(agent) || survivesLoss(attempt, agent)) continue;
         frame.lastTrouble = why;
         effects.push(...this.#drop(frame, attempt));
       }
@@ -426,10 +394,6 @@ export class FrameTable<Input, Output> {
 
 function keyOf(client: string, sequence: number): string {
   return `${client} ${sequence}`;
-}
-
-function cancelOf(frame: number, attempt: Attempt): CancelAttempt {
-  return { kind: 'cancel', frame, attempt: attempt.attempt, epoch: attempt.router.epoch, agents: [...attempt.agents] };
 }
 
 function refusal(submission: Submission<unknown>, code: ErrorCode, message: string): Answer<never> {

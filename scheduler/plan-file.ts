@@ -210,8 +210,13 @@ export function withPlanFile(request: DeployRequest): DeployRequest {
     images: request.images.length > 0 ? request.images : images,
     maxError: request.maxError > 0 ? request.maxError : maxError,
     // After a loss another plan is made, which is to be as safe.
-    redundancy: file.stages.some(({ parity }) => parity !== undefined) ? 1 : request.redundancy,
+    redundancy: hasParity(file) ? 1 : request.redundancy,
   };
+}
+
+/** Whether any of its stages is coded. */
+export function hasParity({ stages }: PlanFile): boolean {
+  return stages.some(({ parity }) => parity !== undefined);
 }
 
 /** All agents that the file names, each once. */

@@ -3,7 +3,7 @@ import { ChairError } from '../broker/errors.js';
 import type { DeployRequest, Hello } from '../broker/messages.js';
 import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
-import { agentsNamed, parsePlanFile, stagesOf } from './plan-file.js';
+import { agentsNamed, hasParity, parsePlanFile, stagesOf } from './plan-file.js';
 import {
   AROUND_RUN_MS,
   ENGINE_BYTES,
@@ -198,7 +198,9 @@ type Wrong = (expected: string, came: string) => ChairError;
 /** Only what is cut by outputs can be coded, and only `auto` and a cut by hand know how. Throws PLAN_INVALID. */
 function checkRedundancy({ redundancy, cut, plan, planner }: DeployRequest, wrong: Wrong): void {
   if (redundancy !== 1) throw wrong('redundancy 0 or 1', String(redundancy));
-  if (plan !== '') throw wrong('redundancy in the stages of the plan file (parity: AGENT)', 'it in the request');
+  // What a file says is the request's, too: it holds for the plans after it.
+  if (plan !== '' && !hasParity(parsePlanFile(plan)))
+    throw wrong('redundancy in the stages of the plan file (parity: AGENT)', 'a file without');
   if (cut !== '' && !/^channels:\d+$/.test(cut.trim())) throw wrong('redundancy with a cut by outputs such as channels:3', cut);
   if (cut === '' && planner !== '' && planner !== 'auto') throw wrong('redundancy with planner auto', planner);
 }

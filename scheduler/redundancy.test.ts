@@ -1,13 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { drawZoo } from '../models/zoo/index.js';
 import { structureOf } from '../models/zoo/structure.js';
+import { DEPLOY_DEFAULTS } from './deploy-defaults.js';
 import { expand, parseDeviceFile } from './devices/device-file.js';
 import { factsOf } from './model-facts.js';
-import { parsePlanFile, planFileText, stagesOf } from './plan-file.js';
+import { parsePlanFile, planFileText, stagesOf, withPlanFile } from './plan-file.js';
 import { auto } from './planners/auto.js';
 import { filed } from './planners/filed.js';
 import { manual } from './planners/manual.js';
 import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
+import { checkRequest } from './planning.js';
 import { redundancyOf } from './redundancy.js';
 import { hasRoute } from './router.js';
 import type { Incident } from './simulate/options.js';
@@ -80,7 +82,7 @@ describe('a plan with redundancy', () => {
       reason: expect.stringMatching(/need 4 agents/),
     });
     const without = planned(auto, { ...alone, redundancy: { otherwise: 'without' } });
-    expect(without.why).toMatch(/^without redundancy, as 1 parts and a parity need 2 agents/);
+    expect(without.why).toMatch(/^without redundancy, as a part and a parity need 2 agents/);
     const mobile = structureOf(drawZoo('mobilenetv2'));
     expect(factsOf(mobile).coded?.([1, 1])).toBeInstanceOf(Array);
   });
@@ -95,6 +97,20 @@ describe('a plan with redundancy', () => {
     const again = planned(filed, { ...on, seated: { by: 'hand', stages } });
     expect(again.stages).toEqual(plan.stages);
     expect(again.estimate).toEqual(plan.estimate);
+  });
+
+  it('is asked for with what can be coded only; a plan file says it itself, and the plans after it keep it', () => {
+    const request = { name: 'net', model: 'net.onnx', ...DEPLOY_DEFAULTS, redundancy: 1 };
+    checkRequest(request);
+    checkRequest({ ...request, cut: 'channels:3' });
+    const file = (stage: string) =>
+      `version: 1\nmodel: "${model.sha256}"\nstages:\n  - {nodes: [0, 1], cut: channels, agents: [a, b]${stage}}`;
+    const filedRequest = withPlanFile({ ...request, planner: '', redundancy: 0, plan: file(', parity: c') });
+    expect(filedRequest.redundancy).toBe(1);
+    checkRequest(filedRequest);
+    const wrong = [{ redundancy: 2 }, { cut: 'rows:3' }, { planner: 'pipeline' }, { plan: file('') }];
+    for (const over of wrong)
+      expect(() => checkRequest({ ...request, ...over })).toThrow(expect.objectContaining({ code: 'PLAN_INVALID' }));
   });
 
   it.each([

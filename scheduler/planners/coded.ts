@@ -42,7 +42,7 @@ function inParts(problem: PlanProblem, parts: number): PlanDraft | PlanRefusal {
   const sorted = bySpeed(problem.devices);
   const [first, ...others] = sorted;
   if (first === undefined || others.length < parts) {
-    return refuse(`${parts} parts and a parity need ${parts + 1} agents, ${sorted.length} can take part`);
+    return refuse(`${parts === 1 ? 'a part' : `${parts} parts`} and a parity need ${parts + 1} agents, ${sorted.length} can take part`);
   }
   const seats = others.slice(0, parts);
   const shares = manual !== undefined && manual.shares.length > 0 ? [...manual.shares].sort((a, b) => b - a) : sharesOf(seats);

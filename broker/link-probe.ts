@@ -3,10 +3,10 @@
  * sends on request. Only the asking end's clock is read.
  *
  *   round trip   small messages one after another: median, and the median distance from it
- *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last: bytes / (time - round trip), the best
+ *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last: bytes / (time - round trip), their median
  *
- * The best of three, as nothing makes a link faster than it is, and much makes a round slower: code that runs for the first time, a CPU quota that is used up,
- * other work. (Medians of ends that had just been started were a hundredth of the truth.) What CPUs cost is counted apart.
+ * One round that takes long is not the last of its size: code that runs for the first time, or a CPU quota that is used up, makes a round of 64 KB as slow as a link of a
+ * hundredth of its rate. (A best of three would be a shaper's burst.)
  *
  * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
  */
@@ -133,7 +133,7 @@ export class LinkProbe {
       if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
     }
     const speeds = samples.map((sample) => sample.bytesPerSecond);
-    const bytesPerSecond = Math.max(...speeds);
+    const bytesPerSecond = median(speeds);
     return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(speeds) / bytesPerSecond : 0, bytes };
   }
 

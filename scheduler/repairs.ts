@@ -68,9 +68,9 @@ export class Repairs {
     return known !== undefined && known.epoch === serving?.plan.epoch ? known.ahead : undefined;
   }
 
-  /** Plans or agents changed. */
+  /** Plans or agents changed. Where they always do, it is worked out all the same. */
   changed(): void {
-    this.#changedAtMs = this.#o.now();
+    this.#changedAtMs ??= this.#o.now();
   }
 
   /** An agent was lost: it may be lost again. */
@@ -99,16 +99,22 @@ export class Repairs {
 
   async #workOut(): Promise<void> {
     const wanted: Wanted[] = [];
+    const broken = new Set<string>();
     const disk = new Map<string, number>();
     for (const deployment of [...this.#all()]) {
       const { name, serving } = deployment;
-      if (serving === undefined || deployment.removing || !this.#drafting.intact(deployment)) continue;
+      if (serving === undefined || deployment.removing) continue;
+      if (!this.#drafting.intact(deployment)) {
+        // What stands by for it is needed just now.
+        broken.add(name);
+        continue;
+      }
       const ahead = await this.#aheadOf(deployment, serving, disk);
       // Things went on meanwhile: what was there stays until the next time.
       if (ahead === undefined) return this.changed();
       for (const [agent, slices] of ahead.standby) wanted.push({ agent, deployment: name, slices });
     }
-    if (!this.#stopped) this.#lists.replace(wanted);
+    if (!this.#stopped) this.#lists.replace(wanted, broken);
   }
 
   /** Undefined when the deployment changed meanwhile. */

@@ -52,11 +52,11 @@ export class StandbyLists {
     this.#o = options;
   }
 
-  /** From now on these and no others. What is the same as before stays as it is. */
-  replace(wanted: readonly Wanted[]): void {
+  /** From now on these, those of the deployments `left` alone, and no others. What is the same as before stays as it is. */
+  replace(wanted: readonly Wanted[], left: ReadonlySet<string>): void {
     const kept = new Set(wanted.map(keyOf));
     for (const [key, list] of this.#lists) {
-      if (kept.has(key)) continue;
+      if (kept.has(key) || left.has(list.deployment)) continue;
       this.#lists.delete(key);
       if (this.#isThere(list)) void this.#send({ ...list, slices: [] });
     }

@@ -19,8 +19,8 @@ type Kind = (typeof KINDS)[number];
 const DEBIAN_PACKAGE: Readonly<Record<Kind, string>> = { mosquitto: 'mosquitto', bridged: 'mosquitto', rabbitmq: 'rabbitmq-server' };
 /** Where a broker or a process that has one is started. */
 const STARTS = ['broker/server.ts', 'scripts/children.ts', 'scripts/e2e/run-cli.ts'];
-/** About the embedded broker itself: its limits, rules and counts. */
-const EMBEDDED_ONLY = ['broker/server.test.ts'];
+/** About the embedded broker itself: its limits, rules, counts and clock. */
+const EMBEDDED_ONLY = ['broker/server.test.ts', 'broker/clock.test.ts'];
 /** In network namespaces, from where the one node on this machine's loopback cannot be reached. */
 const NAMESPACES = 'scripts/testbed/testbed.ts';
 /** More than any test file holds at once, for each of two workers. */

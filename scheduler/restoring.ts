@@ -47,13 +47,20 @@ export function restoreStep(
     }),
   );
   if (there.size === agents.length) return { do: 'place', nonces: there };
-  const missing = agents.filter((agent) => !there.has(agent)).join(', ');
+  const away = agents.filter((agent) => !there.has(agent));
+  const missing = away.join(', ');
+  // Who leaves takes no seats any more, though it still holds the old ones: it is not waited for.
+  if (there.size > 0 && away.every((agent) => LEAVES.has(find(agent)?.state ?? 'joining'))) {
+    return { do: 'plan', why: `after the gateway's restart ${missing} leaves` };
+  }
   const now = there.size === arrivals.present ? arrivals : { present: there.size, sinceMs: nowMs };
   if (there.size === 0 || nowMs - now.sinceMs < PATIENCE_MS) {
     return { do: 'wait', why: `it was saved, and waits for ${missing} to come back`, arrivals: now };
   }
   return { do: 'plan', why: `after the gateway's restart ${missing} did not come back` };
 }
+
+const LEAVES: ReadonlySet<AgentState> = new Set<AgentState>(['draining', 'stopped', 'refused']);
 
 /** As it was in force when it was saved. */
 export function placedOf({ plan, draft, report, alone, bases, nonces }: SavedDeployment): Placed {

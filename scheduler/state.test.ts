@@ -167,4 +167,21 @@ describe('a deployment on its way back', () => {
     expect(at(PATIENCE_MS * 52 + 1, 'a', 'b')).toBe('plan');
     expect(at(PATIENCE_MS * 52 + 1, 'a', 'b', 'c')).toBe('place');
   });
+
+  it('is given up at once for another plan when all that are missing leave', () => {
+    const restoring = { placed, arrivals: { present: 2, sinceMs: 0 } };
+    const states = new Map<string, 'ready' | 'draining' | 'joining' | 'stopped'>([
+      ['a', 'ready'],
+      ['b', 'draining'],
+      ['c', 'joining'],
+    ]);
+    const find = (agent: string) => ({ nonce: '1', state: states.get(agent) ?? ('joining' as const) });
+    expect(restoreStep(restoring, find, 1).do).toBe('wait');
+    states.set('c', 'ready');
+    expect(restoreStep(restoring, find, 2)).toMatchObject({ do: 'plan', why: expect.stringContaining('b leaves') });
+    states.set('c', 'stopped');
+    expect(restoreStep(restoring, find, 2)).toMatchObject({ do: 'plan', why: expect.stringContaining('b, c leaves') });
+    states.set('a', 'draining');
+    expect(restoreStep(restoring, find, 2).do).toBe('wait');
+  });
 });

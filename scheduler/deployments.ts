@@ -622,6 +622,8 @@ export class Deployments {
     }
     this.#abandon(deployment, placed);
     if (placed.draft.planner === REPAIR || (deployment.manual === undefined && placed.draft.planner !== FILED)) return;
+    // After a restart as after a loss: a cut made by hand goes on in fewer parts.
+    if (deployment.savedModel !== undefined && deployment.serving === undefined) return;
     // A cut made by hand names its number of agents, a plan file the agents themselves: another division is not ours to choose.
     this.#wait(deployment, new ChairError('PREPARE_FAILED', `agent ${agent} could not prepare: ${why}`));
   }

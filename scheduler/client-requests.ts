@@ -38,12 +38,12 @@ export class ClientRequests {
     const id = randomUUID();
     const wait = this.#responses.wait(id, deadlineMs, `'${what}' from the scheduler of cluster '${cluster}' (does its gateway run?)`);
     const ask = () => bus.publish(topics.request, { id, client, deadlineMs, body });
-    const timer = againMs === 0 ? undefined : setInterval(() => void ask().catch(() => undefined), againMs);
-    try {
-      await ask();
-    } catch (error) {
-      wait.cancel(toChairError(error));
-    }
+    // While this end is cut off it waits in the bus, but no longer than the deadline; and once is enough.
+    ask().catch((error: unknown) => wait.cancel(toChairError(error)));
+    const again = (): void => {
+      if (bus.connected) ask().catch(() => undefined);
+    };
+    const timer = againMs === 0 ? undefined : setInterval(again, againMs);
     const response = await wait.reply.finally(() => clearInterval(timer));
     if (response.code !== '') throw new ChairError(codeOf(response.code), response.message);
     return response;

@@ -111,11 +111,11 @@ export class Deployments {
    */
   restore(saved: readonly SavedDeployment[]): void {
     for (const one of saved) {
-      const { request, plan, verified, maxRelDiff } = one;
+      const { request, plan, verified, maxRelDiff, afterLoss } = one;
       try {
         const manual = request.cut === '' ? undefined : this.#o.source.parseCut(request.cut, request.shares);
         const deployment = createDeployment(request, manual, plan.model);
-        Object.assign(deployment, { verified, maxRelDiff, state: 'restoring' });
+        Object.assign(deployment, { verified, maxRelDiff, afterLoss, state: 'restoring' });
         deployment.restoring = { placed: placedOf(one), arrivals: { present: 0, sinceMs: this.#o.now() } };
         this.#epoch = Math.max(this.#epoch, plan.epoch);
         this.#all.set(request.name, deployment);
@@ -672,6 +672,9 @@ export class Deployments {
   async #readAgain(deployment: Deployment): Promise<void> {
     try {
       await this.modelOf(deployment);
+      deployment.repaired = deployment.serving?.draft.planner === REPAIR;
+      this.#repairs.changed();
+      this.kick(deployment);
     } catch (thrown) {
       const { code, message } = toChairError(thrown);
       deployment.why = `it serves, but cannot be planned anew: ${message}`;

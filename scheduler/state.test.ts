@@ -50,7 +50,19 @@ function deployment(name: string, agents: readonly string[] = ['a', 'b']): Deplo
   const nonces = agents.map((agent) => [agent, `nonce of ${agent}`] as const);
   const request = { ...DEPLOY_DEFAULTS, name, model: 'net.onnx', maxError: 0.01, weight: 2.5 };
   const saved: SavedDeployment = {
-    ...{ format: 1, request, verified: true, maxRelDiff: 1e-7, plan, draft, report, alone: [], bases: [['a', 'probe']], nonces },
+    ...{
+      format: 1,
+      request,
+      verified: true,
+      maxRelDiff: 1e-7,
+      afterLoss: true,
+      plan,
+      draft,
+      report,
+      alone: [],
+      bases: [['a', 'probe']],
+      nonces,
+    },
   };
   return Object.assign(createDeployment(request, undefined), { serving: placedOf(saved), verified: true, maxRelDiff: 1e-7 });
 }

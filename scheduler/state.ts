@@ -26,6 +26,8 @@ export interface SavedDeployment {
   readonly request: DeployRequest;
   readonly verified: boolean;
   readonly maxRelDiff: number;
+  /** The plan was made for what a loss had left. */
+  readonly afterLoss: boolean;
   readonly plan: Plan;
   readonly draft: PlanDraft;
   readonly report: PlanReport;
@@ -124,14 +126,14 @@ export class DeploymentFiles {
 }
 
 /** Undefined before the first plan is in force: until then whoever deploys waits for an answer, and asks again. */
-function savedOf({ request, verified, maxRelDiff, serving }: Deployment): SavedDeployment | undefined {
+function savedOf({ request, verified, maxRelDiff, afterLoss, serving }: Deployment): SavedDeployment | undefined {
   if (serving === undefined) return undefined;
   const { plan, draft, report, alone, bases, nonces } = serving;
   const { stages, wires, inputs, outputs } = draft.cut;
   // A cut may carry the whole model with it.
   const lean = { ...draft, cut: { stages, wires, inputs, outputs } };
   const maps = { bases: [...bases], nonces: [...nonces] };
-  return { format: FORMAT, request, verified, maxRelDiff, plan, draft: lean, report, alone, ...maps };
+  return { format: FORMAT, request, verified, maxRelDiff, afterLoss, plan, draft: lean, report, alone, ...maps };
 }
 
 /** JSON has no word for infinity. */

@@ -208,7 +208,7 @@ describe('a gateway that is started again', () => {
 
   it('serves on when the model was changed meanwhile, but does not mix the two', async () => {
     const world = await World.make();
-    const { gateway, agents, client } = await world.serving(['a', 'b'], { cut: 'rows:2' });
+    const { gateway, agents, client } = await world.serving(['a', 'b'], { planner: 'replicas' });
     await gateway.stop();
     const source = scriptedSource();
     const load: ModelSource['load'] = async (request) => ({ ...(await source.load(request)), sha256: 'e'.repeat(64) });

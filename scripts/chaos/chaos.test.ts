@@ -83,6 +83,7 @@ describe('the record of a chaos run', () => {
       accepted: 0,
       refused: 0,
       restarts: [],
+      requests: [],
       peaks: [],
     };
     const record: ChaosRecord = { seed: 5, conditions, seconds: 1, ...none, violations: [{ invariant: 'this holds', text: 'it did not' }] };

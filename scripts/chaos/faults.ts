@@ -32,6 +32,8 @@ export class Faults {
   /** Being started or ended by us. */
   readonly #busy = new Set<string>();
   readonly restarts: string[] = [];
+  /** Requests that failed with a code, and lies that nobody heard. */
+  readonly refused: string[] = [];
   readonly #underWay = new Set<Promise<unknown>>();
   #stopped = false;
   readonly #stuck: Violation[] = [];
@@ -89,15 +91,12 @@ export class Faults {
       case 'leave':
         return this.#leave(this.#node(target));
       case 'lie':
-        return this.#stage.inside.lie(fault.lie ?? 'garbage', target).catch((error: unknown) => {
-          // Nobody to lie about, or the broker is away: then nobody hears it either.
-          if (!isChairError(error)) throw error;
-        });
+        // Nobody to lie about, or the broker is away: then nobody hears it either.
+        return this.#orRefused(this.#stage.inside.lie(fault.lie ?? 'garbage', target));
       case 'deploy':
-        return this.#stage.inside.deploy(this.#stage.extra).catch((error: unknown) => {
-          // Refused with a code, as it may be in the middle of other faults.
-          if (!isChairError(error) || isChairError(error, 'INTERNAL')) throw error;
-        });
+        return this.#orRefused(this.#stage.inside.deploy(this.#stage.extra));
+      case 'adjust':
+        return this.#orRefused(this.#stage.inside.adjust(target, 'latency'));
     }
   }
 
@@ -124,6 +123,8 @@ export class Faults {
         return node().emptyDisk();
       case 'deploy':
         return this.#undeploy();
+      case 'adjust':
+        return this.#orRefused(this.#stage.inside.adjust(fault.target, 'throughput'));
       default:
         return;
     }
@@ -193,6 +194,16 @@ export class Faults {
     this.#running.delete(node.name);
     await node.child.ask('drain');
     await node.child.ended;
+  }
+
+  /** In the middle of other faults a request may fail, with a code. */
+  async #orRefused(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      if (!isChairError(error) || error.code === 'INTERNAL') throw error;
+      this.refused.push(`${error.code}: ${error.message}`);
+    }
   }
 
   /** A byte of one of its blobs changes while nobody looks. */

@@ -17,6 +17,7 @@ import type { Lie } from './schedule.js';
 
 /** Beyond its deadline a frame's answer may be this much under way. */
 const GRACE_MS = 5000;
+const ADJUST_MS = 60_000;
 /** A sender that was refused does not try again at once. */
 const REFUSED_PAUSE_MS = 300;
 
@@ -114,6 +115,10 @@ async function main([brokerUrl = '', cluster = '', names = '']: readonly string[
   onAsked('settle', () => load.settle());
   onAsked('status', () => asking.status());
   onAsked('deploy', async (options) => void (await asking.deploy(options as DeployOptions)));
+  onAsked('adjust', async (what) => {
+    const { name, objective } = what as { readonly name: string; readonly objective: string };
+    await asking.adjust({ name, objective, weight: 0, dryRun: false }, ADJUST_MS);
+  });
   onAsked('undeploy', (name) => asking.undeploy(String(name)));
   onAsked('lie', (what) => {
     const { lie, agent } = what as { readonly lie: Lie; readonly agent: string };

@@ -82,6 +82,10 @@ export class Inside {
     await this.child.ask('deploy', { argument: options, withinMs: DEPLOY_MS });
   }
 
+  async adjust(name: string, objective: string): Promise<void> {
+    await this.child.ask('adjust', { argument: { name, objective }, withinMs: DEPLOY_MS });
+  }
+
   async undeploy(name: string): Promise<void> {
     await this.child.ask('undeploy', { argument: name, withinMs: 30_000 });
   }

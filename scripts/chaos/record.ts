@@ -39,6 +39,7 @@ export function recordText(record: ChaosRecord): string {
     `- ${rounds.length} rounds, ${record.events} events; at rest after ${seconds(quantile(converged, 0.5))} in the median, ${seconds(Math.max(0, ...converged))} at most.`,
     `- ${record.frames} frames: each has one outcome; ${failed.length === 0 ? 'none failed' : `failed: ${failed.join(', ')}`}; ${record.reissued} issued again; largest difference ${record.maxRelDiff.toExponential(1)}.`,
     `- ${record.accepted} commands obeyed, ${record.refused} refused because their term or epoch was over.`,
+    `- Requests refused in the middle of faults: ${record.requests.length === 0 ? 'none' : record.requests.map((text) => text.split(':')[0]).join(', ')}.`,
     `- Started again by the supervisor: ${record.restarts.length === 0 ? 'nothing' : record.restarts.join(', ')}.`,
     '',
     formatTable(

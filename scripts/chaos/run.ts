@@ -75,6 +75,8 @@ export interface ChaosRecord {
   readonly refused: number;
   /** What a supervisor had to start again besides what was killed. */
   readonly restarts: readonly string[];
+  /** Requests that failed with a code in the middle of faults. */
+  readonly requests: readonly string[];
   readonly peaks: readonly {
     readonly name: string;
     readonly anonymousBytes: number;
@@ -342,6 +344,7 @@ class Run {
       accepted: this.#account?.accepted ?? 0,
       refused: this.#account?.refused ?? 0,
       restarts: this.#faults.restarts,
+      requests: this.#faults.refused,
       peaks: peaksOf(this.#samples),
       violations: this.#violations,
     };

@@ -4,7 +4,7 @@
  */
 import { createRandom, seedFor } from '../../models/random.js';
 
-/** Every kind of fault. Each targets an agent but those of `MIDDLE` and `deploy`. */
+/** Every kind of fault. Each targets an agent but those of `MIDDLE`, `deploy` and `adjust`. */
 export const KINDS = [
   /** SIGKILL, and the power comes back. */
   'kill',
@@ -24,6 +24,8 @@ export const KINDS = [
   'lie',
   /** A further deployment comes and goes. */
   'deploy',
+  /** Another objective, and back: the plan changes under load. */
+  'adjust',
   'gateway-kill',
   'gateway-hang',
   'broker-kill',
@@ -40,7 +42,7 @@ export type Lie = (typeof LIES)[number];
 
 export interface Fault {
   readonly kind: FaultKind;
-  /** Name of an agent, `gateway`, `broker`, or of the deployment that comes and goes. */
+  /** Name of an agent, `gateway`, `broker`, or of a deployment. */
   readonly target: string;
   /** From the start of the round. */
   readonly atMs: number;
@@ -67,7 +69,10 @@ export interface World {
   readonly kinds?: readonly FaultKind[];
 }
 
+/** It comes and goes. */
 export const EXTRA_DEPLOYMENT = 'extra';
+/** The planner seats it as it likes; its objective changes. */
+export const PLANNED_DEPLOYMENT = 'planned';
 const MIDDLE: ReadonlySet<FaultKind> = new Set<FaultKind>(['gateway-kill', 'gateway-hang', 'broker-kill']);
 /** Fewer agents are not left: cuts need some. */
 const FEWEST_AGENTS = 3;
@@ -89,6 +94,7 @@ const DURATION_MS: Readonly<Record<FaultKind, readonly [number, number]>> = {
   leave: [0, 0],
   lie: [0, 0],
   deploy: [3000, 8000],
+  adjust: [3000, 8000],
   'gateway-kill': [100, 5000],
   'gateway-hang': [300, 8000],
   'broker-kill': [100, 5000],
@@ -159,6 +165,7 @@ function targetsOf(kind: FaultKind, present: readonly string[], absent: readonly
   if (kind === 'broker-kill') return ['broker'];
   if (MIDDLE.has(kind)) return ['gateway'];
   if (kind === 'deploy') return [EXTRA_DEPLOYMENT];
+  if (kind === 'adjust') return [PLANNED_DEPLOYMENT];
   if (kind === 'join') return absent;
   if (kind === 'leave') return present.length > FEWEST_AGENTS ? present : [];
   return present;

@@ -10,7 +10,7 @@ import type { DeployOptions } from '../../scheduler/client.js';
 import type { DeviceSpec } from '../testbed/devices.js';
 import { startTestbed, type Testbed } from '../testbed/testbed.js';
 import { Inside, type LoadRequest, type Tensors } from './inside.js';
-import { EXTRA_DEPLOYMENT } from './schedule.js';
+import { EXTRA_DEPLOYMENT, PLANNED_DEPLOYMENT } from './schedule.js';
 
 /** Different frames of each deployment: a result of another frame must not pass for this one's. */
 const DIFFERENT_FRAMES = 6;
@@ -47,7 +47,7 @@ export interface Stage {
 /** A network cut by rows breaks when any of its agents goes; one that the planner seats as it likes moves about. */
 const NETWORKS = [
   { name: 'cut', zoo: 'resnet18', options: { scale: 0.125, size: 64, classes: 10, seed: 5 }, deploy: { cut: 'rows:3' } },
-  { name: 'planned', zoo: 'mobilenetv2', options: { scale: 0.25, size: 64, classes: 10 }, deploy: { objective: 'throughput' } },
+  { name: PLANNED_DEPLOYMENT, zoo: 'mobilenetv2', options: { scale: 0.25, size: 64, classes: 10 }, deploy: { objective: 'throughput' } },
   { name: EXTRA_DEPLOYMENT, zoo: 'resnet18', options: { scale: 0.125, size: 32, classes: 4, seed: 9 }, deploy: { cut: 'stages:2' } },
 ] as const;
 

@@ -70,6 +70,7 @@ interface Deployed {
   stuck: boolean;
   afterLoss: boolean;
   recovering: boolean;
+  retargeted: boolean;
   serving: Placed | undefined;
   next: Placed | undefined;
   sequence: number;
@@ -161,6 +162,7 @@ export class Virtual {
     else if (kind === 'gateway-hang') this.#gateway = 'hung';
     else if (kind === 'broker-kill') this.#brokerFalls();
     else if (kind === 'deploy') this.#deploy(EXTRA_DEPLOYMENT);
+    else if (kind === 'adjust') this.#adjust();
     else {
       const machine = this.#machine(target);
       if (kind === 'kill' || kind === 'rot') this.#kill(machine);
@@ -179,6 +181,7 @@ export class Virtual {
     else if (kind === 'gateway-hang') this.#gatewayWakes();
     else if (kind === 'broker-kill') this.#brokerRises();
     else if (kind === 'deploy') this.#undeploy(EXTRA_DEPLOYMENT);
+    else if (kind === 'adjust') this.#adjust();
     else {
       const machine = this.#machine(target);
       if (kind === 'kill' || kind === 'rot') this.#start(machine, 0);
@@ -415,8 +418,22 @@ export class Virtual {
   #deploy(name: string): void {
     this.#deployed.set(name, {
       ...{ name, frames: new FrameTable<number, number>({ ...FRAME_LIMITS, queueFrames: 4096 }), planning: false, stuck: false },
-      ...{ afterLoss: false, recovering: false, serving: undefined, next: undefined, sequence: 0, open: new Map(), live: new Map() },
+      ...{
+        afterLoss: false,
+        recovering: false,
+        retargeted: false,
+        serving: undefined,
+        next: undefined,
+        sequence: 0,
+        open: new Map(),
+        live: new Map(),
+      },
     });
+  }
+
+  #adjust(): void {
+    const deployed = this.#deployed.get('a');
+    if (deployed !== undefined) deployed.retargeted = true;
   }
 
   #undeploy(name: string): void {
@@ -459,6 +476,7 @@ export class Virtual {
     deployed.planning = true;
     deployed.afterLoss = deployed.serving !== undefined && !deployed.recovering;
     deployed.recovering = false;
+    deployed.retargeted = false;
     this.#after(PLANNING_MS, () => {
       deployed.planning = false;
       const ready = this.#registry.all().filter(({ state }) => state === 'ready');

@@ -35,6 +35,8 @@ const DRAIN_MS = 30_000;
 const RECONNECT_MS = 2000;
 /** After so long everybody has noticed: three health messages and a half, and steps of time. */
 const TROUBLE_MS = 4500;
+/** After an outage of the broker agents are given so much longer, as each comes back in its own time. */
+const RETURN_MS = 6000;
 /** When a broker gives up a connection that nobody answers on. */
 const KEEP_ALIVE_MS = 22_500;
 const FRAME_DEADLINE_MS = 30_000;
@@ -147,7 +149,7 @@ export class Virtual {
     this.events++;
     const machine = this.#machines.get(fault.target);
     if (machine === undefined) {
-      this.#middleMs = this.#nowMs;
+      this.#middleMs = this.#nowMs + (fault.kind === 'broker-kill' ? RETURN_MS : 0);
       // That the gateway itself stood still is no reason to give up anybody.
       if (fault.kind !== 'gateway-hang') this.#deafMs = this.#nowMs;
     }

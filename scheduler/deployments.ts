@@ -63,7 +63,8 @@ export class Deployments {
     this.#drafting = new Drafting(options, () => this.#all.values());
     this.#seating = new Seating(options);
     const { dispatcher, log } = options;
-    this.#handingOver = new HandingOver({ dispatcher, log, drafting: this.#drafting, seating: this.#seating });
+    const isThere = (placed: Placed, agent: string): boolean => options.registry.serves(agent, placed.nonces.get(agent) ?? '');
+    this.#handingOver = new HandingOver({ dispatcher, log, isThere, drafting: this.#drafting, seating: this.#seating });
     this.#repairs = new Repairs(options, this.#drafting, () => this.#all.values());
     this.#files = new Housekeeping(
       () => options.clean(this.#blobsInUse(), this.#all.size === 0),

@@ -211,7 +211,7 @@ export class Drafting {
   learned(deployment: Deployment): string {
     const { serving } = deployment;
     if (serving === undefined || deployment.model === undefined || !this.intact(deployment)) return '';
-    const { devices } = problemOf({ ...this.#input(deployment), excluded: new Map() }).problem;
+    const devices = this.#estimate(this.#input(deployment), serving.draft)?.devices ?? [];
     const other = devices.filter((device) => (serving.bases.get(device.agent) ?? timesOf(device)) !== timesOf(device));
     return other.length === 0 ? '' : `there are new figures of ${other.map(({ agent }) => agent).join(', ')}`;
   }

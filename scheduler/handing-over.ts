@@ -14,6 +14,8 @@ export interface HandingOverOptions {
   readonly dispatcher: Pick<Dispatcher, 'retire'>;
   readonly drafting: Pick<Drafting, 'loadMs'>;
   readonly seating: Pick<Seating, 'release'>;
+  /** Whether this agent, as the process that holds the seats, is there. */
+  readonly isThere: (placed: Placed, agent: string) => boolean;
   readonly log: (kind: string, text: string) => void;
 }
 
@@ -28,7 +30,9 @@ export class HandingOver {
   arrange({ name, serving }: Deployment, next: Placed): void {
     if (serving === undefined || next.tight.size === 0) return;
     const drainMs = serving.draft.estimate.latencyMs;
-    next.handover = handover({ from: groupsOf(serving.plan), to: groupsOf(next.plan), tight: next.tight, drainMs });
+    // What agents are lost of serves no frames: where no route is left there is nothing to spare, and all hand over at once.
+    const from = groupsOf(serving.plan).map((stage) => stage.filter((agents) => agents.every((agent) => this.#o.isThere(serving, agent))));
+    next.handover = handover({ from, to: groupsOf(next.plan), tight: next.tight, drainMs });
     const { before, after, pauseMs } = next.handover;
     const order = [...before.map((group) => group.join(' and ')), ...(after.length > 0 ? ['the switch', ...after] : [])];
     const pause = pauseMs === 0 ? 'no pause is expected' : `frames will wait for about ${(pauseMs / 1000).toFixed(1)} s`;

@@ -81,6 +81,51 @@ describe('reconcile', () => {
     expect(dos(view({ serving, planning: true, optional: false }), left)).toEqual([]);
   });
 
+  it('lets a quarter of the agents prepare at once while another plan serves, and half when somebody waits to leave', () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
+    const next = placement(Object.fromEntries(names.map((name) => [name, 'wanted'])));
+    const steps = (world: AgentsView): unknown => reconcile(view({ serving, next }), world).map((step) => 'agent' in step && step.agent);
+    expect(steps(agents(names))).toEqual(['a', 'b']);
+    expect(steps(agents(names, ['b']))).toEqual(['a', 'b', 'c', 'd']);
+    // One of the plan that served is gone: frames wait.
+    const others = placement(Object.fromEntries(names.slice(2).map((name) => [name, 'wanted'])));
+    expect(reconcile(view({ serving, next: others }), agents(names.slice(1))).length).toBe(6);
+  });
+
+  it('has agents that cannot hold both vacate their old seats before they prepare, in their order, and the others after the switch', () => {
+    const seats = new Map<string, SeatProgress>(['a', 'b', 'c'].map((name) => [name, 'wanted']));
+    const vacated = new Map<string, 'leaving' | 'left'>();
+    const handover = { before: [['a'], ['b']], after: ['c'], pauseMs: 0 };
+    const world = agents(['a', 'b', 'c']);
+    const old = { ...placement({ a: 'committed', b: 'committed', c: 'committed' }), vacated };
+    let deployment = view({ serving: old, next: { ...old, seats, handover } });
+    const done: string[] = [];
+    for (let turn = 0; turn < 20; turn++) {
+      for (const step of reconcile(deployment, world)) {
+        const agent = 'agent' in step ? step.agent : '';
+        done.push(`${step.do} ${agent}`.trim());
+        if (step.do === 'vacate') vacated.set(agent, 'left');
+        else if (step.do === 'prepare') seats.set(agent, 'prepared');
+        else if (step.do === 'commit') seats.set(agent, 'committed');
+        else deployment = view({ serving: { ...old, seats, handover, vacated: new Map(), settled: false } });
+      }
+    }
+    expect(done).toEqual(['vacate a', 'prepare a', 'vacate b', 'prepare b', 'commit a', 'commit b', 'switch']);
+    // The old epoch is released everywhere.
+    deployment = view({ serving: { ...old, seats, handover, vacated: new Map(), settled: true } });
+    expect(reconcile(deployment, world)).toEqual([{ do: 'prepare', agent: 'c' }]);
+    seats.set('c', 'prepared');
+    expect(reconcile(deployment, world)).toEqual([{ do: 'commit', agent: 'c' }]);
+    seats.set('c', 'committed');
+    expect(reconcile(deployment, world)).toEqual([]);
+  });
+
+  it('plans again when seats were given up for a plan that did not come about, and when the objective changed', () => {
+    const world = agents(['a', 'b']);
+    expect(dos(view({ serving: { ...serving, vacated: new Map([['a', 'left']]) } }), world)).toEqual(['plan']);
+    expect(dos(view({ serving, retargeted: true }), world)).toEqual(['plan']);
+  });
+
   it('does nothing for a deployment that goes', () => {
     expect(dos(view({ removing: true, serving }), agents([]))).toEqual([]);
   });

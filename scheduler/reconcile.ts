@@ -94,8 +94,9 @@ export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[
   return serving.settled === true ? fill(serving, serving.handover?.after ?? [], 1) : [];
 }
 
-/** Of the agents that prepare beside frames that run, so many at once: a quarter, one at least. */
+/** Of the agents that prepare beside frames that run, so many at once: a quarter, one at least; half when somebody waits to leave. */
 const AT_ONCE = 4;
+const AT_ONCE_LEAVING = 2;
 
 function advance(next: Held, serving: Held | undefined, agents: AgentsView): Step[] {
   const gone = missing(next, agents);
@@ -104,7 +105,9 @@ function advance(next: Held, serving: Held | undefined, agents: AgentsView): Ste
   const late = new Set([...before.flat(), ...after]);
   const prompt = [...next.seats.keys()].filter((agent) => !late.has(agent));
   const serves = serving !== undefined && goesOn(serving, missing(serving, agents));
-  const preparing = prepare(next, prompt, serves ? Math.max(1, Math.floor(prompt.length / AT_ONCE)) : prompt.length);
+  const waits = serving !== undefined && [...serving.nonces.keys()].some((agent) => agents.draining(agent));
+  const atOnce = Math.max(1, Math.floor(prompt.length / (waits ? AT_ONCE_LEAVING : AT_ONCE)));
+  const preparing = prepare(next, prompt, serves ? atOnce : prompt.length);
   if (preparing !== undefined) return preparing;
   for (const group of before) {
     const leaving = group.filter((agent) => serving !== undefined && serving.vacated?.get(agent) === undefined);

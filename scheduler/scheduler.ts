@@ -181,7 +181,7 @@ export class Scheduler {
       learned: (deployment) => drafting.learned(deployment),
       adopt: (deployment, draft, why) => deployments.adopt(deployment, draft, why),
       log: (kind, text) => this.#log(kind, text),
-      pause: (ms) => delay(ms),
+      pause: (ms) => delay(ms, undefined, { ref: false }),
       now: this.#now,
     });
   }

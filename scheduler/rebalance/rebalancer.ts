@@ -175,7 +175,7 @@ export class Rebalancer {
       const made = { demand: new DemandMeter(), watch: new Watch(nowMs), moves: new Moves() };
       this.#states.set(name, { ...made, ...fresh, others: new Map(), pressed: false, own: false, found: '' });
     } else if (known.placed !== serving) {
-      known.moves.add(nowMs, known.own);
+      known.moves.add(nowMs, known.own, planKey(known.placed.draft));
       known.watch.changed(nowMs);
       Object.assign(known, fresh, { own: false, others: this.#others(deployment), pressed: known.demand.pressed });
     }
@@ -253,7 +253,7 @@ export class Rebalancer {
       candidate: worthOf(draft.estimate, want),
       cost: this.#o.cost(state.placed.draft, draft),
       horizonMs: state.moves.horizonMs(nowMs),
-      recent: state.moves.recent(nowMs),
+      recent: state.moves.recent(nowMs, planKey(draft)),
     });
   }
 

@@ -24,10 +24,11 @@ describe('a move', () => {
     for (let n = 0; n < 4; n++) {
       const recent = moves.recent(n * 20_000);
       needed.push([1.11, 1.21, 1.41, 1.81, 2.61].find((gain) => decide(choice({ candidate: 10 * gain, recent })).move) ?? 0);
-      moves.add(n * 20_000, true);
+      moves.add(n * 20_000, true, `plan ${n}`);
     }
     expect(needed).toEqual([1.11, 1.21, 1.41, 1.81]);
-    expect(moves.recent(60_000 + 600_000)).toBe(0);
+    expect(moves.recent(60_000, 'plan 2')).toBe(5);
+    expect(moves.recent(60_000 + 600_000, 'plan 2')).toBe(0);
   });
 
   it('is made from a plan that cannot work at all', () => {
@@ -44,7 +45,7 @@ describe('the horizon', () => {
   it('is ten minutes where little happens, and shorter where plans change often', () => {
     const moves = new Moves();
     expect(moves.horizonMs(0)).toBe(600_000);
-    for (let n = 0; n < 10; n++) moves.add(n * 90_000, false);
+    for (let n = 0; n < 10; n++) moves.add(n * 90_000, false, '');
     expect(moves.horizonMs(900_000)).toBe(90_000);
     expect(moves.recent(900_000)).toBe(0);
   });

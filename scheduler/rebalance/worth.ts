@@ -80,18 +80,20 @@ const MOST_CHANGES = 16;
 /** When one deployment's plan changed: how long the next one may be expected to last, and how many moves are still to prove themselves. */
 export class Moves {
   readonly #changes: number[] = [];
-  readonly #own: number[] = [];
+  readonly #own: { readonly atMs: number; readonly left: string }[] = [];
 
-  /** `own`: nobody asked for it, and no agent was lost or left. */
-  add(nowMs: number, own: boolean): void {
+  /** `own`: nobody asked for it, and no agent was lost or left; `left`: the key of the plan that was left for it. */
+  add(nowMs: number, own: boolean, left: string): void {
     this.#changes.push(nowMs);
     if (this.#changes.length > MOST_CHANGES) this.#changes.shift();
-    if (own) this.#own.push(nowMs);
+    if (own) this.#own.push({ atMs: nowMs, left });
     if (this.#own.length > MOST_CHANGES) this.#own.shift();
   }
 
-  recent(nowMs: number): number {
-    return this.#own.filter((ms) => nowMs - ms < REMEMBERED_MS).length;
+  /** Going back to a plan that was left counts as one more: it was not good enough then. */
+  recent(nowMs: number, to = ''): number {
+    const late = this.#own.filter(({ atMs }) => nowMs - atMs < REMEMBERED_MS);
+    return late.length + (late.some(({ left }) => left === to) ? 1 : 0);
   }
 
   /** The mean time between changes of late, with one change that is yet to come; where there were few, the usual. */

@@ -12,6 +12,7 @@ import { policies } from './policies.js';
 import { precision } from './precision.js';
 import { prediction } from './prediction.js';
 import { reassign } from './reassign.js';
+import { rebalance } from './rebalance.js';
 import { redundancy } from './redundancy.js';
 import { scaling } from './scaling.js';
 import { traffic } from './traffic.js';
@@ -27,6 +28,7 @@ export const BENCHES: readonly Bench[] = [
   failover,
   reassign,
   redundancy,
+  rebalance,
   scaling,
   latency,
   precision,

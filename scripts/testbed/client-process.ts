@@ -1,4 +1,5 @@
 /** A client of the cluster as a process of its own, inside the testbed's network; the process that started it calls it over IPC (see client.ts). */
+import { setTimeout as delay } from 'node:timers/promises';
 import { isChairError, toChairError } from '../../broker/errors.js';
 import { elementCount, itemBytes, type Tensor, type TensorInfo } from '../../broker/tensor.js';
 import { ChairClient } from '../../scheduler/client.js';
@@ -52,7 +53,9 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
   const startedAt = performance.now();
   const sender = async (): Promise<void> => {
     while (sent < request.frames && performance.now() - startedAt < (request.forMs ?? Number.POSITIVE_INFINITY)) {
-      const frame = different[sent++ % DIFFERENT_FRAMES] ?? {};
+      const turn = sent++;
+      const frame = different[turn % DIFFERENT_FRAMES] ?? {};
+      if (request.perSecond !== undefined) await delay(startedAt + (turn * 1000) / request.perSecond - performance.now());
       const from = performance.now();
       try {
         const { attempts } = await client.infer(request.deployment, frame, { deadlineMs: request.deadlineMs ?? 120_000 });

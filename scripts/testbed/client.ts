@@ -15,6 +15,8 @@ export interface LoadRequest {
   readonly deadlineMs?: number;
   /** No frame is sent after so long; default: all are. */
   readonly forMs?: number;
+  /** No more than so many are sent in a second, evenly; default: as fast as they are answered. */
+  readonly perSecond?: number;
   /** Of the random inputs. */
   readonly seed?: number;
 }

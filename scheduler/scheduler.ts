@@ -6,36 +6,31 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
-  Hello,
   LaneHealth,
   ModelAnswer,
   ModelOffer,
   PeerEntry,
   ProfileReport,
   ProfileRequest,
-  Reply,
   RequestBody,
   Response,
   StatusReport,
   Trouble,
 } from '../broker/messages.js';
-import { MAX_TERM } from '../broker/plan.js';
 import { Refusals } from '../broker/refusals.js';
-import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
 import { LinkFile } from './links/file.js';
+import { Members } from './members.js';
 import type { ModelSource } from './model-source.js';
-import { Peers } from './peers.js';
 import type { Links } from './planners/problem.js';
-import { plausible } from './plausible.js';
 import { Problems } from './problems.js';
 import { Profiles } from './profiles/profiles.js';
 import { Rebalancer } from './rebalance/rebalancer.js';
-import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
+import type { Registry, RegistryOptions } from './registry.js';
 import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
 import type { SavedDeployment } from './state.js';
@@ -83,6 +78,7 @@ export interface SchedulerOptions extends ReigningOptions {
 export class Scheduler {
   readonly #o: SchedulerOptions;
   readonly #now: () => number;
+  readonly #members: Members;
   readonly #registry: Registry;
   readonly #commands: Commands;
   readonly #deployments: Deployments;
@@ -92,7 +88,6 @@ export class Scheduler {
   readonly #rebalancer: Rebalancer | undefined;
   readonly #events = new EventLog();
   readonly #refusals: Refusals;
-  readonly #peers: Peers;
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #desk: RequestDesk;
   readonly #reigning: Reigning;
@@ -104,7 +99,6 @@ export class Scheduler {
     this.#now = options.now ?? (() => performance.now());
     this.#startedMs = this.#now();
     this.#refusals = options.refusals ?? new Refusals();
-    this.#registry = new Registry({ incompatible, ...options.membership });
     const log = (kind: string, text: string): void => this.#log(kind, text);
     this.#reigning = new Reigning(options, this.#now, log);
     this.#commands = new Commands(options.bus, options.topics, this.#reigning.id, () => void this.#reigning.refused());
@@ -113,7 +107,8 @@ export class Scheduler {
       ignore: (client) => this.#reigning.isOurs(client),
       answer: (body) => this.#answer(body),
     });
-    this.#peers = this.#makePeers();
+    this.#members = this.#makeMembers();
+    this.#registry = this.#members.registry;
     this.#learning = new Learning({
       told: options.links,
       linkFile: this.#makeLinkFile(),
@@ -124,7 +119,7 @@ export class Scheduler {
       dispatcher: options.dispatcher,
       deployments: () => this.#deployments,
       term: () => this.#reigning.term,
-      peers: (agents) => this.#peers.entries(agents),
+      peers: (agents) => this.#members.peers.entries(agents),
       now: this.#now,
       log: (kind, text) => this.#log(kind, text),
     });
@@ -138,7 +133,7 @@ export class Scheduler {
       profiles: (model, record) => this.#profiles?.tableFor(model, record),
       times: this.#learning.times,
       term: () => this.#reigning.term,
-      peers: (agents) => this.#peers.entries(agents),
+      peers: (agents) => this.#members.peers.entries(agents),
       clean: options.clean ?? (async () => undefined),
       ...(options.standbyBytes === undefined ? {} : { standbyBytes: options.standbyBytes }),
       ...(options.files === undefined ? {} : { files: options.files }),
@@ -151,14 +146,13 @@ export class Scheduler {
     this.#deployments.askForRoom = async (deployment) => (await this.#rebalancer?.makeRoom(deployment)) ?? false;
   }
 
-  #makePeers(): Peers {
-    const { dispatcherPeer, lanes = () => [], onPeers = () => undefined, dispatcher } = this.#o;
-    return new Peers({
-      ...{ registry: this.#registry, commands: this.#commands, dispatcherPeer, lanes, onPeers, now: this.#now },
-      deployments: () => this.#deployments.all(),
-      onBroken: (agent, why) => this.#apply({ kind: 'unreachable', agent, why }),
-      onMoved: (agent) => dispatcher.agentMoved(agent),
-      term: () => this.#reigning.term,
+  #makeMembers(): Members {
+    const { dispatcherPeer, lanes = () => [], onPeers = () => undefined, dispatcher, membership } = this.#o;
+    return new Members({
+      ...{ dispatcherPeer, lanes, onPeers, dispatcher, membership, now: this.#now },
+      ...{ commands: this.#commands, reigning: this.#reigning, refusals: this.#refusals },
+      deployments: () => this.#deployments,
+      learning: () => this.#learning,
       log: (kind, text) => this.#log(kind, text),
     });
   }
@@ -221,34 +215,32 @@ export class Scheduler {
   async start(): Promise<void> {
     const { bus, topics } = this.#o;
     this.#undo.push(
-      await bus.subscribe(topics.hello, (hello) => this.#hello(hello)),
-      await bus.subscribe(topics.peersQuestion, (question) => this.#peers.asked(question)),
+      await bus.subscribe(topics.hello, (hello) => this.#members.hello(hello)),
+      await bus.subscribe(topics.peersQuestion, (question) => this.#members.peers.asked(question)),
       await bus.subscribe(topics.health, (health) => {
-        const before = this.#registry.get(health.agent)?.health;
-        this.#apply({ kind: 'health', health });
-        this.#peers.health(before, health);
+        this.#members.health(health);
         this.#deployments.observe(health);
         this.#learning.health(health);
       }),
-      await bus.subscribe(topics.gone, (gone) => this.#apply({ kind: 'gone', gone })),
-      await bus.subscribe(topics.reply, (reply) => this.#replied(reply)),
+      await bus.subscribe(topics.gone, (gone) => this.#members.apply({ kind: 'gone', gone })),
+      await bus.subscribe(topics.reply, (reply) => this.#members.replied(reply)),
       await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
       await bus.subscribe(topics.request, (request) => void this.#desk.request(request)),
       await bus.subscribe(topics.reign, (reign) => void this.#reigning.reigned(reign)),
       bus.onConnect(() => {
-        this.#apply({ kind: 'online' });
+        this.#members.apply({ kind: 'online' });
         void this.#connected();
       }),
       bus.onDisconnect((why) => {
         this.#log('offline', `the broker cannot be reached: ${why}`);
-        this.#apply({ kind: 'offline' });
+        this.#members.apply({ kind: 'offline' });
       }),
     );
     const timer = setInterval(() => {
-      this.#apply({ kind: 'tick' });
+      this.#members.apply({ kind: 'tick' });
       this.#deployments.tick();
       this.#learning.tick();
-      this.#peers.sync();
+      this.#members.peers.sync();
       this.#rebalancer?.tick().catch((error: unknown) => this.#log('failed', `looking for better plans: ${toChairError(error).message}`));
     }, TICK_MS);
     this.#undo.push(() => clearInterval(timer));
@@ -293,12 +285,12 @@ export class Scheduler {
   }
 
   trouble(trouble: Trouble): void {
-    this.#peers.unreached(trouble.peer, trouble.agent, trouble.code);
+    this.#members.trouble(trouble);
   }
 
   /** The dispatcher's lane to an agent has changed. */
   ownLane(agent: string, lane: 'direct' | 'relay' | 'down', why: string): void {
-    this.#peers.ownLane(agent, lane, why);
+    this.#members.peers.ownLane(agent, lane, why);
   }
 
   /** What the deploy requests of all deployments call their models and calibration files. */
@@ -337,78 +329,6 @@ export class Scheduler {
     return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
   }
 
-  #replied(reply: Reply): void {
-    if (!this.#commands.settle(reply)) this.#refusals.count('SENDER_WRONG', `agent ${reply.agent} answered what another one was asked`);
-  }
-
-  #hello(said: Hello): void {
-    const { hello, wrong } = plausible(said);
-    if (hello.term > MAX_TERM) {
-      const todo = "remove the file 'term' from its directory and start it again";
-      const text = `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`;
-      this.#refusals.count('EPOCH_STALE', text);
-      this.#log('refuse', text);
-      return;
-    }
-    void this.#reigning.obeyed(hello);
-    this.#learning.agentsChanged();
-    const before = this.#registry.get(hello.agent);
-    this.#apply({ kind: 'hello', hello });
-    const after = this.#registry.get(hello.agent);
-    if (wrong.length > 0 && before?.nonce !== hello.nonce) {
-      this.#log('implausible', `agent ${hello.agent} says that it has ${wrong.join(', ')}: that cannot be, and counts as unknown`);
-    }
-    if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) this.#commands.again(hello.agent, hello.nonce);
-    if (before !== undefined && after !== undefined && addressOf(before) !== addressOf(after)) this.#learning.moved(hello.agent);
-    if (after !== undefined && before?.nonce === after.nonce && addressOf(before) !== addressOf(after)) {
-      this.#peers.moved(hello.agent, before.hello, after.hello);
-    }
-  }
-
-  #apply(event: RegistryEvent): void {
-    const changes = this.#registry.apply(event, this.#now());
-    for (const change of changes) this.#changed(change);
-    if (changes.length === 0) return;
-    this.#learning.agentsChanged();
-    this.#o.onPeers?.(this.#peers.entries(this.#alive()));
-    this.#peers.sync();
-    this.#deployments.agentsChanged(changes.some((change) => change.kind === 'ready'));
-  }
-
-  #changed(change: RegistryChange): void {
-    const { kind, agent, nonce } = change;
-    if (kind === 'unknown') {
-      this.#reigning.reignAgain();
-      return;
-    }
-    if (kind === 'impostor') {
-      this.#refusals.count('SENDER_WRONG', change.message);
-      return;
-    }
-    this.#log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
-    if (kind === 'lost' || kind === 'stopped') {
-      this.#commands.lost(agent, nonce, change.why);
-      this.#o.dispatcher.agentLost(agent);
-      this.#deployments.agentGone(agent, kind === 'lost');
-    } else if (kind === 'joined') {
-      // Without seats nothing else would tell an agent that it is known here.
-      this.#commands
-        .tell(agent, nonce, this.#reigning.term, { kind: 'ping', ping: { padBytes: 0 } })
-        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
-    } else if (kind === 'ready') this.#deployments.agentBack(agent, nonce);
-    else if (kind === 'refuse') {
-      const { code, message } = change;
-      this.#refusals.count(code, `agent ${agent}: ${message}`);
-      this.#commands
-        .tell(agent, nonce, this.#reigning.term, { kind: 'refuse', refuse: { code, message } })
-        .catch((error: unknown) => this.#log('offline', toChairError(error).message));
-    }
-  }
-
-  #alive(): string[] {
-    return this.#registry.all().flatMap((record) => (this.#registry.serves(record.agent, record.nonce) ? [record.agent] : []));
-  }
-
   async #answer(body: RequestBody): Promise<Partial<Response>> {
     switch (body.kind) {
       case 'deploy':
@@ -430,7 +350,7 @@ export class Scheduler {
       case 'profile':
         return { profile: await this.#profile(body.profile) };
       case 'peers':
-        return { peers: this.#peers.report(body.peers.agent) };
+        return { peers: this.#members.peers.report(body.peers.agent) };
     }
   }
 
@@ -448,13 +368,4 @@ export class Scheduler {
     this.#events.add(this.#now() - this.#startedMs, kind, text);
     this.#o.log?.(`${kind}: ${text}`);
   }
-}
-
-function incompatible(hello: Hello): string | undefined {
-  const reconciled = reconcileSchemas(OUR_SCHEMAS, hello);
-  return reconciled.ok ? undefined : reconciled.error.message;
-}
-
-function addressOf(record: AgentRecord): string {
-  return `${record.hello.addresses.join()}:${record.hello.lanePort}`;
 }

@@ -1,0 +1,140 @@
+/**
+ * The shell around the registry: what agents say becomes its events, and what it says of them becomes steps of deployments and dispatcher, words to agents,
+ * lines for people, and counts of what was refused.
+ */
+import { toChairError } from '../broker/errors.js';
+import type { CommandBody, Health, Hello, Reply, Trouble } from '../broker/messages.js';
+import { MAX_TERM } from '../broker/plan.js';
+import type { Refusals } from '../broker/refusals.js';
+import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
+import type { Commands } from './commands.js';
+import type { Deployments } from './deployments.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { Learning } from './learning.js';
+import { Peers, type PeersOptions } from './peers.js';
+import { plausible } from './plausible.js';
+import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
+import type { Reigning } from './reigning.js';
+
+export interface MembersOptions extends Pick<PeersOptions, 'dispatcherPeer' | 'lanes' | 'onPeers' | 'now' | 'log'> {
+  readonly membership: Pick<RegistryOptions, 'missedHealth' | 'holdDown'> | undefined;
+  readonly commands: Commands;
+  readonly dispatcher: Dispatcher;
+  readonly reigning: Reigning;
+  readonly deployments: () => Deployments;
+  readonly learning: () => Learning;
+  readonly refusals: Refusals;
+}
+
+export class Members {
+  readonly registry: Registry;
+  readonly peers: Peers;
+  readonly #o: MembersOptions;
+
+  constructor(options: MembersOptions) {
+    this.#o = options;
+    this.registry = new Registry({ incompatible, ...options.membership });
+    const { commands, dispatcher, reigning, deployments, dispatcherPeer, lanes, onPeers, now, log } = options;
+    this.peers = new Peers({
+      ...{ registry: this.registry, commands, dispatcherPeer, lanes, onPeers, now, log },
+      deployments: () => deployments().all(),
+      onBroken: (agent, why) => this.apply({ kind: 'unreachable', agent, why }),
+      onMoved: (agent) => dispatcher.agentMoved(agent),
+      term: () => reigning.term,
+    });
+  }
+
+  hello(said: Hello): void {
+    const { reigning, learning, commands, refusals, log } = this.#o;
+    const { hello, wrong } = plausible(said);
+    if (hello.term > MAX_TERM) {
+      const todo = "remove the file 'term' from its directory and start it again";
+      const text = `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`;
+      refusals.count('EPOCH_STALE', text);
+      log('refuse', text);
+      return;
+    }
+    void reigning.obeyed(hello);
+    learning().agentsChanged();
+    const before = this.registry.get(hello.agent);
+    this.apply({ kind: 'hello', hello });
+    const after = this.registry.get(hello.agent);
+    if (wrong.length > 0 && before?.nonce !== hello.nonce) {
+      log('implausible', `agent ${hello.agent} says that it has ${wrong.join(', ')}: that cannot be, and counts as unknown`);
+    }
+    if (before?.nonce === hello.nonce && after?.nonce === hello.nonce) commands.again(hello.agent, hello.nonce);
+    if (before === undefined || after === undefined || addressOf(before) === addressOf(after)) return;
+    learning().moved(hello.agent);
+    if (before.nonce === after.nonce) this.peers.moved(hello.agent, before.hello, after.hello);
+  }
+
+  health(health: Health): void {
+    const before = this.registry.get(health.agent)?.health;
+    this.apply({ kind: 'health', health });
+    this.peers.health(before, health);
+  }
+
+  replied(reply: Reply): void {
+    const { commands, refusals } = this.#o;
+    if (!commands.settle(reply)) refusals.count('SENDER_WRONG', `agent ${reply.agent} answered what another one was asked`);
+  }
+
+  /** An agent could not send to a peer. */
+  trouble({ peer, agent, code }: Trouble): void {
+    this.peers.unreached(peer, agent, code);
+  }
+
+  apply(event: RegistryEvent): void {
+    const { learning, deployments, onPeers, now } = this.#o;
+    const changes = this.registry.apply(event, now()).filter((change) => this.#changed(change));
+    if (changes.length === 0) return;
+    learning().agentsChanged();
+    const alive = this.registry.all().filter(({ agent, nonce }) => this.registry.serves(agent, nonce));
+    onPeers(this.peers.entries(alive.map(({ agent }) => agent)));
+    this.peers.sync();
+    deployments().agentsChanged(changes.some((change) => change.kind === 'ready'));
+  }
+
+  /** True when it is one of an agent that is known. */
+  #changed(change: RegistryChange): boolean {
+    const { reigning, refusals, commands, dispatcher, deployments, log } = this.#o;
+    const { kind, agent, nonce } = change;
+    if (kind === 'unknown') {
+      reigning.reignAgain();
+      return false;
+    }
+    if (kind === 'impostor') {
+      refusals.count('SENDER_WRONG', change.message);
+      return false;
+    }
+    log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
+    if (kind === 'lost' || kind === 'stopped') {
+      commands.lost(agent, nonce, change.why);
+      dispatcher.agentLost(agent);
+      deployments().agentGone(agent, kind === 'lost');
+    } else if (kind === 'joined') {
+      // Without seats nothing else would tell an agent that it is known here.
+      this.#tell(agent, nonce, { kind: 'ping', ping: { padBytes: 0 } });
+    } else if (kind === 'ready') deployments().agentBack(agent, nonce);
+    else if (kind === 'refuse') {
+      const { code, message } = change;
+      refusals.count(code, `agent ${agent}: ${message}`);
+      this.#tell(agent, nonce, { kind: 'refuse', refuse: { code, message } });
+    }
+    return true;
+  }
+
+  #tell(agent: string, nonce: string, body: CommandBody): void {
+    const { commands, reigning, log } = this.#o;
+    commands.tell(agent, nonce, reigning.term, body).catch((error: unknown) => log('offline', toChairError(error).message));
+  }
+}
+
+function incompatible(hello: Hello): string | undefined {
+  const reconciled = reconcileSchemas(OUR_SCHEMAS, hello);
+  return reconciled.ok ? undefined : reconciled.error.message;
+}
+
+function addressOf(record: AgentRecord): string {
+  return `${record.hello.addresses.join()}:${record.hello.lanePort}`;
+}

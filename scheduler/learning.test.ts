@@ -128,10 +128,10 @@ describe('links', () => {
 
 describe('run times', () => {
   it('of real frames correct the prediction, and the next plan takes the device that is faster in truth', async () => {
-    // By its probe `a` needs 30 ms and `b` 60; in truth `a` is throttled to 120.
+    // By its probe `a` needs 30 ms, 60 beside another deployment, and `b` 75; in truth `a` is throttled to 120.
     const { client } = await cluster({
       a: { hello: { probeMacsPerSecond: 1e11 }, runMs: 120 },
-      b: { hello: { probeMacsPerSecond: 5e10 }, runMs: 60 },
+      b: { hello: { probeMacsPerSecond: 4e10 }, runMs: 75 },
     });
     const agentOf = async (): Promise<string> =>
       (await client.plan({ name: 'asked', model: 'scripted', planner: 'single' })).seats.map(({ agent }) => agent).join();

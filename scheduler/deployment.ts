@@ -1,4 +1,5 @@
-/** One deployment as the scheduler knows it: changed by deployments.ts only, read by reconcile.ts and status.ts. */
+/** One deployment as the scheduler knows it: changed by deployments.ts, plan-making.ts and executing.ts only, read by reconcile.ts and status.ts. */
+import type { ChairError } from '../broker/errors.js';
 import type { DeployRequest, PlanReport, Progress } from '../broker/messages.js';
 import type { LoadedModel, ManualCut } from './model-source.js';
 import type { SeatEstimate } from './planners/estimate.js';
@@ -101,4 +102,17 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     progress: new Map(),
     first: undefined,
   };
+}
+
+/** Settles the deploy request, if it still waits. */
+export function answerFirst(deployment: Deployment, error?: ChairError): void {
+  const { first } = deployment;
+  deployment.first = undefined;
+  if (error === undefined) first?.resolve();
+  else first?.reject(error);
+}
+
+/** Agents that could not prepare, and why, for people. */
+export function leftOut({ excluded }: Deployment): string[] {
+  return [...excluded].map(([agent, { why }]) => `left out ${agent}: ${why}`);
 }

@@ -1,5 +1,5 @@
 /**
- * What to do next for one deployment: a pure function from what is wanted and what is observed. The shell (deployments.ts) does it and asks
+ * What to do next for one deployment: a pure function from what is wanted and what is observed. The shell (executing.ts) does it and asks
  * again whenever something happened; every step is safe to find missing, late or done.
  *
  *   plan -> prepare (each agent) -> commit (each agent) -> switch the dispatcher -> the old epoch drains -> release

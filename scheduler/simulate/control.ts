@@ -1,5 +1,5 @@
 /**
- * The scheduler of the simulated cluster: the registry, reconcile and the planners are the real ones; their shell (scheduler.ts, deployments.ts) is written
+ * The scheduler of the simulated cluster: the registry, reconcile and the planners are the real ones; their shell (scheduler.ts, executing.ts) is written
  * again here, short, with simulated time between its steps. It exists only when something can fail.
  */
 import type { Health, Hello } from '../../broker/messages.js';

@@ -3,6 +3,7 @@
  *
  * Every connection is a fresh mqtt.js client without reconnection of its own: its period is fixed, it may stay "connecting" for ever after a broker
  * restart, and its queues have no bound. Here: full jitter, a watchdog, bounds, and subscriptions restored before anyone hears of the connection.
+ * Long, because nothing that touches mqtt.js may be elsewhere; what does not is in backoff.ts, subscriptions.ts and listeners.ts.
  */
 import { randomBytes } from 'node:crypto';
 import { Socket } from 'node:net';

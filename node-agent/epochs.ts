@@ -1,6 +1,7 @@
 /**
  * The epochs this agent holds: prepare (fetch, load, warm up), commit, release. Prepares run one after another, because they share memory, disk
  * and the engine; everything else goes on meanwhile, so that an older epoch keeps serving.
+ * Long, because prepare, commit and release may cross each other at every await and share one table; seats, sessions and fetching are files of their own.
  */
 import { ChairError, isChairError } from '../broker/errors.js';
 import type { Prepare, Progress } from '../broker/messages.js';

@@ -9,6 +9,7 @@
  *
  * Invariants: one answer per (client, sequence) until the client acknowledges it, whatever comes late, twice or never; at most
  * `attempts` attempts; re-issues count against the budget of frames in flight.
+ * Long, because every method may end in an answer, which these invariants tie to all the others; what stands alone is in attempt.ts and router.ts.
  */
 import type { ErrorCode } from '../broker/errors.js';
 import { type Attempt, beginAttempt, cancelOf, survivesLoss, survivesTrouble } from './attempt.js';

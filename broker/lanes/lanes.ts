@@ -1,6 +1,7 @@
 /**
  * The data path of one process: a listener, a dialler for each peer of the table, and the relay through the broker. Which way a message goes is decided
  * per message and peer: own process, direct when a connection is up (ours to the peer's listener, or the peer's to ours), else relay.
+ * Long, because every way changes the same table of peers; connections, framing and measuring are files of their own.
  */
 import { randomBytes } from 'node:crypto';
 import type { Bus } from '../bus.js';

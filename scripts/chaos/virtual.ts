@@ -1,6 +1,7 @@
 /**
  * The same faults in virtual time, for the parts that decide: the registry, reconcile and the frames' state machine, of thousands of agents that are not there.
  * What must hold is looked at after every event. No I/O, no clock; randomness only from the seed.
+ * Long, because it is one simulated world: machines, registry, deployments and frames share one clock and act on each other within a step; parts are marked by lines.
  */
 import type { Health, Hello } from '../../broker/messages.js';
 import { createRandom, seedFor } from '../../models/random.js';

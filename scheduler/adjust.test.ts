@@ -179,7 +179,9 @@ describe('old and new seats that do not fit together', () => {
     await until('two agents serve', () => [agents[0], agents[2]].every((agent) => agent?.epochs.size === 1));
     const before = gateway.status().deployments[0]?.completed ?? 0;
     await until('frames run on', () => (gateway.status().deployments[0]?.completed ?? 0) > before + 10);
+    // A repair may serve first, and a plan of what is left follow it.
+    await until('it is settled', () => gateway.status().deployments[0]?.state === 'serving');
     const sent = await frames.stop();
-    expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0, state: 'serving' });
+    expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0 });
   });
 });

@@ -19,13 +19,13 @@ describe('chaos', () => {
     try {
       const record = await runChaos(stage, {
         seed: 11,
-        forMs: 60_000,
-        rounds: 3,
+        forMs: 150_000,
+        rounds: 2,
         kinds: ['kill', 'hang', 'rot', 'lie', 'broker-kill'],
         note,
       });
       expect(record.violations, lines.join('\n')).toEqual([]);
-      expect(record.rounds).toHaveLength(3);
+      expect(record.rounds).toHaveLength(2);
       expect(record.frames).toBeGreaterThan(50);
       expect(record.maxRelDiff).toBeGreaterThan(0);
       expect(recordText(record)).toMatch(/Everything that must hold held/);

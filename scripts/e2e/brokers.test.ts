@@ -59,7 +59,7 @@ const running: (() => unknown)[] = [];
 afterEach(async () => {
   for (const stop of running.splice(0).reverse()) await stop();
   again.clear();
-}, 60_000);
+}, 120_000);
 
 async function started(kind: BrokerKind): Promise<TestBroker> {
   const broker = await kind.start();

@@ -149,6 +149,8 @@ export class ScriptedAgent {
   }
 
   async stop(): Promise<void> {
+    // A command that comes meanwhile is for nobody.
+    this.hung = true;
     for (const timer of this.#timers) clearTimeout(timer);
     await this.#lanes.stop();
     await this.#bus.stop();

@@ -79,7 +79,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
 }
 
 /** How the probe measures: figures of an earlier way are measured anew. */
-const PROBE = 2;
+const PROBE = 3;
 
 /** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
 async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<number> {
@@ -93,7 +93,7 @@ async function probed(engine: Engine, directory: string, threads: number, log: (
   } catch {
     // Torn, or changed by something else: measured now.
   }
-  const macsPerSecond = await probeMacsPerSecond(engine);
+  const macsPerSecond = await probeMacsPerSecond(engine, { cpuLimit: cpuLimit(), threads: threads || cores() });
   log(`probe: ${(macsPerSecond / 1e9).toFixed(2)} GMAC/s (${key})`);
   // A disk that is full here only costs the next start 200 ms.
   await writeSealed(file, JSON.stringify({ key, macsPerSecond }), 'AGENT_STORE_FULL').catch(() => undefined);

@@ -55,11 +55,16 @@ const RABBITMQ: BrokerKind = {
 /** How a node comes back, by its port. */
 const again = new Map<number, () => Promise<void>>();
 
+const STOP_MS = 15_000;
 const running: (() => unknown)[] = [];
 afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
+  for (const stop of running.splice(0).reverse()) {
+    // What these tests are about is over. An end that takes longer is told of, and does not keep the others from theirs.
+    const late = delay(STOP_MS, 'late', { ref: false });
+    if ((await Promise.race([stop(), late])) === 'late') console.warn(`not within ${STOP_MS} ms: ${stop}`);
+  }
   again.clear();
-}, 120_000);
+}, 240_000);
 
 async function started(kind: BrokerKind): Promise<TestBroker> {
   const broker = await kind.start();

@@ -3,7 +3,7 @@
  * prepared interrupt it and take its memory, and blobs on disk that are not loaded may be evicted. A list that is not asked for again within its lease is given
  * up, so that no farewell has to reach the agent.
  */
-import { isChairError, toChairError } from '../broker/errors.js';
+import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Standby as Asked, Standing } from '../broker/messages.js';
 import type { SliceRef } from '../broker/plan.js';
 import type { BlobFetcher } from './fetch.js';
@@ -36,6 +36,8 @@ export class Standby {
   private last: Promise<unknown> = Promise.resolve();
   private waiting = 0;
   private stopped = false;
+  /** A fetch waits for a broker that is away as long as it takes: not beyond the end of the agent. */
+  private readonly ending = new AbortController();
 
   constructor(private readonly options: StandbyOptions) {}
 
@@ -76,6 +78,7 @@ export class Standby {
   async stop(): Promise<void> {
     this.stopped = true;
     this.wanted.clear();
+    this.ending.abort(new ChairError('STOPPED', 'the agent stops'));
     await this.last;
   }
 
@@ -105,7 +108,7 @@ export class Standby {
           signal.addEventListener('abort', () => {
             interrupted = true;
           });
-          await this.fetch(slice, signal);
+          await this.fetch(slice, AbortSignal.any([signal, this.ending.signal]));
           return this.load(slice);
         });
       } catch (error) {

@@ -42,8 +42,7 @@ describe('registry, reconcile and frames under chaos in virtual time', () => {
         const fair = ['FRAME_DEADLINE', 'FRAME_FAILED', 'FRAME_REFUSED', 'DEPLOYMENT_REMOVED'];
         expect([...virtual.codes.keys()].filter((code) => !fair.includes(code))).toEqual([]);
       }),
-      // Other seeds find a known gap about once in twenty runs (22768986: an agent is ready although it was not heard for 7.75 s); CHAOS_SEED looks at them.
-      { numRuns: 40, seed: Number(process.env.CHAOS_SEED ?? 1) },
+      { numRuns: 40 },
     );
   }, 120_000);
 

@@ -128,9 +128,8 @@ export class Virtual {
       this.#run(startedMs + act.atMs - this.#nowMs);
       this.#act(act);
     }
-    this.#run(CONVERGE_MS);
-    // Those who leave may take the time they are given.
-    while (this.#isHeldBack()) this.#run(1000);
+    // Who leaves may take the time he is given; who is held back is seated from the end of that on.
+    for (let leftMs = CONVERGE_MS; leftMs > 0; leftMs = this.#isHeldBack() ? CONVERGE_MS : leftMs - 1000) this.#run(1000);
     this.#atRest(round.present);
   }
 

@@ -42,7 +42,8 @@ const MAY: Readonly<Record<string, string>> = {
 const ENTRANCES: Readonly<Record<string, RegExp>> = {
   mqtt: /^broker\/mqtt-bus\.ts$/,
   aedes: /^broker\/server\.ts$/,
-  'aedes-persistence': /^broker\/server\.ts$/,
+  '@peculiar/x509': /^broker\/credentials\//,
+  'reflect-metadata': /^broker\/credentials\//,
   'mqtt-packet': /^broker\/(lanes\/|server\.ts$|guard[^/]*\.ts$)/,
   avsc: /^broker\//,
   'onnxruntime-node': /^models\/engine\//,

@@ -55,6 +55,8 @@ const ENTRANCES: Readonly<Record<string, RegExp>> = {
   sharp: /^scripts\//,
   yaml: /^(scripts\/|scheduler\/(plan-file|read-yaml)\.ts$)/,
   'opentype.js': /^scripts\//,
+  'js-fatfs': /^scripts\/flash\/fat\.ts$/,
+  'xz-decompress': /^scripts\/flash\/xz\.ts$/,
   tsx: /^scripts\//,
   '@observablehq/plot': /^scripts\/plot\.ts$/,
   linkedom: /^scripts\/plot\.ts$/,

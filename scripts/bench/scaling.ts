@@ -1,12 +1,12 @@
 /**
  * Throughput of N equal agents against N times the bare engine on one such device: networks that each agent can hold, and one that none can. There the
- * bare engine has no memory limit.
+ * bare engine has no memory limit. Beside it N bare engines at once: devices of the testbed share one machine's caches and memory, boards do not.
  */
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { BareEngine } from './bare.js';
 import type { Bench, BenchContext, Case } from './bench.js';
 import { type Cluster, framesPerSecond, inFlightOf, mean, onCluster, planWords } from './cluster.js';
-import { atLeast, type Figure, figure, interleaved } from './figures.js';
+import { atLeast, type Figure, figure, inTurn } from './figures.js';
 import { bareFile, DETECTOR, type Network } from './networks.js';
 import { usualLimit } from './usage.js';
 
@@ -28,7 +28,8 @@ interface Setting {
   readonly agents: number;
   readonly target: number;
   readonly network: Network;
-  readonly bare: BareEngine;
+  /** One for each device, each on a device of its own; alone the first one runs. */
+  readonly bare: readonly BareEngine[];
   readonly plans: Record<string, string>;
 }
 
@@ -40,28 +41,27 @@ async function at(s: Setting, { testbed, client, deploy, load }: Cluster, quick:
   const inFlight = Math.max(2 * s.agents, inFlightOf(plan));
   await load({ deployment: 'net', frames: 2 * s.agents, inFlight });
   const frames = FRAMES[s.model] ?? { bare: 2, perAgent: 3, pairs: 3 };
-  const samples = await interleaved(
-    quick ? 2 : frames.pairs,
-    async () => {
-      const report = await load({ deployment: 'net', frames: frames.perAgent * s.agents + s.agents, inFlight });
-      return { fps: framesPerSecond(report, s.agents - 1), busy: report.busy };
-    },
-    async () => 1000 / mean(await s.bare.run(frames.bare)),
-  );
+  const run = async () => {
+    const report = await load({ deployment: 'net', frames: frames.perAgent * s.agents + s.agents, inFlight });
+    return { fps: framesPerSecond(report, s.agents - 1), busy: report.busy };
+  };
+  /** Frames per second of so many bare engines at once, together. */
+  const bare = (count: number) => async () => {
+    const each = await Promise.all(s.bare.slice(0, count).map(async (engine) => 1000 / mean(await engine.run(frames.bare))));
+    return { fps: each.reduce((sum, fps) => sum + fps, 0), busy: [] };
+  };
+  const [cluster = [], alone = [], crowd = []] = await inTurn(quick ? 2 : frames.pairs, [run, bare(1), bare(s.agents)]);
+  const over = (of: readonly { fps: number }[], times: number): number[] =>
+    cluster.map(({ fps }, i) => fps / (times * (of[i]?.fps ?? Number.NaN)));
   await client.undeploy('net');
-  const limit = usualLimit(samples.map(({ a }) => a.busy));
+  const limit = usualLimit(cluster.map(({ busy }) => busy));
   return [
-    figure(
-      `${s.name}: throughput over ${s.agents} x the bare engine`,
-      'x',
-      samples.map(({ a, b }) => a.fps / (s.agents * b)),
-      atLeast(s.target),
-      { limit },
-    ),
+    figure(`${s.name}: throughput over ${s.agents} x the bare engine`, 'x', over(alone, s.agents), atLeast(s.target), { limit }),
+    figure(`${s.name}: throughput over ${s.agents} bare engines at once`, 'x', over(crowd, 1)),
     figure(
       `${s.name}: frames per second`,
       'fps',
-      samples.map(({ a }) => a.fps),
+      cluster.map(({ fps }) => fps),
     ),
   ];
 }
@@ -88,16 +88,16 @@ async function measure(context: BenchContext, spec: DeviceSpec, groups: readonly
   return onCluster(context, { agents: Array.from({ length: Math.max(...counts) }, () => spec) }, async (cluster) => {
     for (const group of wanted) {
       const network = await cluster.network(group.model);
-      const bare = await cluster.bare(`bare-${group.model}`, ROOMY, [
-        await bareFile(network, `${cluster.testbed.directory}/bare-${group.model}`),
-      ]);
+      const file = await bareFile(network, `${cluster.testbed.directory}/bare-${group.model}`);
+      const bare: BareEngine[] = [];
+      while (bare.length < Math.max(...counts)) bare.push(await cluster.bare(`bare-${group.model}-${bare.length + 1}`, ROOMY, [file]));
       const cases = counts.map((agents): Case => {
         const name = caseName(group, agents);
         const setting = { name, model: group.model, agents, target: group.target, network, bare, plans };
         return { name, run: () => at(setting, cluster, context.quick) };
       });
       await context.cases(cases);
-      await bare.stop();
+      for (const engine of bare) await engine.stop();
     }
     return { ...cluster.testbed.conditions };
   });

@@ -10,15 +10,24 @@ import { ChairError, type ErrorCode, toChairError } from './errors.js';
 const SEAL = 'sha256 ';
 
 /**
- * Replaces the file by `text`, which is on the disk when this resolves; until then the former content is. Throws `full` when the disk or a quota is, what the
- * file system says otherwise.
+ * Replaces the file by `text` and its seal, which are on the disk when this resolves; until then the former content is. Throws `full` when the disk or a quota is,
+ * what the file system says otherwise. `mode`: who may read it, as for chmod.
  */
-export async function writeSealed(file: string, text: string, full: ErrorCode): Promise<void> {
+export async function writeSealed(file: string, text: string, full: ErrorCode, mode?: number): Promise<void> {
   const body = text.endsWith('\n') ? text : `${text}\n`;
+  await writeWhole(file, `${body}${SEAL}${sealOf(body)}\n`, { full, ...(mode === undefined ? {} : { mode }) });
+}
+
+/** As `writeSealed`, without the seal: for files that others read, too. */
+export async function writeWhole(
+  file: string,
+  text: string,
+  { full, mode }: { readonly full: ErrorCode; readonly mode?: number },
+): Promise<void> {
   // Of its own for each write: two of one file must not write into each other's.
   const next = `${file}.${randomBytes(4).toString('hex')}.new`;
   try {
-    await writeFile(next, `${body}${SEAL}${sealOf(body)}\n`, { flush: true });
+    await writeFile(next, text, { flush: true, ...(mode === undefined ? {} : { mode }) });
     await rename(next, file);
     await flushDirectory(path.dirname(file));
   } catch (error) {

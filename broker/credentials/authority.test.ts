@@ -1,0 +1,266 @@
+import { X509Certificate } from 'node:crypto';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Authority, JoinAnswer } from './authority.js';
+import { AuthorityFiles } from './authority-files.js';
+import { type Identity, identityOf, readCredentials } from './credentials.js';
+import { DAY, invite, machine, NOON, type TestAuthority, testAuthority } from './test-authority.js';
+import { verifyPeer } from './verify.js';
+
+let world: TestAuthority;
+let authority: Authority;
+beforeEach(async () => {
+  world = await testAuthority();
+  authority = world.authority;
+});
+afterEach(async () => {
+  await world.stop();
+});
+
+async function join(token: string, csr: string, to = authority): Promise<X509Certificate> {
+  return certificateOf(await to.join({ token, csr, name: '', role: '' }, '10.0.0.7'));
+}
+
+function certificateOf(answer: JoinAnswer): X509Certificate {
+  if (answer.kind !== 'signed') throw new Error(`not signed but ${answer.kind}`);
+  return new X509Certificate(answer.certificate);
+}
+
+const events = async (of = authority): Promise<string[]> =>
+  (await of.history(100)).map(({ event, code, about }) => [event, code ?? about].join(' '));
+const files = (name: string): string => path.join(world.directory, 'credentials', name);
+
+describe('an authority', () => {
+  it('is made once, with credentials for the gateway and an operator on the same machine', async () => {
+    const again = await world.reopen();
+    expect(again.fingerprint).toBe(authority.fingerprint);
+    expect(again.source.current).toEqual(authority.source.current);
+    expect(authority.source.current.identity).toEqual({ cluster: 'home', role: 'gateway', name: 'gateway' });
+    const operator = await readCredentials(authority.operatorDirectory);
+    const certificate = new X509Certificate(operator.certificate);
+    expect(verifyPeer(certificate, { ca: authority.ca, cluster: 'home', nowMs: NOON, roles: ['operator'] }).name).toBe('operator');
+    if (process.platform !== 'win32') {
+      for (const name of ['ca-key.pem', 'issued.json', 'gateway/key.pem']) expect((await stat(files(name))).mode & 0o077).toBe(0);
+    }
+    expect((await readFile(files('issued.json'), 'utf8')).includes('PRIVATE')).toBe(false);
+  });
+
+  it('signs for whom the token is, whatever the request says, backdated, for thirty days', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    expect(identityOf(certificate)).toEqual({ cluster: 'home', role: 'agent', name: 'pi-1' });
+    expect(Date.parse(certificate.validFrom)).toBe(NOON - DAY);
+    expect(Date.parse(certificate.validTo)).toBe(NOON + 30 * DAY);
+    expect(authority.members()).toMatchObject([
+      { name: 'gateway' },
+      { name: 'operator' },
+      { name: 'pi-1', state: 'valid', serial: certificate.serialNumber },
+    ]);
+  });
+
+  it('gives a token to one of two that come with it at once', async () => {
+    const token = await invite(authority, 'pi-1');
+    const two = await Promise.all([machine(), machine()]);
+    const answers = await Promise.allSettled(two.map(({ csr }) => join(token, csr)));
+    expect(answers.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    expect(answers.find((a) => a.status === 'rejected')).toMatchObject({ reason: { code: 'TOKEN_USED' } });
+    expect(await events()).toEqual(expect.arrayContaining(['joined agent pi-1', 'refused TOKEN_USED']));
+  });
+
+  it('keeps no secret on its disk, only its hash', async () => {
+    const token = await invite(authority, 'pi-1');
+    const bytes = Buffer.from(token.slice(4), 'base64url');
+    const text = await readFile(files('tokens.json'), 'utf8');
+    expect(text).toContain(bytes.toString('hex', 32, 40));
+    expect(text).not.toContain(bytes.toString('hex', 40, 60));
+  });
+
+  it('refuses what is no request, or is for a key of another kind, and the token stays good', async () => {
+    const token = await invite(authority, 'pi-1');
+    const { csr } = await machine();
+    const [first = '', ...lines] = csr.trim().split('\n');
+    const flipped = [first, ...lines.map((line, i) => (i === lines.length - 2 ? [...line].reverse().join('') : line))].join('\n');
+    for (const bad of ['', 'x', csr.slice(0, 200), flipped, 'A'.repeat(50_000)]) {
+      await expect(join(token, bad)).rejects.toMatchObject({ code: 'JOIN_REFUSED' });
+    }
+    expect(identityOf(await join(token, csr)).name).toBe('pi-1');
+  });
+
+  it.each(['gateway', 'dispatcher', 'scheduler', 'operator', '', '-x', 'a b', 'pi/1', 'alice-0a1b2c3d', 'x'.repeat(65)])(
+    'invites nobody as %j',
+    async (name) => {
+      await expect(invite(authority, name)).rejects.toMatchObject({ code: 'AGENT_NAME_INVALID' });
+    },
+  );
+
+  it('gives a name to one role, and to a second machine only when that is said', async () => {
+    const first = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    await expect(invite(authority, 'pi-1')).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    await expect(invite(authority, 'pi-1', { role: 'viewer', replace: true })).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    const cut: Identity[] = [];
+    authority.onRevoked((identity) => cut.push(identity));
+    const token = await invite(authority, 'pi-1', { replace: true });
+    expect(authority.isRevoked(identityOf(first), first.serialNumber)).toBe(false);
+    const second = await join(token, (await machine()).csr);
+    expect(authority.isRevoked(identityOf(first), first.serialNumber)).toBe(true);
+    expect(authority.isRevoked(identityOf(second), second.serialNumber)).toBe(false);
+    expect(cut).toEqual([identityOf(first)]);
+  });
+
+  it('lets a machine that was replaced not come back by the token it once used', async () => {
+    const old = await machine();
+    const token = await invite(authority, 'pi-1');
+    await join(token, old.csr);
+    await join(await invite(authority, 'pi-1', { replace: true }), (await machine()).csr);
+    await expect(join(token, old.csr)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+  });
+
+  it('holds a join until the key that was compared is approved', async () => {
+    const { csr, fingerprint } = await machine();
+    const token = await invite(authority, 'pi-1', { hold: true });
+    const ask = (): Promise<JoinAnswer> => authority.join({ token, csr, name: '', role: '' }, '10.0.0.7');
+    expect(await ask()).toEqual({ kind: 'held', name: 'pi-1', key: fingerprint });
+    expect(await ask()).toMatchObject({ kind: 'held' });
+    expect(authority.members().find(({ name }) => name === 'pi-1')).toMatchObject({ state: 'held', key: fingerprint });
+    await expect(authority.approve('pi-1', 'ffff0000ffff', 'operator alice')).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    await authority.approve('pi-1', fingerprint.slice(0, 12).toUpperCase(), 'operator alice');
+    expect(await ask()).toMatchObject({ kind: 'signed' });
+    expect((await events()).slice(-3)).toEqual(['held agent pi-1', 'approved agent pi-1', 'joined agent pi-1']);
+  });
+});
+
+describe('a revocation', () => {
+  it('is at once, for good, and lets in by a new token only', async () => {
+    const { csr } = await machine();
+    const token = await invite(authority, 'pi-1');
+    const certificate = await join(token, csr);
+    const identity = identityOf(certificate);
+    const cut: string[] = [];
+    authority.onRevoked(({ name }) => cut.push(name));
+    await authority.revoke('pi-1', 'stolen', 'operator alice');
+    expect(cut).toEqual(['pi-1']);
+    for (const of of [authority, await world.reopen()]) {
+      expect(of.isRevoked(identity, certificate.serialNumber)).toBe(true);
+      await expect(of.renew(certificate, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+      await expect(join(token, csr, of)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    }
+    world.clock.nowMs += 400 * DAY;
+    await expect(authority.renew(certificate, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+    // No --replace: there is nobody to replace.
+    const again = await join(await invite(authority, 'pi-1'), csr);
+    expect(authority.isRevoked(identity, again.serialNumber)).toBe(false);
+    expect(authority.isRevoked(identity, certificate.serialNumber)).toBe(true);
+    expect(await events()).toEqual(expect.arrayContaining(['revoked agent pi-1', 'refused CERTIFICATE_REVOKED']));
+  });
+
+  it('ends an invitation that nobody has used', async () => {
+    const token = await invite(authority, 'pi-1');
+    await authority.revoke('pi-1', '', 'operator alice');
+    await expect(join(token, (await machine()).csr)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    await expect(authority.revoke('pi-7', '', 'operator alice')).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    await expect(authority.revoke('gateway', '', 'operator alice')).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+  });
+
+  it("of the gateway's own operator gives this machine a new key", async () => {
+    const before = await readCredentials(authority.operatorDirectory);
+    await authority.revoke('operator', 'left the key on a train', 'operator operator');
+    const after = await readCredentials(authority.operatorDirectory);
+    expect(after.key).not.toBe(before.key);
+    expect(authority.isRevoked(before.identity, before.serial)).toBe(true);
+    expect(authority.isRevoked(after.identity, after.serial)).toBe(false);
+  });
+
+  it('that cannot be written counts all the same, and is said', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    await rm(path.join(world.directory, 'credentials'), { recursive: true });
+    await expect(authority.revoke('pi-1', 'stolen', 'operator alice')).rejects.toThrow();
+    expect(authority.isRevoked(identityOf(certificate), certificate.serialNumber)).toBe(true);
+  });
+});
+
+describe('renewal', () => {
+  it('is for the same name only, also of a certificate that has expired', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    world.clock.nowMs += 90 * DAY;
+    const renewed = certificateOf(await authority.renew(certificate, (await machine()).csr, '10.0.0.7'));
+    expect(identityOf(renewed)).toEqual(identityOf(certificate));
+    expect(Date.parse(renewed.validTo)).toBe(world.clock.nowMs + 30 * DAY);
+  });
+
+  it('is not for certificates of another CA, of another cluster, or the gateway', async () => {
+    const other = await testAuthority();
+    try {
+      const { csr } = await machine();
+      const foreign = await join(await invite(other.authority, 'pi-1'), csr, other.authority);
+      await expect(authority.renew(foreign, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_FOREIGN' });
+      await expect(authority.renew(new X509Certificate(authority.ca), csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_FOREIGN' });
+      const own = new X509Certificate(authority.source.current.certificate);
+      await expect(authority.renew(own, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_FOREIGN' });
+    } finally {
+      await other.stop();
+    }
+  });
+
+  it('of the gateway itself happens in time, and after its clock was set', async () => {
+    const seen: string[] = [];
+    authority.source.onChange(() => seen.push(authority.source.current.serial));
+    await authority.source.look();
+    expect(seen).toHaveLength(0);
+    world.clock.nowMs += 21 * DAY;
+    await authority.source.look();
+    // From 1970 to now, as a board does when it hears of the network's time; and back.
+    world.clock.nowMs = 0;
+    await authority.source.look();
+    world.clock.nowMs = NOON;
+    await authority.source.look();
+    expect(new Set(seen).size).toBe(3);
+    expect(
+      verifyPeer(new X509Certificate(authority.source.current.certificate), { ca: authority.ca, cluster: 'home', nowMs: NOON }).role,
+    ).toBe('gateway');
+  });
+});
+
+describe('what is on the disk', () => {
+  it('lets the same key go on wherever the power failed between binding, signing and answering, and no other', async () => {
+    const { csr } = await machine();
+    const token = await invite(authority, 'pi-1');
+    // Each write of a join, one after the other, fails: the process dies there.
+    for (const write of ['saveTokens', 'saveIssued'] as const) {
+      const dying = await world.reopen();
+      const failing = vi.spyOn(AuthorityFiles.prototype, write).mockRejectedValue(new Error('the power fails here'));
+      await expect(join(token, csr, dying)).rejects.toThrow('the power fails');
+      failing.mockRestore();
+    }
+    const after = await world.reopen();
+    // By now it is bound: to this key.
+    await expect(join(token, (await machine()).csr, after)).rejects.toMatchObject({ code: 'TOKEN_USED' });
+    expect(identityOf(await join(token, csr, after)).name).toBe('pi-1');
+    expect(identityOf(await join(token, csr, after)).name).toBe('pi-1');
+  });
+
+  it('that is damaged lets nobody in: tokens are gone, revocations stop the gateway, so does a CA without its key', async () => {
+    const token = await invite(authority, 'pi-1');
+    await authority.revoke('operator', 'x', 'test');
+    await writeFile(files('tokens.json'), 'x');
+    await writeFile(files('issued.json'), 'x');
+    const again = await world.reopen();
+    await expect(join(token, (await machine()).csr, again)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    const revoked = await readFile(files('revoked.json'), 'utf8');
+    await writeFile(files('revoked.json'), revoked.replace('"x"', '"y"'));
+    await expect(world.reopen()).rejects.toMatchObject({ code: 'STATE_DAMAGED' });
+    await writeFile(files('revoked.json'), revoked);
+    await rm(files('ca-key.pem'));
+    await expect(world.reopen()).rejects.toMatchObject({ code: 'CREDENTIALS_DAMAGED' });
+  });
+
+  it('of a CA whose making was cut off is made anew, as nobody has it', async () => {
+    await rm(files('ca.pem'));
+    const again = await world.reopen();
+    expect(again.fingerprint).not.toBe(authority.fingerprint);
+    expect(again.source.current.ca).toBe(again.ca);
+  });
+
+  it("of another cluster is not taken for this one's", async () => {
+    await expect(world.reopen({ cluster: 'elsewhere' })).rejects.toMatchObject({ code: 'CREDENTIALS_WRONG' });
+  });
+});

@@ -1,0 +1,487 @@
+/**
+ * The gateway's CA: invites (tokens), signs, renews, revokes, and writes down who did what. Everything that changes its state goes through one queue, so that two who
+ * come at once come one after the other, and is on the disk before anybody is told of it:
+ *
+ * - A token is bound to a key before that key is signed, and a signature is recorded before it leaves. Power that fails in between leaves a token that the same key
+ *   may use again, and never two keys with one token.
+ * - A name that joins anew is void up to that moment before its token is bound: there is never a second machine with the name.
+ */
+import { createHash, randomBytes, X509Certificate } from 'node:crypto';
+import { join } from 'node:path';
+import { ChairError, toChairError } from '../errors.js';
+import { Listeners } from '../listeners.js';
+import { NAME_PATTERN } from '../topics.js';
+import { type AuditEntry, AuditLog, type AuditRow } from './audit.js';
+import { AuthorityFiles, type CertificateAuthority } from './authority-files.js';
+import { type Credentials, type Identity, identityOf, identityText, type Role } from './credentials.js';
+import type { Ledger } from './ledger.js';
+import { BACKDATE_MS, LIFETIME_MS } from './lifetime.js';
+import { OwnCredentials } from './own-credentials.js';
+import type { CredentialSource } from './source.js';
+import { isOver, MAX_TTL_MS, MIN_TTL_MS, type TokenBook, type TokenRecord } from './token-book.js';
+import { formatToken, parseToken, TOKEN_ID_BYTES, TOKEN_SECRET_BYTES } from './token-text.js';
+import { fingerprintOf, verifyPeer } from './verify.js';
+
+export interface AuthorityOptions {
+  /** `<state>/credentials` */
+  readonly directory: string;
+  readonly cluster: string;
+  /** Host names and addresses of this machine, for the gateway's certificate. */
+  readonly hosts?: readonly string[];
+  /** ms since 1970. */
+  readonly nowMs?: () => number;
+  readonly random?: (bytes: number) => Buffer;
+  readonly lifetimeMs?: number;
+  readonly log?: (line: string) => void;
+}
+
+export interface Invitation {
+  readonly name: string;
+  readonly role: Role;
+  readonly ttlMs: number;
+  /** The join waits for `approve`. */
+  readonly hold?: boolean;
+  /** The name has a valid certificate, which is to end with this join. */
+  readonly replace?: boolean;
+}
+
+export interface JoinRequest {
+  readonly token: string;
+  /** PKCS#10, PEM. */
+  readonly csr: string;
+  /** Whom the machine takes itself for; '' = whom the token is for. */
+  readonly name: string;
+  readonly role: Role | '';
+}
+
+/** What a joining machine gets: its certificate, or the word that it has to wait. */
+export type JoinAnswer =
+  | { readonly kind: 'signed'; readonly certificate: string; readonly ca: string }
+  | { readonly kind: 'held'; readonly name: string; readonly key: string };
+
+export type MemberState = 'invited' | 'held' | 'valid' | 'expired' | 'revoked';
+
+/** One name, as `agents list` shows it. */
+export interface Member {
+  readonly role: Role;
+  readonly name: string;
+  readonly state: MemberState;
+  /** Of the latest certificate; '' and 0 when there is none. */
+  readonly serial: string;
+  readonly issuedMs: number;
+  readonly notAfterMs: number;
+  /** sha256 of the public key, hex; '' when there is none. */
+  readonly key: string;
+  /** How it came in, or why it is out. */
+  readonly why: string;
+}
+
+/** Names that parts of the gateway go by. */
+const RESERVED = new Set(['gateway', 'scheduler', 'dispatcher', 'broker', 'operator']);
+/** `alice-1a2b3c4d` is how a client of alice is called. */
+const SESSION = /-[0-9a-f]{8}$/;
+const LOOK_MS = 60_000;
+
+export class Authority {
+  readonly #o: AuthorityOptions;
+  readonly #files: AuthorityFiles;
+  readonly #ca: CertificateAuthority;
+  readonly #ledger: Ledger;
+  readonly #own: { readonly gateway: OwnCredentials; readonly operator: OwnCredentials };
+  readonly #changes = new Listeners<[]>(() => undefined);
+  readonly #revocations = new Listeners<[Identity]>(() => undefined);
+  readonly audit: AuditLog;
+  /** For the gateway's own connections. */
+  readonly source: CredentialSource;
+  #book: TokenBook;
+  #turn: Promise<unknown> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+
+  /**
+   * Opens the authority of a state folder, or makes it. Throws CREDENTIALS_DAMAGED, CREDENTIALS_WRONG (another cluster's), STATE_DAMAGED, GATEWAY_STORE_FULL.
+   */
+  static async open(options: AuthorityOptions): Promise<Authority> {
+    const files = new AuthorityFiles(options.directory, (line) => options.log?.(line));
+    const ca = await files.authority(options.cluster);
+    const authority = new Authority(options, files, ca, await files.ledger(), await files.tokens());
+    if (ca.isNew)
+      await authority.audit.write({ event: 'authority made', detail: `cluster ${options.cluster}, CA ${authority.fingerprint}` });
+    await authority.#mend();
+    authority.#timer = setInterval(() => void authority.source.look(), LOOK_MS).unref();
+    return authority;
+  }
+
+  private constructor(options: AuthorityOptions, files: AuthorityFiles, ca: CertificateAuthority, ledger: Ledger, book: TokenBook) {
+    this.#o = options;
+    this.#files = files;
+    this.#ca = ca;
+    this.#ledger = ledger;
+    this.#book = book;
+    const { directory, nowMs, log, cluster } = options;
+    this.audit = new AuditLog({ directory, ...(nowMs === undefined ? {} : { nowMs }), ...(log === undefined ? {} : { log }) });
+    const own = (role: Role): OwnCredentials =>
+      new OwnCredentials({
+        directory: join(directory, role),
+        identity: { cluster, role, name: role },
+        ca: ca.certificate,
+        nowMs: () => this.#now(),
+        lifetimeMs: this.#lifetimeMs,
+        isRevoked: (identity, serial) => this.isRevoked(identity, serial),
+        sign: async (identity, key) => {
+          const { publicKeyOf } = await import('./certificates.js');
+          return this.#sign(identity, publicKeyOf(key), 'this gateway');
+        },
+      });
+    this.#own = { gateway: own('gateway'), operator: own('operator') };
+    const gateway = this.#own.gateway;
+    this.source = {
+      get current(): Credentials {
+        if (gateway.current === undefined) throw new ChairError('INTERNAL', 'an authority is used before it is open');
+        return gateway.current;
+      },
+      nowMs: () => this.#now(),
+      look: () => this.#mend().catch((error: unknown) => log?.(`own certificates cannot be renewed: ${toChairError(error).message}`)),
+      onChange: (listener) => this.#changes.add(listener),
+    };
+  }
+
+  /** Idempotent. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#turn;
+    await this.audit.stop();
+  }
+
+  get cluster(): string {
+    return this.#o.cluster;
+  }
+
+  /** The CA's certificate, PEM. */
+  get ca(): string {
+    return this.#ca.certificate;
+  }
+
+  /** sha256 of the CA's certificate, hex: what a token carries. */
+  get fingerprint(): string {
+    return fingerprintOf(new X509Certificate(this.#ca.certificate));
+  }
+
+  /** Where the credentials for commands on this machine are. */
+  get operatorDirectory(): string {
+    return join(this.#o.directory, 'operator');
+  }
+
+  isRevoked(identity: Identity, serial: string): boolean {
+    return this.#ledger.isRevoked(identity, serial);
+  }
+
+  /** Called for everybody whose certificates are void from now on: whoever is connected with one is to be cut off. Returns the unsubscriber. */
+  onRevoked(listener: (identity: Identity) => void): () => void {
+    return this.#revocations.add(listener);
+  }
+
+  /** For the transport: somebody was turned away. */
+  refused(error: ChairError, peer: Identity | undefined, address: string): void {
+    void this.audit.write({
+      event: 'refused',
+      about: peer === undefined ? '' : identityText(peer),
+      from: address,
+      code: error.code,
+      detail: error.message,
+    });
+  }
+
+  // ---- tokens ------------------------------------------------------------------------------------------------------------
+
+  /** The token's text, which is nowhere else. Throws AGENT_NAME_INVALID, IDENTITY_TAKEN, USAGE (the time), QUEUE_FULL, GATEWAY_STORE_FULL. */
+  createToken(invitation: Invitation, by: string): Promise<{ readonly text: string; readonly record: TokenRecord }> {
+    return this.#inTurn(async () => {
+      const nowMs = this.#now();
+      this.#checkInvitation(invitation, nowMs);
+      const { name, role, ttlMs, hold = false } = invitation;
+      const [id, secret] = [this.#random(TOKEN_ID_BYTES).toString('hex'), this.#random(TOKEN_SECRET_BYTES).toString('hex')];
+      const times = { createdMs: nowMs, sinceMs: nowMs, expiresMs: nowMs + ttlMs };
+      const record: TokenRecord = { id, secretSha256: digest(secret), role, name, hold, state: 'open', key: '', failures: 0, ...times };
+      await this.#keep(this.#book.created(record, nowMs));
+      await this.audit.write({
+        event: 'token created',
+        by,
+        about: identityText(record),
+        detail: `${id} until ${iso(record.expiresMs)}${hold ? ', held' : ''}`,
+      });
+      return { text: formatToken({ fingerprint: this.fingerprint, cluster: this.#o.cluster, id, secret, role, name }), record };
+    });
+  }
+
+  /** Without their secrets, which are not known here. */
+  tokens(): TokenRecord[] {
+    return this.#book.all();
+  }
+
+  /** `id`: as far as it is needed. Throws TOKEN_REFUSED when it is not one. */
+  revokeToken(id: string, by: string): Promise<TokenRecord> {
+    return this.#inTurn(async () => {
+      const [record, book] = this.#book.revoked(id, this.#now());
+      await this.#keep(book);
+      await this.audit.write({ event: 'token revoked', by, about: identityText(record), detail: record.id });
+      return record;
+    });
+  }
+
+  // ---- joining -----------------------------------------------------------------------------------------------------------
+
+  /** Throws TOKEN_..., JOIN_REFUSED (no proper request), GATEWAY_STORE_FULL: then nobody was let in. */
+  join(request: JoinRequest, from: string): Promise<JoinAnswer> {
+    return this.#inTurn(async () => {
+      try {
+        return await this.#join(request, from);
+      } catch (thrown) {
+        const { code, message } = toChairError(thrown);
+        await this.audit.write({ event: 'refused', from, code, about: request.name, detail: message });
+        throw thrown;
+      }
+    });
+  }
+
+  async #join({ token, csr, name, role }: JoinRequest, from: string): Promise<JoinAnswer> {
+    const { id, secret } = parseToken(token);
+    const shown = { id, secretSha256: digest(secret), name, role, key: '' };
+    let publicKey: Buffer = Buffer.alloc(0);
+    // What a stranger sends is not even parsed.
+    if (this.#book.knows(id, shown.secretSha256)) {
+      const { keyFingerprint, openRequest } = await import('./certificates.js');
+      publicKey = await openRequest(csr);
+      shown.key = keyFingerprint(publicKey);
+    }
+    const [verdict, book] = this.#book.presented(shown, this.#now());
+    if (verdict.kind === 'refused') {
+      this.#book = book;
+      if (verdict.locked) {
+        await this.#files.saveTokens(book);
+        await this.audit.write({
+          event: 'token locked',
+          from,
+          about: verdict.record === undefined ? '' : identityText(verdict.record),
+          detail: id,
+        });
+      }
+      throw verdict.error;
+    }
+    const { record, first } = verdict;
+    const identity: Identity = { cluster: this.#o.cluster, role: record.role, name: record.name };
+    if (verdict.kind === 'held') {
+      if (first) await this.#keep(book);
+      if (first) await this.audit.write({ event: 'held', about: identityText(identity), from, detail: `key ${record.key}, token ${id}` });
+      return { kind: 'held', name: record.name, key: record.key };
+    }
+    if (first) await this.#admit(identity, book, record);
+    const certificate = await this.#sign(identity, publicKey, `token ${id}`);
+    const detail = `key ${shown.key}, token ${id}${first ? '' : ', again with the same key'}`;
+    await this.audit.write({ event: 'joined', about: identityText(identity), from, detail });
+    return { kind: 'signed', certificate, ca: this.#ca.certificate };
+  }
+
+  /** Whoever had the name before is out, and only then the token is taken. */
+  async #admit(identity: Identity, book: TokenBook, record: TokenRecord): Promise<void> {
+    const nowMs = this.#now();
+    if (this.#ledger.latest(identity.name) !== undefined) await this.#void(identity, 'joined anew', nowMs);
+    await this.#keep(book.nameRevoked(identity.name, nowMs, record.id));
+  }
+
+  /**
+   * A new certificate for whoever has shown `certificate`, in date or not, in a connection that proves it has its key; never for anybody else. Throws
+   * CERTIFICATE_FOREIGN, CERTIFICATE_REVOKED, JOIN_REFUSED, GATEWAY_STORE_FULL.
+   */
+  renew(certificate: X509Certificate, csr: string, from: string): Promise<JoinAnswer> {
+    return this.#inTurn(async () => {
+      let about = '';
+      try {
+        const { cluster } = this.#o;
+        const isRevoked = (identity: Identity, serial: string): boolean => this.isRevoked(identity, serial);
+        const roles = ['agent', 'operator', 'viewer'] as const;
+        const identity = verifyPeer(certificate, { ca: this.#ca.certificate, cluster, nowMs: undefined, roles, isRevoked });
+        about = identityText(identity);
+        const { openRequest } = await import('./certificates.js');
+        const signed = await this.#sign(identity, await openRequest(csr), 'renewal');
+        await this.audit.write({ event: 'renewed', about, from, detail: `serial ${new X509Certificate(signed).serialNumber}` });
+        return { kind: 'signed', certificate: signed, ca: this.#ca.certificate };
+      } catch (thrown) {
+        const { code, message } = toChairError(thrown);
+        await this.audit.write({ event: 'refused', about: about === '' ? claimed(certificate) : about, from, code, detail: message });
+        throw thrown;
+      }
+    });
+  }
+
+  // ---- who is in ---------------------------------------------------------------------------------------------------------
+
+  /** Lets a held join go on. `key`: how the fingerprint of its key begins, as it was compared; '' = it was not. Throws IDENTITY_UNKNOWN. */
+  approve(name: string, key: string, by: string): Promise<TokenRecord> {
+    return this.#inTurn(async () => {
+      const [record, book] = this.#book.approved(name, key.toLowerCase().replaceAll(':', ''), this.#now());
+      await this.#admit({ cluster: this.#o.cluster, role: record.role, name }, book, record);
+      await this.audit.write({ event: 'approved', by, about: identityText(record), detail: `key ${record.key}` });
+      return record;
+    });
+  }
+
+  /** Ends every certificate and every invitation of this name, at once and for good. Throws IDENTITY_UNKNOWN. */
+  revoke(name: string, why: string, by: string): Promise<Identity> {
+    return this.#inTurn(async () => {
+      const nowMs = this.#now();
+      const member = this.members().find((known) => known.name === name);
+      if (member === undefined || member.role === 'gateway') {
+        throw new ChairError('IDENTITY_UNKNOWN', member === undefined ? `nobody is called '${name}'` : 'the gateway cannot be revoked', {
+          todo:
+            member === undefined
+              ? '`agents list` shows everybody.'
+              : 'To begin anew: move its credentials folder away, and let every machine join again.',
+        });
+      }
+      const identity: Identity = { cluster: this.#o.cluster, role: member.role, name };
+      await this.#void(identity, why, nowMs);
+      await this.#keep(this.#book.nameRevoked(name, nowMs));
+      await this.audit.write({ event: 'revoked', by, about: identityText(identity), detail: why });
+      // Of this gateway's own operator: it was the key that was not to be used any more.
+      if (identity.name === 'operator') await this.#mendNow();
+      return identity;
+    });
+  }
+
+  /** Everybody who has joined or may, by name. */
+  members(): Member[] {
+    const nowMs = this.#now();
+    const joined = this.#ledger.all().map((record): Member => {
+      const isVoid = this.#ledger.isRevoked(record, record.serial);
+      const state = isVoid ? 'revoked' : record.notAfterMs < nowMs ? 'expired' : 'valid';
+      return { ...record, state, why: isVoid ? (this.#ledger.revocation(record)?.why ?? '') : record.by };
+    });
+    const none = { serial: '', issuedMs: 0, notAfterMs: 0 };
+    const asked = this.#book.all().filter((token) => (token.state === 'open' || token.state === 'held') && !isOver(token, nowMs));
+    const invited = asked.map(({ role, name, state, key, id }): Member => {
+      return { ...none, role, name, key, state: state === 'held' ? 'held' : 'invited', why: `token ${id}` };
+    });
+    const others = joined.filter(({ name, state }) => state === 'valid' || !invited.some((invitation) => invitation.name === name));
+    return [...others, ...invited].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  }
+
+  /** The latest entries of the audit log, oldest first. */
+  history(count: number): Promise<AuditRow[]> {
+    return this.audit.read(count);
+  }
+
+  /** For what others decide: deployments. Never throws. */
+  note(entry: AuditEntry): void {
+    void this.audit.write(entry);
+  }
+
+  // ---- inside ------------------------------------------------------------------------------------------------------------
+
+  #now(): number {
+    return (this.#o.nowMs ?? Date.now)();
+  }
+
+  get #lifetimeMs(): number {
+    return this.#o.lifetimeMs ?? LIFETIME_MS;
+  }
+
+  #random(bytes: number): Buffer {
+    return (this.#o.random ?? randomBytes)(bytes);
+  }
+
+  /** One after the other, whatever became of the one before. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(work, work);
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+
+  /** What is not on the disk has not happened. */
+  async #keep(book: TokenBook): Promise<void> {
+    await this.#files.saveTokens(book);
+    this.#book = book;
+  }
+
+  /** Void at once, even when it cannot be written: then that is said, and it is void until this process ends. */
+  async #void(identity: Identity, why: string, nowMs: number): Promise<void> {
+    this.#ledger.revoke(identity, why, nowMs);
+    this.#revocations.emit(identity);
+    await this.#files.saveRevoked(this.#ledger);
+  }
+
+  async #sign(identity: Identity, publicKey: Buffer, by: string): Promise<string> {
+    const nowMs = this.#now();
+    const { keyFingerprint, sign } = await import('./certificates.js');
+    const serial = this.#ledger.nextSerial(nowMs, this.#random(8).toString('hex'));
+    const notAfterMs = nowMs + this.#lifetimeMs;
+    const hosts = identity.role === 'gateway' && this.#o.hosts !== undefined ? { hosts: this.#o.hosts } : {};
+    const { certificate: ca, key: caKey } = this.#ca;
+    const made = await sign({
+      ca,
+      caKey,
+      identity,
+      publicKey,
+      serial,
+      notBeforeMs: Math.max(0, nowMs - BACKDATE_MS),
+      notAfterMs,
+      ...hosts,
+    });
+    const { role, name } = identity;
+    this.#ledger.add({ serial, role, name, key: keyFingerprint(publicKey), issuedMs: nowMs, notAfterMs, by }, nowMs);
+    await this.#files.saveIssued(this.#ledger);
+    return made;
+  }
+
+  #mend(): Promise<void> {
+    return this.#inTurn(() => this.#mendNow());
+  }
+
+  async #mendNow(): Promise<void> {
+    const isNew = await this.#own.gateway.mend();
+    await this.#own.operator.mend();
+    if (isNew) this.#changes.emit();
+  }
+
+  #checkInvitation({ name, role, ttlMs, replace }: Invitation, nowMs: number): void {
+    if (!NAME_PATTERN.test(name) || RESERVED.has(name) || SESSION.test(name) || role === 'gateway') {
+      throw new ChairError('AGENT_NAME_INVALID', 'nobody can join under this name', {
+        expected: `letters, digits, dot, dash and underscore, at most 64; none of ${[...RESERVED].join(', ')}; no dash and 8 hex digits at its end`,
+        came: role === 'gateway' ? 'the role gateway' : `'${name.slice(0, 80)}'`,
+      });
+    }
+    if (!(ttlMs >= MIN_TTL_MS && ttlMs <= MAX_TTL_MS)) {
+      throw new ChairError('USAGE', 'a token cannot be good for so long', { expected: 'one minute to 90 days', came: `${ttlMs} ms` });
+    }
+    const other = this.#ledger.otherRole(name, role);
+    if (other !== undefined) {
+      throw new ChairError('IDENTITY_TAKEN', `'${name}' is the name of an ${other}`, {
+        expected: 'a name that no other role has or had',
+        came: role,
+      });
+    }
+    const valid = this.#ledger.valid(name, nowMs);
+    if (valid !== undefined && replace !== true) {
+      throw new ChairError('IDENTITY_TAKEN', `${identityText(valid)} has joined already`, {
+        came: `a certificate good until ${iso(valid.notAfterMs)}`,
+        todo: 'If that machine is to be replaced, or set up anew: --replace. The certificate of before ends when the new one joins.',
+      });
+    }
+  }
+}
+
+/** Whom a certificate names that was not accepted; '' when nobody. */
+function claimed(certificate: X509Certificate): string {
+  try {
+    return identityText(identityOf(certificate));
+  } catch {
+    return '';
+  }
+}
+
+function digest(secret: string): string {
+  return createHash('sha256').update(Buffer.from(secret, 'hex')).digest('hex');
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

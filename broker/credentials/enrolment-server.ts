@@ -1,0 +1,257 @@
+/**
+ * Where machines join and renew: HTTP/1.1 over TLS on a port of its own, beside the broker, which only those who have joined may talk to.
+ *
+ *     GET  /ca      the CA's certificate, PEM. Whoever asks compares it with its token: this connection proves nothing yet
+ *     GET  /time    {nowMs}: what certificates are to be checked by
+ *     POST /enrol    {token, csr, name, role} -> 200 {certificate, ca}, 202 {name, key} when an operator has to approve it first; ask again
+ *     POST /renew   {csr} in a connection with the former certificate -> 200 {certificate, ca}
+ *
+ * Strangers can reach it, so everything is bounded: connections, together and of one address, and how fast they come; what is read before anybody has shown a valid
+ * token, and how long it may take; how often somebody may be wrong.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import { ChairError, type ErrorCode, toChairError } from '../errors.js';
+import { listen } from '../listen.js';
+import type { Authority, JoinAnswer } from './authority.js';
+import { Buckets, networkOf } from './bucket.js';
+import { ROLES, type Role } from './credentials.js';
+
+export interface EnrolmentServerOptions {
+  readonly authority: Authority;
+  /** Default `0.0.0.0`. */
+  readonly host?: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  /** Monotonic, ms. */
+  readonly nowMs?: () => number;
+  readonly log?: (line: string) => void;
+  /** How long a request may take to come; default 10,000 ms. */
+  readonly requestMs?: number;
+}
+
+const MAX_BODY_BYTES = 16 * 1024;
+const MAX_CONNECTIONS = 256;
+const MAX_CONNECTIONS_EACH = 64;
+/** A handshake costs a small board some milliseconds. A whole fleet may sit behind one address. */
+const CONNECTIONS_EACH = { burst: 200, everyMs: 100 };
+/** Wrong tokens, foreign certificates, and what is no proper request, of one address. */
+const WRONG_EACH = { burst: 20, everyMs: 5_000 };
+/** Signatures for one token or name: those who do it right need one in weeks. */
+const SIGNED_EACH = { burst: 10, everyMs: 60_000 };
+const REQUEST_MS = 10_000;
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  TOKEN_INVALID: 400,
+  JOIN_REFUSED: 400,
+  TOKEN_REFUSED: 403,
+  TOKEN_EXPIRED: 403,
+  TOKEN_USED: 403,
+  TOKEN_NAME_WRONG: 403,
+  CERTIFICATE_FOREIGN: 403,
+  CERTIFICATE_REVOKED: 403,
+  JOIN_BUSY: 429,
+  GATEWAY_STORE_FULL: 503,
+};
+/** Of these the asker is guilty. */
+const WRONG = new Set<ErrorCode>([
+  'TOKEN_INVALID',
+  'TOKEN_REFUSED',
+  'TOKEN_USED',
+  'TOKEN_NAME_WRONG',
+  'JOIN_REFUSED',
+  'CERTIFICATE_FOREIGN',
+  'CERTIFICATE_REVOKED',
+]);
+
+interface Answer {
+  readonly status: number;
+  readonly body: string | object;
+}
+
+export class EnrolmentServer {
+  readonly #o: EnrolmentServerOptions;
+  readonly #now: () => number;
+  readonly #server: Server;
+  readonly #open = new Map<string, number>();
+  readonly #connections = new Buckets(CONNECTIONS_EACH);
+  readonly #wrong = new Buckets(WRONG_EACH);
+  readonly #signed = new Buckets(SIGNED_EACH);
+  readonly #sockets = new Set<Socket>();
+  readonly #unsubscribe: () => void;
+  #port = 0;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: EnrolmentServerOptions) {
+    this.#o = options;
+    this.#now = options.nowMs ?? (() => performance.now());
+    const { authority, requestMs = REQUEST_MS } = options;
+    const limits = {
+      headersTimeout: requestMs,
+      requestTimeout: requestMs,
+      handshakeTimeout: requestMs,
+      connectionsCheckingInterval: requestMs / 4,
+    };
+    const tls = { ...this.#identity(), requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.3' } as const;
+    this.#server = createServer({ ...tls, ...limits, maxHeaderSize: 4096, keepAliveTimeout: 1_000 }, (request, response) => {
+      void this.#serve(request, response);
+    });
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    // Before the TLS handshake.
+    this.#server.on('connection', (socket: Socket) => this.#accept(socket));
+    // Somebody who speaks no TLS, or hangs up in the middle: nothing to say to anybody.
+    this.#server.on('tlsClientError', (_error, socket) => socket.destroy());
+    this.#unsubscribe = authority.source.onChange(() => this.#server.setSecureContext(this.#identity()));
+  }
+
+  /** Throws PORT_IN_USE, BROKER_UNREACHABLE when the address cannot be listened on. */
+  async start(): Promise<void> {
+    this.#port = await listen(this.#server, this.#o.host ?? '0.0.0.0', this.#o.port);
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  /** Idempotent; leaves no timer and no socket. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#end();
+    return this.#stopping;
+  }
+
+  async #end(): Promise<void> {
+    this.#unsubscribe();
+    const closed = new Promise<void>((resolve) => (this.#server.listening ? this.#server.close(() => resolve()) : resolve()));
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #identity(): { readonly cert: string; readonly key: string } {
+    const { certificate: cert, key } = this.#o.authority.source.current;
+    return { cert, key };
+  }
+
+  #accept(socket: Socket): void {
+    const network = networkOf(socket.remoteAddress);
+    const open = this.#open.get(network) ?? 0;
+    if (open >= MAX_CONNECTIONS_EACH || !this.#connections.of(network, this.#now()).take(this.#now())) {
+      socket.destroy();
+      return;
+    }
+    this.#open.set(network, open + 1);
+    this.#sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      const left = (this.#open.get(network) ?? 1) - 1;
+      if (left === 0) this.#open.delete(network);
+      else this.#open.set(network, left);
+    });
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const network = networkOf(request.socket.remoteAddress);
+    let answer: Answer;
+    try {
+      answer = await this.#answer(request, network);
+    } catch (thrown) {
+      const error = toChairError(thrown);
+      if (WRONG.has(error.code)) this.#wrong.of(network, this.#now()).take(this.#now());
+      const known = STATUS[error.code];
+      // What went wrong in here is nobody's business out there.
+      if (known === undefined) this.#o.log?.(`enrolment: ${error.code}: ${error.message}`);
+      const body = known === undefined ? { code: 'INTERNAL', message: 'the gateway could not do it; its log says why' } : error;
+      answer = { status: known ?? 500, body: { code: body.code, message: body.message } };
+    }
+    const text = typeof answer.body === 'string' ? answer.body : `${JSON.stringify(answer.body)}\n`;
+    const type = typeof answer.body === 'string' ? 'application/x-pem-file' : 'application/json';
+    // One request a connection: whoever refused to send its body must not go on with it.
+    response.writeHead(answer.status, { 'content-type': type, 'content-length': Buffer.byteLength(text), connection: 'close' });
+    response.end(text);
+  }
+
+  async #answer(request: IncomingMessage, network: string): Promise<Answer> {
+    const { authority } = this.#o;
+    switch (`${request.method} ${request.url}`) {
+      case 'GET /ca':
+        return { status: 200, body: authority.ca };
+      case 'GET /time':
+        return { status: 200, body: { nowMs: authority.source.nowMs() } };
+      case 'POST /enrol':
+        this.#checkRate(network);
+        return this.#join(await bodyOf(request), network);
+      case 'POST /renew':
+        this.#checkRate(network);
+        return this.#renew(request, await bodyOf(request), network);
+      default:
+        return { status: 404, body: { code: 'JOIN_REFUSED', message: 'there is GET /ca, GET /time, POST /enrol and POST /renew' } };
+    }
+  }
+
+  #checkRate(network: string): void {
+    const waitMs = this.#wrong.of(network, this.#now()).waitMs(this.#now());
+    if (waitMs > 0) throw busy(waitMs);
+  }
+
+  async #join(body: Readonly<Record<string, unknown>>, network: string): Promise<Answer> {
+    const [token, csr, name, asked] = ['token', 'csr', 'name', 'role'].map((key) => textOf(body, key));
+    const role: Role | undefined = ROLES.find((known) => known === asked);
+    if (asked !== '' && role === undefined) throw new ChairError('JOIN_REFUSED', 'a request to join names a role that there is not');
+    // Tokens are one each, so whoever repeats one for ever is held up here.
+    this.#checkSigned(`token ${token}`);
+    return answered(await this.#o.authority.join({ token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' }, network));
+  }
+
+  async #renew(request: IncomingMessage, body: Readonly<Record<string, unknown>>, network: string): Promise<Answer> {
+    const certificate = request.socket instanceof TLSSocket ? request.socket.getPeerX509Certificate() : undefined;
+    if (certificate === undefined) {
+      throw new ChairError('JOIN_REFUSED', 'a request to renew came without a certificate', {
+        expected: 'the one to renew, in the TLS handshake',
+      });
+    }
+    this.#checkSigned(`certificate ${certificate.fingerprint256}`);
+    return answered(await this.#o.authority.renew(certificate, textOf(body, 'csr'), network));
+  }
+
+  #checkSigned(key: string): void {
+    const bucket = this.#signed.of(key, this.#now());
+    if (!bucket.take(this.#now())) throw busy(bucket.waitMs(this.#now()));
+  }
+}
+
+function answered(answer: JoinAnswer): Answer {
+  if (answer.kind === 'held') return { status: 202, body: { name: answer.name, key: answer.key } };
+  return { status: 200, body: { certificate: answer.certificate, ca: answer.ca } };
+}
+
+function busy(waitMs: number): ChairError {
+  return new ChairError('JOIN_BUSY', 'too many requests', { todo: `Try again in ${Math.ceil(waitMs / 1000)} s.` });
+}
+
+/** '' when it is not there. Throws JOIN_REFUSED for what is no text. */
+function textOf(body: Readonly<Record<string, unknown>>, key: string): string {
+  const value = body[key] ?? '';
+  if (typeof value === 'string') return value;
+  throw new ChairError('JOIN_REFUSED', `"${key}" in a request is no text`);
+}
+
+async function bodyOf(request: IncomingMessage): Promise<Readonly<Record<string, unknown>>> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request) {
+    if (!(chunk instanceof Buffer)) break;
+    bytes += chunk.length;
+    if (bytes > MAX_BODY_BYTES)
+      throw new ChairError('JOIN_REFUSED', 'a request is too long', { expected: `at most ${MAX_BODY_BYTES} bytes` });
+    chunks.push(chunk);
+  }
+  try {
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    if (typeof body === 'object' && body !== null && !Array.isArray(body)) return Object.fromEntries(Object.entries(body));
+  } catch {
+    // Said below.
+  }
+  throw new ChairError('JOIN_REFUSED', 'a request is not a JSON object');
+}

@@ -1,0 +1,146 @@
+/**
+ * Keeps the credentials of a process good for as long as it runs: knows the gateway's time, renews at two thirds of their life, and again and again until it has
+ * worked. What there is stays in use meanwhile: an expired certificate can still be renewed.
+ */
+import { X509Certificate } from 'node:crypto';
+import { isChairError, toChairError } from '../errors.js';
+import { Listeners } from '../listeners.js';
+import type { Credentials } from './credentials.js';
+import { renew, takeTime } from './enrolment.js';
+import type { EnrolmentAddress, EnrolmentLimits } from './enrolment-client.js';
+import type { GatewayClock } from './gateway-clock.js';
+import { isDue, LIFETIME_MS } from './lifetime.js';
+import type { CredentialSource } from './source.js';
+import { validityOf } from './verify.js';
+
+export interface KeeperOptions {
+  readonly directory: string;
+  readonly credentials: Credentials;
+  readonly clock: GatewayClock;
+  /** Where the gateway may be, likeliest first; asked each time. */
+  readonly gateways: () => readonly EnrolmentAddress[] | Promise<readonly EnrolmentAddress[]>;
+  readonly random?: () => number;
+  readonly log?: (line: string) => void;
+  /** Of certificates, as the gateway signs them; for tests. */
+  readonly lifetimeMs?: number;
+  /** How often it is looked whether renewal is due; default an hour. Clocks jump, so no timer is set for a day three weeks ahead. */
+  readonly everyMs?: number;
+  readonly limits?: Pick<EnrolmentLimits, 'deadlineMs'>;
+}
+
+const EVERY_MS = 3_600_000;
+const FIRST_RETRY_MS = 60_000;
+
+export class CredentialKeeper implements CredentialSource {
+  readonly #o: KeeperOptions;
+  readonly #random: () => number;
+  readonly #stopped = new AbortController();
+  readonly #changes = new Listeners<[]>((error) => this.#o.log?.(`after a renewal: ${toChairError(error).message}`));
+  #current: Credentials;
+  /** For the life of one certificate. */
+  #jitter: number;
+  #failures = 0;
+  #said = '';
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+
+  constructor(options: KeeperOptions) {
+    this.#o = options;
+    this.#random = options.random ?? Math.random;
+    this.#current = options.credentials;
+    this.#jitter = this.#random();
+  }
+
+  get current(): Credentials {
+    return this.#current;
+  }
+
+  nowMs(): number {
+    return this.#o.clock.nowMs();
+  }
+
+  onChange(listener: () => void): () => void {
+    return this.#changes.add(listener);
+  }
+
+  /** Looks whether renewal is due now, and from then on by itself. */
+  start(): void {
+    this.#plan(0);
+  }
+
+  /** Idempotent; leaves no timer and no socket. */
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    clearTimeout(this.#timer);
+    await this.#looking;
+  }
+
+  /** Never throws: what went wrong is said, and tried again later. */
+  look(): Promise<void> {
+    // Many connections may find at once that the time is wrong.
+    this.#looking ??= this.#look().finally(() => {
+      this.#looking = undefined;
+    });
+    return this.#looking;
+  }
+
+  async #look(): Promise<void> {
+    const { directory, clock, gateways, log } = this.#o;
+    const limits = { ...this.#o.limits, signal: this.#stopped.signal };
+    const { identity, ca } = this.#current;
+    let failure: unknown;
+    for (const gateway of await Promise.resolve()
+      .then(gateways)
+      .catch(() => [])) {
+      try {
+        await takeTime(gateway, { ca, cluster: identity.cluster }, clock, limits);
+        if (!this.isDue()) return this.#went();
+        const made = await renew(this.#current, { directory, gateway, clock, limits });
+        if (this.#stopped.signal.aborted) return;
+        this.#current = made;
+        this.#jitter = this.#random();
+        log?.(`certificate renewed: good until ${new Date(made.notAfterMs).toISOString()}`);
+        this.#changes.emit();
+        return this.#went();
+      } catch (error) {
+        failure = error;
+        // Elsewhere there may be another gateway, but none that thinks otherwise.
+        if (isChairError(error, 'CERTIFICATE_REVOKED')) break;
+      }
+    }
+    this.#failed(failure);
+  }
+
+  /** By the gateway's time, as far as it is known. */
+  isDue(): boolean {
+    const [notBeforeMs, notAfterMs] = validityOf(new X509Certificate(this.#current.certificate));
+    return isDue({ notBeforeMs, notAfterMs }, this.nowMs(), this.#jitter, this.#o.lifetimeMs ?? LIFETIME_MS);
+  }
+
+  #went(): void {
+    this.#failures = 0;
+    this.#said = '';
+  }
+
+  #failed(failure: unknown): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#failures++;
+    const said = failure === undefined ? 'no gateway is known to renew the certificate at' : toChairError(failure).message;
+    if (said !== this.#said)
+      this.#o.log?.(`certificate not renewed, good until ${new Date(this.#current.notAfterMs).toISOString()}: ${said}`);
+    this.#said = said;
+  }
+
+  #plan(waitMs: number): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#timer = setTimeout(() => void this.#tick(), waitMs).unref();
+  }
+
+  /** Without asking anybody as long as nothing is due: a thousand boards need not ask for the time each hour. */
+  async #tick(): Promise<void> {
+    if (this.isDue()) await this.look();
+    const { everyMs = EVERY_MS } = this.#o;
+    const retryMs = this.#failures === 0 ? everyMs : Math.min(everyMs, FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10));
+    this.#plan(retryMs * (0.5 + this.#random() / 2));
+  }
+}

@@ -104,6 +104,13 @@ export const ERROR_CODES = {
   PROFILE_FAILED: 'A measurement on an agent failed (the slice does not fit its memory, the measuring process died, it took too long).',
   PROFILE_CANCELLED: 'A measurement was given up: the agent stops, drains or lost its scheduler, or nobody waits for it any more.',
   PROFILE_INVALID: 'A request for profiles, or a file of the profile cache, cannot be used; the message says why.',
+  // bundles and updates
+  BUNDLE_FAILED: 'A bundle cannot be made: something that belongs into it is missing, or it cannot be written.',
+  BUNDLE_DAMAGED: 'A bundle is not whole: a byte changed, a file is missing or too many, or it is no bundle.',
+  BUNDLE_WRONG_ARCH: 'A bundle, or the system it is to be installed on, is for another processor (a 32-bit system, say).',
+  NODE_UNSUITABLE: 'The Node.js given for a bundle is not what its checksum says, or not for that processor.',
+  UPDATE_REFUSED: 'An agent or gateway does not take an update; the message says why.',
+  UPDATE_FAILED: 'An agent was updated but did not come back well; it runs the program of before again.',
   // scripts/
   USAGE: 'The command line is wrong.',
   CONFIG_INVALID: 'A configuration file, variable or flag is wrong.',

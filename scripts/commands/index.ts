@@ -1,6 +1,7 @@
 /** Every command, in the order of `--help` and of docs/commands.md. */
 import type { CommandDefinition } from '../command.js';
 import { adjust } from './adjust.js';
+import { bundle } from './bundle.js';
 import { cluster } from './cluster.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
@@ -36,6 +37,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   peers,
   inspect,
   verify,
+  bundle,
   modelsList,
   modelsBuild,
 ];

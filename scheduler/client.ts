@@ -15,6 +15,8 @@ import type {
   ProfileReport,
   ProfileRequest,
   StatusReport,
+  TrustReport,
+  TrustRequest,
 } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import type { Tensor } from '../broker/tensor.js';
@@ -190,6 +192,17 @@ export class ChairClient {
     const { peers } = await this.#requests.request({ kind: 'peers', peers: { agent } }, this.#timeoutMs, 'peers', ASK_AGAIN_MS);
     if (peers === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for peers without tables');
     return peers;
+  }
+
+  /**
+   * Asks the gateway's authority: tokens, members, the audit log; for operators. What is not given is empty. Throws TRUST_OFF (a gateway without certificates), IDENTITY_TAKEN,
+   * IDENTITY_UNKNOWN, TOKEN_REFUSED, AGENT_NAME_INVALID, USAGE.
+   */
+  async trust(asked: Partial<TrustRequest> & Pick<TrustRequest, 'action'>): Promise<TrustReport> {
+    const request = { name: '', role: '', ttlMs: 0, hold: false, replace: false, key: '', why: '', count: 0, ...asked };
+    const { trust } = await this.#requests.request({ kind: 'trust', trust: request }, this.#timeoutMs, asked.action);
+    if (trust === null) throw new ChairError('INTERNAL', 'the gateway answered a question to its authority without a report');
+    return trust;
   }
 
   /** What is known of links; with `measure`, after measuring, which can take a minute. Throws AGENT_UNKNOWN. */

@@ -345,7 +345,17 @@ describe('gateway', () => {
     expect(first.status().term).toBe(1);
     const status = { ...first.status(), term: 7 };
     await bus.subscribe(topics.request, ({ id, client }) => {
-      void bus.publish(topics.response(client), { id, code: '', message: '', status, plan: null, model: null, profile: null, peers: null });
+      void bus.publish(topics.response(client), {
+        id,
+        code: '',
+        message: '',
+        status,
+        plan: null,
+        model: null,
+        profile: null,
+        peers: null,
+        trust: null,
+      });
     });
     await bus.publish(topics.reign, { term: 7, scheduler: 'other', ...OUR_SCHEMAS });
     expect(await first.closed).toMatchObject({ code: 'CLUSTER_TAKEN' });

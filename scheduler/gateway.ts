@@ -7,6 +7,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
 import { cpuLimit } from '../broker/control-groups.js';
+import { Gatehouse } from '../broker/credentials/gatehouse.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
@@ -59,6 +60,8 @@ export interface GatewayOptions {
   readonly announce?: { readonly softwareVersion: string };
   /** When an agent counts as lost, and how those that flap are held back. */
   readonly membership?: SchedulerOptions['membership'];
+  /** Certificates: machines join on this address and port (default `0.0.0.0`; 0 = any free one). Default: nobody needs any. */
+  readonly gatehouse?: { readonly host?: string; readonly port: number };
   /** See `SchedulerOptions`. */
   readonly holdPlans?: boolean;
   /** See `RepairsOptions`. */
@@ -90,6 +93,7 @@ export class Gateway {
   readonly #o: GatewayOptions;
   /** Undo of what start did, newest last. */
   readonly #undo: (() => Promise<void> | void)[] = [];
+  #gatehouse: Gatehouse | undefined;
   #broker: BrokerServer | undefined;
   #bus: Bus | undefined;
   #lanes: Lanes | undefined;
@@ -133,6 +137,11 @@ export class Gateway {
     return this.#lanes?.port ?? 0;
   }
 
+  /** What joining and revoking goes through; undefined when nobody needs certificates. */
+  get gatehouse(): Gatehouse | undefined {
+    return this.#gatehouse;
+  }
+
   status(): StatusReport {
     if (this.#scheduler === undefined) throw new ChairError('STOPPED', 'the gateway does not run');
     return this.#scheduler.status();
@@ -152,6 +161,7 @@ export class Gateway {
       todo: 'Stop that process, or give this one another --directory.',
     });
     await this.#own({ stop: unlock });
+    const gatehouse = await this.#openGatehouse();
     const problems = new Problems();
     const files = await this.#own(new DeploymentFiles({ directory: join(stateDirectory, 'deployments'), problems, ...said }));
     const saved = await files.load();
@@ -216,6 +226,7 @@ export class Gateway {
         if (idle) await removeFiles(directories.workDirectory, new Set());
       },
       refusals,
+      ...(gatehouse === undefined ? {} : { gatehouse }),
       membership: this.#o.membership,
       sharedBroker: 'url' in broker,
       ...(this.#o.rivalMs === undefined ? {} : { rivalMs: this.#o.rivalMs }),
@@ -226,6 +237,9 @@ export class Gateway {
       ...said,
     });
     this.#scheduler = scheduler;
+    if (gatehouse !== undefined) {
+      this.#undo.push(gatehouse.authority.onRevoked(({ role, name }) => void (role === 'agent' && scheduler.revoked(name))));
+    }
     this.#undo.push(lanes.onPeer((agent, lane, why) => scheduler.ownLane(agent, lane, why)));
     const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...said });
 
@@ -239,6 +253,15 @@ export class Gateway {
     await (await this.#own(scheduler)).start();
     await this.#announce();
     log?.(`gateway of cluster '${cluster}': broker ${publicUrl(this.brokerUrl)}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
+  }
+
+  /** Before the broker, which asks it who may come; closed after it. */
+  async #openGatehouse(): Promise<Gatehouse | undefined> {
+    const { cluster, stateDirectory, gatehouse: where, log } = this.#o;
+    if (where === undefined) return undefined;
+    const directory = join(stateDirectory, 'credentials');
+    this.#gatehouse = await this.#own(await Gatehouse.open({ cluster, directory, ...where, ...(log === undefined ? {} : { log }) }));
+    return this.#gatehouse;
   }
 
   /** Last of all: whoever finds the gateway is served. */

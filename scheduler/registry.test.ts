@@ -153,6 +153,21 @@ describe('registry', () => {
     expect(registry.get('a')?.why).toContain('its lane broke');
   });
 
+  it('takes an agent for lost at once when it is revoked, and for welcome when it is let in again', () => {
+    const registry = new Registry({ holdDown: { baseMs: 2000 } });
+    readyAgent(registry, 'a', '1', 0);
+    readyAgent(registry, 'b', '1', 0);
+    for (const nonce of ['2', '3', '4']) {
+      expect(registry.apply({ kind: 'revoked', agent: 'a' }, 100)).toMatchObject([
+        { kind: 'lost', agent: 'a', why: 'its certificate was revoked' },
+      ]);
+      expect(registry.apply({ kind: 'revoked', agent: 'a' }, 100)).toEqual([]);
+      readyAgent(registry, 'a', nonce, 200);
+      expect(registry.get('a')?.state).toBe('ready');
+    }
+    expect(registry.apply({ kind: 'revoked', agent: 'nobody' }, 300)).toEqual([]);
+  });
+
   it('holds an agent back that is lost again and again, for ever longer, and forgives it when it stays', () => {
     const registry = new Registry({ holdDown: { baseMs: 2000, mostMs: 10_000, halfLifeMs: 600_000 } });
     readyAgent(registry, 'other', '1', 0);
@@ -305,6 +320,7 @@ describe('registry', () => {
         .record({ agent, nonce, why: fc.constantFrom('will', 'stopped', 'draining'), connection: fc.constantFrom(0, 1) })
         .map((gone) => ({ kind: 'gone' as const, gone })),
       agent.map((name) => ({ kind: 'unreachable' as const, agent: name, why: 'x' })),
+      agent.map((name) => ({ kind: 'revoked' as const, agent: name })),
       fc.constantFrom({ kind: 'tick' as const }, { kind: 'offline' as const }, { kind: 'online' as const }),
     );
     fc.assert(

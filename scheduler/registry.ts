@@ -36,6 +36,8 @@ export type RegistryEvent =
   | { readonly kind: 'gone'; readonly gone: Gone }
   /** A peer could not reach this agent, or its direct lane to it broke. */
   | { readonly kind: 'unreachable'; readonly agent: string; readonly why: string }
+  /** Its certificate was revoked: it is not waited for. */
+  | { readonly kind: 'revoked'; readonly agent: string }
   /** Time passes: at least twice a second. */
   | { readonly kind: 'tick' }
   /** The scheduler's own link to the broker. While it is down, silence says nothing about the agents. */
@@ -127,6 +129,8 @@ export class Registry {
         return this.#gone(event.gone, nowMs);
       case 'unreachable':
         return this.#unreachable(event.agent, event.why);
+      case 'revoked':
+        return this.#revoked(event.agent);
       case 'tick':
         return this.#tick(nowMs);
       case 'offline':
@@ -226,6 +230,16 @@ export class Registry {
     if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke', nowMs)];
     this.#set({ ...record, state: 'stopped', why: 'it was asked to' });
     return [{ kind: 'stopped', agent: record.agent, nonce: record.nonce, why: 'it was asked to' }];
+  }
+
+  /** It has not flapped: if it is let in again, it is welcome at once. */
+  #revoked(agent: string): RegistryChange[] {
+    const record = this.#agents.get(agent);
+    if (record === undefined || !isAlive(record)) return [];
+    const why = 'its certificate was revoked';
+    this.#reported.delete(agent);
+    this.#set({ ...record, state: 'lost', why });
+    return [{ kind: 'lost', agent, nonce: record.nonce, why }];
   }
 
   #unreachable(agent: string, why: string): RegistryChange[] {

@@ -52,6 +52,7 @@ class Rival {
         model: null,
         profile: null,
         peers: null,
+        trust: null,
       };
       void bus.publish(topics.response(client), answer);
     });

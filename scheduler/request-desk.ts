@@ -8,14 +8,15 @@ import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 const REMEMBERED_REQUESTS = 500;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
-const EMPTY = { status: null, plan: null, model: null, profile: null, peers: null };
+const EMPTY = { status: null, plan: null, model: null, profile: null, peers: null, trust: null };
 
 export interface RequestDeskOptions {
   readonly bus: Bus;
   readonly topics: Topics;
   /** Requests that are not to be answered. */
   readonly ignore: (client: string) => boolean;
-  readonly answer: (body: RequestBody) => Promise<Partial<Response>>;
+  /** `client`: who asks. */
+  readonly answer: (body: RequestBody, client: string) => Promise<Partial<Response>>;
   readonly log: (kind: string, text: string) => void;
 }
 
@@ -39,7 +40,7 @@ export class RequestDesk {
     if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
     let response: Response;
     try {
-      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#o.answer(request.body)) };
+      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#o.answer(request.body, request.client)) };
     } catch (thrown) {
       const error = toChairError(thrown);
       response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };

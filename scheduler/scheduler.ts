@@ -3,6 +3,7 @@
  * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Gatehouse } from '../broker/credentials/gatehouse.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
@@ -71,6 +72,8 @@ export interface SchedulerOptions extends ReigningOptions {
   /** Where links are kept over restarts; default: they are not. */
   readonly linksFile?: string;
   readonly removeDamaged?: DeploymentsOptions['removeDamaged'];
+  /** Answers what operators ask on who may be here, and writes down what they decide. Default: everything is plain, and anybody may. */
+  readonly gatehouse?: Pick<Gatehouse, 'answer' | 'decided'>;
   readonly now?: () => number;
   readonly log?: (line: string) => void;
 }
@@ -105,7 +108,7 @@ export class Scheduler {
     this.#desk = new RequestDesk({
       ...{ bus: options.bus, topics: options.topics, log },
       ignore: (client) => this.#reigning.isOurs(client),
-      answer: (body) => this.#answer(body),
+      answer: (body, client) => this.#answer(body, client),
     });
     this.#members = this.#makeMembers();
     this.#registry = this.#members.registry;
@@ -293,6 +296,11 @@ export class Scheduler {
     this.#members.peers.ownLane(agent, lane, why);
   }
 
+  /** Its certificate is void: others take its seats, whatever becomes of its connection. */
+  revoked(agent: string): void {
+    this.#members.apply({ kind: 'revoked', agent });
+  }
+
   /** What the deploy requests of all deployments call their models and calibration files. */
   modelsInUse(): string[] {
     return this.#deployments.all().flatMap(({ request }) => [request.model, ...request.calibration]);
@@ -329,15 +337,23 @@ export class Scheduler {
     return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
   }
 
-  async #answer(body: RequestBody): Promise<Partial<Response>> {
+  async #answer(body: RequestBody, client: string): Promise<Partial<Response>> {
+    const { gatehouse } = this.#o;
     switch (body.kind) {
-      case 'deploy':
-        return { plan: await this.#deployments.deploy(body.deploy) };
+      case 'deploy': {
+        const plan = await this.#deployments.deploy(body.deploy);
+        if (!body.deploy.dryRun) gatehouse?.decided('deployed', body.deploy.name, client, `model ${body.deploy.model}`);
+        return { plan };
+      }
       case 'undeploy':
         await this.#deployments.undeploy(body.undeploy.name);
+        gatehouse?.decided('undeployed', body.undeploy.name, client, '');
         return {};
-      case 'adjust':
-        return { plan: await this.#deployments.adjust(body.adjust) };
+      case 'adjust': {
+        const plan = await this.#deployments.adjust(body.adjust);
+        if (!body.adjust.dryRun) gatehouse?.decided('adjusted', body.adjust.name, client, body.adjust.objective);
+        return { plan };
+      }
       case 'status':
         return { status: this.status(body.status.name) };
       case 'where':
@@ -351,6 +367,9 @@ export class Scheduler {
         return { profile: await this.#profile(body.profile) };
       case 'peers':
         return { peers: this.#members.peers.report(body.peers.agent) };
+      case 'trust':
+        if (gatehouse === undefined) throw new ChairError('TRUST_OFF', 'this gateway runs without certificates');
+        return { trust: await gatehouse.answer(body.trust, client) };
     }
   }
 

@@ -18,6 +18,19 @@ export function brokerUrl({ broker }: Settings): string | undefined {
   return broker === 'auto' ? undefined : broker;
 }
 
+/** TLS with certificates unless --insecure is given; false: everything is plain unless a test asks for more. */
+const SECURE_BY_DEFAULT = process.env.MUSICAL_CHAIR_TEST_SECURE === '1';
+
+/** Everybody has a certificate, and talks TLS; the one place that decides it. */
+export function isSecure({ insecure }: Settings): boolean {
+  return SECURE_BY_DEFAULT && !insecure;
+}
+
+/** Where the gateway's broker listens. */
+export function brokerPort(settings: Settings): number {
+  return settings.gateway.port ?? (isSecure(settings) ? 8883 : 1883);
+}
+
 const name = () => z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
 const port = () => z.int().min(0).max(65_535);
 
@@ -41,6 +54,24 @@ export const settingsSchema = z.strictObject({
       "The MQTT broker that agents, clients and a separate scheduler connect to. auto: the cluster's gateway is looked for on the local network (mDNS).",
     )
     .meta({ flag: 'broker', argument: 'url' }),
+  credentials: z
+    .string()
+    .default('')
+    .describe(
+      "Folder with this process's certificate and key (ca.pem, cert.pem, key.pem). Of a command: an operator's or viewer's; of an agent: its own.",
+    )
+    .meta({
+      flag: 'credentials',
+      argument: 'path',
+      shown: '~/.config/musical-chair/CLUSTER, else those of the gateway on this machine; of an agent: credentials in its folder',
+    }),
+  insecure: z
+    .boolean()
+    .default(false)
+    .describe(
+      'No certificates and no encryption: anybody who reaches the broker can listen, join and give orders. Gateway, agents and commands must agree.',
+    )
+    .meta({ flag: 'insecure', argument: '' }),
   gateway: z
     .strictObject({
       host: z
@@ -50,9 +81,13 @@ export const settingsSchema = z.strictObject({
         .describe('Address the broker and the dispatcher listen on. There is no authentication yet: 127.0.0.1 keeps them on this machine.')
         .meta({ flag: 'host', argument: 'address' }),
       port: port()
-        .default(1883)
+        .optional()
         .describe("Port of the gateway's MQTT broker; 0 takes any free one.")
-        .meta({ flag: 'port', argument: 'port' }),
+        .meta({ flag: 'port', argument: 'port', shown: '8883; 1883 with --insecure' }),
+      enrolPort: port()
+        .default(8884)
+        .describe('Port on which machines join with a token and renew their certificates; 0 takes any free one.')
+        .meta({ flag: 'enrol-port', argument: 'port' }),
       dispatcherPort: port()
         .default(0)
         .describe('Port on which the dispatcher takes frames; 0 takes any free one (clients learn it from the scheduler).')
@@ -145,6 +180,23 @@ export const settingsSchema = z.strictObject({
         .default('')
         .describe("Folder of the agent's slice store; each agent has its own.")
         .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/agent-NAME' }),
+      token: z
+        .string()
+        .default('')
+        .describe(
+          'Token to join with, from `token create` on the gateway; used once. Others on this machine can see it on the command line: better a file.',
+        )
+        .meta({ flag: 'token', argument: 'text', shown: 'none' }),
+      tokenFile: z
+        .string()
+        .default('')
+        .describe('File with such a token; removed when the agent has joined. It need not be there any more.')
+        .meta({ flag: 'token-file', argument: 'path', shown: 'none' }),
+      gateway: z
+        .string()
+        .default('')
+        .describe('Where to join and renew, HOST or HOST:PORT; port 8884 when none is given.')
+        .meta({ flag: 'gateway', argument: 'address', shown: 'where the broker is' }),
       storeMb: z
         .int()
         .min(1)

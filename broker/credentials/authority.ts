@@ -79,7 +79,7 @@ export interface Member {
 /** Names that parts of the gateway go by. */
 const RESERVED = new Set(['gateway', 'scheduler', 'dispatcher', 'broker', 'operator']);
 /** `alice-1a2b3c4d` is how a client of alice is called. */
-const SESSION = /-[0-9a-f]{8}$/;
+export const SESSION = /-[0-9a-f]{8}$/;
 const LOOK_MS = 60_000;
 
 export class Authority {

@@ -566,6 +566,28 @@ export interface AdjustRequest {
   readonly dryRun: boolean;
 }
 
+/** What an operator asks of the gateway's authority. */
+export interface TrustRequest {
+  /** `invite`, `tokens`, `revoke token`, `members`, `approve`, `revoke` or `audit`. */
+  readonly action: string;
+  /** Of the one it is about; '' where nobody is named. */
+  readonly name: string;
+  /** invite: `agent`, `operator` or `viewer`. */
+  readonly role: string;
+  /** invite: how long the token is good for. */
+  readonly ttlMs: number;
+  /** invite: its join waits until it is approved. */
+  readonly hold: boolean;
+  /** invite: the certificate that the name has ends with the join. */
+  readonly replace: boolean;
+  /** approve: how the fingerprint of the key begins, '' = not compared; revoke token: how its id begins. */
+  readonly key: string;
+  /** revoke: for the audit log. */
+  readonly why: string;
+  /** audit: so many of the latest entries. */
+  readonly count: number;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
@@ -575,7 +597,8 @@ export type RequestBody =
   | { readonly kind: 'profile'; readonly profile: ProfileRequest }
   | { readonly kind: 'links'; readonly links: LinksRequest }
   | { readonly kind: 'peers'; readonly peers: PeersRequest }
-  | { readonly kind: 'adjust'; readonly adjust: AdjustRequest };
+  | { readonly kind: 'adjust'; readonly adjust: AdjustRequest }
+  | { readonly kind: 'trust'; readonly trust: TrustRequest };
 
 export interface Request {
   readonly id: string;
@@ -952,6 +975,69 @@ export interface PeersReport {
   readonly tables: readonly PeerTableReport[];
 }
 
+/** A token, without its secret. */
+export interface TokenRow {
+  readonly id: string;
+  readonly role: string;
+  readonly name: string;
+  /** `open`, `held`, `used`, `revoked` or `locked`; one that is open past `expiresMs` has expired. */
+  readonly state: string;
+  /** ms since 1970, as all times here. */
+  readonly createdMs: number;
+  readonly expiresMs: number;
+  /** When its state became what it is. */
+  readonly sinceMs: number;
+  /** Its join waits until it is approved. */
+  readonly hold: boolean;
+  /** Wrong secrets shown with it. */
+  readonly failures: number;
+  /** sha256 of the public key that has it, hex; '' while it is open. */
+  readonly key: string;
+}
+
+/** Somebody who has joined, or may. */
+export interface MemberRow {
+  readonly role: string;
+  readonly name: string;
+  /** `invited`, `held`, `valid`, `expired` or `revoked`. */
+  readonly state: string;
+  /** Of the latest certificate, hex; '' when there is none. */
+  readonly serial: string;
+  /** ms since 1970; 0 when there is none. */
+  readonly issuedMs: number;
+  readonly notAfterMs: number;
+  /** sha256 of the public key, hex. */
+  readonly key: string;
+  /** How it came in, or why it is out. */
+  readonly why: string;
+}
+
+/** One line of the audit log; '' and 0 where it says nothing. */
+export interface AuditEntryRow {
+  /** ISO 8601. */
+  readonly at: string;
+  readonly event: string;
+  readonly by: string;
+  readonly about: string;
+  readonly from: string;
+  readonly code: string;
+  readonly detail: string;
+  /** Refusals before this one that are not in the log. */
+  readonly unsaid: number;
+}
+
+export interface TrustReport {
+  /** invite: its text, which is kept nowhere; else ''. */
+  readonly token: string;
+  /** sha256 of the CA's certificate, hex. */
+  readonly fingerprint: string;
+  /** Where machines join. */
+  readonly enrolmentPort: number;
+  readonly tokens: readonly TokenRow[];
+  readonly members: readonly MemberRow[];
+  readonly audit: readonly AuditEntryRow[];
+}
+
 /** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
@@ -962,4 +1048,5 @@ export interface Response {
   readonly model: ModelAnswer | null;
   readonly profile: ProfileReport | null;
   readonly peers: PeersReport | null;
+  readonly trust: TrustReport | null;
 }

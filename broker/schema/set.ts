@@ -51,6 +51,7 @@ export const SCHEMA_FILES = [
     'LinksRequest',
     'PeersRequest',
     'AdjustRequest',
+    'TrustRequest',
     'RequestBody',
     'Request',
   ],
@@ -80,6 +81,10 @@ export const SCHEMA_FILES = [
     'PeerRow',
     'PeerTableReport',
     'PeersReport',
+    'TokenRow',
+    'MemberRow',
+    'AuditEntryRow',
+    'TrustReport',
     'Response',
   ],
 ] as const;

@@ -54,7 +54,7 @@ export const cluster: CommandDefinition = {
       agents,
       threads,
       cluster: settings.cluster,
-      port: settings.gateway.port,
+      port: settings.gateway.port ?? 1883,
       hidden: settings.gateway.hidden,
       ...(options.log === true ? { onLine: (child, line) => output.note(`${child}: ${line}`) } : {}),
     });

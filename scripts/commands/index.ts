@@ -15,6 +15,7 @@ import { agent, broker, gateway, scheduler } from './processes.js';
 import { profile } from './profile.js';
 import { simulate } from './simulate.js';
 import { status } from './status.js';
+import { agentsApprove, agentsList, agentsRevoke, audit, enrol, tokenCreate, tokenList, tokenRevoke } from './trust.js';
 import { verify } from './verify.js';
 
 export const COMMANDS: readonly CommandDefinition[] = [
@@ -35,6 +36,14 @@ export const COMMANDS: readonly CommandDefinition[] = [
   status,
   links,
   peers,
+  tokenCreate,
+  tokenList,
+  tokenRevoke,
+  enrol,
+  agentsList,
+  agentsApprove,
+  agentsRevoke,
+  audit,
   inspect,
   verify,
   bundle,
@@ -45,4 +54,6 @@ export const COMMANDS: readonly CommandDefinition[] = [
 /** Summaries of the groups: commands of two words. */
 export const GROUPS: Readonly<Record<string, string>> = {
   models: 'Networks built in code',
+  token: 'Invitations: who may join',
+  agents: 'Who has joined: agents, operators, viewers',
 };

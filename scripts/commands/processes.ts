@@ -2,7 +2,8 @@
 import { ChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
 import type { CommandDefinition, Invocation } from '../command.js';
-import { brokerUrl, cacheDirectory, type Settings } from '../config.js';
+import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
+import { agentDirectory, gatewayDirectory } from '../credentials.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
 
@@ -20,9 +21,10 @@ async function runGateway(
   const gateway = new Gateway({
     cluster,
     broker,
-    stateDirectory: g.directory === '' ? cacheDirectory(cluster, 'gateway') : g.directory,
+    stateDirectory: gatewayDirectory(invocation.settings),
     laneHost: g.host,
     lanePort: g.dispatcherPort,
+    ...(isSecure(invocation.settings) ? { gatehouse: { host: g.host, port: g.enrolPort } } : {}),
     uploadLimitBytes: g.uploadMb * 1_000_000,
     link: { bytesPerSecond: g.linkMbit * BYTES_PER_MBIT },
     ...(g.sharedMbit > 0 ? { sharedBytesPerSecond: g.sharedMbit * BYTES_PER_MBIT } : {}),
@@ -65,7 +67,9 @@ export const gateway: CommandDefinition = {
   settings: [
     'cluster',
     'gateway.host',
+    'insecure',
     'gateway.port',
+    'gateway.enrolPort',
     'gateway.dispatcherPort',
     'gateway.directory',
     'gateway.uploadMb',
@@ -77,8 +81,8 @@ export const gateway: CommandDefinition = {
   ],
   examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
   run: (invocation) => {
-    const { host, port } = invocation.settings.gateway;
-    return runGateway(invocation, { host, port });
+    const { host } = invocation.settings.gateway;
+    return runGateway(invocation, { host, port: brokerPort(invocation.settings) });
   },
 };
 
@@ -118,7 +122,7 @@ export const broker: CommandDefinition = {
   settings: ['gateway.host', 'gateway.port'],
   examples: [{ line: 'broker --port 1884', text: 'an MQTT 3.1.1 broker on port 1884' }],
   run: async (invocation) => {
-    const { host, port } = invocation.settings.gateway;
+    const { host, port = 1883 } = invocation.settings.gateway;
     const { startBroker } = await import('../../broker/server.js');
     const stopped = untilStopped();
     const server = await startBroker({ host, port, log: logger(invocation) });
@@ -143,7 +147,7 @@ export function agentConfig(settings: Settings) {
     name: agent.name,
     cluster,
     broker: url,
-    directory: agent.directory === '' ? cacheDirectory(cluster, `agent-${agent.name}`) : agent.directory,
+    directory: agentDirectory(settings),
     storeLimitBytes: agent.storeMb * 1_000_000,
     memoryLimitBytes: agent.memoryMb * 1_000_000,
     threads: agent.threads,

@@ -1,0 +1,97 @@
+/** What the commands on tokens, members and the audit log print. Pure. */
+import type { AgentStatus, AuditEntryRow, MemberRow, TokenRow } from '../broker/messages.js';
+import { durationText } from './duration.js';
+import { formatTable } from './table.js';
+
+const time = (ms: number): string => new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
+/** As much of a fingerprint as people compare: 64 bits. */
+const short = (key: string): string => key.slice(0, 16);
+
+export interface Invited {
+  readonly token: string;
+  readonly row: TokenRow;
+  readonly cluster: string;
+  /** Where the machine finds the gateway, `host:8884`. */
+  readonly gateway: string;
+  readonly program: string;
+  readonly nowMs: number;
+}
+
+/** The token, and what is to be typed where. */
+export function invitedText({ token, row, cluster, gateway, program, nowMs }: Invited): string {
+  const named = cluster === 'default' ? '' : ` --cluster ${cluster}`;
+  const line = row.role === 'agent' ? `agent --name ${row.name}${named} --gateway ${gateway}` : `enrol --gateway ${gateway}`;
+  return [
+    `Token for ${row.role} ${row.name}, good for one machine and ${durationText(row.expiresMs - nowMs)} (until ${time(row.expiresMs)} UTC):`,
+    '',
+    `  ${token}`,
+    '',
+    'It is shown only now. On that machine:',
+    '',
+    `  ${program} ${line} --token ${token}`,
+    ...(row.hold ? ['', `Its join waits until you say: ${program} agents approve ${row.name}`] : []),
+  ].join('\n');
+}
+
+export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: number): string {
+  if (rows.length === 0) return 'no tokens';
+  const table = rows.map((row) => {
+    const over = row.state === 'open' && row.expiresMs < nowMs;
+    const when = row.state === 'open' && !over ? `for ${durationText(row.expiresMs - nowMs)}` : time(over ? row.expiresMs : row.sinceMs);
+    const wrong = row.failures === 0 ? '' : String(row.failures);
+    return [row.id, row.role, row.name, over ? 'expired' : row.state, when, short(row.key), wrong];
+  });
+  return formatTable(
+    [
+      { title: 'id' },
+      { title: 'role' },
+      { title: 'name' },
+      { title: 'state' },
+      { title: 'when (UTC)' },
+      { title: 'key' },
+      { title: 'wrong tries', align: 'right' },
+    ],
+    table,
+    columns,
+  );
+}
+
+/** Who has joined, and who of the agents is here now. */
+export function membersText(
+  rows: readonly MemberRow[],
+  agents: readonly Pick<AgentStatus, 'agent' | 'state'>[],
+  nowMs: number,
+  columns: number,
+): string {
+  const here = new Map(agents.map(({ agent, state }) => [agent, state]));
+  const table = rows.map((row) => {
+    const left =
+      row.notAfterMs === 0 ? '' : row.state === 'valid' ? `for ${durationText(row.notAfterMs - nowMs)}` : `until ${time(row.notAfterMs)}`;
+    return [row.name, row.role, row.state, row.role === 'agent' ? (here.get(row.name) ?? '-') : '', left, short(row.key), row.why];
+  });
+  return formatTable(
+    [
+      { title: 'name' },
+      { title: 'role' },
+      { title: 'certificate' },
+      { title: 'agent' },
+      { title: 'good' },
+      { title: 'key' },
+      { title: 'why' },
+    ],
+    table,
+    columns,
+  );
+}
+
+/** One line an entry; the gateway has made it printable. */
+export function auditText(rows: readonly AuditEntryRow[]): string {
+  if (rows.length === 0) return 'the audit log is empty';
+  return rows
+    .map(({ at, event, by, about, from, code, detail, unsaid }) => {
+      const parts = [about, by === '' ? '' : `by ${by}`, from === '' ? '' : `from ${from}`, code, detail].filter((part) => part !== '');
+      const before = unsaid === 0 ? '' : ` (and ${unsaid} refusals before it)`;
+      return `${at.slice(0, 19).replace('T', ' ')}  ${event.padEnd(14)} ${parts.join(', ')}${before}`;
+    })
+    .join('\n');
+}

@@ -43,8 +43,8 @@ export class BlockTable {
     this.#facts = facts;
     this.#single = facts.blocks.map((block, b): TablePart => {
       const inBytes = this.bytesAt(b);
-      const parts = facts.stage?.({ nodes: block.nodes, cut: 'whole', shares: [1] });
-      const part = parts === undefined || isRefusal(parts) ? undefined : parts[0];
+      const parts = facts.stage({ nodes: block.nodes, cut: 'whole', shares: [1] });
+      const part = isRefusal(parts) ? undefined : parts[0];
       return {
         ...{ inputs: [], outputs: [], macs: block.macs, weightBytes: block.weightBytes, inBytes, outBytes: block.outBytes },
         activationBytes: part?.activationBytes ?? inBytes + block.outBytes,
@@ -113,8 +113,8 @@ export class BlockTable {
 
   /** Of each figure the largest of all parts of an even cut. */
   #largest(from: number, end: number, cut: TableCut, parts: number): TablePart | undefined {
-    const cuts = this.#facts.stage?.(this.spec(from, end, cut, new Array<number>(parts).fill(1)));
-    if (cuts === undefined || isRefusal(cuts) || cuts.length < 2) return undefined;
+    const cuts = this.#facts.stage(this.spec(from, end, cut, new Array<number>(parts).fill(1)));
+    if (isRefusal(cuts) || cuts.length < 2) return undefined;
     const rows = cuts.map(
       (part): TablePart => ({
         ...part,

@@ -162,8 +162,8 @@ export class Cells {
 
   /** A stage of one share is whole, so that each part is a replica's. Undefined where it cannot be cut so, or a part would be empty. */
   #cut(spec: StageSpec): readonly PartFacts[] | undefined {
-    const parts = this.#problem.facts.stage?.(spec);
-    if (parts === undefined || isRefusal(parts) || parts.length !== spec.shares.length) return undefined;
+    const parts = this.#problem.facts.stage(spec);
+    if (isRefusal(parts) || parts.length !== spec.shares.length) return undefined;
     return parts;
   }
 

@@ -9,6 +9,8 @@ import { Ends } from './ends.js';
 import { bySpeed, type Device, type PlanProblem, type SeatedStage } from './problem.js';
 
 const MOST_STAGES = 24;
+/** A device adds at least this part of the rate of the slowest stage, or stays out. */
+const LEAST_OF_SLOWEST = 0.001;
 
 interface Division {
   readonly bounds: readonly number[];
@@ -24,7 +26,6 @@ export function fleet(problem: PlanProblem, table: BlockTable, wanted: number): 
   for (let k = 1; k <= Math.min(table.length, devices.length, MOST_STAGES); k++) {
     for (const figure of ['weightBytes', 'macs'] as const) {
       const bounds = divide(table, k, (part) => part[figure]);
-      if (bounds.length !== k + 1) continue;
       const teams = assign(problem, table, bounds, devices);
       if (teams !== undefined) divisions.push(teams);
     }
@@ -77,8 +78,8 @@ function assign(problem: PlanProblem, table: BlockTable, bounds: readonly number
         1000 /
         Math.max(ms, ends.linkMs(device.agent, 'down', undefined, part.inBytes), ends.linkMs(device.agent, 'up', undefined, part.outBytes));
       const slowest = slowestFirst[0]?.rate ?? 0;
-      // A device a hundred times slower than its stage adds a wait and no throughput.
-      if (stage.rate > 0 && rate < 0.001 * slowest) continue;
+      // A device a thousand times slower than the slowest stage adds a wait and no throughput.
+      if (stage.rate > 0 && rate < LEAST_OF_SLOWEST * slowest) continue;
       stage.rate += rate;
       stage.team.push(device);
       break;

@@ -77,8 +77,8 @@ function divided(problem: PlanProblem, table: BlockTable, task: Task, agents: re
   };
   for (let block = task.from; block < task.end; block++) {
     const spec = table.spec(block, block + 1, 'channels', new Array<number>(agents.length).fill(1));
-    const parts = problem.facts.stage?.(spec);
-    if (parts === undefined || isRefusal(parts) || parts.length < 2) continue;
+    const parts = problem.facts.stage(spec);
+    if (isRefusal(parts) || parts.length < 2) continue;
     whole(block);
     stages.push({ spec, agents: [[...agents]] });
     wholeFrom = block + 1;

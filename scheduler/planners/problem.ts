@@ -143,8 +143,8 @@ export interface ModelFacts {
   cover(kind: string, shares: readonly number[]): readonly StageSpec[] | PlanRefusal;
   /** Stages that code all of the model that can be coded, in one part per share and a parity. Undefined = nothing can. */
   coded?(shares: readonly number[]): readonly StageSpec[] | PlanRefusal;
-  /** The parts of one stage by itself, without wires: much cheaper than `cut`. Undefined = ask `cut`. */
-  stage?(spec: StageSpec): readonly PartFacts[] | PlanRefusal;
+  /** The parts of one stage by itself, without wires: much cheaper than `cut`. */
+  stage(spec: StageSpec): readonly PartFacts[] | PlanRefusal;
   /** Runs the planner of this name where it holds nobody up. Undefined = here. Throws PLANNER_FAILED. */
   elsewhere?(planner: string, question: Omit<PlanProblem, 'facts'>): Promise<PlanDraft | PlanRefusal>;
 }

@@ -1,5 +1,5 @@
 /**
- * Dynamic programming over blocks done. A state is what matters of the stages so far: the load of every CPU, host and link direction, the memory of every
+ * For throughput. Dynamic programming over blocks done. A state is what matters of the stages so far: the load of every CPU, host and link direction, the memory of every
  * device, the latency, and where the last output lies. A stage takes the next blocks whole on one device, whole on several (frames in turn), or cut into parts by
  * share. States that are no better in anything than another with the same last placement are dropped (dominance), then all but `width` by objective:
  * exact while fewer remain, a beam beyond. Devices may hold seats of several stages. Costs come from the block table; the caller estimates the finalists exactly.
@@ -7,7 +7,7 @@
 import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind } from '../../models/slicing/partition.js';
 import type { BlockTable, TableCut, TablePart } from './block-table.js';
-import { ENGINE_BYTES, seatMs, slowdown } from './cost.js';
+import { ENGINE_BYTES, MESSAGE_OVERHEAD_MS, seatMs, slowdown } from './cost.js';
 import { Ends, type Side } from './ends.js';
 import { type Option, optionsFor } from './options.js';
 import type { Device, PlanProblem, SeatedStage } from './problem.js';
@@ -21,7 +21,7 @@ export interface SearchLimits {
   readonly width: number;
   /** Finalists wanted. */
   readonly finalists: number;
-  /** Objective value (ms per frame, or ms) that must be beaten. */
+  /** Ms per frame that must be beaten. */
   readonly bound: number;
 }
 
@@ -98,7 +98,6 @@ class Search {
   }
 
   #value(state: State): number {
-    if (this.#problem.objective === 'latency') return state.latency;
     const late = this.#problem.maxLatencyMs !== undefined && state.latency > this.#problem.maxLatencyMs * 1.1;
     return late ? Number.POSITIVE_INFINITY : state.busiest;
   }
@@ -129,10 +128,10 @@ class Search {
     const arrived = this.#move(loads, state.at, at, parts, this.#table.bytesAt(from));
     const longest = this.#run(loads, from, end, at, parts);
     const latency = state.latency + arrived + longest;
-    return this.#bounded({ state, loads, memory, latency, end, at, stage: this.#seated(from, end, at) });
+    return this.#bounded({ before: state, loads, memory, latency, at, stage: this.#seated(from, end, at) }, end);
   }
 
-  /** Adds what the parts compute; returns the time of the slowest, hosts divided among their agents. */
+  /** Adds what the parts compute; returns the time of the slowest, as agents of one host keep its cores together. */
   #run(loads: Float64Array, from: number, end: number, at: Placement, parts: readonly TablePart[]): number {
     const together = new Map<number, number>();
     let longest = 0;
@@ -142,11 +141,13 @@ class Search {
       if (device === undefined || part === undefined) continue;
       const ms = this.#ms(device, d, part, from, end, at, i);
       const frames = at.replicas ? (at.shares[i] ?? 0) : 1;
-      this.#compute_(loads, d, ms * frames);
+      this.#addCpu(loads, d, ms * frames);
       const host = this.#hostOf[d] ?? -1;
-      const alone = host < 0 || at.replicas ? ms : (together.get(host) ?? 0) + ms;
-      if (host >= 0) together.set(host, alone);
-      longest = Math.max(longest, alone);
+      longest = Math.max(longest, ms);
+      if (host < 0 || at.replicas) continue;
+      const kept = (together.get(host) ?? 0) + ms * (device.hostShare ?? 1);
+      together.set(host, kept);
+      longest = Math.max(longest, kept);
     }
     return longest;
   }
@@ -163,13 +164,13 @@ class Search {
     return row[d] ?? 0;
   }
 
-  #compute_(loads: Float64Array, d: number, ms: number): void {
+  /** Of its device, and of the cores of its host so much as a run here keeps. */
+  #addCpu(loads: Float64Array, d: number, ms: number): void {
     loads[d] = (loads[d] ?? 0) + ms;
     const host = this.#hostOf[d] ?? -1;
-    if (host >= 0) {
-      const at = 3 * this.#devices.length + 2 + host;
-      loads[at] = (loads[at] ?? 0) + ms;
-    }
+    if (host < 0) return;
+    const at = 3 * this.#devices.length + 2 + host;
+    loads[at] = (loads[at] ?? 0) + ms * (this.#devices[d]?.hostShare ?? 1);
   }
 
   /** Adds what travels from the last placement (undefined: the dispatcher) to the next; returns how long it takes. */
@@ -185,14 +186,15 @@ class Search {
       const frames = to.replicas ? (to.shares[i] ?? 0) : 1;
       const ms = this.#linkMs(d, 'down', moved) * frames;
       loads[2 * n + d] = (loads[2 * n + d] ?? 0) + ms;
-      this.#compute_(loads, d, this.#cpuMs(d, moved) * frames);
+      this.#addCpu(loads, d, this.#cpuMs(d, moved) * frames);
       this.#leave(loads, from, d, moved * frames, frames);
       left += moved * (to.replicas ? frames : 1);
       messages += frames;
       longest = Math.max(longest, ms / frames);
     }
     if (messages === 0) return 0;
-    const door = from === undefined || from.cut === 'whole' ? this.#linkMs(from?.devices[0] ?? -1, 'up', left) + (messages - 1) * 0.2 : 0;
+    const oneDoor = from === undefined || from.cut === 'whole';
+    const door = oneDoor ? this.#linkMs(from?.devices[0] ?? -1, 'up', left) + (messages - 1) * MESSAGE_OVERHEAD_MS : 0;
     const [sender, receiver] = [from?.devices[0] ?? -1, to.devices[0] ?? -1];
     const each = left / Math.max(1, to.devices.length);
     const latency = this.#ends.latencyMs(this.#name(sender), this.#name(receiver));
@@ -203,16 +205,16 @@ class Search {
   #leave(loads: Float64Array, from: Placement | undefined, to: number, bytes: number, messages: number): void {
     const n = this.#devices.length;
     if (from === undefined) {
-      loads[3 * n] = (loads[3 * n] ?? 0) + this.#linkMs(-1, 'up', bytes) - 0.2 * (1 - messages);
+      loads[3 * n] = (loads[3 * n] ?? 0) + this.#linkMs(-1, 'up', bytes) - MESSAGE_OVERHEAD_MS * (1 - messages);
       return;
     }
     const others = from.devices.reduce((sum, d, i) => sum + (d === to ? 0 : (from.shares[i] ?? 0)), 0);
     for (const [i, d] of from.devices.entries()) {
       if (d === to || others <= 0) continue;
       const share = (from.shares[i] ?? 0) / others;
-      loads[n + d] =
-        (loads[n + d] ?? 0) + this.#linkMs(d, 'up', bytes * share) - 0.2 * (1 - Math.min(1, messages * (from.replicas ? share : 1)));
-      this.#compute_(loads, d, this.#cpuMs(d, bytes * share));
+      const sent = Math.min(1, messages * (from.replicas ? share : 1));
+      loads[n + d] = (loads[n + d] ?? 0) + this.#linkMs(d, 'up', bytes * share) - MESSAGE_OVERHEAD_MS * (1 - sent);
+      this.#addCpu(loads, d, this.#cpuMs(d, bytes * share));
     }
   }
 
@@ -242,48 +244,28 @@ class Search {
     loads[3 * n + 1] = (loads[3 * n + 1] ?? 0) + this.#linkMs(-1, 'down', bytes);
     const latency =
       state.latency + this.#linkMs(-1, 'down', bytes) + this.#ends.latencyMs(this.#name(state.at.devices[0] ?? -1), DISPATCHER);
-    const { memory, at, stage } = state;
-    return this.#bounded({ state: { ...state, stage: undefined }, loads, memory, latency, end: this.#table.length, at, stage });
+    return this.#bounded({ ...state, loads, latency }, this.#table.length);
   }
 
-  #bounded(made: {
-    state: State;
-    loads: Float64Array;
-    memory: Float64Array;
-    latency: number;
-    end: number;
-    at: Placement;
-    stage: SeatedStage | undefined;
-  }) {
-    const { state, loads, memory, latency, at, stage, end } = made;
+  /** The state after `end` blocks, with its sums; undefined when no plan that goes on from it can beat the bound, or fits. */
+  #bounded(made: Omit<State, 'busiest' | 'total'>, end: number): State | undefined {
+    const { loads, memory } = made;
     let busiest = 0;
     let total = 0;
     for (const load of loads) {
       if (load > busiest) busiest = load;
       total += load;
     }
-    const next: State = {
-      loads,
-      memory,
-      latency,
-      busiest,
-      total,
-      at,
-      stage,
-      before: state.stage === undefined && state.at !== undefined ? state.before : state,
-    };
+    const next: State = { ...made, busiest, total };
     if (this.#value(next) >= this.#limits.bound || !this.#restFits(memory, end)) return undefined;
-    if (this.#problem.objective !== 'latency') {
-      // Work done and work to come, spread evenly over all: no continuation is faster.
-      let cpu = 0;
-      let speed = 0;
-      for (const [d, device] of this.#devices.entries()) {
-        cpu += (loads[d] ?? 0) * (device.macsPerSecond / slowdown(device));
-        speed += device.macsPerSecond / slowdown(device);
-      }
-      if (cpu / speed + (this.#workMs[end] ?? 0) >= this.#limits.bound) return undefined;
+    // Work done and work to come, spread evenly over all: no continuation is faster.
+    let cpu = 0;
+    let speed = 0;
+    for (const [d, device] of this.#devices.entries()) {
+      cpu += (loads[d] ?? 0) * (device.macsPerSecond / slowdown(device));
+      speed += device.macsPerSecond / slowdown(device);
     }
-    return next;
+    return cpu / speed + (this.#workMs[end] ?? 0) >= this.#limits.bound ? undefined : next;
   }
 
   /** Every block that is still to come must find room for its weights, wherever: replicas made early may have taken it. */

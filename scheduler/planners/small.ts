@@ -22,7 +22,7 @@ const LESS = 0.3;
 const WORTH = 0.003;
 
 export function isSmall({ devices, facts }: PlanProblem): boolean {
-  return devices.length <= FEW_DEVICES && facts.blocks.length <= FEW_BLOCKS && facts.stage !== undefined;
+  return devices.length <= FEW_DEVICES && facts.blocks.length <= FEW_BLOCKS;
 }
 
 /**

@@ -108,8 +108,8 @@ function longRuns(facts: ModelFacts, label: (start: number, end: number) => stri
 
 /** Undefined where the nodes cannot be cut so. */
 function needOf(facts: ModelFacts, what: NeedKind, label: string, spec: StageSpec): Need | undefined {
-  const parts = facts.stage?.(spec);
-  if (parts === undefined || isRefusal(parts) || parts.length !== spec.shares.length) return undefined;
+  const parts = facts.stage(spec);
+  if (isRefusal(parts) || parts.length !== spec.shares.length) return undefined;
   const part = largest(parts);
   const facts_ = parts[part];
   if (facts_ === undefined) return undefined;

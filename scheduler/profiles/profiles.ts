@@ -104,7 +104,7 @@ export class Profiles {
   /** What is measured of the model on devices of this agent's class with its threads; undefined = not all of it. */
   tableFor(model: LoadedModel, { hello }: AgentRecord): ProfileTable | undefined {
     const cache = this.#opened;
-    if (cache === undefined || model.facts.stage === undefined) return undefined;
+    if (cache === undefined) return undefined;
     const { fingerprint, engineThreads: threads } = hello;
     const key = `${keyOf(model)} ${fingerprint} ${threads}`;
     const known = this.#tables.get(key);
@@ -175,8 +175,7 @@ export class Profiles {
     const { request } = running;
     const model = await this.#o.source.load(request);
     const { slice, describe } = model;
-    if (slice === undefined || model.facts.stage === undefined)
-      throw new ChairError('PROFILE_INVALID', 'this source of models has no slices to measure');
+    if (slice === undefined) throw new ChairError('PROFILE_INVALID', 'this source of models has no slices to measure');
     const cuts = request.cuts.length > 0 ? (request.cuts as CutKind[]) : USUAL_CUTS;
     const parts = request.parts.length > 0 ? request.parts : usualParts(this.#o.agents());
     const { needs, between, notPossible } = needsOf(model.facts, { cuts, parts }, describe ?? ((start, end) => `nodes ${start} to ${end}`));

@@ -228,7 +228,7 @@ class Cluster {
         model: name,
       },
       ...{ nonces: new Map(agents.map((agent) => [agent, '1'])), seats: new Map(agents.map((agent) => [agent, 'committed' as const])) },
-      ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), settled: true },
+      ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), fetched: new Map(), settled: true },
     };
   }
 }
@@ -236,7 +236,8 @@ class Cluster {
 function uncut(facts: ModelFacts): ModelFacts {
   const no = { refused: true as const, reason: 'it cannot be cut' };
   const cut: ModelFacts['cut'] = (stages) => (stages.every((stage) => stage.cut === 'whole') ? facts.cut(stages) : no);
-  return { blocks: facts.blocks, inputBytes: facts.inputBytes, cut, cover: () => no };
+  const stage: ModelFacts['stage'] = (spec) => (spec.cut === 'whole' ? facts.stage(spec) : no);
+  return { blocks: facts.blocks, inputBytes: facts.inputBytes, cut, stage, cover: () => no };
 }
 
 /** Six blocks of 100 ms on a device; `weightMib` of weights each. */

@@ -13,7 +13,7 @@ import { partition } from '../models/slicing/cut.js';
 import { parseCut } from '../models/slicing/parse-cut.js';
 import type { StageSpec, WrittenPartition } from '../models/slicing/partition.js';
 import { openPrecisionMeter, type PrecisionMeter } from '../models/slicing/precision.js';
-import { PartitionRunner } from '../models/slicing/run.js';
+import { eachPartLost, PartitionRunner } from '../models/slicing/run.js';
 import { writeSlices } from '../models/slicing/write.js';
 import type { Tensors } from './assembly.js';
 import { RANDOM_INPUTS, readCalibration } from './calibration.js';
@@ -145,10 +145,8 @@ async function verify(model: Model, slices: WrittenPartition, whole: WrittenPart
     await original.dispose();
   }
   const liveliest = samples.reduce((a, b) => (b.peak > a.peak ? b : a));
-  const coded = [...slices.partition.stages.keys()].filter((at) => slices.partition.stages[at]?.spec.redundancy === 1);
-  const most = coded.reduce((parts, at) => Math.max(parts, slices.partition.stages[at]?.parts.length ?? 0), 0);
   // With all parts, and then without each one in turn.
-  const losses = [new Set<string>(), ...Array.from({ length: most }, (_, part) => new Set(coded.map((at) => `${at}/${part}`)))];
+  const losses = [new Set<string>(), ...eachPartLost(slices.partition)];
   const runner = new PartitionRunner(slices, engine);
   let worst = 0;
   try {

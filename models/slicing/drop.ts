@@ -65,8 +65,10 @@ class Dropper {
         return bytes.fill(0);
       };
       let change = 0;
-      for (let sample = 0; sample <= MORE_SAMPLES && change <= NOTICED_ABOVE; sample++) {
-        change = Math.max(change, await this.#change(wire, sample, lost));
+      for (const without of this.#losses(wire)) {
+        for (let sample = 0; sample <= MORE_SAMPLES && change <= NOTICED_ABOVE; sample++) {
+          change = Math.max(change, await this.#change(wire, sample, lost, without));
+        }
       }
       const quiet = { wire, tensor: this.#tensorOf(wire), change };
       if (change > NOTICED_ABOVE) smallestChange = Math.min(smallestChange, change);
@@ -94,13 +96,20 @@ class Dropper {
   }
 
   async #showsCorruption(wire: number): Promise<boolean> {
-    for (let seed = 1; seed <= CORRUPTIONS; seed++) {
-      if ((await this.#change(wire, 0, (bytes, dtype) => corrupt(bytes, dtype, seed))) > NOTICED_ABOVE) return true;
+    for (const without of this.#losses(wire)) {
+      for (let seed = 1; seed <= CORRUPTIONS; seed++) {
+        if ((await this.#change(wire, 0, (bytes, dtype) => corrupt(bytes, dtype, seed), without)) > NOTICED_ABOVE) return true;
+      }
     }
     return false;
   }
 
-  async #change(wire: number, sample: number, rewrite: (bytes: Uint8Array, dtype: DType) => Uint8Array): Promise<number> {
+  async #change(
+    wire: number,
+    sample: number,
+    rewrite: (bytes: Uint8Array, dtype: DType) => Uint8Array,
+    lost: ReadonlySet<string>,
+  ): Promise<number> {
     const known = Object.entries(this.#samples[0]?.inputs ?? {});
     while (this.#samples.length <= sample) {
       const seed = 1000 + this.#samples.length;
@@ -108,9 +117,29 @@ class Dropper {
     }
     const { inputs, outputs } = this.#samples[sample] ?? { inputs: {}, outputs: Promise.resolve({}) };
     const undisturbed = await outputs;
-    const run = await this.#runner.run(inputs, { zeroWire: wire, rewrite });
+    const run = await this.#runner.run(inputs, { zeroWire: wire, rewrite, lost });
     const { maxRelDiff, comparable } = compare(undisturbed, run.outputs);
     return comparable ? maxRelDiff : Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * Parts to leave out, in turn, so that the loss of this message may show. A parity, and what comes to one, matters only where a part of its stage is missing; of a
+   * coded stage's parts some consumers need one only to recover another.
+   */
+  #losses(index: number): ReadonlySet<string>[] {
+    const { wires, stages } = this.#written.partition;
+    const { fromStage = -1, fromPart = 0, toStage = -1, toPart = 0 } = wires[index] ?? {};
+    const ownOf = (stage: number): string[] => {
+      const { parts = [], spec } = stages[stage] ?? {};
+      return parts.slice(0, parts.length - (spec?.redundancy ?? 0)).map((_, part) => `${stage}/${part}`);
+    };
+    const isCoded = (stage: number): boolean => stages[stage]?.spec.redundancy === 1;
+    const own = `${fromStage}/${fromPart}`;
+    const from = isCoded(fromStage) ? ownOf(fromStage).filter((part) => part !== own) : [];
+    const fromOptions =
+      from.length > 0 && !ownOf(fromStage).includes(own) ? from.map((part) => [part]) : [[], ...from.map((part) => [part])];
+    const toOptions = isCoded(toStage) && !ownOf(toStage).includes(`${toStage}/${toPart}`) ? ownOf(toStage).map((part) => [part]) : [[]];
+    return fromOptions.flatMap((lost) => toOptions.map((also) => new Set([...lost, ...also])));
   }
 
   #tensorOf(index: number): string {

@@ -16,7 +16,7 @@ import {
   wholeBox,
 } from '../../broker/tensor.js';
 import type { Engine, Session } from '../engine/engine.js';
-import type { WrittenPartition } from './partition.js';
+import type { Partition, WrittenPartition } from './partition.js';
 import { wireBytes } from './wiring.js';
 
 export interface RunOptions {
@@ -104,7 +104,8 @@ export class PartitionRunner {
         if (missing === undefined || sum === undefined) continue;
         if (from === undefined) throw new ChairError('INTERNAL', `stage ${coded.fromStage} lacks more than its parity stands in for`);
         const others = coded.parts.filter((w) => w !== missing).map(boxOf);
-        const parity = boxBytes(from.tensor, from.port.box, sum.box);
+        const whole = boxBytes(from.tensor, from.port.box, sum.box);
+        const parity = coded.parity === options.zeroWire ? (options.rewrite?.(whole, port.dtype) ?? whole.fill(0)) : whole;
         recover({ ...coded, dtype: port.dtype, target: target.bytes, holder: port.box, missing: boxOf(missing), others, parity });
       }
       return target;
@@ -166,6 +167,16 @@ export class PartitionRunner {
     }
     return loading;
   }
+}
+
+/** For `lost`: without each one part of all coded stages that have it in turn, as when the agent falls that holds it; nothing where no stage is coded. */
+export function eachPartLost({ stages }: Partition): ReadonlySet<string>[] {
+  const coded = stages.flatMap(({ spec, parts }, stage) => (spec.redundancy === 1 ? [{ stage, parts: parts.length }] : []));
+  const most = Math.max(0, ...coded.map(({ parts }) => parts));
+  return Array.from(
+    { length: most },
+    (_, part) => new Set(coded.flatMap(({ stage, parts }) => (part < parts ? [`${stage}/${part}`] : []))),
+  );
 }
 
 /** The dense bytes of a box of a tensor that covers `holder`. */

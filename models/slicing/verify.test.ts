@@ -75,6 +75,35 @@ describe('the report of a cut', () => {
     expect(report.ok).toBe(true);
   });
 
+  it('leaves each one part out in turn where stages are coded, and notices each message to and from a parity', async () => {
+    const report = await verifyOnOracle(await oracle('alexnet'), 'channels:2', { redundancy: 1, dropOne: true });
+    expect(report).toMatchObject({ ok: true, cut: 'channels:2+1' });
+    expect(report.withoutPart?.map(({ part }) => part)).toEqual([0, 1, 2]);
+    for (const { maxRelDiff } of report.withoutPart ?? []) expect(maxRelDiff).toBeLessThan(1e-4);
+    // What is recovered is not what was computed: it carries more rounding.
+    expect(Math.max(...(report.withoutPart ?? []).map(({ maxRelDiff }) => maxRelDiff))).toBeGreaterThan(report.maxRelDiff);
+    expect(report.stages.some(({ parts }) => parts === 3)).toBe(true);
+    expect(report.dropped?.unnoticed).toEqual([]);
+    const plain = await verifyOnOracle(await oracle('alexnet'), 'channels:2', {});
+    expect(plain.withoutPart).toBeUndefined();
+  });
+
+  it('refuses a parity for what is not cut by outputs, and for a model of which nothing can be coded', async () => {
+    const alexnet = await oracle('alexnet');
+    for (const [cut, redundancy] of [
+      ['rows:2', 1],
+      ['channels:2', 2],
+    ] as const) {
+      await expect(verifyOnOracle(alexnet, cut, { redundancy })).rejects.toMatchObject({ code: 'CUT_INVALID' });
+    }
+    const g = new GraphBuilder();
+    g.output(g.node1('MaxPool', [g.input('x', 'float32', [1, 2, 6, 6])], { kernel_shape: [2, 2] }));
+    const path = join(folder, 'pool.onnx');
+    await g.write(path);
+    const asked = verifyCut(path, 'channels:2', { engine, directory: join(folder, 'pool'), redundancy: 1 });
+    await expect(asked).rejects.toMatchObject({ code: 'CUT_NOT_POSSIBLE', message: expect.stringContaining('coded') });
+  });
+
   it('says when the model gives the same output whatever it is given', async () => {
     const g = new GraphBuilder();
     const x = g.input('x', 'float32', [1, 2, 6, 6]);

@@ -11,13 +11,14 @@ import type { Engine } from '../engine/engine.js';
 import type { Model } from '../model.js';
 import { loadModel } from '../onnx/load.js';
 import { randomTensor } from '../random.js';
+import { coverCoded } from './coded.js';
 import { agrees, type Comparison, compare, TOLERANCE } from './compare.js';
-import { type CoverOptions, type CoverRefusal, coverCut, parseCut } from './cover.js';
+import { type CoverOptions, type CoverRefusal, type CoverResult, coverCut, parseCut } from './cover.js';
 import { type Coverage, coverageOf } from './coverage.js';
 import { partition } from './cut.js';
 import { type DropReport, dropEachWire } from './drop.js';
 import type { Partition, StageSpec, WrittenPartition } from './partition.js';
-import { PartitionRunner } from './run.js';
+import { eachPartLost, PartitionRunner } from './run.js';
 import { writeSlices } from './write.js';
 
 export { agrees, type Comparison, compare, TOLERANCE } from './compare.js';
@@ -59,6 +60,8 @@ export interface VerifyOptions extends OracleOptions, CoverOptions {
   readonly shares?: readonly number[];
   /** Zero each message in turn: the output must change by far more than the tolerance. */
   readonly dropOne?: boolean;
+  /** 1: a parity part beside each stage that can be coded; then each one part is left out in turn, too. Only with channels. */
+  readonly redundancy?: number;
 }
 
 export interface VerifyReport extends Coverage {
@@ -72,7 +75,7 @@ export interface VerifyReport extends Coverage {
   readonly maxAbsDiff: number;
   /** Relative to the largest magnitude of the same output. */
   readonly maxRelDiff: number;
-  /** maxRelDiff <= 1e-4 for every sample, nothing missing, nothing infinite; with dropOne, no drop unnoticed. */
+  /** maxRelDiff <= 1e-4 for every sample and without each one part of coded stages, nothing missing, nothing infinite; with dropOne, no drop unnoticed. */
   readonly ok: boolean;
   readonly bitEqual: boolean;
   /** False: the model gave the same output for two different inputs, so equality shows nothing. */
@@ -82,6 +85,8 @@ export interface VerifyReport extends Coverage {
   /** What was wrong beyond a difference, for people. */
   readonly problem?: string;
   readonly dropped?: DropReport;
+  /** Of a cut with coded stages: what comes out without each one part in turn, the parity last. */
+  readonly withoutPart?: readonly { readonly part: number; readonly maxAbsDiff: number; readonly maxRelDiff: number }[];
 }
 
 /** Two outputs closer than this (relative) are called the same. */
@@ -128,10 +133,11 @@ function madeBy(outputs: Tensors, name: string): Tensor {
 
 /**
  * Cuts as much of a model as the cut can cover, runs the slices one after another and compares with the original model.
- * Does not throw for a difference: see `ok`. Throws CUT_INVALID (the cut is written wrongly), and what loading, writing and running throw.
+ * Does not throw for a difference: see `ok`. Throws CUT_INVALID (the cut is written wrongly), CUT_NOT_POSSIBLE (nothing can be coded), and what loading, writing and
+ * running throw.
  */
 export async function verifyCut(model: string | Model, cut: string, options: VerifyOptions): Promise<VerifyReport> {
-  parseCut(cut, options.shares);
+  parsed(cut, options);
   const oracle = typeof model === 'string' ? await openOracle(model, options) : await oracleOf(model, options);
   return verifyOnOracle(oracle, cut, options);
 }
@@ -140,12 +146,33 @@ export async function verifyCut(model: string | Model, cut: string, options: Ver
 export async function verifyOnOracle(
   oracle: Oracle,
   cut: string,
-  options: Pick<VerifyOptions, 'shares' | 'dropOne' | 'cost' | 'maxRecompute'> = {},
+  options: Pick<VerifyOptions, 'shares' | 'dropOne' | 'cost' | 'maxRecompute' | 'redundancy'> = {},
 ): Promise<VerifyReport> {
-  const { kind, shares } = parseCut(cut, options.shares);
-  const { stages, refusals } = coverCut(oracle.model, kind, shares, options);
+  const { kind, shares } = parsed(cut, options);
+  const { stages, refusals } = options.redundancy === 1 ? coded(oracle.model, shares) : coverCut(oracle.model, kind, shares, options);
   const report = await verifyStages(oracle, stages, options);
-  return { ...report, cut: options.shares === undefined ? cut : `${cut} (${shares.join(',')})`, refusals };
+  const asked = options.redundancy === 1 ? `${cut}+1` : cut;
+  return { ...report, cut: options.shares === undefined ? asked : `${asked} (${shares.join(',')})`, refusals };
+}
+
+function parsed(cut: string, { shares, redundancy = 0 }: Pick<VerifyOptions, 'shares' | 'redundancy'>): ReturnType<typeof parseCut> {
+  const found = parseCut(cut, shares);
+  if (redundancy === 0 || (redundancy === 1 && found.kind === 'channels')) return found;
+  throw new ChairError('CUT_INVALID', 'there is a parity only for stages that are cut by outputs', {
+    expected: 'redundancy 1 with a cut such as channels:3, or 0',
+    came: `redundancy ${redundancy} with ${cut}`,
+  });
+}
+
+function coded(model: Model, shares: readonly number[]): CoverResult {
+  const { stages, refusals } = coverCoded(model, shares);
+  const whole = refusals.map(({ node, reason }): CoverRefusal => ({ nodes: [node, node + 1], reason }));
+  if (stages.some((stage) => stage.redundancy === 1)) return { stages, refusals: whole };
+  throw new ChairError('CUT_NOT_POSSIBLE', 'nothing of this model can be coded', {
+    expected: 'Conv, Gemm or MatMul of constant weights that do a good part of its work',
+    came: whole[0]?.reason ?? 'none',
+    todo: 'Verify it without --redundancy.',
+  });
 }
 
 /** Holds any partition against the oracle (a planner's stages, say). */
@@ -172,21 +199,28 @@ async function verifyWritten(oracle: Oracle, written: WrittenPartition, options:
     const sample = oracle.samples[0];
     if (sample === undefined) throw new ChairError('INTERNAL', 'an oracle without samples');
     const dropped = options.dropOne === true ? await dropEachWire(runner, written, sample.inputs) : undefined;
+    const without: Comparison[] = [];
+    for (const lost of eachPartLost(written.partition)) {
+      without.push(compare(sample.expected, (await runner.run(sample.inputs, { lost })).outputs));
+    }
     const distinct = new Set(written.slices.flat().map((slice) => slice.graph.sha256));
-    return reportOf(oracle, written.partition, distinct.size, comparisons, dropped);
+    return reportOf(oracle, written.partition, distinct.size, { comparisons, without, dropped });
   } finally {
     await runner.dispose();
   }
 }
 
-function reportOf(
-  oracle: Oracle,
-  cut: Partition,
-  slices: number,
-  comparisons: readonly Comparison[],
-  dropped: DropReport | undefined,
-): VerifyReport {
-  const problem = comparisons.find((c) => c.problem !== undefined)?.problem ?? dropped?.problem;
+interface Outcome {
+  readonly comparisons: readonly Comparison[];
+  /** Without each one part of coded stages. */
+  readonly without: readonly Comparison[];
+  readonly dropped: DropReport | undefined;
+}
+
+function reportOf(oracle: Oracle, cut: Partition, slices: number, { comparisons, without, dropped }: Outcome): VerifyReport {
+  const missing = without.findIndex((c) => !agrees(c, TOLERANCE));
+  const lacking = missing < 0 ? undefined : `without part ${missing}: ${without[missing]?.problem ?? `${without[missing]?.maxRelDiff}`}`;
+  const problem = comparisons.find((c) => c.problem !== undefined)?.problem ?? lacking ?? dropped?.problem;
   return {
     model: oracle.model.path,
     cut: [...new Set(cut.stages.map((stage) => stage.spec.cut))].join('+'),
@@ -196,12 +230,13 @@ function reportOf(
     bytesMoved: cut.bytesMoved,
     maxAbsDiff: Math.max(0, ...comparisons.map((c) => c.maxAbsDiff)),
     maxRelDiff: Math.max(0, ...comparisons.map((c) => c.maxRelDiff)),
-    ok: comparisons.every((c) => agrees(c, TOLERANCE)) && (dropped === undefined || dropped.problem === undefined),
+    ok: [...comparisons, ...without].every((c) => agrees(c, TOLERANCE)) && (dropped === undefined || dropped.problem === undefined),
     bitEqual: comparisons.every((c) => c.bitEqual),
     inputsVary: oracle.spread === undefined || oracle.spread > VARIES_ABOVE,
     stages: cut.stages.map(({ spec, parts }) => ({ nodes: spec.nodes, cut: spec.cut, parts: parts.length })),
     refusals: [],
     ...(problem === undefined ? {} : { problem }),
     ...(dropped === undefined ? {} : { dropped }),
+    ...(without.length === 0 ? {} : { withoutPart: without.map(({ maxAbsDiff, maxRelDiff }, part) => ({ part, maxAbsDiff, maxRelDiff })) }),
   };
 }

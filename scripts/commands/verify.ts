@@ -25,6 +25,12 @@ export async function withWorkbench<T>(use: (engine: Engine, directory: string) 
 
 const percent = (ratio: number): string => `${(ratio * 100).toFixed(1)} %`;
 
+function withoutText(rows: NonNullable<VerifyReport['withoutPart']>): string {
+  const worst = rows.reduce((a, b) => (b.maxRelDiff > a.maxRelDiff ? b : a));
+  const which = worst.part === rows.length - 1 ? 'the parity' : `part ${worst.part}`;
+  return `  any part missing    each of ${rows.length} left out in turn; largest difference ${worst.maxRelDiff.toExponential(2)} (without ${which})`;
+}
+
 function reportText(r: VerifyReport): string {
   const cuts = r.stages.filter((s) => s.cut !== 'whole').length;
   const drop =
@@ -41,6 +47,7 @@ function reportText(r: VerifyReport): string {
     `  busiest part        ${percent(r.maxPartMacsRatio)}`,
     `  slices, seats       ${r.slices}, ${r.seats}`,
     `  bytes moved         ${bytesText(r.bytesMoved)} per frame`,
+    ...(r.withoutPart === undefined ? [] : [withoutText(r.withoutPart)]),
     ...(r.inputsVary ? [] : ['  the output does not depend on the inputs: equality shows little here']),
     ...drop,
     ...(r.refusals.length === 0
@@ -60,12 +67,19 @@ export const verify: CommandDefinition = {
     SHAPE_OPTION,
     { flags: '--seed <number>', description: 'seed of the random inputs', default: '1' },
     { flags: '--samples <count>', description: 'how many random inputs', default: '1' },
+    {
+      flags: '--redundancy <count>',
+      description:
+        '1: with a parity beside every stage that can be coded, as deploy does; then each one part is left out in turn, too; needs --cut channels:N',
+      default: '0',
+    },
     { flags: '--drop-one', description: 'zero each message in turn: the output must change, or the check could not fail' },
   ],
   json: true,
   examples: [
     { line: 'verify det.onnx --cut rows:4 --shape x=1,3,640,640', text: 'four bands with their halos' },
     { line: 'verify alexnet.onnx --cut channels:3 --shares 3,2,1', text: 'uneven parts' },
+    { line: 'verify alexnet.onnx --cut channels:3 --redundancy 1', text: 'any one of four parts may be missing' },
   ],
   run: async ({ arguments: [model = ''], options, output }) => {
     const cut = optionText(options, 'cut');
@@ -84,6 +98,7 @@ export const verify: CommandDefinition = {
         samples: wholeNumber(optionText(options, 'samples', '1'), '--samples', 1, 1_000),
         ...(shares.length === 0 ? {} : { shares }),
         dropOne: options.dropOne === true,
+        redundancy: wholeNumber(optionText(options, 'redundancy', '0'), '--redundancy', 0, 1),
       }),
     );
     // The figures first, in their documented order; then the details.

@@ -33,10 +33,15 @@ export function survivesTrouble({ router, route, agents, missing, unheard }: Att
 }
 
 /** The same when an agent is gone. */
-export function survivesLoss({ router, route, missing, unheard }: Attempt, agent: string): boolean {
-  if (!router.survivesAny(route, new Set([...missing, agent]), unheard)) return false;
-  missing.add(agent);
+export function survivesLoss(attempt: Attempt, agent: string): boolean {
+  if (!survivesWithout(attempt, [agent])) return false;
+  attempt.missing.add(agent);
   return true;
+}
+
+/** Whether the result would come without these, too. */
+export function survivesWithout({ router, route, missing, unheard }: Attempt, agents: readonly string[]): boolean {
+  return router.survivesAny(route, new Set([...missing, ...agents]), unheard);
 }
 
 export function cancelOf(frame: number, { attempt, router, agents }: Attempt): CancelAttempt {

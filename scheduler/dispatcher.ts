@@ -65,6 +65,8 @@ export class Dispatcher {
   readonly #served = new Map<string, Served>();
   /** Frame numbers go on when a deployment is removed and made again: agents remember how far they were. */
   readonly #nextNumbers = new Map<string, number>();
+  /** Agents that have fallen silent, kept by whoever watches them: frames go other ways where there are any. */
+  readonly suspects = new Set<string>();
   readonly #undo: (() => void | Promise<void>)[] = [];
   #term = 0;
   #tickedMs: number;
@@ -101,7 +103,7 @@ export class Dispatcher {
 
   /** From now on frames of this deployment are taken; they wait until a plan is installed. */
   add(name: string, inputs: readonly TensorInfo[], limits: Partial<FrameLimits> = {}): void {
-    const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1);
+    const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1, this.suspects);
     const state = { plans: new Map<number, Plan>(), epochInForce: -1, retiring: [], rawFallbacks: 0 };
     this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
   }

@@ -86,6 +86,15 @@ describe('an attempt through coded stages', () => {
     expect(frames.inFlight).toBe(1);
   });
 
+  it('does not mind that an agent of a coded stage is suspect, and counts on it all the same', () => {
+    const suspects = new Set(['b']);
+    const frames = new FrameTable<string, string>(FRAME_LIMITS, 1, suspects);
+    frames.install(CODED, 0);
+    expect(issues(frames.submit(submission(1), 0))).toMatchObject([{ without: new Set() }]);
+    for (let now = 50; now < 4000; now += 50) expect(frames.tick(now)).toEqual([]);
+    expect(frames.inFlight).toBe(1);
+  });
+
   it('counts on an agent again that was only silent', () => {
     const frames = table();
     frames.agentLost('a', 1);

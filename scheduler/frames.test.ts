@@ -96,6 +96,84 @@ describe('frames', () => {
     expect(frames.complete(1, 2, 'dup', 1, 130)).toEqual([]);
   });
 
+  describe('while an agent is suspect', () => {
+    const suspects = new Set<string>();
+    const started = (network: InForce, limits: Partial<FrameLimits> = {}) => {
+      suspects.clear();
+      const frames = new FrameTable<string, string>({ ...LIMITS, queueFrames: 64, ...limits }, 1, suspects);
+      frames.install(network, 0);
+      return frames;
+    };
+
+    it('sends new frames by other replicas, until it is heard again', () => {
+      const frames = started({ ...replicated(1, 'a', 'b'), budget: 100 });
+      suspects.add('b');
+      const ways = (from: number) => Array.from({ length: 8 }, (_, i) => issues(frames.submit(submission(from + i), 0))[0]?.route[0]);
+      expect(new Set(ways(1))).toEqual(new Set([0]));
+      suspects.delete('b');
+      expect(ways(10)).toContain(1);
+    });
+
+    it('takes it where there is no other way, and before the one that just failed this frame', () => {
+      const alone = started(one(1, 'a'));
+      suspects.add('a');
+      expect(issues(alone.submit(submission(1), 0))).toMatchObject([{ route: [0] }]);
+      const frames = started(replicated(1, 'a', 'b'));
+      suspects.add('b');
+      frames.submit(submission(1), 0);
+      expect(issues(frames.trouble(lost(1, 1, 'a'), 1))).toMatchObject([{ attempt: 2, route: [1] }]);
+    });
+
+    it('issues what is under way there again once it takes longer than usual, and takes whichever result comes first', () => {
+      const frames = started({ ...replicated(1, 'a', 'b'), budget: 10 });
+      const first = [1, 2].flatMap((n) => issues(frames.submit(submission(n), 0)));
+      const frameOn = (issued: readonly Issue<string>[], replica: number) => issued.find((e) => e.route[0] === replica)?.frame ?? -1;
+      frames.complete(frameOn(first, 0), 1, 'out', 1, 30);
+      const then = [3, 4, 5, 6].flatMap((n) => issues(frames.submit(submission(n), 31)));
+      const [older, younger] = [frameOn(first, 1), frameOn(then, 1)];
+      suspects.add('b');
+      expect(issues(frames.tick(40))).toMatchObject([{ frame: older, attempt: 2, route: [0] }]);
+      const later = issues(frames.tick(61));
+      expect(later.map((e) => e.frame)).toContain(younger);
+      expect(later.every((e) => e.attempt === 2 && e.route[0] === 0)).toBe(true);
+      expect(issues(frames.tick(200))).toEqual([]);
+      // It was only slow.
+      suspects.delete('b');
+      expect(answers(frames.complete(older, 1, 'late', 1, 210))).toMatchObject([{ output: 'late', attempts: 2 }]);
+      expect(frames.complete(older, 2, 'again', 1, 220)).toEqual([]);
+    });
+
+    it('waits for what is there where every way leads through it, and keeps the last attempt for a loss', () => {
+      const alone = started(one(1, 'a'));
+      alone.submit(submission(1), 0);
+      suspects.add('a');
+      for (let now = 50; now < 4000; now += 50) expect(issues(alone.tick(now))).toEqual([]);
+      const frames = started(replicated(1, 'a', 'b', 'c'));
+      frames.submit(submission(1), 0);
+      for (const agent of ['a', 'b']) suspects.add(agent);
+      // Wherever it began, and wherever it goes then, falls silent.
+      frames.tick(100);
+      suspects.add('c');
+      suspects.delete('a');
+      for (let now = 150; now < 4000; now += 50) frames.tick(now);
+      expect(frames.reissued).toBeLessThanOrEqual(1);
+      expect(answers(['a', 'b', 'c'].flatMap((agent) => frames.agentLost(agent, 4000)))).toEqual([]);
+    });
+
+    it('counts what is issued again against the budget', () => {
+      const frames = started({ ...replicated(1, 'a', 'b'), budget: 4 });
+      for (let n = 1; n <= 12; n++) frames.submit(submission(n), 0);
+      suspects.add('a');
+      frames.tick(100);
+      const twice = frames.reissued;
+      expect(twice).toBeGreaterThan(0);
+      expect(frames.inFlight).toBe(4 + twice);
+      // One is done, and nothing new is admitted yet.
+      expect(issues(frames.complete(1, 1, 'out', 1, 101))).toEqual([]);
+      expect(frames.queued).toBe(8);
+    });
+  });
+
   it('is patient while nothing at all comes back: more attempts would make a slow cluster slower', () => {
     const frames = table({ attemptFloorMs: 100 });
     frames.submit(submission(1), 0);

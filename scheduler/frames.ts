@@ -12,7 +12,7 @@
  * Long, because every method may end in an answer, which these invariants tie to all the others; what stands alone is in attempt.ts and router.ts.
  */
 import type { ErrorCode } from '../broker/errors.js';
-import { type Attempt, beginAttempt, cancelOf, survivesLoss, survivesTrouble } from './attempt.js';
+import { type Attempt, beginAttempt, cancelOf, survivesLoss, survivesTrouble, survivesWithout } from './attempt.js';
 import {
   type Answer,
   ATTEMPTS,
@@ -24,7 +24,7 @@ import {
   type Submission,
 } from './frame-types.js';
 import { LatencyStats } from './latency-stats.js';
-import { Router } from './router.js';
+import { type Route, Router } from './router.js';
 
 const PATIENCE = 4;
 
@@ -59,6 +59,7 @@ export class FrameTable<Input, Output> {
   readonly #byKey = new Map<string, Frame<Input>>();
   readonly #kept = new Map<string, Kept<Output>>();
   readonly #lost = new Set<string>();
+  readonly #suspects: ReadonlySet<string>;
   readonly #latency = new LatencyStats();
   #keptBytes = 0;
   #queueBytes = 0;
@@ -77,10 +78,14 @@ export class FrameTable<Input, Output> {
   reissued = 0;
   duplicates = 0;
 
-  /** `firstNumber`: must exceed every frame number used before under this deployment's name and term. */
-  constructor(limits: FrameLimits, firstNumber = 1) {
+  /**
+   * `firstNumber`: must exceed every frame number used before under this deployment's name and term. `suspects`: agents that have fallen silent, as of now; where
+   * there is another way, frames do not go through them.
+   */
+  constructor(limits: FrameLimits, firstNumber = 1, suspects: ReadonlySet<string> = new Set()) {
     this.#limits = limits;
     this.#nextNumber = firstNumber;
+    this.#suspects = suspects;
   }
 
   /** Every admitted frame below this number is finished. */
@@ -250,13 +255,15 @@ export class FrameTable<Input, Output> {
   /** Time passes: deadlines, attempts that take too long, pauses that are over, results nobody fetched. */
   tick(nowMs: number): FrameEffect<Input, Output>[] {
     const effects: FrameEffect<Input, Output>[] = [];
+    const stuckAfterMs = this.#wayAround() ? Math.max(this.#expectedMs, this.#latency.quantileMs(0.99)) : Number.POSITIVE_INFINITY;
     for (const frame of [...this.#byKey.values()]) {
       if (nowMs >= frame.deadlineAtMs) {
         this.failed++;
         effects.push(...this.#finish(frame, { error: this.#deadlineError(frame, nowMs) }, 0, nowMs));
         continue;
       }
-      for (const attempt of frame.live) attempt.overdue ||= this.#isOverdue(attempt, nowMs);
+      for (const attempt of frame.live)
+        attempt.overdue ||= this.#isOverdue(attempt, nowMs) || this.#isStuck(frame, attempt, nowMs - stuckAfterMs);
     }
     for (const [key, kept] of this.#kept) {
       if (nowMs - kept.atMs < this.#limits.keptMs) break;
@@ -302,8 +309,7 @@ export class FrameTable<Input, Output> {
 
   #issue(frame: Frame<Input>, nowMs: number): FrameEffect<Input, Output>[] {
     const router = this.#router;
-    const route =
-      router?.pick((agent) => this.#lost.has(agent) || frame.avoid.has(agent)) ?? router?.pick((agent) => this.#lost.has(agent));
+    const route = router && this.#routeFor(frame, router);
     if (router === undefined || route === undefined) return [];
     frame.attempts++;
     if (frame.attempts > 1) this.reissued++;
@@ -315,6 +321,19 @@ export class FrameTable<Input, Output> {
     const { number, input } = frame;
     const remainingMs = frame.deadlineAtMs - nowMs;
     return [{ kind: 'issue', frame: number, attempt, epoch: router.epoch, route, remainingMs, input, without: new Set(begun.missing) }];
+  }
+
+  /** Never through who is gone; if it can be helped, not through who failed this very frame, nor through who has fallen silent. */
+  #routeFor({ avoid }: Frame<Input>, router: Router): Route | undefined {
+    const [lost, suspects] = [this.#lost, this.#suspects];
+    const ways = [[lost, avoid, suspects], [lost, avoid], [lost, suspects], [lost]].filter((sets) =>
+      sets.every((set) => set === lost || set.size > 0),
+    );
+    for (const sets of ways) {
+      const route = router.pick((agent) => sets.some((set) => set.has(agent)));
+      if (route !== undefined) return route;
+    }
+    return undefined;
   }
 
   /** Ends the attempts whose route touches the agent, unless they do without it. */
@@ -381,6 +400,22 @@ export class FrameTable<Input, Output> {
     if (ageMs < this.#limits.attemptFloorMs) return false;
     const usualMs = Math.max(this.#limits.attemptFloorMs, 3 * this.#latency.quantileMs(0.99), 10 * this.#expectedMs);
     return ageMs >= (this.#newestDoneMs > attempt.sinceMs ? usualMs : PATIENCE * usualMs);
+  }
+
+  /** Some agents have fallen silent, and frames find a way without them. */
+  #wayAround(): boolean {
+    if (this.#suspects.size === 0) return false;
+    return this.#router?.hasRoute((agent) => this.#lost.has(agent) || this.#suspects.has(agent)) === true;
+  }
+
+  /**
+   * Counts on an agent that has fallen silent, for longer than frames usually take: it is not waited for until that is known to be lost. The result would still be
+   * welcome. Only once: the last attempt is kept for a loss.
+   */
+  #isStuck(frame: Frame<Input>, attempt: Attempt, begunBeforeMs: number): boolean {
+    if (attempt.sinceMs > begunBeforeMs || frame.attempts >= ATTEMPTS - 1) return false;
+    const silent = [...attempt.agents].filter((agent) => this.#suspects.has(agent));
+    return silent.length > 0 && !survivesWithout(attempt, silent);
   }
 
   #deadlineError(frame: Frame<Input>, nowMs: number): FrameError {

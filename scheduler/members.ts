@@ -13,7 +13,7 @@ import type { Dispatcher } from './dispatcher.js';
 import type { Learning } from './learning.js';
 import { Peers, type PeersOptions } from './peers.js';
 import { plausible } from './plausible.js';
-import { type AgentRecord, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
+import { type AgentRecord, followSuspicion, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
 import type { Reigning } from './reigning.js';
 
 export interface MembersOptions extends Pick<PeersOptions, 'dispatcherPeer' | 'lanes' | 'onPeers' | 'now' | 'log'> {
@@ -26,10 +26,15 @@ export interface MembersOptions extends Pick<PeersOptions, 'dispatcherPeer' | 'l
   readonly refusals: Refusals;
 }
 
+/** A process that has lost its name is told so often at most. */
+const TOLD_AGAIN_MS = 5000;
+
 export class Members {
   readonly registry: Registry;
   readonly peers: Peers;
   readonly #o: MembersOptions;
+  /** When somebody was last told that an agent's name is another's, by agent. */
+  readonly #toldMs = new Map<string, number>();
 
   constructor(options: MembersOptions) {
     this.#o = options;
@@ -105,8 +110,10 @@ export class Members {
     }
     if (kind === 'impostor') {
       refusals.count('SENDER_WRONG', change.message);
+      this.#disown(agent, nonce);
       return false;
     }
+    followSuspicion(dispatcher.suspects, change);
     log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
     if (kind === 'lost' || kind === 'stopped') {
       commands.lost(agent, nonce, change.why);
@@ -122,6 +129,16 @@ export class Members {
       this.#tell(agent, nonce, { kind: 'refuse', refuse: { code, message } });
     }
     return true;
+  }
+
+  /** A process that hung while another one took its name does not know; only a process of this nonce obeys. */
+  #disown(agent: string, nonce: string): void {
+    const nowMs = this.#o.now();
+    if (nowMs - (this.#toldMs.get(agent) ?? Number.NEGATIVE_INFINITY) < TOLD_AGAIN_MS) return;
+    this.#toldMs.set(agent, nowMs);
+    for (const name of this.#toldMs.keys()) if (this.registry.get(name) === undefined) this.#toldMs.delete(name);
+    const message = `another process took the name '${agent}' while this one did not answer`;
+    this.#tell(agent, nonce, { kind: 'refuse', refuse: { code: 'AGENT_NAME_TAKEN', message } });
   }
 
   #tell(agent: string, nonce: string, body: CommandBody): void {

@@ -1,59 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Health, Hello } from '../broker/messages.js';
-import { Registry, type RegistryChange, type RegistryEvent } from './registry.js';
-
-function hello(agent: string, nonce: string, extra: Partial<Hello> = {}): Hello {
-  return {
-    agent,
-    nonce,
-    schemaFingerprint: 'f',
-    schemaVersion: 1,
-    softwareVersion: '0',
-    term: 0,
-    scheduler: '',
-    addresses: ['127.0.0.1'],
-    lanePort: 0,
-    cores: 1,
-    host: '',
-    hostCores: 1,
-    cpuLimit: 0,
-    engineThreads: 1,
-    memoryBytes: 1e9,
-    arch: 'x64',
-    engine: 'fake',
-    engineVersion: '0',
-    cpu: 'none',
-    fingerprint: 'f1',
-    probeMacsPerSecond: 1e9,
-    storeBytesFree: 1e9,
-    slices: [],
-    healthMs: 1000,
-    connection: 0,
-    ...extra,
-  };
-}
-
-function health(agent: string, nonce: string): Health {
-  const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
-  return {
-    agent,
-    nonce,
-    ...zero,
-    queue: 0,
-    framesPerSecond: 0,
-    refused: 0,
-    damaged: 0,
-    encodedMessages: 0,
-    rawFallbacks: 0,
-    recovered: 0,
-    seats: [],
-    peersTerm: 0,
-    peersVersion: 0,
-    refusals: [],
-    lanes: [],
-  };
-}
+import { followSuspicion, Registry, type RegistryChange, type RegistryEvent } from './registry.js';
+import { healthOf as health, helloOf as hello } from './simulate/said.js';
 
 const kinds = (changes: readonly RegistryChange[]) => changes.map((c) => c.kind);
 
@@ -238,6 +186,15 @@ describe('registry', () => {
     expect(registry.get('a')).toMatchObject({ nonce: '1', state: 'ready', seenMs: 0 });
   });
 
+  it('asks a process that slept while another one had its name and left it who it is: the name is free', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    registry.apply({ kind: 'hello', hello: hello('a', '2') }, 4000);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '2', why: 'stopped', connection: 0 } }, 5000);
+    expect(kinds(registry.apply({ kind: 'health', health: health('a', '1') }, 6000))).toEqual(['unknown']);
+    expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '1') }, 6100))).toEqual(['joined']);
+  });
+
   it('does not blame the agents when the gateway itself stood still or was cut off', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);
@@ -347,5 +304,23 @@ describe('registry', () => {
         }
       }),
     );
+  });
+});
+
+describe('the set of suspects', () => {
+  it('has who falls silent until it is heard, or known to be gone, whatever another process of its name says', () => {
+    const registry = new Registry();
+    const suspects = new Set<string>();
+    const apply = (event: RegistryEvent, nowMs: number) => {
+      for (const change of registry.apply(event, nowMs)) followSuspicion(suspects, change);
+      return [...suspects];
+    };
+    readyAgent(registry, 'a', '1', 0);
+    readyAgent(registry, 'b', '1', 0);
+    expect(apply({ kind: 'tick' }, 0)).toEqual([]);
+    for (const agent of ['a', 'b']) expect(apply({ kind: 'unreachable', agent, why: 'no lane' }, 500)).toContain(agent);
+    expect(apply({ kind: 'health', health: health('a', '1') }, 900)).toEqual(['b']);
+    expect(apply({ kind: 'hello', hello: hello('b', '2') }, 950)).toEqual(['b']);
+    expect(apply({ kind: 'gone', gone: { agent: 'b', nonce: '1', why: 'will', connection: 0 } }, 1000)).toEqual([]);
   });
 });

@@ -53,8 +53,17 @@ export type RegistryChange =
   | { readonly kind: 'refuse'; readonly agent: string; readonly nonce: string; readonly code: ErrorCode; readonly message: string }
   /** Somebody nobody introduced: ask everyone for a hello. */
   | { readonly kind: 'unknown'; readonly agent: string; readonly nonce: string }
-  /** A message in the name of an agent that another process has. */
+  /** A message in the name of an agent that another process has: tell its sender, if it is a process, that it has lost its name. */
   | { readonly kind: 'impostor'; readonly agent: string; readonly nonce: string; readonly message: string };
+
+/** Keeps a set of the agents that are suspect in step with what changed. */
+export function followSuspicion(suspects: Set<string>, { kind, agent }: RegistryChange): void {
+  if (kind === 'suspect') suspects.add(agent);
+  else if (CLEARS.has(kind)) suspects.delete(agent);
+}
+
+/** It was heard, or it is known to be gone. What another process says in its name clears nothing. */
+const CLEARS: ReadonlySet<string> = new Set<RegistryChange['kind']>(['joined', 'ready', 'recovered', 'draining', 'lost', 'stopped']);
 
 export interface RegistryOptions {
   /** Agents known at once; default 4,096, the connections of the embedded broker. Those that are gone make room first. */
@@ -69,7 +78,7 @@ export interface RegistryOptions {
 /** A tick that comes this much late means that we were busy ourselves, not that every agent fell silent. */
 const LATE_TICK_MS = 1000;
 /** An agent that lost the broker is back on it within this: the longest back-off (`broker/backoff.ts`), and connecting. */
-const RETURN_MS = 6_000;
+export const RETURN_MS = 6_000;
 /** Health may come this part of its interval late. */
 const JITTER = 0.5;
 /** Of an agent that a peer cannot reach, so many health messages are waited for. */
@@ -192,6 +201,8 @@ export class Registry {
     const record = this.#agents.get(agent);
     if (record === undefined) return [{ kind: 'unknown', agent, nonce }];
     if (record.state === 'refused') return [];
+    // Nobody has the name any more: a process that stood still while others came and went may have it again.
+    if (record.nonce !== nonce && !isAlive(record)) return [{ kind: 'unknown', agent, nonce }];
     if (record.nonce !== nonce) return [impostor(agent, nonce, 'health')];
     this.#reported.delete(agent);
     const seen = { ...record, health, seenMs: nowMs };

@@ -1,14 +1,17 @@
 /**
- * The scheduler of the simulated cluster: the registry, reconcile and the planners are the real ones; their shell (scheduler.ts, executing.ts) is written
- * again here, short, with simulated time between its steps. It exists only when something can fail.
+ * The scheduler of the simulated cluster: the registry, reconcile, repairs and the planners are the real ones; their shell (scheduler.ts, executing.ts) is
+ * written again here, short, with simulated time between its steps. It exists only when something can fail.
  */
-import type { Health, Hello } from '../../broker/messages.js';
-import { type Device, isRefusal, type PlanDraft, type PlanRefusal } from '../planners/problem.js';
+import { type Device, isRefusal, type Links, type Objective, type PlanDraft, type PlanRefusal } from '../planners/problem.js';
+import { agentMoves, prepareMs } from '../rebalance/moving.js';
+import { decide, USUAL_HORIZON_MS, worthOf } from '../rebalance/worth.js';
 import { type Placement, reconcile, type SeatProgress, type Step } from '../reconcile.js';
-import { Registry, type RegistryChange, type RegistryEvent } from '../registry.js';
+import { followSuspicion, Registry, type RegistryChange, type RegistryEvent } from '../registry.js';
 import type { Clock } from './events.js';
 import type { Machine, Network } from './network.js';
+import { healthOf, helloOf } from './said.js';
 import type { Part, Seating } from './seating.js';
+import { SETTLE_MS, StandingBy } from './standing-by.js';
 
 const TICK_MS = 250;
 const HEALTH_MS = 1000;
@@ -21,10 +24,14 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly network: Network;
   readonly devices: readonly Device[];
+  readonly links: Links;
+  readonly objective: Objective;
   readonly first: Seating;
   readonly planningMs: number;
   readonly replan: ((devices: readonly Device[]) => PlanDraft | PlanRefusal) | undefined;
   readonly seat: (draft: PlanDraft, epoch: number) => Seating;
+  /** Kept here: agents that have fallen silent. */
+  readonly suspects: Set<string>;
   readonly onLost: (agent: string) => void;
   readonly onBack: (agent: string) => void;
   readonly onPlan: (seating: Seating) => void;
@@ -38,12 +45,16 @@ export class Control {
   /** What is on each agent's disk, which outlives its process: parts by slice. */
   readonly #stored = new Map<string, Map<string, Part>>();
   readonly #nonces = new Map<string, number>();
+  /** Slices in memory besides those of seats, by agent. */
+  readonly #warm = new Map<string, Set<string>>();
+  readonly #standingBy: StandingBy;
   #serving: Seated;
   #next: Seated | undefined;
   #planning = false;
   #stuck = false;
   #afterLoss = false;
   #recovering = false;
+  #repaired = false;
   #epoch = 1;
 
   constructor(options: ControlOptions) {
@@ -61,6 +72,15 @@ export class Control {
     const seats = [...first.agents].map((agent): [string, SeatProgress] => [agent, 'committed']);
     this.#serving = { seating: first, nonces: new Map([...first.agents].map((agent) => [agent, '0'])), seats: new Map(seats) };
     for (const agent of first.agents) this.#store(agent, first);
+    this.#standingBy = new StandingBy({
+      ...{ links: options.links, objective: options.objective },
+      devices: () => options.devices.filter(({ agent }) => this.#isThere(agent)),
+      mayTake: (agent) => this.#registry.get(agent)?.state === 'ready',
+      missingBytes: (agent, part) => missingBytes(part, this.#stored.get(agent)),
+      isLoaded: (agent, slice) => this.#loaded(agent).has(slice),
+      bring: (agent, part, done) => this.#bring(agent, part, done),
+    });
+    this.#settle();
     clock.after(TICK_MS, () => this.#tick());
   }
 
@@ -74,6 +94,7 @@ export class Control {
     const { clock, network } = this.#o;
     const nonce = (this.#nonces.get(machine.name) ?? 0) + 1;
     this.#nonces.set(machine.name, nonce);
+    this.#warm.delete(machine.name);
     clock.after(network.latencyMs(machine, network.gateway), () => {
       this.#apply({ kind: 'hello', hello: helloOf(machine.name, String(nonce)) });
       this.#speak(machine, nonce);
@@ -110,9 +131,12 @@ export class Control {
 
   #changed(change: RegistryChange): void {
     const { kind, agent } = change;
+    followSuspicion(this.#o.suspects, change);
     this.#o.log(`agent ${agent} ${kind}${'why' in change ? `: ${change.why}` : ''}`);
-    if (kind === 'lost') this.#o.onLost(agent);
-    else if (kind === 'ready' && this.#serving.nonces.get(agent) === change.nonce) this.#o.onBack(agent);
+    if (kind === 'lost') {
+      if (this.#serving.nonces.has(agent)) this.#standingBy.stop();
+      this.#o.onLost(agent);
+    } else if (kind === 'ready' && this.#serving.nonces.get(agent) === change.nonce) this.#o.onBack(agent);
   }
 
   #kick(): void {
@@ -122,7 +146,7 @@ export class Control {
     };
     const view = {
       ...{ removing: false, planning: this.#planning, stuck: this.#stuck, recovering: this.#recovering },
-      ...{ serving: this.#serving, next: this.#next },
+      ...{ serving: this.#serving, next: this.#next, repaired: this.#repaired },
     };
     for (const step of reconcile(view, agents)) this.#take(step);
   }
@@ -130,6 +154,7 @@ export class Control {
   #take(step: Step): void {
     const { clock } = this.#o;
     const next = this.#next;
+    if (step.do === 'repair' && this.#repair(step.why)) return;
     if (step.do === 'plan' || step.do === 'repair') {
       this.#planning = true;
       clock.after(this.#o.planningMs, () => this.#plan(step.why));
@@ -143,10 +168,29 @@ export class Control {
     else this.#commit(next, step.agent);
   }
 
+  /** The same slices on other agents, at once; false when that is not possible. */
+  #repair(why: string): boolean {
+    if (this.#o.replan === undefined) return false;
+    const { seating, nonces } = this.#serving;
+    const lost = new Set([...nonces].flatMap(([agent, nonce]) => (this.#registry.serves(agent, nonce) ? [] : [agent])));
+    const answer = this.#standingBy.repair(seating, lost);
+    if (isRefusal(answer)) {
+      this.#o.log(`no local repair: ${answer.reason}`);
+      return false;
+    }
+    this.#afterLoss = true;
+    this.#repaired = true;
+    this.#place(answer, `${why}: ${answer.why.split('\n')[0]}`);
+    this.#kick();
+    return true;
+  }
+
   #plan(why: string): void {
     this.#planning = false;
+    const repaired = this.#repaired && !this.#recovering;
     this.#afterLoss = !this.#recovering;
     this.#recovering = false;
+    this.#repaired = false;
     const ready = this.#o.devices.filter(({ agent }) => this.#registry.get(agent)?.state === 'ready');
     const answer = ready.length === 0 ? { refused: true as const, reason: 'no agent is left' } : this.#o.replan?.(ready);
     if (answer === undefined || isRefusal(answer)) {
@@ -158,11 +202,31 @@ export class Control {
       if (!intact && this.#o.replan !== undefined) this.#o.onWithdraw(reason);
       return;
     }
-    const seating = this.#o.seat(answer, ++this.#epoch);
-    this.#o.log(`planned again (${why}): ${answer.planner} on ${[...seating.agents].join(', ')}`);
+    if (repaired && this.#stays(answer)) return;
+    this.#place(answer, `planned again (${why}): ${answer.planner}`);
+    this.#kick();
+  }
+
+  /** A full plan after a repair must pay for the move, as any other. */
+  #stays(to: PlanDraft): boolean {
+    const { objective, links } = this.#o;
+    const from = this.#serving.seating.draft;
+    const moves = agentMoves({ from, to, cpuOf: () => 1 });
+    const { move, why } = decide({
+      current: worthOf(from.estimate, { objective, pressed: false }),
+      candidate: worthOf(to.estimate, { objective, pressed: false }),
+      cost: { prepareMs: prepareMs(moves, links, new Map()), pauseMs: 0, bytes: moves.reduce((sum, { bytes }) => sum + bytes, 0) },
+      ...{ horizonMs: USUAL_HORIZON_MS, recent: 0 },
+    });
+    if (!move) this.#o.log(`the repaired plan stays: of ${to.planner} ${why}`);
+    return !move;
+  }
+
+  #place(draft: PlanDraft, what: string): void {
+    const seating = this.#o.seat(draft, ++this.#epoch);
+    this.#o.log(`${what} on ${[...seating.agents].join(', ')}`);
     const nonces = new Map([...seating.agents].map((agent) => [agent, this.#nonce(agent)]));
     this.#next = { seating, nonces, seats: new Map([...seating.agents].map((agent) => [agent, 'wanted'])) };
-    this.#kick();
   }
 
   /** Fetches what the agent lacks from the gateway, then runs each of its slices once. */
@@ -172,23 +236,67 @@ export class Control {
     if (machine === undefined) return;
     placed.seats.set(agent, 'asked');
     const { bytes, warmUpMs } = this.#missing(agent, placed.seating);
-    const warm = (): void =>
+    this.#fetch(machine, bytes, () =>
       machine.cpu.add(machine.id, warmUpMs, () => {
         this.#store(agent, placed.seating);
         clock.after(network.latencyMs(machine, network.gateway), () => this.#progress(placed, agent, 'prepared'));
-      });
+      }),
+    );
+  }
+
+  /** In chunks, so that frames pass between; `done` is not called when the machine falls meanwhile. */
+  #fetch(machine: Machine, bytes: number, done: () => void): void {
+    const { clock, network } = this.#o;
     const fetch = (left: number): void => {
-      if (left <= 0) warm();
+      const chunk = Math.min(left, CHUNK_BYTES);
+      if (left <= 0) done();
       else
         network.send(
           network.gateway,
           machine,
-          Math.min(left, CHUNK_BYTES),
-          () => fetch(left - CHUNK_BYTES),
+          chunk,
+          () => fetch(left - chunk),
           () => undefined,
         );
     };
     clock.after(network.latencyMs(network.gateway, machine), () => fetch(bytes));
+  }
+
+  /** A slice that stands by: on its disk, and in memory. */
+  #bring(agent: string, part: Part, done: () => void): void {
+    const machine = this.#o.network.machine(agent);
+    if (machine === undefined || machine.state !== 'up') return;
+    const nonce = this.#nonce(agent);
+    this.#fetch(machine, missingBytes(part, this.#stored.get(agent)), () => {
+      const stored = this.#stored.get(agent) ?? new Map<string, Part>();
+      this.#stored.set(agent, stored.set(part.slice, part));
+      machine.cpu.add(machine.id, part.runMs[0] ?? 0, () => {
+        if (this.#nonce(agent) === nonce) this.#warm.set(agent, (this.#warm.get(agent) ?? new Set()).add(part.slice));
+        done();
+      });
+    });
+  }
+
+  /** Losses of the plan in force are prepared for, once nothing has happened for a while. */
+  #settle(): void {
+    const { epoch } = this.#serving.seating;
+    if (this.#o.replan === undefined) return;
+    this.#o.clock.after(SETTLE_MS, () => {
+      const { seating, nonces } = this.#serving;
+      const intact = [...nonces].every(([agent, nonce]) => this.#registry.serves(agent, nonce));
+      if (seating.epoch === epoch && this.#next === undefined && intact) this.#standingBy.prepare(seating);
+    });
+  }
+
+  #isThere(agent: string): boolean {
+    return this.#registry.serves(agent, this.#nonce(agent));
+  }
+
+  /** Slices in its memory: of seats that it holds, and what stands by. */
+  #loaded(agent: string): ReadonlySet<string> {
+    const { nonces, seating } = this.#serving;
+    const held = nonces.get(agent) === this.#nonce(agent) ? [...seatsOf(seating, agent)] : [];
+    return new Set([...held.map(({ part }) => part.slice), ...(this.#warm.get(agent) ?? [])]);
   }
 
   #commit(placed: Seated, agent: string): void {
@@ -211,14 +319,13 @@ export class Control {
     this.#next = undefined;
     this.#o.log(`epoch ${placed.seating.epoch} serves`);
     this.#o.onPlan(placed.seating);
+    this.#settle();
   }
 
   #missing(agent: string, seating: Seating): { readonly bytes: number; readonly warmUpMs: number } {
     const stored = this.#stored.get(agent);
-    const { nonces, seating: serving } = this.#serving;
     // Sessions of slices that do not change are shared by both epochs.
-    const held = nonces.get(agent) === this.#nonce(agent) ? [...seatsOf(serving, agent)] : [];
-    const loaded = new Set(held.map(({ part }) => part.slice));
+    const loaded = this.#loaded(agent);
     let bytes = 0;
     let warmUpMs = 0;
     const seen = new Set<string>();
@@ -270,31 +377,4 @@ function* seatsOf(seating: Seating, agent: string) {
       }
     }
   }
-}
-
-function helloOf(agent: string, nonce: string): Hello {
-  return {
-    ...{ agent, nonce, schemaFingerprint: '', schemaVersion: 0, softwareVersion: '', term: 0, scheduler: '', addresses: [], lanePort: 0 },
-    ...{ cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '', memoryBytes: 0, arch: '' },
-    ...{ engine: '', engineVersion: '', probeMacsPerSecond: 0, storeBytesFree: 0, slices: [], healthMs: 1000, connection: 0 },
-  };
-}
-
-function healthOf(agent: string, nonce: string): Health {
-  return {
-    ...{ agent, nonce, uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0 },
-    ...{
-      framesPerSecond: 0,
-      refused: 0,
-      damaged: 0,
-      encodedMessages: 0,
-      rawFallbacks: 0,
-      recovered: 0,
-      seats: [],
-      peersTerm: 0,
-      peersVersion: 0,
-      refusals: [],
-      lanes: [],
-    },
-  };
 }

@@ -1,7 +1,7 @@
 /** What a simulation is asked and what it answers: plain data. Times are ms from its start. */
 import type { FrameLimits } from '../frame-types.js';
 import type { Estimate } from '../planners/estimate.js';
-import type { Device, Links, PlanDraft, PlanRefusal } from '../planners/problem.js';
+import type { Device, Links, Objective, PlanDraft, PlanRefusal } from '../planners/problem.js';
 import type { Discipline } from './server.js';
 
 /** How frames come. `closed`: so many are outstanding, and each answer is followed by the next; the others come whether answers do or not. */
@@ -36,7 +36,9 @@ export interface SimulationOptions {
   readonly budget?: number;
   readonly limits?: Partial<FrameLimits>;
   readonly incidents?: readonly Incident[];
-  /** Plans for the devices that are left, or back; undefined = the plan stays whatever happens. */
+  /** What repairs and the plans after them are judged by; default: throughput. */
+  readonly objective?: Objective;
+  /** Plans for the devices that are left, or back, besides local repairs; undefined = the plan stays whatever happens. */
   readonly replan?: (devices: readonly Device[]) => PlanDraft | PlanRefusal;
   /** How long the planner takes, ms; default 200. Slices that agents lack are fetched and warmed up besides, by simulation. */
   readonly planningMs?: number;

@@ -274,6 +274,24 @@ describe('incidents', () => {
     expect(moved.interruptions[0]?.replannedMs).toBeGreaterThan(8000);
   });
 
+  it('the local repair that stands by serves first: nothing is fetched while frames wait', () => {
+    const heavy = problemOf(
+      BLOCKS.map((block) => ({ ...block, weightBytes: 100e6 })),
+      fleet,
+      LINKS,
+    );
+    const plan = drafted(pipeline(heavy));
+    const [[victim = ''] = []] = plan.stages[1]?.agents ?? [];
+    const result = simulatePlan({
+      ...{ ...base, draft: plan, limits: { deadlineMs: 1e9 } },
+      replan: (left) => pipeline({ ...heavy, devices: left }),
+      incidents: [{ kind: 'crash', agent: victim, atMs: 50_000 }],
+    });
+    expect(result.frames).toMatchObject({ completed: 400, failed: 0 });
+    expect(result.interruptions[0]?.replannedMs).toBeLessThan(1000);
+    expect(result.events.some(({ text }) => text.includes(`local repair after the loss of ${victim}`))).toBe(true);
+  });
+
   it('one that comes back gets seats again', () => {
     const result = simulatePlan({
       ...base,
@@ -283,7 +301,10 @@ describe('incidents', () => {
       ],
     });
     expect(result.frames.completed).toBe(400);
-    expect(result.events.map(({ text }) => text).filter((text) => text.startsWith('planned again'))).toHaveLength(2);
+    // A repair first, which is no worse than the plan of three; with four there is a better one.
+    const texts = result.events.map(({ text }) => text);
+    expect(texts.filter((text) => text.includes('local repair after'))).toHaveLength(1);
+    expect(texts.filter((text) => text.startsWith('planned again'))).toHaveLength(1);
     expect(result.interruptions[1]?.replannedMs).toBeLessThan(2000);
   });
 

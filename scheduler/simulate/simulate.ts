@@ -38,6 +38,7 @@ class Simulation {
   readonly #network: Network;
   readonly #agents: Agents;
   readonly #frames: FrameTable<null, null>;
+  readonly #suspects = new Set<string>();
   readonly #control: Control | undefined;
   readonly #record: Recorder;
   readonly #random: () => number;
@@ -54,7 +55,7 @@ class Simulation {
     this.#network = new Network(this.#clock, devices, new Ends(devices, links), discipline);
     this.#random = createRandom(seed);
     this.#first = seat(draft, { devices, links, epoch: 1, budget: options.budget ?? draft.inFlight, timesOfDrafts });
-    this.#frames = new FrameTable({ ...FRAME_LIMITS, ...options.limits });
+    this.#frames = new FrameTable({ ...FRAME_LIMITS, ...options.limits }, 1, this.#suspects);
     this.#agents = new Agents({
       ...{ clock: this.#clock, network: this.#network, spans },
       noise: noise > 0 ? () => Math.exp(noise * this.#normal() - (noise * noise) / 2) : () => 1,
@@ -80,9 +81,10 @@ class Simulation {
   }
 
   #controlled(): Control {
-    const { devices, links, planningMs = DEFAULT_PLANNING_MS, timesOfDrafts = false } = this.#o;
+    const { devices, links, planningMs = DEFAULT_PLANNING_MS, timesOfDrafts = false, objective = 'throughput' } = this.#o;
     return new Control({
       ...{ clock: this.#clock, network: this.#network, devices, first: this.#first, planningMs, replan: this.#o.replan },
+      ...{ suspects: this.#suspects, links, objective },
       seat: (next, epoch) => seat(next, { devices, links, epoch, budget: this.#o.budget ?? next.inFlight, timesOfDrafts }),
       onLost: (agent) => {
         this.#record.noticed(agent);

@@ -8,7 +8,8 @@ import { createRandom, seedFor } from '../../models/random.js';
 import { type Answer, FRAME_LIMITS, type FrameEffect } from '../../scheduler/frame-types.js';
 import { FrameTable } from '../../scheduler/frames.js';
 import { type DeploymentView, reconcile, type SeatProgress, type Step } from '../../scheduler/reconcile.js';
-import { type AgentState, Registry, type RegistryChange, type RegistryEvent } from '../../scheduler/registry.js';
+import { type AgentState, followSuspicion, Registry, type RegistryChange, type RegistryEvent } from '../../scheduler/registry.js';
+import { healthOf, helloOf } from '../../scheduler/simulate/said.js';
 import { CONVERGE_MS } from './run.js';
 import { type Act, actsOf, EXTRA_DEPLOYMENT, type Fault, type Round } from './schedule.js';
 
@@ -92,6 +93,7 @@ export class Virtual {
   /** As the changes tell it; must be what the registry says. */
   #told = new Map<string, { readonly nonce: string; readonly state: AgentState }>();
   #registry = new Registry({ maxAgents: 20_000 });
+  readonly #suspects = new Set<string>();
   #nowMs = 0;
   #epoch = 0;
   #reign = 1;
@@ -197,7 +199,7 @@ export class Virtual {
     if (known !== undefined) return known;
     const made: Machine = {
       ...{ name, phaseMs: this.#random() * HEALTH_MS, starts: 0, changedMs: 0, running: false, hung: false, linked: true },
-      ...{ helloAtMs: undefined, drainsUntilMs: undefined, hello: helloOf(name, ''), health: healthOf(name, '') },
+      ...{ helloAtMs: undefined, drainsUntilMs: undefined, hello: sayHello(name, ''), health: healthOf(name, '') },
     };
     this.#machines.set(name, made);
     return made;
@@ -205,7 +207,7 @@ export class Virtual {
 
   #start(machine: Machine, afterMs: number): void {
     const nonce = `${machine.name}/${++machine.starts}`;
-    machine.hello = helloOf(machine.name, nonce);
+    machine.hello = sayHello(machine.name, nonce);
     machine.health = healthOf(machine.name, nonce);
     machine.running = true;
     machine.changedMs = this.#nowMs;
@@ -271,6 +273,7 @@ export class Virtual {
     this.#reign++;
     this.#registry = new Registry({ maxAgents: 20_000 });
     this.#told = new Map();
+    this.#suspects.clear();
     for (const deployed of this.#deployed.values()) {
       Object.assign(deployed, { planning: false, stuck: false, afterLoss: false, recovering: false, serving: undefined, next: undefined });
       deployed.frames.withdraw('the gateway has just started');
@@ -364,6 +367,7 @@ export class Virtual {
       if (kind === 'refuse' && machine?.running === true && machine.hello.nonce === nonce) this.#start(machine, 1000);
       return;
     }
+    followSuspicion(this.#suspects, change);
     const before = this.#told.get(agent);
     const next = kind === 'recovered' ? 'ready' : kind === 'joined' || kind === 'held' ? 'joining' : kind;
     ensure(
@@ -419,7 +423,8 @@ export class Virtual {
 
   #deploy(name: string): void {
     this.#deployed.set(name, {
-      ...{ name, frames: new FrameTable<number, number>({ ...FRAME_LIMITS, queueFrames: 4096 }), planning: false, stuck: false },
+      ...{ name, planning: false, stuck: false },
+      frames: new FrameTable<number, number>({ ...FRAME_LIMITS, queueFrames: 4096 }, 1, this.#suspects),
       ...{
         afterLoss: false,
         recovering: false,
@@ -623,24 +628,6 @@ function ensure(holds: boolean, text: string): void {
   if (!holds) throw new Error(text);
 }
 
-function helloOf(agent: string, nonce: string): Hello {
-  const machine = { cores: 1, host: agent, hostCores: 1, cpuLimit: 0, engineThreads: 1, memoryBytes: 1e9, arch: 'x64', cpu: 'none' };
-  const engine = { engine: 'none', engineVersion: '0', fingerprint: 'f', probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [] };
-  const about = {
-    scheduler: '',
-    schemaFingerprint: 'f',
-    schemaVersion: 1,
-    softwareVersion: '0',
-    term: 0,
-    addresses: ['10.0.0.1'],
-    lanePort: 1,
-    healthMs: HEALTH_MS,
-  };
-  return { agent, nonce, connection: 0, ...about, ...machine, ...engine };
-}
-
-function healthOf(agent: string, nonce: string): Health {
-  const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0, framesPerSecond: 0 };
-  const counts = { refused: 0, encodedMessages: 0, rawFallbacks: 0, recovered: 0, damaged: 0, peersTerm: 0, peersVersion: 0 };
-  return { agent, nonce, ...zero, ...counts, seats: [], lanes: [], refusals: [] };
+function sayHello(agent: string, nonce: string): Hello {
+  return helloOf(agent, nonce, { host: agent, healthMs: HEALTH_MS });
 }

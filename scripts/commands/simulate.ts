@@ -145,6 +145,7 @@ export const simulate: CommandDefinition = {
   ],
   run: async ({ arguments: [text = ''], options, settings, output }) => {
     const { simulatePlan } = await import('../../scheduler/simulate/simulate.js');
+    const { parseObjective } = await import('../../scheduler/planning.js');
     const incidents = parseIncidents(options);
     const { notes, ...setup } = await setupOf(text, options, settings, output);
     const { draft } = setup;
@@ -155,6 +156,7 @@ export const simulate: CommandDefinition = {
       ...{ ...setup, incidents, budget: inFlight, load: parseLoad(options, inFlight), spans: timeline === '' ? 0 : SPANS },
       frames: wholeNumber(optionText(options, 'frames', '400'), '--frames', 1, 1_000_000),
       seed: wholeNumber(optionText(options, 'seed', '1'), '--seed', 0, 2 ** 31),
+      objective: parseObjective(optionText(options, 'objective', 'latency')).objective,
       noise: optionText(options, 'noise', '0') === '0' ? 0 : positive(optionText(options, 'noise'), '--noise', 5),
       discipline: options.fairLinks === true ? 'fair' : 'fifo',
       ...(deadlineMs > 0 ? { limits: { deadlineMs } } : {}),

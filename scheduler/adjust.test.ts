@@ -147,6 +147,15 @@ describe('old and new seats that do not fit together', () => {
     const sent = await frames.stop();
     expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0, reissued: 0, state: 'serving' });
     for (const agent of agents) expect([...agent.epochs.keys()]).toEqual([`m ${second.epoch}`]);
+    // What the new seats need was asked to be on every disk beforehand.
+    const slices = new Set(second.seats.map(({ slice }) => slice));
+    for (const agent of agents) {
+      expect(agent.standby.get('m/next')?.length).toBeGreaterThan(0);
+      expect(agent.standby.get('m/next')?.every((graph) => slices.has(graph))).toBe(true);
+      const order = agent.commands.filter((kind) => kind === 'standby' || kind === 'release' || kind === 'commit');
+      expect(order.lastIndexOf('commit')).toBeGreaterThan(order.indexOf('release'));
+      expect(order.indexOf('standby')).toBeLessThan(order.indexOf('release'));
+    }
     const said = gateway.status().events.filter(({ kind }) => kind === 'handing over');
     expect(said.at(-1)?.text).toMatch(
       /a, b, c cannot hold old and new seats together; one by one: a, then b, then c; frames will wait for about 0\.\d s/,

@@ -48,6 +48,7 @@ function deployed(state: string): DeploymentStatus {
     weight: 1,
     demandFps: 0,
     outlook: '',
+    losses: [],
     live: [],
     expectedLatencyMs: 0,
     expectedFps: 0,

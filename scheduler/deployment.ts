@@ -18,6 +18,7 @@ export interface Placed extends Placement {
   readonly tight: Map<string, number>;
   handover: Handover;
   readonly vacated: Map<string, 'leaving' | 'left'>;
+  readonly fetched: Map<string, 'asked' | 'done'>;
   settled: boolean;
   /** Times of its seats without corrections and other deployments: what real frames are compared with. */
   readonly alone: readonly SeatEstimate[];

@@ -3,7 +3,7 @@
  * plan-making.ts and put into force by executing.ts. Whatever an agent holds that no deployment here knows is released when its health shows it.
  */
 import { ChairError, toChairError } from '../broker/errors.js';
-import type { AdjustRequest, DeployRequest, Health, PlanReport, Progress } from '../broker/messages.js';
+import type { AdjustRequest, DeployRequest, Health, LossRow, PlanReport, Progress } from '../broker/messages.js';
 import type { TensorInfo } from '../broker/tensor.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { answerFirst, createDeployment, type Deployment, leftOut, type Placed } from './deployment.js';
@@ -274,6 +274,11 @@ export class Deployments {
   /** What the plan in force should do by what is known now. Undefined without one, or while one of its agents is away. */
   expected(deployment: Deployment, supposed: Supposed = {}): Estimate | undefined {
     return this.#drafting.expected(deployment, supposed);
+  }
+
+  /** What the loss of each one agent of its plan would mean now. */
+  losses(deployment: Deployment): readonly LossRow[] {
+    return this.#repairs.losses(deployment);
   }
 
   /** What planning knows of deployments, for whoever looks for better plans. */

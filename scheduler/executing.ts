@@ -100,6 +100,7 @@ export class Executing {
     else if (step.do === 'repair') this.#repair(deployment, step.why);
     else if (next === undefined) return;
     else if (step.do === 'vacate') void this.#vacate(deployment, step.agent);
+    else if (step.do === 'fetch') void this.#handingOver.fetch(next, step.agent).then(() => this.kick(deployment));
     else if (step.do === 'abandon') {
       this.#o.log('abandoned', `${deployment.name} epoch ${next.plan.epoch}: ${step.why}`);
       this.#abandon(deployment, next);
@@ -149,6 +150,7 @@ export class Executing {
       tight,
       handover: NO_HANDOVER,
       vacated: new Map(),
+      fetched: new Map(),
       settled: serving === undefined,
       optional: this.#parts.drafting.intact(deployment),
     };

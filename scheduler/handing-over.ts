@@ -1,4 +1,8 @@
-/** Seats that do not fit beside the old ones are handed over, in the order of rebalance/handover.ts: agents let go of the old seats before they prepare the new ones. */
+/**
+ * Seats that do not fit beside the old ones are handed over, in the order of rebalance/handover.ts: agents fetch what the new seats need, then let go of the old ones,
+ * and then prepare the new ones.
+ */
+import { toChairError } from '../broker/errors.js';
 import type { Deployment, Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Drafting } from './drafting.js';
@@ -13,7 +17,7 @@ const PATIENCE = 10;
 export interface HandingOverOptions {
   readonly dispatcher: Pick<Dispatcher, 'retire'>;
   readonly drafting: Pick<Drafting, 'loadMs'>;
-  readonly seating: Pick<Seating, 'release'>;
+  readonly seating: Pick<Seating, 'release' | 'fetch'>;
   /** Whether this agent, as the process that holds the seats, is there. */
   readonly isThere: (placed: Placed, agent: string) => boolean;
   readonly log: (kind: string, text: string) => void;
@@ -47,6 +51,18 @@ export class HandingOver {
     placed.tight.set(agent, this.#o.drafting.loadMs(serving.draft, placed.draft, agent));
     this.arrange(deployment, placed);
     return true;
+  }
+
+  /** Has the agent fetch what its new seats need, beside the old ones. Never rejects: what is missing then is fetched when the seats are prepared. */
+  async fetch(next: Placed, agent: string): Promise<void> {
+    next.fetched.set(agent, 'asked');
+    try {
+      const why = await this.#o.seating.fetch(next, agent);
+      if (why !== '') this.#o.log('handing over', `${agent} has not all on disk that it will need: ${why}`);
+    } catch (thrown) {
+      this.#o.log('handing over', `${agent} did not fetch what it will need: ${toChairError(thrown).message}`);
+    }
+    next.fetched.set(agent, 'done');
   }
 
   /** Frames leave the agent's seats of the plan in force, then it gives them back. Resolves when it has; false when they are not in force any more. */

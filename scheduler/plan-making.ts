@@ -83,9 +83,11 @@ export class PlanMaking {
 
   /** `found`: the plan is there already, and nothing forces anybody to move to it. */
   async #makePlan(deployment: Deployment, model: LoadedModel, why: string, found?: PlanDraft): Promise<void> {
-    const { name, recovering, unmeasured, retargeted, serving } = deployment;
+    const { name, recovering, unmeasured, retargeted, serving, inherited } = deployment;
     deployment.why = why;
-    deployment.afterLoss = serving !== undefined && !recovering && !unmeasured && !retargeted && found === undefined;
+    // Agents that did not come back after a restart are lost, too.
+    const loss = serving !== undefined || inherited !== undefined;
+    deployment.afterLoss = loss && !recovering && !unmeasured && !retargeted && found === undefined;
     const better = deployment.repaired && !recovering && !retargeted && found === undefined;
     deployment.recovering = false;
     deployment.retargeted = false;

@@ -120,6 +120,33 @@ describe('reconcile', () => {
     expect(reconcile(deployment, world)).toEqual([]);
   });
 
+  it('has them fetch what they will need before the first of them lets go, two at a time, unless frames wait already', () => {
+    const seats = new Map<string, SeatProgress>(['a', 'b', 'c', 'd'].map((name) => [name, 'wanted']));
+    const fetched = new Map<string, 'asked' | 'done'>();
+    const vacated = new Map<string, 'leaving' | 'left'>();
+    const handover = { before: [['a'], ['b', 'c']], after: ['d'], pauseMs: 700 };
+    const old = { ...placement({ a: 'committed', b: 'committed', c: 'committed', d: 'committed' }), vacated };
+    const deployment = view({ serving: old, next: { ...old, seats, handover, fetched } });
+    const world = agents(['a', 'b', 'c', 'd']);
+    expect(reconcile(deployment, world)).toEqual(['a', 'b'].map((agent) => ({ do: 'fetch', agent })));
+    fetched.set('a', 'asked').set('b', 'asked');
+    expect(reconcile(deployment, world)).toEqual([]);
+    fetched.set('b', 'done');
+    expect(reconcile(deployment, world)).toEqual([{ do: 'fetch', agent: 'c' }]);
+    fetched.set('a', 'done').set('c', 'asked');
+    expect(reconcile(deployment, world)).toEqual([]);
+    fetched.set('c', 'done');
+    expect(reconcile(deployment, world)).toEqual([{ do: 'vacate', agent: 'a' }]);
+    vacated.set('a', 'left');
+    // It let go of its seats before it was found that another one has to, too.
+    fetched.delete('a');
+    expect(reconcile(deployment, world)).toEqual([{ do: 'prepare', agent: 'a' }]);
+    fetched.clear();
+    vacated.clear();
+    const broken = { ...old, nonces: new Map([...old.nonces, ['e', 'e1'] as const]) };
+    expect(reconcile(view({ serving: broken, next: { ...old, seats, handover, fetched } }), world)).toEqual([{ do: 'vacate', agent: 'a' }]);
+  });
+
   it('plans again when seats were given up for a plan that did not come about, and when the objective changed', () => {
     const world = agents(['a', 'b']);
     expect(dos(view({ serving: { ...serving, vacated: new Map([['a', 'left']]) } }), world)).toEqual(['plan']);

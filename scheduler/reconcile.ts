@@ -5,7 +5,8 @@
  *   plan -> prepare (each agent) -> commit (each agent) -> switch the dispatcher -> the old epoch drains -> release
  *
  * While another plan serves, agents prepare a few at a time: loading takes CPU from frames. Where old and new seats do not fit together, agents vacate the old ones
- * first, as rebalance/handover.ts orders them; those that the new plan can do without at first follow after the switch.
+ * first, as rebalance/handover.ts orders them; those that the new plan can do without at first follow after the switch. What they need is on their disks before the
+ * first of them lets go: what is loaded then is a pause, or service by fewer.
  *
  * After a loss the plan is a local repair of the one in force, where that is possible (repair.ts); the full plan follows it.
  */
@@ -23,6 +24,8 @@ export interface Placement {
   readonly handover?: Handover;
   /** Agents that let go of these seats, so that they can take others: frames of this epoch are leaving them, or have left and the seats are released. */
   readonly vacated?: ReadonlyMap<string, 'leaving' | 'left'>;
+  /** Agents that are asked to have on disk what these seats need, or have been, as far as it could be done. */
+  readonly fetched?: ReadonlyMap<string, 'asked' | 'done'>;
   /** Agents of which any one may be gone, and frames go on: a parity stands in for its parts. */
   readonly spare?: ReadonlySet<string>;
   /** The plan before is released everywhere: what had to wait for that may be prepared. */
@@ -63,7 +66,7 @@ export type Step =
   | { readonly do: 'plan'; readonly why: string }
   /** As `plan`, but a local repair will do. */
   | { readonly do: 'repair'; readonly why: string }
-  | { readonly do: 'prepare' | 'commit' | 'vacate'; readonly agent: string }
+  | { readonly do: 'prepare' | 'commit' | 'vacate' | 'fetch'; readonly agent: string }
   | { readonly do: 'switch' }
   | { readonly do: 'abandon'; readonly why: string };
 
@@ -97,6 +100,8 @@ export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[
 /** Of the agents that prepare beside frames that run, so many at once: a quarter, one at least; half when somebody waits to leave. */
 const AT_ONCE = 4;
 const AT_ONCE_LEAVING = 2;
+/** Of those that only fetch: the gateway serves frames, too. */
+const FETCH_AT_ONCE = 2;
 
 function advance(next: Held, serving: Held | undefined, agents: AgentsView): Step[] {
   const gone = missing(next, agents);
@@ -109,6 +114,9 @@ function advance(next: Held, serving: Held | undefined, agents: AgentsView): Ste
   const atOnce = Math.max(1, Math.floor(prompt.length / (waits ? AT_ONCE_LEAVING : AT_ONCE)));
   const preparing = prepare(next, prompt, serves ? atOnce : prompt.length);
   if (preparing !== undefined) return preparing;
+  // Where frames wait already, there is nothing to spare.
+  const fetching = serves ? fetch(next, serving, before.flat()) : undefined;
+  if (fetching !== undefined) return fetching;
   for (const group of before) {
     const leaving = group.filter((agent) => serving !== undefined && serving.vacated?.get(agent) === undefined);
     if (leaving.length > 0) return leaving.map((agent) => ({ do: 'vacate', agent }));
@@ -133,6 +141,15 @@ function prepare({ seats }: Held, of: readonly string[], atOnce: number): Step[]
   const asked = of.filter((agent) => seats.get(agent) === 'asked').length;
   if (wanted.length === 0 && asked === 0) return undefined;
   return wanted.slice(0, Math.max(0, atOnce - asked)).map((agent) => ({ do: 'prepare', agent }));
+}
+
+/** Who is still to have its blobs fetched before it lets go of what it holds; undefined when all have. */
+function fetch({ fetched }: Held, serving: Held | undefined, of: readonly string[]): Step[] | undefined {
+  const holding = fetched === undefined ? [] : of.filter((agent) => serving?.vacated?.get(agent) === undefined);
+  const wanted = holding.filter((agent) => fetched?.get(agent) === undefined);
+  const asked = holding.filter((agent) => fetched?.get(agent) === 'asked').length;
+  if (wanted.length === 0 && asked === 0) return undefined;
+  return wanted.slice(0, Math.max(0, FETCH_AT_ONCE - asked)).map((agent) => ({ do: 'fetch', agent }));
 }
 
 /** Seats of a plan in force that come after the switch: frames take their way as soon as each is committed. */

@@ -107,6 +107,11 @@ describe('an agent that is lost', () => {
     const spare = 'abcd'.split('').find((name) => !seats().includes(name)) ?? '';
     await standsBy();
     expect(standby(spare)).toHaveLength(3);
+    // `status` says so before anybody is lost.
+    await until('all repairs are at hand', () => (deployment()?.losses ?? []).every(({ outcome }) => outcome === 'repair'));
+    expect(deployment()?.losses.map(({ agent, takers, missingBytes }) => [agent, takers, missingBytes])).toEqual(
+      seats().map((agent) => [agent, [spare], 0]),
+    );
     const frames = load(client);
     await frames.more(20);
     const [victim = ''] = seats().slice(1, 2);

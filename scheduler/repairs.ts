@@ -4,9 +4,11 @@
  */
 import { setImmediate as otherWork } from 'node:timers/promises';
 import { toChairError } from '../broker/errors.js';
+import type { LossRow } from '../broker/messages.js';
 import type { SliceRef } from '../broker/plan.js';
 import type { Deployment, Placed } from './deployment.js';
 import type { Drafting } from './drafting.js';
+import { lossRows, type WorkedOut } from './loss-rows.js';
 import { agentsOf, slicesOf } from './plan-builder.js';
 import { isRefusal, type PlanDraft, type PlanRefusal } from './planners/problem.js';
 import { type Repair, repair } from './repair.js';
@@ -20,6 +22,9 @@ const MOST_LOSSES = 256;
 /** A loss counts half after an hour. */
 const LOSS_HALVES_MS = 3_600_000;
 const DEFAULT_STANDBY_BYTES = 2 ** 30;
+/** What a loss would mean is looked at so often at most, however many ask. */
+const ROWS_AGAIN_MS = 1000;
+const NOTHING: Ahead = { standby: new Map(), repairs: new Map(), open: new Map() };
 
 export interface RepairsOptions extends StandbyListsOptions {
   /** Of each agent's disk, for what may never be needed; default 1 GiB, 0 = nothing stands by. */
@@ -32,7 +37,8 @@ export class Repairs {
   readonly #all: () => Iterable<Deployment>;
   readonly #lists: StandbyLists;
   readonly #losses = new Map<string, { readonly count: number; readonly atMs: number }>();
-  readonly #ahead = new Map<string, { readonly epoch: number; readonly ahead: Ahead }>();
+  readonly #ahead = new Map<string, WorkedOut & { readonly epoch: number }>();
+  readonly #rows = new Map<string, { readonly epoch: number; readonly atMs: number; readonly rows: readonly LossRow[] }>();
   #changedAtMs: number | undefined;
   #working = false;
   #stopped = false;
@@ -49,8 +55,7 @@ export class Repairs {
     const { serving, name } = deployment;
     const ground = serving === undefined ? undefined : this.#drafting.ground(deployment, serving);
     if (serving === undefined || ground === undefined) return undefined;
-    const holdings = this.#holdings(false);
-    for (const { agent, slice, loaded } of this.#lists.standing()) holdings.add(agent, slice, loaded);
+    const holdings = this.#holdingsNow();
     const pauseMs = pauseBy(holdings, ground.devices, ground.links);
     const answer = orRefusal(() => repair({ ...ground, draft: serving.draft, slices: writtenOf(serving), pauseMs }));
     if (isRefusal(answer)) {
@@ -62,10 +67,21 @@ export class Repairs {
     return answer.draft;
   }
 
-  /** What was worked out for the plan in force; undefined while it is not. */
-  ahead({ name, serving }: Deployment): Ahead | undefined {
-    const known = this.#ahead.get(name);
-    return known !== undefined && known.epoch === serving?.plan.epoch ? known.ahead : undefined;
+  /** What the loss of each one agent of the plan in force would mean now; at most a second old. */
+  losses({ name, serving }: Deployment): readonly LossRow[] {
+    if (serving === undefined) return [];
+    const { epoch, stages } = serving.plan;
+    const atMs = this.#o.now();
+    const known = this.#rows.get(name);
+    if (known !== undefined && known.epoch === epoch && atMs - known.atMs < ROWS_AGAIN_MS) return known.rows;
+    const worked = this.#ahead.get(name);
+    const gone = [...serving.nonces].flatMap(([agent, nonce]) => (this.#o.registry.serves(agent, nonce) ? [] : [agent]));
+    const rows = lossRows({
+      ...{ stages, gone: new Set(gone), holdings: this.#holdingsNow() },
+      worked: worked?.epoch === epoch ? worked : undefined,
+    });
+    this.#rows.set(name, { epoch, atMs, rows });
+    return rows;
   }
 
   /** Plans or agents changed. Where they always do, it is worked out all the same. */
@@ -114,6 +130,8 @@ export class Repairs {
       if (ahead === undefined) return this.changed();
       for (const [agent, slices] of ahead.standby) wanted.push({ agent, deployment: name, slices });
     }
+    const there = new Set([...this.#all()].map(({ name }) => name));
+    for (const of of [this.#ahead, this.#rows]) for (const name of of.keys()) if (!there.has(name)) of.delete(name);
     if (!this.#stopped) this.#lists.replace(wanted, broken);
   }
 
@@ -121,7 +139,11 @@ export class Repairs {
   async #aheadOf(deployment: Deployment, serving: Placed, disk: Map<string, number>): Promise<Ahead | undefined> {
     const { standbyBytes = DEFAULT_STANDBY_BYTES } = this.#o;
     const ground = standbyBytes > 0 ? this.#drafting.ground(deployment, serving) : undefined;
-    if (ground === undefined) return { standby: new Map(), repairs: new Map(), open: new Map() };
+    if (ground === undefined) {
+      const none = standbyBytes > 0 ? 'its model is not read yet' : 'nothing may stand by here (gateway.standbyMb is 0)';
+      this.#tell(deployment.name, serving, { none });
+      return NOTHING;
+    }
     const sizes = new Map(ground.devices.map(({ agent, memoryBytes }) => [agent, memoryBytes]));
     const taken = new Map(serving.draft.estimate.memory.map(({ agent, needBytes }) => [agent, needBytes]));
     const work = planAhead({
@@ -136,7 +158,7 @@ export class Repairs {
     for (let step = work.next(); ; step = work.next()) {
       if (this.#stopped || deployment.serving !== serving || deployment.removing) return undefined;
       if (step.done === true) {
-        this.#tell(deployment.name, serving, step.value);
+        this.#tell(deployment.name, serving, { ahead: step.value, devices: ground.devices, links: ground.links });
         for (const [agent, slices] of step.value.standby) disk.set(agent, (disk.get(agent) ?? 0) + blobBytes(slices));
         return step.value;
       }
@@ -144,11 +166,14 @@ export class Repairs {
     }
   }
 
-  #tell(name: string, { plan: { epoch } }: Placed, ahead: Ahead): void {
+  #tell(name: string, { plan: { epoch } }: Placed, worked: WorkedOut): void {
     const before = this.#ahead.get(name);
-    this.#ahead.set(name, { epoch, ahead });
-    for (const [agent, why] of ahead.open) {
-      if (before?.epoch === epoch && before.ahead.open.has(agent)) continue;
+    this.#ahead.set(name, { ...worked, epoch });
+    this.#rows.delete(name);
+    if ('none' in worked) return;
+    const known = before?.epoch === epoch && 'ahead' in before ? before.ahead.open : new Map<string, string>();
+    for (const [agent, why] of worked.ahead.open) {
+      if (known.has(agent)) continue;
       this.#o.log('no repair', `${name}: when ${agent} is lost, frames will wait for another plan (${why})`);
     }
   }
@@ -177,6 +202,13 @@ export class Repairs {
   #roomOn(agent: string, standbyBytes: number): number {
     const free = this.#o.registry.get(agent)?.hello.storeBytesFree ?? 0;
     return Math.min(standbyBytes, free + this.#lists.bytesOn(agent));
+  }
+
+  /** With what stands by. */
+  #holdingsNow(): Known {
+    const holdings = this.#holdings(false);
+    for (const { agent, slice, loaded } of this.#lists.standing()) holdings.add(agent, slice, loaded);
+    return holdings;
   }
 
   /** What agents have of their seats, or had on their disks when they said hello. `lasting`: of plans in force only. */

@@ -6,16 +6,18 @@ import type { PlanReport } from '../broker/messages.js';
 import type { Placed } from './deployment.js';
 import { agentsOf } from './plan-builder.js';
 import { NO_HANDOVER } from './rebalance/handover.js';
-import type { AgentState } from './registry.js';
+import { type AgentState, RETURN_MS } from './registry.js';
 import type { SavedDeployment } from './state.js';
 
-/** Agents reconnect within five seconds and are ready with their first health; once nobody came for so long, those that are missing are not waited for. */
+/** Machines that were all started anew come one after another; once nobody came for so long, those that are missing are not waited for. */
 export const PATIENCE_MS = 10_000;
 
 /** Agents of the plan that are there, and since when it has been so many. */
 export interface Arrivals {
   readonly present: number;
   readonly sinceMs: number;
+  /** Since when there has been somebody; undefined = nobody is there. */
+  readonly firstMs?: number;
 }
 
 export interface Restoring {
@@ -53,10 +55,15 @@ export function restoreStep(
   if (there.size > 0 && away.every((agent) => LEAVES.has(find(agent)?.state ?? 'joining'))) {
     return { do: 'plan', why: `after the gateway's restart ${missing} leaves` };
   }
-  const now = there.size === arrivals.present ? arrivals : { present: there.size, sinceMs: nowMs };
-  if (there.size === 0 || nowMs - now.sinceMs < PATIENCE_MS) {
-    return { do: 'wait', why: `it was saved, and waits for ${missing} to come back`, arrivals: now };
-  }
+  const since = { present: there.size, sinceMs: there.size === arrivals.present ? arrivals.sinceMs : nowMs };
+  const firstMs = there.size === 0 ? undefined : (arrivals.firstMs ?? nowMs);
+  const wait = { do: 'wait', why: `it was saved, and waits for ${missing} to come back` } as const;
+  if (firstMs === undefined) return { ...wait, arrivals: since };
+  // Who lived on through the restart is back, as those are that are here, within the longest back-off: what is missing after that did not live on.
+  const livedOn = [...there].some(([agent, nonce]) => placed.nonces.get(agent) === nonce);
+  const onTheirWay = away.some((agent) => find(agent)?.state === 'joining');
+  const enough = nowMs - since.sinceMs >= PATIENCE_MS || (livedOn && !onTheirWay && nowMs - firstMs >= RETURN_MS);
+  if (!enough) return { ...wait, arrivals: { ...since, firstMs } };
   return { do: 'plan', why: `after the gateway's restart ${missing} did not come back` };
 }
 
@@ -68,7 +75,7 @@ export function placedOf({ plan, draft, report, alone, bases, nonces }: SavedDep
     ...{ plan, draft, report, alone, bases: new Map(bases), nonces: new Map(nonces), model: plan.model },
     seats: new Map(nonces.map(([agent]) => [agent, 'committed'])),
     spare: new Set(report.redundancy?.covered),
-    ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), settled: true },
+    ...{ tight: new Map(), handover: NO_HANDOVER, vacated: new Map(), fetched: new Map(), settled: true },
   };
 }
 
@@ -76,5 +83,6 @@ export function placedOf({ plan, draft, report, alone, bases, nonces }: SavedDep
 export function placedAgain(placed: Placed, term: number, epoch: number, nonces: ReadonlyMap<string, string>): Placed {
   const report: PlanReport = { ...placed.report, epoch };
   const seats = new Map([...nonces.keys()].map((agent) => [agent, 'wanted' as const]));
-  return { ...placed, plan: { ...placed.plan, term, epoch }, report, nonces, seats, vacated: new Map(), tight: new Map(), settled: true };
+  const fresh = { vacated: new Map(), fetched: new Map(), tight: new Map(), settled: true };
+  return { ...placed, plan: { ...placed.plan, term, epoch }, report, nonces, seats, ...fresh };
 }

@@ -334,7 +334,8 @@ export class Scheduler {
     const { name, serving } = deployment;
     const live = serving === undefined ? [] : this.#learning.times.rows(name, serving.plan.epoch, serving, this.#now());
     const outlook = { demandFps: this.#rebalancer?.demand(deployment).ratePerSecond ?? 0, outlook: this.#rebalancer?.found(name) ?? '' };
-    return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live };
+    const losses = this.#deployments.losses(deployment);
+    return { ...outlook, stats: this.#o.dispatcher.stats(name), expected: this.#deployments.expected(deployment), live, losses };
   }
 
   async #answer(body: RequestBody, client: string): Promise<Partial<Response>> {

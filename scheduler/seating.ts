@@ -1,12 +1,16 @@
 /** What agents are told about their seats: prepare, commit, release; and the release of seats that nobody here knows. */
-import type { CommandBody, Health, PeerEntry } from '../broker/messages.js';
+import type { CommandBody, Health, PeerEntry, Reply } from '../broker/messages.js';
+import type { SliceRef } from '../broker/plan.js';
 import type { Commands } from './commands.js';
 import type { Deployment, Placed } from './deployment.js';
 import { neighboursOf } from './peer-tables.js';
 import { slicesOf } from './plan-builder.js';
 import type { Registry } from './registry.js';
+import { blobBytes } from './standby-lists.js';
 
 const COMMAND_MS = 10_000;
+/** What was fetched ahead is kept so long for the seats that need it. */
+const FETCHED_LEASE_MS = 120_000;
 /** An agent loads and warms up in this time, and fetches at least this fast. */
 const PREPARE_MS = 60_000;
 const PREPARE_BYTES_PER_MS = 500;
@@ -33,12 +37,19 @@ export class Seating {
   async prepare(placed: Placed, agent: string): Promise<void> {
     const { plan } = placed;
     const slices = slicesOf(plan, agent);
-    const bytes = slices.reduce((sum, slice) => sum + slice.graph.sizeBytes + slice.blobs.reduce((b, blob) => b + blob.sizeBytes, 0), 0);
     const { deployment, epoch, inputs, outputs, stages, wires } = plan;
     const peers = this.#o.peers(neighboursOf(plan).get(agent)?.keys() ?? []);
     const prepare = { deployment, epoch, inputs, outputs, stages, wires, slices, peers };
-    const deadlineMs = PREPARE_MS + bytes / PREPARE_BYTES_PER_MS;
-    await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'prepare', prepare }, deadlineMs);
+    await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'prepare', prepare }, fetchingMs(slices));
+  }
+
+  /** Resolves when the agent has its blobs on disk, as far as there is room; with why it has not all of them. Throws AGENT_UNKNOWN, REQUEST_TIMEOUT. */
+  async fetch(placed: Placed, agent: string): Promise<string> {
+    const slices = slicesOf(placed.plan, agent);
+    // No deployment has such a name: what stands by for this one stays as it is.
+    const standby = { deployment: `${placed.plan.deployment}/next`, slices, leaseMs: FETCHED_LEASE_MS };
+    const { standing } = await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'standby', standby }, fetchingMs(slices));
+    return standing?.why ?? '';
   }
 
   async commit(placed: Placed, agent: string): Promise<void> {
@@ -72,7 +83,11 @@ export class Seating {
     }
   }
 
-  async #command(agent: string, nonce: string, body: CommandBody, deadlineMs = COMMAND_MS): Promise<void> {
-    await this.#o.commands.send(agent, nonce, this.#o.term(), body, deadlineMs);
+  #command(agent: string, nonce: string, body: CommandBody, deadlineMs = COMMAND_MS): Promise<Reply> {
+    return this.#o.commands.send(agent, nonce, this.#o.term(), body, deadlineMs);
   }
+}
+
+function fetchingMs(slices: readonly SliceRef[]): number {
+  return PREPARE_MS + blobBytes(slices) / PREPARE_BYTES_PER_MS;
 }

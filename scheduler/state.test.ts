@@ -8,7 +8,8 @@ import { chain } from './planners/chain-model.js';
 import type { PlanDraft } from './planners/problem.js';
 import { isRefusal } from './planners/problem.js';
 import { Problems } from './problems.js';
-import { PATIENCE_MS, placedAgain, placedOf, restoreStep } from './restoring.js';
+import { RETURN_MS } from './registry.js';
+import { type Arrivals, PATIENCE_MS, placedAgain, placedOf, restoreStep } from './restoring.js';
 import { DeploymentFiles, type SavedDeployment } from './state.js';
 
 let directory: string;
@@ -164,7 +165,7 @@ describe('a deployment on its way back', () => {
   });
 
   it('is given up for another plan when some came and nobody else does; each one that comes buys the others time', () => {
-    let arrivals = { present: 0, sinceMs: 0 };
+    let arrivals: Arrivals = { present: 0, sinceMs: 0 };
     const at = (nowMs: number, ...there: string[]) => {
       const step = restoreStep({ placed, arrivals }, registry(...there), nowMs);
       if (step.do === 'wait') arrivals = step.arrivals;
@@ -178,6 +179,33 @@ describe('a deployment on its way back', () => {
     expect(at(PATIENCE_MS * 52, 'a', 'b')).toBe('wait');
     expect(at(PATIENCE_MS * 52 + 1, 'a', 'b')).toBe('plan');
     expect(at(PATIENCE_MS * 52 + 1, 'a', 'b', 'c')).toBe('place');
+  });
+
+  it('is given up sooner when some lived on through the restart: so would have those that are missing, and would be back', () => {
+    let arrivals: Arrivals = { present: 0, sinceMs: 0 };
+    const [first = ''] = placed.nonces.values();
+    const joining = new Set<string>();
+    const at = (nowMs: number, ...there: string[]) => {
+      const step = restoreStep(
+        { placed, arrivals },
+        (agent) => {
+          if (joining.has(agent)) return { nonce: 'x', state: 'joining' };
+          return there.includes(agent) ? { nonce: agent === 'a' ? first : 'new', state: 'ready' } : undefined;
+        },
+        nowMs,
+      );
+      if (step.do === 'wait') arrivals = step.arrivals;
+      return step.do;
+    };
+    expect(at(90_000)).toBe('wait');
+    expect(at(100_000, 'a')).toBe('wait');
+    // A machine that was started anew buys nobody time.
+    expect(at(100_000 + RETURN_MS - 1, 'a', 'b')).toBe('wait');
+    joining.add('c');
+    expect(at(100_000 + RETURN_MS, 'a', 'b')).toBe('wait');
+    joining.clear();
+    expect(at(100_000 + RETURN_MS, 'a', 'b')).toBe('plan');
+    expect(RETURN_MS).toBeLessThan(PATIENCE_MS);
   });
 
   it('is given up at once for another plan when all that are missing leave', () => {

@@ -1,5 +1,5 @@
 /** What `status` shows: read from the registry, the deployments and the dispatcher. */
-import type { AgentStatus, DeploymentStatus, EventRow, LiveRow } from '../broker/messages.js';
+import type { AgentStatus, DeploymentStatus, EventRow, LiveRow, LossRow } from '../broker/messages.js';
 import type { Deployment } from './deployment.js';
 import type { DispatcherStats } from './dispatcher.js';
 import type { Estimate } from './planners/estimate.js';
@@ -41,11 +41,12 @@ export interface Known {
   readonly stats: DispatcherStats;
   readonly expected: Pick<Estimate, 'latencyMs' | 'fps'> | undefined;
   readonly live: readonly LiveRow[];
+  readonly losses: readonly LossRow[];
   readonly demandFps: number;
   readonly outlook: string;
 }
 
-export function deploymentStatus(deployment: Deployment, { stats, expected, live, demandFps, outlook }: Known): DeploymentStatus {
+export function deploymentStatus(deployment: Deployment, { stats, expected, live, losses, demandFps, outlook }: Known): DeploymentStatus {
   const { submitted: _, ...shown } = stats;
   const { name, request, model, state, why, serving, next } = deployment;
   const planned = (serving ?? next ?? deployment.restoring?.placed)?.plan;
@@ -67,6 +68,7 @@ export function deploymentStatus(deployment: Deployment, { stats, expected, live
     weight: request.weight,
     demandFps,
     outlook,
+    losses,
     live,
     progress: [...deployment.progress.values()],
   };

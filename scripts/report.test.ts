@@ -3,7 +3,7 @@ import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport }
 import { framesText } from './commands/infer.js';
 import { laneRows, lanesMatrix, stageRows, stagesText } from './demo/account.js';
 import { planText, progressLine } from './report.js';
-import { planSummary, statusText } from './status-text.js';
+import { lossesText, planSummary, statusText } from './status-text.js';
 import { bytesText, countText, formatTable, msText } from './table.js';
 
 const seat = (stage: number, part: number, agent: string, more: Partial<PlanRow> = {}): PlanRow => ({
@@ -161,6 +161,7 @@ describe('the status for people', () => {
     weight: 1,
     demandFps: 0,
     outlook: '',
+    losses: [],
     live: [],
     progress: [
       { agent: 'pi-1', deployment: 'det', epoch: 2, step: 'fetch', doneBytes: 1e6, totalBytes: 4e6 },
@@ -299,5 +300,37 @@ describe('tables and units', () => {
     [msText(12_345), '12.3 s'],
   ])('read %s', (text, wanted) => {
     expect(text).toBe(wanted);
+  });
+});
+
+describe('what the loss of one agent would mean', () => {
+  const row = (agent: string, outcome: string, more: object = {}) => ({
+    ...{ agent, outcome, takers: [], missingBytes: 0, pauseMs: 0, why: '', ...more },
+  });
+
+  it('is one line for each outcome, with who takes over and how soon', () => {
+    const rows = [
+      row('pi-10', 'goes-on'),
+      row('pi-2', 'goes-on'),
+      row('pi-3', 'repair', { takers: ['pi-6'] }),
+      row('pi-4', 'repair', { takers: ['pi-6', 'pi-2'], pauseMs: 430 }),
+      row('pi-5', 'fetching', { takers: ['pi-6'], missingBytes: 12_300_000 }),
+      row('pi-0', 'plan', { why: 'repair: no agent can take over the seats of pi-0' }),
+    ];
+    expect(lossesText(rows)).toEqual([
+      '  when one agent is lost:',
+      '    frames go on    pi-2, pi-10',
+      '    repair at hand  pi-3 by pi-6 at once, pi-4 by pi-6+pi-2 in about 0.4 s',
+      '    being fetched   pi-5 by pi-6, 12.3 MB to go',
+      '    another plan    pi-0 (no agent can take over the seats of pi-0)',
+    ]);
+    expect(lossesText([])).toEqual([]);
+  });
+
+  it('stays short with many agents, and says a common reason once', () => {
+    const many = Array.from({ length: 60 }, (_, i) => row(`pi-${i}`, 'unknown', { why: 'it is being worked out' }));
+    const lines = lossesText(many);
+    expect(lines.join(' ').replace(/ +/g, ' ')).toContain('pi-7, and 52 more (it is being worked out)');
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(80);
   });
 });

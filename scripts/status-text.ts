@@ -1,5 +1,5 @@
 /** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
-import type { AgentStatus, DeploymentStatus, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import type { AgentStatus, DeploymentStatus, LossRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
 import { linksText, machinesText, predictionText } from './links-text.js';
 import { counted, planHead, progressText } from './report.js';
 import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
@@ -177,9 +177,51 @@ export function deploymentText(d: DeploymentStatus, width = 80, gone: ReadonlyMa
     ...(d.plan?.redundancy == null
       ? []
       : d.plan.redundancy.why.split('\n').flatMap((line) => wrapText(`redundancy: ${line}`, width, '  '))),
+    ...lossesText(d.losses, width),
     ...(d.plan?.precision == null ? [] : wrapText(`wire precision: ${d.plan.precision.why}`, width, '  ')),
     ...(d.state === 'serving' ? [] : d.progress.map((p) => `  ${progressText(p)}`)),
   ].join('\n');
+}
+
+/** Of one outcome so many agents are named; --json has them all. */
+const NAMED_LOSSES = 8;
+
+const LOSSES: readonly { readonly outcome: string; readonly title: string; readonly text: (row: LossRow) => string }[] = [
+  { outcome: 'goes-on', title: 'frames go on', text: ({ agent }) => agent },
+  {
+    outcome: 'repair',
+    title: 'repair at hand',
+    text: ({ agent, takers, pauseMs }) => `${agent} by ${takers.join('+')} ${pauseText(pauseMs)}`,
+  },
+  {
+    outcome: 'fetching',
+    title: 'being fetched',
+    text: ({ agent, takers, missingBytes }) => `${agent} by ${takers.join('+')}, ${bytesText(missingBytes)} to go`,
+  },
+  { outcome: 'plan', title: 'another plan', text: ({ agent, why }) => `${agent} (${why.replace(/^repair: /, '')})` },
+  { outcome: 'unknown', title: 'not known', text: ({ agent, why }) => `${agent} (${why})` },
+];
+
+function pauseText(pauseMs: number): string {
+  return pauseMs < 50 ? 'at once' : `in about ${(pauseMs / 1000).toFixed(1)} s`;
+}
+
+/** What the loss of each one agent would mean: whoever goes to sleep wants to know. */
+export function lossesText(rows: readonly LossRow[], width = 80): string[] {
+  if (rows.length === 0) return [];
+  const pad = Math.max(...LOSSES.map(({ title }) => title.length));
+  const lines = LOSSES.flatMap(({ outcome, title, text }) => {
+    const mine = rows.filter((row) => row.outcome === outcome).sort(byName((row) => row.agent));
+    if (mine.length === 0) return [];
+    // One reason for all is said once.
+    const [{ why = '' } = {}] = mine;
+    const shared = mine.length > 1 && why !== '' && mine.every((row) => row.why === why);
+    const named = mine.slice(0, NAMED_LOSSES).map((row) => (shared ? row.agent : text(row)));
+    const rest = mine.length > NAMED_LOSSES ? [`and ${mine.length - NAMED_LOSSES} more`] : [];
+    const [first = '', ...more] = wrapText(`${[...named, ...rest].join(', ')}${shared ? ` (${why})` : ''}`, width - pad - 6, '');
+    return [`    ${title.padEnd(pad)}  ${first}`, ...more.map((line) => `${' '.repeat(pad + 6)}${line.trimStart()}`)];
+  });
+  return ['  when one agent is lost:', ...lines];
 }
 
 /** Bytes each agent has sent to others, with the reason where they do not go directly. What is to or from agents that are gone is over. */

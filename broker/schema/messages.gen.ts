@@ -775,6 +775,21 @@ export interface LiveRow {
   readonly factor: number;
 }
 
+/** What follows when this one agent of the plan in force is lost, as things are now. */
+export interface LossRow {
+  readonly agent: string;
+  /** goes-on (frames take another replica, or a parity stands in), repair (others take its seats, and have what they need on disk), fetching (as repair, but not all is on disk yet), plan (no local repair: frames wait for another plan), unknown (not worked out) */
+  readonly outcome: string;
+  /** Who takes its seats. */
+  readonly takers: readonly string[];
+  /** What the takers do not have on disk yet. */
+  readonly missingBytes: number;
+  /** How long the takers fetch and load, once the loss is known; 0 = all is in memory. */
+  readonly pauseMs: number;
+  /** Of plan and unknown. */
+  readonly why: string;
+}
+
 export interface DeploymentStatus {
   readonly name: string;
   readonly model: string;
@@ -807,6 +822,8 @@ export interface DeploymentStatus {
   readonly demandFps: number;
   /** What the last look for a better plan found, and why it was looked for; '' = there was none. */
   readonly outlook: string;
+  /** Of each agent of the plan in force: what its loss would mean now. */
+  readonly losses: readonly LossRow[];
   readonly live: readonly LiveRow[];
   readonly progress: readonly Progress[];
 }

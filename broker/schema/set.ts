@@ -68,6 +68,7 @@ export const SCHEMA_FILES = [
     'PlanReport',
     'AgentStatus',
     'LiveRow',
+    'LossRow',
     'DeploymentStatus',
     'EventRow',
     'LinkStatus',

@@ -5,6 +5,7 @@ import { alreadyEnrolled, enrolPatiently, readRecord } from '../broker/credentia
 import { ENROLMENT_PORT, type EnrolmentAddress } from '../broker/credentials/enrolment-client.js';
 import { GatewayClock } from '../broker/credentials/gateway-clock.js';
 import { CredentialKeeper } from '../broker/credentials/keeper.js';
+import { parseToken } from '../broker/credentials/token-text.js';
 import { seekBroker } from '../broker/discovery/finder.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 
@@ -51,7 +52,16 @@ export async function openCredentials(options: CredentialOptions): Promise<Crede
 }
 
 async function joined(options: CredentialOptions, token: string, clock: GatewayClock): Promise<Credentials> {
-  const { directory, name, log, signal } = options;
+  const { directory, name, cluster, log, signal } = options;
+  const asked = parseToken(token);
+  // Before it is used up.
+  if (asked.cluster !== cluster) {
+    throw new ChairError('CREDENTIALS_WRONG', 'the token is of another cluster', {
+      expected: `'${cluster}'`,
+      came: `'${asked.cluster}'`,
+      todo: 'Give the cluster of the token with --cluster.',
+    });
+  }
   const known = await alreadyEnrolled(directory, token);
   if (known !== undefined) return known;
   try {

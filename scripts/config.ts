@@ -257,6 +257,9 @@ export type SettingKey =
   | `gateway.${keyof Settings['gateway'] & string}`
   | `agent.${keyof Settings['agent'] & string}`;
 
+/** What every command reads that talks to a cluster. */
+export const CLIENT_SETTINGS = ['broker', 'cluster', 'credentials', 'insecure'] as const satisfies readonly SettingKey[];
+
 export interface Setting extends SettingMeta {
   readonly key: SettingKey;
   /** `MUSICAL_CHAIR_GATEWAY_PORT` */

@@ -1,5 +1,7 @@
 /** `adjust`: what a deployment is planned for, changed while it serves. */
+
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { checkName, objectiveOf, optionText, weightOf } from '../deploy-options.js';
 import { planSummary } from '../status-text.js';
@@ -18,7 +20,7 @@ export const adjust: CommandDefinition = {
     },
     { flags: '--dry-run', description: 'change nothing' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: "adjust det --objective 'throughput<200'", text: 'as many frames per second as possible, none later than 200 ms' },

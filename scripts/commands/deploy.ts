@@ -7,7 +7,7 @@ import { publicUrl } from '../../broker/public-url.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import { calibrationFrames } from '../calibrate.js';
 import type { CommandDefinition, Invocation, OptionValues } from '../command.js';
-import type { Settings } from '../config.js';
+import { CLIENT_SETTINGS, type Settings } from '../config.js';
 import { deployWithProgress, modelOnGateway, withClient } from '../connection.js';
 import { checkName, DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
 import { explainText } from '../explain-text.js';
@@ -93,7 +93,7 @@ export const deploy: CommandDefinition = {
     { flags: '--plan <file>', description: 'deploy this plan, made with `plan --out` and perhaps edited, instead of asking a planner' },
     { flags: '--verify', description: 'compare the cut model with the whole one before it is served' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'deploy det.onnx --name det --shape x=1,3,640,640 --cut rows:4', text: 'four agents, each with a band of the image' },
@@ -181,7 +181,7 @@ export const plan: CommandDefinition = {
       description: 'plan for these devices, which need not be there: profiles pi3-2018, pi4, pi5 or your own (docs/planning.md)',
     },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'plan alexnet.onnx --objective throughput --explain', text: 'as many frames per second as possible, and why not more' },
@@ -207,7 +207,7 @@ export const undeploy: CommandDefinition = {
   summary: 'Stop serving a deployment and give its memory back',
   description: 'Frames under way end with DEPLOYMENT_REMOVED.',
   arguments: [{ syntax: '<name>', description: 'name of the deployment' }],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: 'undeploy det', text: 'the deployment det is gone' }],
   run: async ({ arguments: [name = ''], settings, output }) => {

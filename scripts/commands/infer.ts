@@ -6,6 +6,7 @@ import type { DeploymentStatus, ImageInput } from '../../broker/messages.js';
 import type { Tensor, TensorInfo } from '../../broker/tensor.js';
 import type { InferResult } from '../../scheduler/client.js';
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { wholeNumber } from '../output.js';
@@ -143,7 +144,7 @@ export const infer: CommandDefinition = {
     { flags: '--repeat <count>', description: 'send all files so many times', default: '1' },
     { flags: '--deadline <ms>', description: 'longest wait for a frame, milliseconds', default: '30000' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'infer det photo.jpg --out out', text: 'out/photo.OUTPUT.npy holds the result' },

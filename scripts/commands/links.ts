@@ -1,5 +1,7 @@
 /** `links`: what is known of the links between agents, and measuring them. */
+
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { linksText, machinesText } from '../links-text.js';
 
@@ -13,7 +15,7 @@ export const links: CommandDefinition = {
     { flags: '--measure', description: 'measure now: each agent with the gateway and with two others, a few MB each, one after another' },
     { flags: '--even-if-busy', description: 'also where frames run: they become slower meanwhile, and the figures lower' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'links', text: 'the table' },

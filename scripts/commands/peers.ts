@@ -1,5 +1,7 @@
 /** `peers`: who exchanges activations with whom, and by which lane. */
+
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
 import { peersText } from '../peers-text.js';
@@ -10,7 +12,7 @@ export const peers: CommandDefinition = {
   description:
     'Of each agent: who sends it activations (before) and who gets its own (after) in the plans in force, where they listen, which lane is used, round trip and throughput as real traffic showed them, and their slices.',
   arguments: [{ syntax: '[agent]', description: 'only the table of this agent' }],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'peers', text: 'all tables' },

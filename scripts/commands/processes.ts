@@ -1,5 +1,8 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
-import { ChairError } from '../../broker/errors.js';
+import path from 'node:path';
+import { parseAddress } from '../../broker/credentials/enrolment-client.js';
+import type { CredentialKeeper } from '../../broker/credentials/keeper.js';
+import { ChairError, isChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
@@ -140,6 +143,23 @@ export const broker: CommandDefinition = {
 const DRAIN_MS = 30_000;
 const STOP_MS = 8_000;
 
+/** The agent's credentials, after joining if it has to; undefined when everything is plain. `signal` ends the wait for a gateway. */
+async function agentCredentials(
+  settings: Settings,
+  log: (line: string) => void,
+  signal: AbortSignal,
+): Promise<CredentialKeeper | undefined> {
+  if (!isSecure(settings)) return undefined;
+  const { cluster, credentials, agent } = settings;
+  const { openCredentials } = await import('../../node-agent/credentials.js');
+  return openCredentials({
+    ...{ cluster, name: agent.name, token: agent.token, tokenFile: agent.tokenFile, log, signal },
+    directory: credentials === '' ? path.join(agentDirectory(settings), 'credentials') : credentials,
+    gateway: agent.gateway === '' ? undefined : parseAddress(agent.gateway),
+    brokerUrl: brokerUrl(settings),
+  });
+}
+
 /** The agent's own options from the settings. */
 export function agentConfig(settings: Settings) {
   const { agent, broker: url, cluster } = settings;
@@ -169,6 +189,11 @@ export const agent: CommandDefinition = {
     'broker',
     'agent.name',
     'agent.directory',
+    'credentials',
+    'insecure',
+    'agent.token',
+    'agent.tokenFile',
+    'agent.gateway',
     'agent.storeMb',
     'agent.memoryMb',
     'agent.threads',
@@ -183,17 +208,35 @@ export const agent: CommandDefinition = {
     { line: 'agent --name pi-3 --broker mqtt://gateway:1883', text: 'where multicast does not get through' },
   ],
   run: async (invocation) => {
-    const { runAgent } = await import('../../node-agent/main.js');
+    const { settings } = invocation;
+    const log = logger(invocation);
     const stopped = untilStopped(DRAIN_MS + STOP_MS);
-    const running = await runAgent(agentConfig(invocation.settings), { softwareVersion: packageVersion(), log: logger(invocation) });
-    const leaving = new Promise<'drain'>((resolve) => onAsked('drain', () => resolve('drain')));
-    announceReady({ name: invocation.settings.agent.name });
-    const first = await Promise.race([stopped, running.closed, leaving]);
-    // Ctrl-C and the end of the parent are in a hurry; SIGTERM (systemd, docker) leaves time to move the seats.
-    if (first === 'drain') await Promise.race([running.drain(), stopped.then(() => running.stop())]);
-    else if (first === 'SIGTERM' && process.channel === undefined) await running.drain();
-    else await running.stop();
-    const failure = await running.closed;
-    if (failure !== undefined) throw failure;
+    const stop = new AbortController();
+    void stopped.then(() => stop.abort());
+    const keeper = await agentCredentials(settings, log, stop.signal).catch((error: unknown) => {
+      // Asked to end while it waited for its gateway.
+      if (isChairError(error, 'STOPPED')) return error;
+      throw error;
+    });
+    if (keeper instanceof Error) return;
+    try {
+      await serveAsAgent(settings, log, stopped);
+    } finally {
+      await keeper?.stop();
+    }
   },
 };
+
+async function serveAsAgent(settings: Settings, log: (line: string) => void, stopped: Promise<NodeJS.Signals>): Promise<void> {
+  const { runAgent } = await import('../../node-agent/main.js');
+  const running = await runAgent(agentConfig(settings), { softwareVersion: packageVersion(), log });
+  const leaving = new Promise<'drain'>((resolve) => onAsked('drain', () => resolve('drain')));
+  announceReady({ name: settings.agent.name });
+  const first = await Promise.race([stopped, running.closed, leaving]);
+  // Ctrl-C and the end of the parent are in a hurry; SIGTERM (systemd, docker) leaves time to move the seats.
+  if (first === 'drain') await Promise.race([running.drain(), stopped.then(() => running.stop())]);
+  else if (first === 'SIGTERM' && process.channel === undefined) await running.drain();
+  else await running.stop();
+  const failure = await running.closed;
+  if (failure !== undefined) throw failure;
+}

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import type { ProfileReport } from '../../broker/messages.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { modelOnGateway, withClient } from '../connection.js';
 import { IMAGE_OPTION, optionList, optionText, parseImageInput, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
 import { type Output, wholeNumber } from '../output.js';
@@ -70,7 +71,7 @@ export const profile: CommandDefinition = {
     { flags: '--fresh', description: 'measure again what is known' },
     { flags: '--svg <file>', description: 'write a plot' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'profile alexnet.onnx --svg alexnet.svg', text: 'a table and a plot; plans of this model now stand on it' },

@@ -7,7 +7,7 @@ import type { ChairClient } from '../../scheduler/client.js';
 import type { Device, PlanDraft, PlanRefusal } from '../../scheduler/planners/problem.js';
 import type { Incident, SimulationOptions } from '../../scheduler/simulate/options.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
-import type { Settings } from '../config.js';
+import { CLIENT_SETTINGS, type Settings } from '../config.js';
 import { modelOnGateway, withClient } from '../connection.js';
 import { DEPLOY_OPTIONS, deployRequest, optionText } from '../deploy-options.js';
 import { localModel, localText } from '../local-model.js';
@@ -134,7 +134,7 @@ export const simulate: CommandDefinition = {
     ...DEPLOY_OPTIONS.filter(({ flags }) => PLAN_FLAGS.includes(flags.split(' ')[0] ?? '')),
     ...SIMULATE_OPTIONS,
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'simulate vgg16 --devices pis.yaml --objective throughput', text: 'a network of the zoo on the devices of a file' },

@@ -1,6 +1,7 @@
 /** `status`: agents, deployments, lanes, latest events. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
 import { statusText } from '../status-text.js';
@@ -12,7 +13,7 @@ export const status: CommandDefinition = {
   summary: 'Show agents, deployments with their seats, lanes and what happened last',
   arguments: [{ syntax: '[deployment]', description: 'only this deployment' }],
   options: [{ flags: '--watch', description: 'show it again every second until Ctrl-C' }],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'status', text: 'everything, in 80 columns' },

@@ -3,6 +3,7 @@ import { ChairError } from '../../broker/errors.js';
 import type { TrustReport, TrustRequest } from '../../broker/messages.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import type { CommandDefinition, Invocation } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { agentDirectory, ownDirectory } from '../credentials.js';
 import { checkName, optionText } from '../deploy-options.js';
@@ -10,8 +11,6 @@ import { parseDuration } from '../duration.js';
 import { wholeNumber } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { auditText, invitedText, membersText, tokensText } from '../trust-text.js';
-
-const SETTINGS = ['broker', 'cluster', 'credentials', 'insecure', 'gateway.directory'] as const;
 
 async function ask(
   invocation: Invocation,
@@ -39,7 +38,7 @@ export const tokenCreate: CommandDefinition = {
     { flags: '--replace', description: 'the name has joined already, and its certificate is to end when the new machine joins' },
     { flags: '--bare', description: 'print the token alone, for scripts' },
   ],
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'token create --name pi-1', text: 'then, on pi-1: agent --name pi-1 --token TOKEN' },
@@ -69,7 +68,7 @@ export const tokenCreate: CommandDefinition = {
 export const tokenList: CommandDefinition = {
   name: 'token list',
   summary: 'Show the tokens there are, without their secrets',
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: 'token list', text: 'who is invited, and whose token was used, when, by which key' }],
   run: (invocation) =>
@@ -83,7 +82,7 @@ export const tokenRevoke: CommandDefinition = {
   summary: 'End a token: nobody joins with it any more',
   description: 'Whoever has joined with it stays: that is `agents revoke`.',
   arguments: [{ syntax: '<id>', description: 'as `token list` shows it; its beginning will do' }],
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: 'token revoke 3f2a', text: 'a token went to the wrong person' }],
   run: async (invocation) => {
@@ -97,7 +96,7 @@ export const tokenRevoke: CommandDefinition = {
 export const agentsList: CommandDefinition = {
   name: 'agents list',
   summary: 'Show who has joined or may: agents, operators, viewers, and their certificates',
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: 'agents list', text: 'names, roles, how long certificates are good, who waits to be approved' }],
   run: (invocation) =>
@@ -115,7 +114,7 @@ export const agentsApprove: CommandDefinition = {
     'The machine that waits shows how the fingerprint of its key begins, and so does `agents list`. With --key they are compared here.',
   arguments: [{ syntax: '<name>', description: 'who waits' }],
   options: [{ flags: '--key <digits>', description: 'how the fingerprint of its key must begin' }],
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: 'agents approve pi-7 --key 3f2a90c1', text: 'if pi-7 shows these digits' }],
   run: async (invocation) => {
@@ -135,7 +134,7 @@ export const agentsRevoke: CommandDefinition = {
     'Its connections are cut, others take its seats, and it cannot renew. It comes back only by a new token. For operators and viewers, too.',
   arguments: [{ syntax: '<name>', description: 'whose' }],
   options: [{ flags: '--why <text>', description: 'for the audit log' }],
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [{ line: "agents revoke pi-3 --why 'lost on the train'", text: 'whoever finds it has nothing' }],
   run: async (invocation) => {
@@ -152,7 +151,7 @@ export const audit: CommandDefinition = {
   name: 'audit',
   summary: 'Show the audit log: joins, refusals, revocations, deployments',
   options: [{ flags: '--count <number>', description: 'so many of the latest entries, at most 1000', default: '50' }],
-  settings: SETTINGS,
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     {

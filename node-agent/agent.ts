@@ -90,6 +90,11 @@ export class Agent {
     return this.parts.lanes?.port ?? 0;
   }
 
+  /** How long the engine has worked without finishing anything, ms; 0 = it idles. */
+  get stuckMs(): number {
+    return this.parts.runner?.stuckMs() ?? 0;
+  }
+
   /** For status and tests: what is held and what was refused. */
   get state() {
     const { epochs, inbox, runner, sessions, forwarder, trouble } = this.parts;
@@ -175,6 +180,8 @@ export class Agent {
     this.undo.push(() => parts.fetcher.stop());
     await this.listen(parts);
     this.undo.push(() => parts.commands.stop());
+    parts.updater.start();
+    this.undo.push(() => parts.updater.stop());
     const sweep = setInterval(() => this.sweep(parts), SWEEP_MS);
     this.undo.push(() => clearInterval(sweep));
     this.undo.push(this.presence.start(parts));
@@ -241,6 +248,8 @@ export class Agent {
     await this.parts.bus
       ?.publish(this.presence.topics.reply, reply)
       .catch((error) => this.log(`reply not sent: ${toChairError(error).message}`));
+    // The new program is taken up when this process has ended and is started again.
+    if (reply.code === '' && command.body.kind === 'update') void this.drain();
     if (reply.code === 'ENGINE_CLOSED') this.fail(new ChairError(reply.code, reply.message));
   }
 

@@ -8,6 +8,7 @@ import type { PeerTable } from './peers.js';
 import type { Profiler } from './profiling.js';
 import type { Standby } from './standby.js';
 import type { TermFile } from './term.js';
+import type { Updater } from './updating.js';
 
 export interface CommandOptions {
   readonly nonce: string;
@@ -18,6 +19,7 @@ export interface CommandOptions {
   readonly lanes: Lanes;
   readonly probe: LinkProbe;
   readonly profiler: Profiler;
+  readonly updater: Updater;
   readonly nowMs: () => number;
   /** Frames run here, or wait to. */
   readonly isBusy: () => boolean;
@@ -127,6 +129,12 @@ export class Commands {
       case 'standby':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Ask another one.' });
         return { ...NOTHING, standing: await this.options.standby.set(body.standby) };
+      case 'update':
+        if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Ask again when it is back.' });
+        return { ...NOTHING, fetchedBytes: await this.options.updater.take(body.update, deadlineMs) };
+      case 'confirm':
+        await this.options.updater.confirm(body.confirm.name);
+        return NOTHING;
       case 'profile':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });
         return { ...NOTHING, profile: await this.options.profiler.run(id, body.profile, deadlineMs) };

@@ -14,10 +14,13 @@ import { Agent } from './agent.js';
 import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
 import { cores } from './device.js';
 import { measureInChild } from './profiling-child.js';
+import type { Installation } from './updating.js';
 
 export interface RunOptions {
   /** Announced in hello. */
   readonly softwareVersion: string;
+  /** See AgentOptions. */
+  readonly installation?: Installation;
   readonly log?: (line: string) => void;
 }
 
@@ -46,6 +49,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
   const agent = new Agent({
     config,
     softwareVersion: options.softwareVersion,
+    ...(options.installation === undefined ? {} : { installation: options.installation }),
     log,
     connect: async (will) => {
       const { cluster, broker } = config;

@@ -8,6 +8,7 @@ import type { AgentConfig } from './config.js';
 import type { FetchOptions } from './fetch.js';
 import type { Measure } from './profiling.js';
 import type { Memory } from './sessions.js';
+import type { Authority, Installation } from './updating.js';
 
 export interface Will {
   readonly topic: Topic<Gone>;
@@ -35,6 +36,10 @@ export interface AgentOptions {
   /** Monotonic. */
   readonly nowMs?: () => number;
   readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;
+  /** Default: this program was not installed from a bundle, and takes no updates. */
+  readonly installation?: Installation;
+  /** Who may sign updates; default: nobody. */
+  readonly authority?: () => Authority | undefined;
   /** Lines for people. */
   readonly log?: (line: string) => void;
 }

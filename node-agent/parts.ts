@@ -27,6 +27,7 @@ import { Standby } from './standby.js';
 import type { BlobStore } from './store.js';
 import type { TermFile } from './term.js';
 import { TroubleReporter } from './trouble.js';
+import { Updater } from './updating.js';
 
 /** What has to be opened, in this order. */
 export interface Ground {
@@ -53,6 +54,7 @@ export interface Parts extends Ground {
   readonly linkProbe: LinkProbe;
   readonly peers: PeerTable;
   readonly profiler: Profiler;
+  readonly updater: Updater;
 }
 
 /** What the parts ask of, and tell, the agent. */
@@ -108,6 +110,13 @@ export function assemble(ground: Ground, host: Host): Parts {
   });
   const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });
   const peers = new PeerTable(agent);
+  const updater = new Updater({
+    ...{ agent, store, fetcher, log },
+    directory: config.directory,
+    installation: options.installation,
+    authority: options.authority ?? (() => undefined),
+    onRejected: host.onFailure,
+  });
   const commands = new Commands({
     nonce,
     term,
@@ -118,13 +127,14 @@ export function assemble(ground: Ground, host: Host): Parts {
     lanes,
     probe: linkProbe,
     profiler,
+    updater,
     isBusy: () => runner.isBusy,
     orphanMs: config.orphanMs,
     isDraining: host.isDraining,
     onReleased: host.onReleased,
     onRefused: host.onFailure,
   });
-  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, peers, profiler };
+  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, peers, profiler, updater };
 }
 
 interface DataPathOptions extends Pick<Parts, 'sessions' | 'standby' | 'fetcher' | 'trouble'> {

@@ -33,6 +33,8 @@ export class Runner {
   private queue: Job[] = [];
   private readonly running = new Map<Job, Promise<void>>();
   private stopped = false;
+  /** When a run began in an idle engine, or ended. */
+  private movedMs = performance.now();
 
   constructor(private readonly options: RunnerOptions) {}
 
@@ -45,6 +47,11 @@ export class Runner {
   /** Something runs or waits. */
   get isBusy(): boolean {
     return this.running.size > 0 || this.queue.length > 0;
+  }
+
+  /** How long the engine has been at work without finishing anything: native code that hangs is seen by nothing else. */
+  stuckMs(nowMs = performance.now()): number {
+    return this.running.size === 0 ? 0 : nowMs - this.movedMs;
   }
 
   push(job: Job): void {
@@ -88,8 +95,10 @@ export class Runner {
         this.discard(job);
         continue;
       }
+      if (this.running.size === 0) this.movedMs = performance.now();
       const done = this.run(job).finally(() => {
         this.running.delete(job);
+        this.movedMs = performance.now();
         this.next();
       });
       this.running.set(job, done);

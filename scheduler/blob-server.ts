@@ -24,12 +24,20 @@ export class BlobServer {
   readonly #o: BlobServerOptions;
   readonly #waiting: BlobRequest[] = [];
   readonly #running = new Set<Promise<void>>();
+  /** Blobs that are elsewhere for a while. */
+  readonly #lent = new Map<string, string>();
   #unsubscribe: (() => Promise<void>) | undefined;
   #stopped = false;
   bytesSent = 0;
 
   constructor(options: BlobServerOptions) {
     this.#o = options;
+  }
+
+  /** Serves this file as a blob, too, until it is given back. */
+  lend(sha256: string, file: string): () => void {
+    this.#lent.set(sha256, file);
+    return () => void this.#lent.delete(sha256);
   }
 
   async start(): Promise<void> {
@@ -79,7 +87,7 @@ export class BlobServer {
     if (!(offset >= 0 && length >= 0)) return refused('CODEC_LIMIT');
     let file: FileHandle | undefined;
     try {
-      file = await open(join(this.#o.directory, sha256), 'r');
+      file = await open(this.#lent.get(sha256) ?? join(this.#o.directory, sha256), 'r');
       const { size } = await file.stat();
       const wanted = Math.min(length, MAX_CHUNK_BYTES, Math.max(0, size - offset));
       const { buffer, bytesRead } = await file.read(Buffer.allocUnsafeSlow(wanted), 0, wanted, offset);

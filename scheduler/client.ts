@@ -17,6 +17,7 @@ import type {
   StatusReport,
   TrustReport,
   TrustRequest,
+  UpdateRequest,
 } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import type { Tensor } from '../broker/tensor.js';
@@ -58,6 +59,8 @@ export type DeployOptions = Partial<DeployRequest> & Pick<DeployRequest, 'name' 
 
 const DEADLINE_MS = 30_000;
 const DEPLOY_TIMEOUT_MS = 30 * 60_000;
+/** Fetching a bundle over a slow link, and unpacking it onto a card. */
+const UPDATE_TIMEOUT_MS = 40 * 60_000;
 /** All links of a large cluster, one after another. */
 const MEASURE_LINKS_MS = 3 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
@@ -185,6 +188,23 @@ export class ChairClient {
     const { status } = await this.#requests.request({ kind: 'status', status: { name } }, this.#timeoutMs, 'status', ASK_AGAIN_MS);
     if (status === null) throw new ChairError('INTERNAL', 'the scheduler answered a status request without a status');
     return status;
+  }
+
+  /**
+   * Sends a bundle to the gateway, unless it has it; gives what `update` needs of it. Throws UPLOAD_TOO_LARGE, UPLOAD_BUSY, GATEWAY_STORE_FULL, BLOB_CORRUPT.
+   */
+  async uploadBundle(
+    bundle: { readonly path: string; readonly sha256: string; readonly sizeBytes: number },
+    onProgress?: UploadOptions['onProgress'],
+  ): Promise<void> {
+    const { uploadFiles } = await import('./upload.js');
+    const file = { location: 'bundle.tgz', ...bundle };
+    await uploadFiles([file], '', { ...this.#uploading(), ...(onProgress === undefined ? {} : { onProgress }) });
+  }
+
+  /** Changes the program of one agent to a bundle that the gateway has; resolves when it runs it and is well. Throws UPDATE_..., BUNDLE_WRONG_ARCH, AGENT_UNKNOWN. */
+  async update(update: UpdateRequest, timeoutMs = UPDATE_TIMEOUT_MS): Promise<void> {
+    await this.#requests.request({ kind: 'update', update }, timeoutMs, `update ${update.agent}`);
   }
 
   /** Peer tables of one agent, or of all. Throws AGENT_UNKNOWN. */

@@ -209,6 +209,17 @@ export class Gateway {
       dispatcher,
       source: uploads.source(source),
       offer: (offer) => uploads.offer(offer),
+      updates: {
+        sign: undefined,
+        lend: async (sha256) => {
+          const { path, release } = await store.hold(sha256);
+          const giveBack = blobs.lend(sha256, path);
+          return () => {
+            giveBack();
+            release();
+          };
+        },
+      },
       profileDirectory: join(stateDirectory, 'profiles'),
       links: this.#links(),
       holdPlans: this.#o.holdPlans ?? false,

@@ -17,6 +17,7 @@ import type {
   Response,
   StatusReport,
   Trouble,
+  UpdateRequest,
 } from '../broker/messages.js';
 import { Refusals } from '../broker/refusals.js';
 import { Commands } from './commands.js';
@@ -36,6 +37,7 @@ import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
 import type { SavedDeployment } from './state.js';
 import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
+import { Updating, type UpdatingOptions } from './updating.js';
 
 const TICK_MS = 250;
 
@@ -52,6 +54,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly probe?: Pick<LinkProbe, 'measure'>;
   /** The dispatcher's own lanes. */
   readonly lanes?: () => readonly LaneHealth[];
+  /** How agents get other programs; default: they do not. */
+  readonly updates?: Pick<UpdatingOptions, 'sign' | 'lend'>;
   /** Where agents and clients find the dispatcher's lane. */
   readonly dispatcherPeer: () => PeerEntry;
   /** The agents that can be reached changed. */
@@ -95,6 +99,7 @@ export class Scheduler {
   readonly #desk: RequestDesk;
   readonly #reigning: Reigning;
   readonly #startedMs: number;
+  readonly #updating: Updating | undefined;
   #wasConnected = false;
 
   constructor(options: SchedulerOptions) {
@@ -144,6 +149,7 @@ export class Scheduler {
       log: (kind, text) => this.#log(kind, text),
       now: this.#now,
     });
+    this.#updating = this.#makeUpdating();
     this.#profiles = this.#makeProfiles();
     this.#rebalancer = options.holdPlans === true ? undefined : this.#makeRebalancer();
     this.#deployments.askForRoom = async (deployment) => (await this.#rebalancer?.makeRoom(deployment)) ?? false;
@@ -204,6 +210,19 @@ export class Scheduler {
     });
   }
 
+  #makeUpdating(): Updating | undefined {
+    const { updates } = this.#o;
+    if (updates === undefined) return undefined;
+    return new Updating({
+      ...updates,
+      registry: this.#registry,
+      commands: this.#commands,
+      term: () => this.#reigning.term,
+      now: this.#now,
+      log: (kind, text) => this.#log(kind, text),
+    });
+  }
+
   /** Takes the next term, above `atLeast`; before `start`. Throws CLUSTER_TAKEN when another scheduler answers, GATEWAY_STORE_FULL. */
   async claim(atLeast = 0): Promise<void> {
     await this.#reigning.begin(atLeast);
@@ -252,6 +271,7 @@ export class Scheduler {
 
   async stop(): Promise<void> {
     this.#desk.stop();
+    this.#updating?.stop();
     this.#reigning.stop();
     await this.#profiles?.stop();
     await this.#deployments.stop();
@@ -366,6 +386,9 @@ export class Scheduler {
         return { model: await this.#offer(body.offer) };
       case 'profile':
         return { profile: await this.#profile(body.profile) };
+      case 'update':
+        await this.#update(body.update);
+        return {};
       case 'peers':
         return { peers: this.#members.peers.report(body.peers.agent) };
       case 'trust':
@@ -377,6 +400,11 @@ export class Scheduler {
   async #profile(request: ProfileRequest): Promise<ProfileReport> {
     if (this.#profiles === undefined) throw new ChairError('PROFILE_INVALID', 'this scheduler does not measure models');
     return this.#profiles.request(request);
+  }
+
+  async #update(request: UpdateRequest): Promise<void> {
+    if (this.#updating === undefined) throw new ChairError('UPDATE_REFUSED', 'this scheduler does not update agents');
+    return this.#updating.update(request);
   }
 
   async #offer(offer: ModelOffer): Promise<ModelAnswer> {

@@ -337,6 +337,29 @@ export interface Standby {
   readonly leaseMs: number;
 }
 
+/** Change to another program: see update-order.ts for what is signed. */
+export interface Update {
+  readonly agent: string;
+  /** Of the bundle. */
+  readonly name: string;
+  readonly arch: string;
+  /** Of the archive, which is fetched as a blob. */
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  /** By the gateway's clock, since 1970. */
+  readonly issuedMs: number;
+  /** Of the gateway that signs, PEM. */
+  readonly certificate: string;
+  /** Base64. */
+  readonly signature: string;
+}
+
+/** The program that is on trial is well. */
+export interface Confirm {
+  /** Of the bundle. */
+  readonly name: string;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
@@ -346,7 +369,9 @@ export type CommandBody =
   | { readonly kind: 'ping'; readonly ping: Ping }
   | { readonly kind: 'profile'; readonly profile: Profile }
   | { readonly kind: 'measure'; readonly measure: Measure }
-  | { readonly kind: 'standby'; readonly standby: Standby };
+  | { readonly kind: 'standby'; readonly standby: Standby }
+  | { readonly kind: 'update'; readonly update: Update }
+  | { readonly kind: 'confirm'; readonly confirm: Confirm };
 
 export interface Command {
   readonly id: string;
@@ -588,6 +613,16 @@ export interface TrustRequest {
   readonly count: number;
 }
 
+/** Change the program of one agent to a bundle that was sent before. Answered when the agent was confirmed, or is back with its former one. */
+export interface UpdateRequest {
+  readonly agent: string;
+  /** Of the bundle. */
+  readonly name: string;
+  readonly arch: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
@@ -598,7 +633,8 @@ export type RequestBody =
   | { readonly kind: 'links'; readonly links: LinksRequest }
   | { readonly kind: 'peers'; readonly peers: PeersRequest }
   | { readonly kind: 'adjust'; readonly adjust: AdjustRequest }
-  | { readonly kind: 'trust'; readonly trust: TrustRequest };
+  | { readonly kind: 'trust'; readonly trust: TrustRequest }
+  | { readonly kind: 'update'; readonly update: UpdateRequest };
 
 export interface Request {
   readonly id: string;

@@ -16,6 +16,7 @@ import { profile } from './profile.js';
 import { simulate } from './simulate.js';
 import { status } from './status.js';
 import { agentsApprove, agentsList, agentsRevoke, audit, enrol, tokenCreate, tokenList, tokenRevoke } from './trust.js';
+import { update } from './update.js';
 import { verify } from './verify.js';
 
 export const COMMANDS: readonly CommandDefinition[] = [
@@ -47,6 +48,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   inspect,
   verify,
   bundle,
+  update,
   modelsList,
   modelsBuild,
 ];

@@ -1,0 +1,50 @@
+#!/bin/sh
+# A machine for the bundle test, in a mount namespace of its own (unshare --mount): device.sh MACHINE ROOT SHARED
+#
+# ROOT is '' for this system with fresh /opt, /etc, /var/lib and /boot, or a folder with another system, in which qemu runs what is foreign. SHARED is a folder
+# that both sides see: the card's boot partition stands in SHARED/boot. Does what a machine does: first boot, then the unit's commands again and again, for as long
+# as SHARED/on exists. SHARED/kill: the power goes.
+set -eu
+root=$1
+shared=$2
+mount --make-rprivate /
+if [ -z "$root" ]; then
+    cp -a /etc "$shared/etc"
+    mount --bind "$shared/etc" /etc
+    for folder in /opt /var/lib /boot; do
+        mkdir -p "$shared/disk$folder" "$folder"
+        mount --bind "$shared/disk$folder" "$folder"
+    done
+    root=/
+else
+    for folder in /proc /dev /sys; do
+        mkdir -p "$root$folder"
+        mount --rbind "$folder" "$root$folder"
+    done
+    # onnxruntime takes the processor's parts from there, and crashes on those of another kind.
+    mount --bind "$shared/cpuinfo" "$root/proc/cpuinfo"
+    mkdir -p "$root/boot" "$root/tmp"
+    cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
+fi
+mkdir -p "$root/boot/firmware"
+mount --bind "$shared/boot" "$root/boot/firmware"
+cat >"$root/tmp/mc-boot.sh" <<'BOOT'
+set -u
+if [ -d /boot/firmware/musical-chair ]; then sh -c "$FIRST_BOOT" || echo "first boot: $?"; fi
+unit=/etc/systemd/system/musical-chair-agent.service
+before=$(sed -n 's/^ExecStartPre=+//p' "$unit")
+exec_start=$(sed -n 's/^ExecStart=//p' "$unit")
+user=$(sed -n 's/^User=//p' "$unit")
+mkdir -p /var/lib/musical-chair
+chown "$user:$user" /var/lib/musical-chair
+sh -c "$before"
+# shellcheck disable=SC2086
+exec setpriv --reuid "$user" --regid "$user" --clear-groups $exec_start
+BOOT
+while [ -e "$shared/on" ]; do
+    echo "-- start"
+    chroot "$root" /bin/sh /tmp/mc-boot.sh &
+    echo $! >"$shared/pid"
+    wait $! || echo "-- ended with $?"
+    sleep 1
+done

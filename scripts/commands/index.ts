@@ -6,6 +6,7 @@ import { cluster } from './cluster.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { discover } from './discover.js';
+import { flash } from './flash.js';
 import { infer } from './infer.js';
 import { inspect } from './inspect.js';
 import { links } from './links.js';
@@ -49,6 +50,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   verify,
   bundle,
   update,
+  flash,
   modelsList,
   modelsBuild,
 ];

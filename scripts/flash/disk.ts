@@ -1,0 +1,70 @@
+/**
+ * Bytes at a place, in an image file or a block device. Synchronous, because the FAT library asks for sectors in the middle of its own calls;
+ * only small pieces are read and written this way, whole images are streamed (`copy.ts`).
+ */
+import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { ChairError } from '../../broker/errors.js';
+
+export interface Disk {
+  readonly sizeBytes: number;
+  readonly writable: boolean;
+  /** Throws FLASH_IMAGE_DAMAGED when the file ends before `length` bytes were read. */
+  read(offset: number, length: number): Buffer;
+  write(offset: number, bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** Throws FILE_NOT_FOUND. */
+export function openDisk(file: string, mode: 'r' | 'r+'): Disk {
+  let fd: number;
+  try {
+    fd = openSync(file, mode);
+  } catch (cause) {
+    const came = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    throw new ChairError('FILE_NOT_FOUND', `${file} cannot be opened`, { expected: 'the path of an image file', came, cause });
+  }
+  const { size } = fstatSync(fd);
+  let open = true;
+  return {
+    sizeBytes: size,
+    writable: mode === 'r+',
+    read: (offset, length) => {
+      const bytes = Buffer.alloc(length);
+      for (let done = 0; done < length; ) {
+        const count = readSync(fd, bytes, done, length - done, offset + done);
+        if (count === 0) throw endedEarly(file, offset + length, offset + done);
+        done += count;
+      }
+      return bytes;
+    },
+    write: (offset, bytes) => {
+      for (let done = 0; done < bytes.byteLength; ) done += writeSync(fd, bytes, done, bytes.byteLength - done, offset + done);
+    },
+    close: () => {
+      if (open) closeSync(fd);
+      open = false;
+    },
+  };
+}
+
+/** An image held in memory: for tests, and for looking at the first megabytes of a stream. */
+export function memoryDisk(bytes: Uint8Array): Disk {
+  return {
+    sizeBytes: bytes.byteLength,
+    writable: true,
+    read: (offset, length) => {
+      if (offset + length > bytes.byteLength) throw endedEarly('the image', offset + length, bytes.byteLength);
+      return Buffer.from(bytes.subarray(offset, offset + length));
+    },
+    write: (offset, piece) => bytes.set(piece, offset),
+    close: () => {},
+  };
+}
+
+function endedEarly(file: string, wanted: number, has: number): ChairError {
+  return new ChairError('FLASH_IMAGE_DAMAGED', `${file} ends too early`, {
+    expected: `at least ${wanted} bytes`,
+    came: `${has}`,
+    todo: 'Download the image again and compare its checksum with the one beside it.',
+  });
+}

@@ -1,0 +1,67 @@
+import { describe, expect, it } from 'vitest';
+import type { DeviceFacts } from './device.js';
+import { eraseQuestion, flashedText, namesDevice, progressText } from './flash-text.js';
+import { parseTokens } from './tokens.js';
+
+const device: DeviceFacts = {
+  path: '/dev/sdb',
+  name: 'sdb',
+  model: 'SanDisk Ultra',
+  sizeBytes: 31_914_983_424,
+  kind: 'disk',
+  removable: true,
+  readOnly: false,
+  mounts: [],
+  uses: [],
+};
+
+describe('progress', () => {
+  it('shows part, bytes, rate and the time left', () => {
+    expect(progressText('writing pi-1', 700_000_000, 2_800_000_000, 35_000)).toBe(
+      'writing pi-1  [######------------------]   25 %  700 MB of 2.8 GB  20.0 MB/s  2 min left',
+    );
+  });
+  it('claims no rate at the start, and nothing beyond the end', () => {
+    expect(progressText('x', 0, 100, 0)).toBe('x  [------------------------]    0 %  0 B of 100 B');
+    expect(progressText('x', 120, 100, 0)).toContain('100 %');
+    expect(progressText('x', 0, 0, 0)).toContain('100 %');
+  });
+});
+
+describe('the question before a card is erased', () => {
+  it('shows the card and its size, and wants its name', () => {
+    expect(eraseQuestion(device, 'pi-1')).toBe(
+      'Everything on /dev/sdb (SanDisk Ultra, 31.9 GB) will be erased for pi-1. Type sdb to go on: ',
+    );
+    expect(['sdb', ' sdb\n', '/dev/sdb'].every((answer) => namesDevice(answer, device))).toBe(true);
+    expect(['', 'y', 'yes', 'sda', 'sdb1', 'SDB'].some((answer) => namesDevice(answer, device))).toBe(false);
+  });
+});
+
+describe('what was flashed', () => {
+  it('is a table, and what to do next', () => {
+    const card = {
+      name: 'pi-1',
+      written: 'cards/pi-1.img',
+      release: '2025-12-04',
+      writer: 'cloud-init',
+      tokenExpiresMs: Date.UTC(2026, 10, 28, 12),
+    };
+    const text = flashedText([card], 80);
+    expect(text).toContain('2026-11-28 12:00 UTC');
+    expect(text).toContain('rpi-imager --cli cards/pi-1.img /dev/sdX');
+    expect(flashedText([{ ...card, written: '/dev/sdb' }], 80)).not.toContain('rpi-imager');
+  });
+});
+
+describe('a file of tokens', () => {
+  it('is one token for one card, or names and tokens', () => {
+    expect([...parseTokens('mc1.a\n', ['pi-1'])]).toEqual([['pi-1', 'mc1.a']]);
+    expect([...parseTokens('# made today\npi-1 mc1.a\npi-2\tmc1.b\n', ['pi-1', 'pi-2'])]).toEqual([
+      ['pi-1', 'mc1.a'],
+      ['pi-2', 'mc1.b'],
+    ]);
+    expect(() => parseTokens('mc1.a\n', ['pi-1', 'pi-2'])).toThrow('lines of a name and a token');
+    expect(() => parseTokens('pi-1 mc1.a and more\n', ['pi-1', 'pi-2'])).toThrow('lines of a name and a token');
+  });
+});

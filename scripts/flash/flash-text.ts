@@ -1,0 +1,57 @@
+/** Flashing in words: progress bars, questions, what to do next. Pure. */
+import { bytesText, formatTable } from '../table.js';
+import { type DeviceFacts, deviceText } from './device.js';
+import type { FlashedCard } from './flash.js';
+
+const BAR = 24;
+
+/** `writing pi-1  [#######-----------------]  31 %  0.9 of 2.8 GB  24 MB/s  82 s left` */
+export function progressText(label: string, done: number, total: number, elapsedMs: number): string {
+  const part = total === 0 ? 1 : Math.min(1, done / total);
+  const filled = Math.round(part * BAR);
+  const rate = elapsedMs < 500 ? 0 : (done / elapsedMs) * 1_000;
+  const left = rate === 0 ? '' : `  ${bytesText(rate)}/s  ${timeText((total - done) / rate)} left`;
+  const percent = String(Math.floor(part * 100)).padStart(3);
+  return `${label}  [${'#'.repeat(filled)}${'-'.repeat(BAR - filled)}]  ${percent} %  ${bytesText(done)} of ${bytesText(total)}${left}`;
+}
+
+function timeText(seconds: number): string {
+  return seconds < 100 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
+}
+
+export function eraseQuestion(device: DeviceFacts, name: string): string {
+  return `Everything on ${deviceText(device)} will be erased for ${name}. Type ${device.name} to go on: `;
+}
+
+/** `sdb` and `/dev/sdb` both name the device; nothing else does. */
+export function namesDevice(answer: string, device: DeviceFacts): boolean {
+  const typed = answer.trim();
+  return typed === device.name || typed === device.path;
+}
+
+export function flashedText(cards: readonly FlashedCard[], width: number): string {
+  const table = formatTable(
+    [{ title: 'agent' }, { title: 'written' }, { title: 'Raspberry Pi OS' }, { title: 'first boot' }, { title: 'token until' }],
+    cards.map((card) => [
+      card.name,
+      card.written,
+      card.release,
+      card.writer,
+      card.tokenExpiresMs === undefined ? '-' : `${new Date(card.tokenExpiresMs).toISOString().slice(0, 16).replace('T', ' ')} UTC`,
+    ]),
+    width,
+  );
+  return `${table}\n\n${nextText(cards)}`;
+}
+
+function nextText(cards: readonly FlashedCard[]): string {
+  const image = cards.find(({ written }) => !written.startsWith('/dev/'))?.written;
+  const boot = 'Put the card into the Pi and switch it on: it joins within a few minutes (`mc status` on the gateway).';
+  if (image === undefined) return boot;
+  return [
+    'Write each image to a card: with Raspberry Pi Imager ("Use custom", and no other customisation), or',
+    `  sudo rpi-imager --cli ${image} /dev/sdX`,
+    boot,
+    'An image holds its join token until the first boot: keep it to yourself, and delete it when the card is written.',
+  ].join('\n');
+}

@@ -1,0 +1,236 @@
+/**
+ * Flashing, from a checked request to written cards. What can be refused is refused in the order of what it costs to find out: outputs and
+ * device, the .xz file's end, the bundle, then (unpacked, if it must be) the image itself and its room; only then tokens are made and anything is written.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import { agentSettings, type BootFile, bootFilesOf } from '../bundle/boot-files.js';
+import { type Bundle, readBundle } from '../bundle/read.js';
+import type { Card } from './card.js';
+import { copyImage, type ImageSource, type Progress, readSource } from './copy.js';
+import { checkRoom, type PlannedFile, planFiles, writeFiles } from './customise.js';
+import { type DeviceFacts, type DeviceRules, describeDevice, deviceText, whyNot } from './device.js';
+import { openDisk } from './disk.js';
+import type { FirstBootWriter } from './first-boot.js';
+import type { FlashRequest, FlashTarget } from './fleet.js';
+import { type ImageFacts, inspectImage } from './image.js';
+import { writeDevice } from './write-device.js';
+import { chooseWriter } from './writers.js';
+
+/** A join token for one name. */
+export interface Invitation {
+  readonly token: string;
+  readonly expiresMs?: number;
+}
+
+export interface FlashOptions {
+  /** Undefined: a cluster without trust (`--insecure`), whose agents need no token. */
+  readonly invite?: (name: string) => Promise<Invitation>;
+  /** Existing files are written over. */
+  readonly force?: boolean;
+  /** The person has typed the device's name: true. Asked once per card, when its image is ready. */
+  readonly confirm: (device: DeviceFacts, card: Card) => Promise<boolean>;
+  readonly progress: (label: string) => Progress;
+  readonly note: (line: string) => void;
+  readonly nowMs: () => number;
+  readonly rules?: DeviceRules;
+}
+
+export interface FlashedCard {
+  readonly name: string;
+  /** File or device. */
+  readonly written: string;
+  /** `2025-12-04` */
+  readonly release: string;
+  readonly writer: string;
+  readonly tokenExpiresMs?: number;
+}
+
+/** What is the same for all cards. */
+interface Run {
+  readonly base: ImageSource;
+  /** The base is ours: the last card takes it instead of a copy. */
+  readonly temporary: boolean;
+  readonly facts: ImageFacts;
+  readonly writer: FirstBootWriter;
+  readonly bundle: Bundle;
+  readonly bundleFile: string;
+}
+
+/** Throws what its parts throw; nothing half-written is left, and no token is made for a card that cannot be. */
+export async function flash(request: FlashRequest, options: FlashOptions): Promise<FlashedCard[]> {
+  refuseOutputs(request.targets, options.force === true);
+  const source = readSource(request.image);
+  if (request.device !== undefined) refuseDevice(request.device, source.sizeBytes, options.rules);
+  const bundle = await readBundle(request.bundle, { arch: 'arm64' });
+  const folder = request.device === undefined ? undefined : await mkdtemp(path.join(workFolder(), 'musical-chair-flash-'));
+  const unpacked = source.streams === undefined ? undefined : `${path.resolve(folder ?? '', request.targets[0]?.out ?? 'image')}.base.part`;
+  try {
+    const run = await prepare(source, unpacked, { bundle, bundleFile: request.bundle }, options);
+    await refuseFull(request.targets, run, options);
+    const flashed: FlashedCard[] = [];
+    for (const [i, target] of request.targets.entries()) {
+      const last = i === request.targets.length - 1;
+      flashed.push(await flashOne(target, { ...run, temporary: run.temporary && last }, request.device, folder, options));
+    }
+    return flashed;
+  } finally {
+    if (unpacked !== undefined) await rm(unpacked, { force: true });
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function refuseOutputs(targets: readonly FlashTarget[], force: boolean): void {
+  const there = force ? undefined : targets.find(({ out }) => out !== undefined && existsSync(out))?.out;
+  if (there !== undefined)
+    throw new ChairError('FLASH_OUTPUT_UNUSABLE', `${there} exists already`, { todo: 'Give another --out, or --force to write over it.' });
+}
+
+function refuseDevice(device: string, imageBytes: number, rules: DeviceRules | undefined): DeviceFacts {
+  const facts = describeDevice(device);
+  const error = whyNot(facts, imageBytes, rules);
+  if (error !== undefined) throw error;
+  return facts;
+}
+
+async function prepare(
+  source: ImageSource,
+  unpacked: string | undefined,
+  bundle: Pick<Run, 'bundle' | 'bundleFile'>,
+  options: FlashOptions,
+): Promise<Run> {
+  if (unpacked !== undefined) {
+    await mkdir(path.dirname(unpacked), { recursive: true });
+    await rm(unpacked, { force: true });
+    await copyImage(source, unpacked, options.progress('unpacking'));
+  }
+  const base: ImageSource = { file: unpacked ?? source.file, sizeBytes: source.sizeBytes };
+  const disk = openDisk(base.file, 'r');
+  try {
+    const facts = await inspectImage(disk);
+    const writer = chooseWriter(facts);
+    options.note(`Raspberry Pi OS of ${facts.release} (${facts.system}), first boot by ${writer.name}`);
+    return { base, temporary: unpacked !== undefined, facts, writer, ...bundle };
+  } finally {
+    disk.close();
+  }
+}
+
+/** All cards, before the first is written: their files differ in a few bytes only, but then all is known. */
+async function refuseFull(targets: readonly FlashTarget[], run: Run, options: FlashOptions): Promise<void> {
+  const disk = openDisk(run.base.file, 'r');
+  try {
+    for (const { card } of targets) {
+      if (card.wifi !== undefined && !run.facts.networkManager)
+        throw new ChairError('FLASH_IMAGE_FOREIGN', `Wi-Fi cannot be set up in Raspberry Pi OS of ${run.facts.release}`, {
+          expected: 'an image with NetworkManager: Raspberry Pi OS 12 or later',
+          came: run.facts.system,
+          todo: 'Use a newer image, or a cable and no --wifi.',
+        });
+      await checkRoom(disk, run.facts, await planCard(card, run, 'x'.repeat(512), options));
+    }
+  } finally {
+    disk.close();
+  }
+}
+
+async function planCard(card: Card, run: Run, token: string | undefined, options: FlashOptions): Promise<PlannedFile[]> {
+  const settings = agentSettings({
+    cluster: card.cluster,
+    name: card.name,
+    insecure: options.invite === undefined,
+    ...(card.gateway === undefined ? {} : { gateway: card.gateway }),
+  });
+  const files: readonly BootFile[] = await bootFilesOf(
+    run.bundleFile,
+    run.bundle,
+    settings,
+    options.invite === undefined ? undefined : token,
+  );
+  const firstBoot = run.writer.write({
+    card,
+    facts: run.facts,
+    instanceId: `musical-chair-${card.name}-${randomBytes(6).toString('hex')}`,
+    flashedAtMs: options.nowMs(),
+    uuid: randomUUID(),
+  });
+  return planFiles(run.facts, firstBoot, files);
+}
+
+async function flashOne(
+  target: FlashTarget,
+  run: Run,
+  device: string | undefined,
+  folder: string | undefined,
+  options: FlashOptions,
+): Promise<FlashedCard> {
+  const { card, out = path.join(folder ?? '', 'card.img') } = target;
+  const part = `${out}.part`;
+  try {
+    await rm(part, { force: true });
+    await mkdir(path.dirname(path.resolve(part)), { recursive: true });
+    if (!run.temporary || !(await moved(run.base.file, part)))
+      await copyImage(run.base, part, options.progress(`copying for ${card.name}`));
+    // The token is in it until the card's first boot.
+    await chmod(part, 0o600);
+    const confirmed = device === undefined ? undefined : await confirmDevice(device, card, run.base.sizeBytes, options);
+    const invitation = await options.invite?.(card.name);
+    await writeFiles(part, run.facts, await planCard(card, run, invitation?.token, options));
+    if (confirmed === undefined) await rename(part, out);
+    else await writeDevice(part, confirmed, deviceProgress(card, confirmed, options));
+    return {
+      name: card.name,
+      written: confirmed?.path ?? out,
+      release: run.facts.release,
+      writer: run.writer.name,
+      ...(invitation?.expiresMs === undefined ? {} : { tokenExpiresMs: invitation.expiresMs }),
+    };
+  } finally {
+    await rm(part, { force: true });
+  }
+}
+
+/** Not to another file system: there it has to be copied. */
+async function moved(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Images are gigabytes, and /tmp is in memory on many systems. */
+function workFolder(): string {
+  return process.env.TMPDIR === undefined && existsSync('/var/tmp') ? '/var/tmp' : tmpdir();
+}
+
+/** Looked at anew for each card: between two of them somebody changed it. */
+async function confirmDevice(device: string, card: Card, imageBytes: number, options: FlashOptions): Promise<DeviceFacts> {
+  const facts = refuseDevice(device, imageBytes, options.rules);
+  // And once more after the answer: the question may have stood there for an hour.
+  if (await options.confirm(facts, card)) return sameDevice(facts, refuseDevice(device, imageBytes, options.rules));
+  throw new ChairError('FLASH_DEVICE_REFUSED', `${deviceText(facts)} is not written: its name was not typed again`, {
+    expected: facts.name,
+  });
+}
+
+function sameDevice(before: DeviceFacts, now: DeviceFacts): DeviceFacts {
+  if (before.sizeBytes === now.sizeBytes && before.model === now.model && before.path === now.path) return now;
+  throw new ChairError('FLASH_DEVICE_REFUSED', `${now.path} is not written: it is another device now`, {
+    expected: deviceText(before),
+    came: deviceText(now),
+  });
+}
+
+function deviceProgress(card: Card, device: DeviceFacts, options: FlashOptions): Parameters<typeof writeDevice>[2] {
+  return {
+    writing: options.progress(`writing ${card.name} to ${device.path}`),
+    checking: options.progress(`reading ${card.name} back`),
+    cached: () => options.note(`${device.path} cannot be read past the memory's cache: what is read back may come from there`),
+  };
+}

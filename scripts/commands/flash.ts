@@ -1,7 +1,9 @@
 /** `flash`: cards and images for Pis that join at their first boot. */
 import { ChairError } from '../../broker/errors.js';
 import type { CommandDefinition, OptionValues } from '../command.js';
+import { optionText } from '../deploy-options.js';
 import type { FlashFlags } from '../flash/fleet.js';
+import type { TokenFlags } from '../flash/tokens.js';
 
 const TEXTS = [
   'image',
@@ -27,6 +29,15 @@ function flagsOf(options: OptionValues): FlashFlags {
     ...(Object.fromEntries(texts) as FlashFlags),
     ...(options.wifiHidden === true ? { wifiHidden: true } : {}),
     ...(Array.isArray(servers) ? { timeServer: servers as readonly string[] } : {}),
+  };
+}
+
+function tokenFlags(options: OptionValues): TokenFlags {
+  return {
+    ...(typeof options.tokenFile === 'string' ? { tokenFile: options.tokenFile } : {}),
+    ttl: optionText(options, 'ttl', '7d'),
+    hold: options.hold === true,
+    replace: options.replace === true,
   };
 }
 
@@ -62,10 +73,11 @@ export const flash: CommandDefinition = {
     { flags: '--erase <name>', description: "the device's name again, for scripts that cannot be asked" },
     { flags: '--token-file <file>', description: 'join tokens made before: one, or lines "NAME TOKEN"' },
     { flags: '--ttl <time>', description: 'how long the join tokens are good', default: '7d' },
-    { flags: '--insecure', description: 'for a cluster without trust: plain MQTT, no join token' },
+    { flags: '--hold', description: 'a Pi that joins waits until `agents approve`: for cards that travel' },
+    { flags: '--replace', description: 'agents of these names have joined before; their certificates end when the new cards join' },
     { flags: '--force', description: 'write over files that exist' },
   ],
-  settings: ['cluster'],
+  settings: ['broker', 'cluster', 'credentials', 'insecure', 'gateway.directory'],
   json: true,
   examples: [
     {
@@ -90,7 +102,7 @@ export const flash: CommandDefinition = {
       askHidden(`Password of the Wi-Fi network ${ssid}: `, '--wifi-password-file'),
     );
     const names = request.targets.map(({ card }) => card.name);
-    const invite = await inviter(options, names);
+    const invite = await inviter(tokenFlags(options), settings, names);
     const cards = await run(request, {
       ...(invite === undefined ? {} : { invite }),
       force: options.force === true,

@@ -1,21 +1,51 @@
 /** Where the join tokens of cards come from: the gateway, or a file when it cannot be reached from here. */
 import { readFileSync } from 'node:fs';
 import { ChairError } from '../../broker/errors.js';
-import type { OptionValues } from '../command.js';
+import type { Settings } from '../config.js';
+import { parseDuration } from '../duration.js';
 import type { Invitation } from './flash.js';
 
-/** Who gives the cards their tokens; undefined for a cluster without trust. Throws USAGE, FILE_NOT_FOUND. */
-export async function inviter(
-  options: OptionValues,
-  names: readonly string[],
-): Promise<((name: string) => Promise<Invitation>) | undefined> {
-  if (options.insecure === true) return undefined;
-  if (typeof options.tokenFile === 'string') return readTokens(options.tokenFile, names);
-  throw new ChairError('USAGE', '--token-file is missing', { expected: 'join tokens, as `mc token create` prints them' });
+/** Flags that say where the tokens come from. */
+export interface TokenFlags {
+  readonly tokenFile?: string;
+  readonly ttl: string;
+  readonly hold: boolean;
+  readonly replace: boolean;
+}
+
+type Invite = (name: string) => Promise<Invitation>;
+
+/**
+ * Who gives the cards their tokens; undefined for a cluster without trust. The gateway is asked at once whether it is there and may be asked, and
+ * whether any of these names has joined already: not after the images were unpacked, and not for the last card of six.
+ * Throws USAGE, FILE_NOT_FOUND, IDENTITY_TAKEN, and what a connection to the gateway can throw.
+ */
+export async function inviter(flags: TokenFlags, settings: Settings, names: readonly string[]): Promise<Invite | undefined> {
+  if (settings.insecure) return undefined;
+  if (flags.tokenFile !== undefined) return readTokens(flags.tokenFile, names);
+  const ttlMs = parseDuration(flags.ttl, '--ttl');
+  const { withClient } = await import('../connection.js');
+  await withClient(settings, async (client) => {
+    const { members } = await client.trust({ action: 'members' });
+    const joined = flags.replace ? [] : members.filter((member) => member.state === 'valid' && names.includes(member.name));
+    if (joined.length > 0)
+      throw new ChairError('IDENTITY_TAKEN', 'agents of these names have joined already', {
+        expected: 'names that nobody has',
+        came: joined.map((member) => member.name).join(', '),
+        todo: 'If these machines are set up anew: --replace. The certificates of before end when the new cards join.',
+      });
+  });
+  const { hold, replace } = flags;
+  return (name) =>
+    withClient(settings, async (client) => {
+      const request = { action: 'invite', name, role: 'agent', ttlMs, hold, replace } as const;
+      const { token, tokens } = await client.trust(request);
+      return { token, ...(tokens[0] === undefined ? {} : { expiresMs: tokens[0].expiresMs }) };
+    });
 }
 
 /** One token for one card; or lines `NAME TOKEN`. Throws FILE_NOT_FOUND, USAGE. */
-export function readTokens(file: string, names: readonly string[]): (name: string) => Promise<Invitation> {
+export function readTokens(file: string, names: readonly string[]): Invite {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');

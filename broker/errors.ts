@@ -23,7 +23,8 @@ export const ERROR_CODES = {
   ENGINE_CLOSED: 'The engine or session was used after it was disposed, or its worker died.',
   TENSOR_INVALID: 'A tensor or box contradicts itself (rank, dims, bytes).',
   // files people hand in
-  FILE_NOT_FOUND: 'A file named on the command line does not exist.',
+  FILE_NOT_FOUND: 'A file or folder named on the command line does not exist, or may not be read or written.',
+  FILE_EXISTS: 'A file that would be written is there already.',
   IMAGE_UNREADABLE: 'The file is not an image this project can decode.',
   NPY_UNREADABLE: 'The file is not a .npy tensor this project can read.',
   // broker/: bytes, topics, lanes
@@ -84,6 +85,7 @@ export const ERROR_CODES = {
   FRAME_LATE: 'A message belongs to a frame that is finished, cancelled or issued again.',
   // scheduler/
   STATE_DAMAGED: 'A file in which state is kept was changed by something else, or is of another version; it is put aside and not used.',
+  BACKUP_UNUSABLE: 'A file is no whole backup of a gateway (cut off, changed, of another version, or something else).',
   CLUSTER_TAKEN: 'Another gateway or scheduler serves this cluster, or holds its state folder.',
   NO_AGENTS: 'No ready agent is available for the plan.',
   PLAN_INVALID: 'A plan contradicts itself or names what does not exist.',
@@ -114,6 +116,7 @@ export const ERROR_CODES = {
   // scripts/
   USAGE: 'The command line is wrong.',
   CONFIG_INVALID: 'A configuration file, variable or flag is wrong.',
+  SERVICE_FAILED: 'The system service could not be installed or removed; the message says which step failed.',
   PLOT_UNAVAILABLE: 'The optional plot library is not installed here.',
   FLASH_IMAGE_FOREIGN: 'The image is not a Raspberry Pi OS image as it was downloaded, or knows no first boot that can be used.',
   FLASH_IMAGE_32_BIT: 'The image holds the 32-bit Raspberry Pi OS, on which the inference engine does not run.',

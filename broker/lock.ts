@@ -39,6 +39,14 @@ export async function lockDirectory(directory: string, words: LockWords): Promis
   };
 }
 
+/** The process that holds the folder; undefined = nobody who lives. */
+export async function holderOf(directory: string): Promise<number | undefined> {
+  const owner = await readFile(path.resolve(directory, 'lock'), 'utf8').catch(() => '');
+  const [pid = '', started = ''] = owner.trim().split(' ');
+  if (held.has(path.resolve(directory, 'lock'))) return process.pid;
+  return isAlive(Number(pid), started) ? Number(pid) : undefined;
+}
+
 async function acquire(file: string, taken: (pid: string) => ChairError): Promise<void> {
   const mine = `${file}.${process.pid}`;
   await writeFile(mine, `${process.pid} ${startTime(process.pid)}\n`);

@@ -3,7 +3,7 @@
  * line. What a power cut, a dying SD card or a hand changed in it is found when it is read, and put aside.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError, type ErrorCode, toChairError } from './errors.js';
 
@@ -61,14 +61,28 @@ export async function putAside(file: string): Promise<void> {
   await rename(file, `${file}.damaged`).catch(() => undefined);
 }
 
+/** What a write leaves when its process is killed or the power goes: the name of the file, then this. */
+const LEFTOVER = /\.[0-9a-f]{8}\.new$/;
+
+/** Removes what writes that were cut off left in this folder; nobody may be writing there. Resolves with how many. Never throws. */
+export async function removeLeftovers(directory: string): Promise<number> {
+  let count = 0;
+  for (const name of await readdir(directory).catch(() => [])) {
+    if (!LEFTOVER.test(name)) continue;
+    await rm(path.join(directory, name), { force: true }).catch(() => undefined);
+    count++;
+  }
+  return count;
+}
+
 /** ENOSPC and EDQUOT as `full`; anything else as it is. */
 function diskFull(error: unknown, file: string, full: ErrorCode): ChairError {
   if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT')) return toChairError(error);
   return new ChairError(full, `disk full while writing ${file}`, { todo: 'Free disk space there.', cause: error });
 }
 
-/** Without it a power cut may undo the rename. File systems that cannot do it are as safe as they are. */
-async function flushDirectory(directory: string): Promise<void> {
+/** Without it a power cut may undo a rename in this folder. File systems that cannot do it are as safe as they are. */
+export async function flushDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
   await handle?.close();

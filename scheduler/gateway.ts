@@ -19,12 +19,14 @@ import { connectBus } from '../broker/mqtt-bus.js';
 import { publicUrl } from '../broker/public-url.js';
 import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
+import { removeLeftovers } from '../broker/sealed-file.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { announcerOf } from './announcement.js';
 import { BlobServer } from './blob-server.js';
+import { claimFolder } from './cluster-file.js';
 import { Dispatcher } from './dispatcher.js';
 import { libraryDirectories, ModelLibrary } from './model-library.js';
 import type { ModelSource } from './model-source.js';
@@ -110,7 +112,7 @@ export class Gateway {
     });
   }
 
-  /** Throws AGENT_NAME_INVALID (cluster), CLUSTER_TAKEN, PORT_IN_USE, BROKER_UNREACHABLE; then nothing is left running. */
+  /** Throws AGENT_NAME_INVALID (cluster), CLUSTER_TAKEN, CLUSTER_WRONG (the state is of another one), PORT_IN_USE, BROKER_UNREACHABLE; then nothing is left running. */
   async start(): Promise<void> {
     if (!NAME_PATTERN.test(this.#o.cluster)) {
       throw new ChairError('AGENT_NAME_INVALID', 'a cluster cannot have this name', { came: `'${this.#o.cluster}'` });
@@ -142,6 +144,11 @@ export class Gateway {
     return this.#gatehouse;
   }
 
+  /** It reaches the broker that it runs itself; of one outside it is not the gateway's fault when that is gone. */
+  get serves(): boolean {
+    return this.#scheduler !== undefined && (this.#broker === undefined || this.#bus?.connected === true);
+  }
+
   status(): StatusReport {
     if (this.#scheduler === undefined) throw new ChairError('STOPPED', 'the gateway does not run');
     return this.#scheduler.status();
@@ -161,6 +168,8 @@ export class Gateway {
       todo: 'Stop that process, or give this one another --directory.',
     });
     await this.#own({ stop: unlock });
+    await removeLeftovers(stateDirectory);
+    await claimFolder(stateDirectory, cluster);
     const gatehouse = await this.#openGatehouse();
     const problems = new Problems();
     const files = await this.#own(new DeploymentFiles({ directory: join(stateDirectory, 'deployments'), problems, ...said }));
@@ -231,6 +240,7 @@ export class Gateway {
       problems,
       files,
       linksFile: join(stateDirectory, 'links'),
+      correctionsFile: join(stateDirectory, 'corrections'),
       removeDamaged: (blobs) => removeDamaged(directories.storeDirectory, blobs),
       clean: async (slices, idle) => {
         await removeFiles(directories.storeDirectory, slices);

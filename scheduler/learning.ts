@@ -10,6 +10,7 @@ import type { Dispatcher } from './dispatcher.js';
 import { hostShares } from './hosts.js';
 import type { LinkFile } from './links/file.js';
 import { LinkKeeper, type Pair, PLAN_LIMITS, pairsOf } from './links/keeper.js';
+import type { CorrectionFile } from './live/file.js';
 import { SeatTimes } from './live/seat-times.js';
 import type { Links } from './planners/problem.js';
 import type { AgentRecord, Registry } from './registry.js';
@@ -39,6 +40,7 @@ export interface LearningOptions {
   readonly now: () => number;
   readonly log: (kind: string, text: string) => void;
   readonly linkFile?: LinkFile | undefined;
+  readonly correctionFile?: CorrectionFile | undefined;
 }
 
 export class Learning {
@@ -62,13 +64,15 @@ export class Learning {
   }
 
   /** What was known before a restart. */
-  load(): Promise<void> {
-    return this.#keeper.load();
+  async load(): Promise<void> {
+    await this.#keeper.load();
+    this.times.correction.restore((await this.#o.correctionFile?.load()) ?? [], this.#o.now());
   }
 
   /** Resolves when what is known is kept. */
   async stop(): Promise<void> {
     await this.#o.linkFile?.flush();
+    await this.#o.correctionFile?.flush();
   }
 
   /** For planners: what is known of links now. */
@@ -87,11 +91,12 @@ export class Learning {
 
   /** From an agent's health: how its seats run, and what its lanes carried. */
   health(health: Health): void {
-    const { registry, deployments, now, probe } = this.#o;
+    const { registry, deployments, now, probe, correctionFile } = this.#o;
     const record = registry.get(health.agent);
     if (record === undefined || record.nonce !== health.nonce) return;
     const contended = this.#sharing().has(health.agent) && registry.all().some((other) => besides(record, other));
     this.times.health(health, (deployment, epoch) => deployments().inForce(deployment, epoch), contended, now());
+    if (health.framesPerSecond > 0) correctionFile?.changed(() => this.times.correction.saved(now()), false);
     // A cluster that only assumes its links does so whatever they carry.
     if (probe === undefined) return;
     // Of peers that nobody knows there is nothing to plan, and their number has no bound.

@@ -26,6 +26,7 @@ import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { Learning } from './learning.js';
 import { LinkFile } from './links/file.js';
+import { CorrectionFile } from './live/file.js';
 import { Members } from './members.js';
 import type { ModelSource } from './model-source.js';
 import type { Links } from './planners/problem.js';
@@ -75,6 +76,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly files?: DeploymentsOptions['files'];
   /** Where links are kept over restarts; default: they are not. */
   readonly linksFile?: string;
+  /** Where what real frames say of predictions is kept; default: it is not. */
+  readonly correctionsFile?: string;
   readonly removeDamaged?: DeploymentsOptions['removeDamaged'];
   /** Answers what operators ask on who may be here, and writes down what they decide. Default: everything is plain, and anybody may. */
   readonly gatehouse?: Pick<Gatehouse, 'answer' | 'decided'>;
@@ -120,6 +123,7 @@ export class Scheduler {
     this.#learning = new Learning({
       told: options.links,
       linkFile: this.#makeLinkFile(),
+      correctionFile: this.#makeCorrectionFile(),
       probe: options.probe,
       lanes: options.lanes,
       registry: this.#registry,
@@ -192,6 +196,11 @@ export class Scheduler {
   #makeLinkFile(): LinkFile | undefined {
     const { linksFile: file, problems = new Problems() } = this.#o;
     return file === undefined ? undefined : new LinkFile({ file, problems, log: (kind, text) => this.#log(kind, text) });
+  }
+
+  #makeCorrectionFile(): CorrectionFile | undefined {
+    const { correctionsFile: file, problems = new Problems() } = this.#o;
+    return file === undefined ? undefined : new CorrectionFile({ file, problems, log: (kind, text) => this.#log(kind, text) });
   }
 
   #makeProfiles(): Profiles | undefined {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { DeployRequest, PlanReport } from '../broker/messages.js';
 import type { Plan } from '../broker/plan.js';
-import { putAside, readSealed, writeSealed } from '../broker/sealed-file.js';
+import { flushDirectory, putAside, readSealed, removeLeftovers, writeSealed } from '../broker/sealed-file.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { DEPLOY_DEFAULTS } from './deploy-defaults.js';
 import type { Deployment } from './deployment.js';
@@ -60,9 +60,9 @@ export class DeploymentFiles {
     const { directory, problems, log } = this.#o;
     await mkdir(directory, { recursive: true });
     const found: SavedDeployment[] = [];
+    await removeLeftovers(directory);
     for (const file of (await readdir(directory)).sort()) {
       const path = join(directory, file);
-      if (file.endsWith('.new')) await rm(path, { force: true });
       if (!file.endsWith(SUFFIX)) continue;
       try {
         found.push(parsed(file.slice(0, -SUFFIX.length), (await readSealed(path)) ?? ''));
@@ -113,8 +113,10 @@ export class DeploymentFiles {
     const path = join(directory, `${name}${SUFFIX}`);
     const key = `save ${name}`;
     try {
-      if (text === null) await rm(path, { force: true });
-      else await writeSealed(path, text, 'GATEWAY_STORE_FULL');
+      if (text === null) {
+        await rm(path, { force: true });
+        await flushDirectory(directory);
+      } else await writeSealed(path, text, 'GATEWAY_STORE_FULL');
       if (this.#wanted.get(name) === text) this.#wanted.delete(name);
       problems.clear(key);
     } catch (thrown) {

@@ -13,6 +13,7 @@ import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat, statfs, 
 import { basename, dirname, isAbsolute, join, normalize, sep } from 'node:path';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { ModelFile } from '../broker/messages.js';
+import { flushDirectory } from '../broker/sealed-file.js';
 
 export interface UploadStoreOptions {
   readonly directory: string;
@@ -215,6 +216,8 @@ export class UploadStore {
 
   async #finish(file: Pick<ModelFile, 'sha256' | 'sizeBytes'>, part: Part): Promise<void> {
     const { sha256, sizeBytes } = file;
+    // A power cut must not leave a file of zeros where a model is expected: it would have to be sent again.
+    await part.handle.sync().catch(() => undefined);
     await part.handle.close();
     this.#open.delete(sha256);
     const got = part.hash.digest('hex');
@@ -223,6 +226,7 @@ export class UploadStore {
       throw corrupt(file, `bytes that hash to ${got}`);
     }
     await rename(this.#partPath(sha256), this.#path(sha256));
+    await flushDirectory(join(this.#o.directory, 'files'));
     this.#entries.set(sha256, { sizeBytes, usedMs: this.#now(), verified: true });
   }
 

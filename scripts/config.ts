@@ -7,9 +7,13 @@ import path from 'node:path';
 import { z } from 'zod';
 import { NAME_PATTERN } from '../broker/topics.js';
 
-/** Where slices and models are kept when nothing else is said: survives a restart on a Pi, and `XDG_CACHE_HOME` moves it. */
-export function cacheDirectory(cluster: string, name: string): string {
-  const base = process.env.XDG_CACHE_HOME ?? (process.env.HOME === undefined ? tmpdir() : path.join(process.env.HOME, '.cache'));
+/**
+ * Where a gateway or an agent keeps its state when nothing else is said. Not the cache folder, which anybody may empty: keys and deployments are in it.
+ * `XDG_STATE_HOME` moves it.
+ */
+export function stateDirectory(cluster: string, name: string): string {
+  const { XDG_STATE_HOME: said, HOME: home } = process.env;
+  const base = said || (home ? path.join(home, '.local', 'state') : tmpdir());
   return path.join(base, 'musical-chair', ...(cluster === 'default' ? [] : ['clusters', cluster]), name);
 }
 
@@ -95,8 +99,8 @@ export const settingsSchema = z.strictObject({
       directory: z
         .string()
         .default('')
-        .describe('Folder for models that were cut and for the slices agents fetch; each cluster has its own.')
-        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/gateway' }),
+        .describe('Folder of all that the gateway keeps: deployments, models, slices, profiles, keys. Each cluster has its own.')
+        .meta({ flag: 'directory', argument: 'path', shown: '~/.local/state/musical-chair/gateway' }),
       hidden: z
         .boolean()
         .default(false)
@@ -179,7 +183,7 @@ export const settingsSchema = z.strictObject({
         .string()
         .default('')
         .describe("Folder of the agent's slice store; each agent has its own.")
-        .meta({ flag: 'directory', argument: 'path', shown: '~/.cache/musical-chair/agent-NAME' }),
+        .meta({ flag: 'directory', argument: 'path', shown: '~/.local/state/musical-chair/agent-NAME' }),
       token: z
         .string()
         .default('')
@@ -270,6 +274,7 @@ export interface Setting extends SettingMeta {
   readonly range: string;
   /** The default, for people. */
   readonly defaultText: string;
+  readonly defaultValue: unknown;
 }
 
 interface JsonLeaf {
@@ -304,6 +309,7 @@ function settingOf(keys: readonly string[], leaf: JsonLeaf): Setting {
     description: leaf.description,
     range: leaf.minimum === undefined ? '' : `${leaf.minimum} to ${leaf.maximum}`,
     defaultText: leaf.shown ?? String(leaf.default),
+    defaultValue: leaf.default,
     ...(leaf.shown === undefined ? {} : { shown: leaf.shown }),
   };
 }

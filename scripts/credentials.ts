@@ -6,20 +6,11 @@ import { readRecord } from '../broker/credentials/enrolment.js';
 import { GatewayClock } from '../broker/credentials/gateway-clock.js';
 import { CredentialKeeper } from '../broker/credentials/keeper.js';
 import { ChairError, isChairError } from '../broker/errors.js';
-import { cacheDirectory, isSecure, type Settings } from './config.js';
+import { isSecure, type Settings } from './config.js';
+import { gatewayDirectory } from './state-folder.js';
 
 /** A command does not wait longer than this for a renewal: there are ten days for it. */
 const RENEW_MS = 5_000;
-
-/** Where the gateway keeps its state. */
-export function gatewayDirectory({ cluster, gateway }: Settings): string {
-  return gateway.directory === '' ? cacheDirectory(cluster, 'gateway') : gateway.directory;
-}
-
-/** Where an agent keeps its store. */
-export function agentDirectory({ cluster, agent }: Settings, name = agent.name): string {
-  return agent.directory === '' ? cacheDirectory(cluster, `agent-${name}`) : agent.directory;
-}
 
 /** Where the credentials of the people on this machine are. */
 export function ownDirectory(cluster: string): string {

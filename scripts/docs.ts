@@ -46,7 +46,8 @@ function configurationDocument(): string {
 
 Every setting can stand in a file, in the environment or on the command line. A flag wins over the environment, the environment over the file,
 the file over the default. The file is the one named by \`--config\` or \`MUSICAL_CHAIR_CONFIG\`, else \`musical-chair.yaml\`, \`.yml\` or \`.json\`
-in the working directory. What is not in this table is refused with \`CONFIG_INVALID\`, which names the key that was probably meant.
+in the working directory, else \`/etc/musical-chair/musical-chair.yaml\` or \`agent.yaml\`. What is not in this table is refused with \`CONFIG_INVALID\`,
+which names the line, and the key that was probably meant. \`config init\` writes a file with all of them, \`config check\` says all that is wrong with one.
 
 \`\`\`yaml
 cluster: home

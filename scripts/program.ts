@@ -24,7 +24,7 @@ function collect(value: string, list: readonly string[] | undefined): string[] {
   return [...(list ?? []), value];
 }
 
-function addCommand(parent: Command, definition: CommandDefinition, settings: readonly Setting[]): void {
+function addCommand(parent: Command, definition: CommandDefinition, settings: readonly Setting[]): Command {
   const command = parent.command(definition.name.split(' ').at(-1) ?? definition.name).summary(definition.summary);
   command.description([definition.summary, definition.description ?? ''].join('\n\n').trim());
   for (const argument of definition.arguments ?? []) command.argument(argument.syntax, argument.description);
@@ -44,6 +44,7 @@ function addCommand(parent: Command, definition: CommandDefinition, settings: re
   const examples = definition.examples.map((e) => `  $ ${PROGRAM} ${e.line}\n      ${e.text}`).join('\n');
   command.addHelpText('after', `\nExamples:\n${examples}`);
   command.action(async () => {
+    refuseEarly(command);
     const options: OptionValues = command.opts();
     const flags: Partial<Record<SettingKey, string | boolean>> = {};
     for (const setting of used) {
@@ -57,6 +58,17 @@ function addCommand(parent: Command, definition: CommandDefinition, settings: re
         ? settingsSchema.parse({})
         : loadSettings({ flags, env: process.env, ...(typeof config === 'string' ? { file: config } : {}) });
     await definition.run({ arguments: command.args, options, settings: settingsRead, output: new Output(options.json === true) });
+  });
+  return command;
+}
+
+/** `gateway --port 5 install`: the option would be the other command's, and lost. Throws USAGE. */
+function refuseEarly(command: Command): void {
+  const { parent } = command;
+  const early = parent?.options.find((option) => parent.getOptionValueSource(option.attributeName()) === 'cli');
+  if (early === undefined) return;
+  throw new ChairError('USAGE', `${early.long} stands before ${command.name()}`, {
+    expected: `options of ${parent?.name()} ${command.name()} after it`,
   });
 }
 
@@ -74,6 +86,7 @@ export function parserOf({ commands, groups: summaries }: CommandTable): Command
     .version(packageVersion(), '--version', 'print the version')
     .helpOption('--help', 'show help')
     .helpCommand(false)
+    .enablePositionalOptions()
     .showSuggestionAfterError(true)
     .exitOverride()
     .configureOutput({ writeErr: () => {}, getOutHelpWidth: () => Math.min(120, process.stdout.columns ?? 100) });
@@ -82,7 +95,8 @@ export function parserOf({ commands, groups: summaries }: CommandTable): Command
   for (const definition of commands) {
     const [first = '', second] = definition.name.split(' ');
     if (second === undefined) {
-      addCommand(program, definition, settings);
+      // It may have commands below it (`gateway install`), which have options of the same names.
+      groups.set(first, addCommand(program, definition, settings).enablePositionalOptions());
       continue;
     }
     const group = groups.get(first) ?? program.command(first).description(summaries[first] ?? first);
@@ -94,7 +108,8 @@ export function parserOf({ commands, groups: summaries }: CommandTable): Command
 
 /** The help of the command that was meant, or of all. */
 function helpLine(argv: readonly string[], { commands }: CommandTable): string {
-  const meant = commands.map(({ name }) => name).find((name) => name.split(' ').every((word, i) => argv[i] === word));
+  const fits = commands.map(({ name }) => name).filter((name) => name.split(' ').every((word, i) => argv[i] === word));
+  const meant = fits.sort((a, b) => b.length - a.length)[0];
   return `${PROGRAM} ${meant === undefined ? '' : `${meant} `}--help`;
 }
 

@@ -1,15 +1,19 @@
 /**
  * Reads settings from a file, the environment and flags, in one pass: flag > environment > file > default.
- * Nothing unknown is passed over: a misspelt key is refused with the key that was probably meant.
+ * Nothing unknown is passed over: a misspelt key is refused with the key that was probably meant, and the line it stands on.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
 import path from 'node:path';
-import { parse as parseYaml } from 'yaml';
-import { ChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import { listSettings, type Setting, type SettingKey, type Settings, settingsSchema } from './config.js';
+import { isTree, readSettingsFile, type SettingsFile, type Tree } from './settings-file.js';
 
 /** Looked for in the working directory when `--config` is not given. */
 export const DEFAULT_CONFIG_FILES = ['musical-chair.yaml', 'musical-chair.yml', 'musical-chair.json'] as const;
+/** Looked for after those: what `gateway install` writes for the whole machine, and what an agent's bundle does. */
+export const SYSTEM_CONFIG_FILE = '/etc/musical-chair/musical-chair.yaml';
+const SYSTEM_CONFIG_FILES = [SYSTEM_CONFIG_FILE, '/etc/musical-chair/agent.yaml'];
 
 const ENV_PREFIX = 'MUSICAL_CHAIR_';
 /** Variables that are not settings: the file's path, and switches of the test suite. */
@@ -22,9 +26,29 @@ export interface SettingSources {
   /** `--config`; when undefined, MUSICAL_CHAIR_CONFIG, then the default files. */
   readonly file?: string;
   readonly cwd?: string;
+  /** Default: those in /etc/musical-chair. */
+  readonly systemFiles?: readonly string[];
 }
 
-type Tree = Record<string, unknown>;
+/** Something that is wrong with the settings, and where. */
+export interface SettingFinding {
+  /** The setting, or what was written in its place. */
+  readonly key: string;
+  /** In the file; undefined when it came from elsewhere. */
+  readonly line: number | undefined;
+  readonly error: ChairError;
+}
+
+export interface CheckedSettings {
+  /** Undefined when anything is wrong. */
+  readonly settings: Settings | undefined;
+  /** Everything that is wrong, unknown keys first. */
+  readonly findings: readonly SettingFinding[];
+  /** The file that was read; undefined when there is none. */
+  readonly file: string | undefined;
+  /** Of each setting that is not the default: where its value came from, for people. */
+  readonly origins: ReadonlyMap<SettingKey, string>;
+}
 
 /** Levenshtein distance between two short words. */
 export function editDistance(a: string, b: string): number {
@@ -44,31 +68,6 @@ export function editDistance(a: string, b: string): number {
 export function nearest(word: string, known: readonly string[]): string {
   const ranked = known.map((k) => ({ k, d: editDistance(word.toLowerCase(), k.toLowerCase()) })).sort((x, y) => x.d - y.d);
   return ranked[0]?.k ?? '';
-}
-
-function isTree(value: unknown): value is Tree {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function readTree(file: string): Tree {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new ChairError('FILE_NOT_FOUND', `the configuration file ${file} cannot be read`, {
-      todo: 'Give --config the path of a YAML or JSON file.',
-      cause,
-    });
-  }
-  let tree: unknown;
-  try {
-    tree = file.endsWith('.json') ? JSON.parse(text) : (parseYaml(text) ?? {});
-  } catch (cause) {
-    const came = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
-    throw new ChairError('CONFIG_INVALID', `${file} is not readable`, { expected: file.endsWith('.json') ? 'JSON' : 'YAML', came, cause });
-  }
-  if (isTree(tree)) return tree;
-  throw new ChairError('CONFIG_INVALID', `${file} has no settings`, { expected: 'keys such as cluster: and gateway:', came: typeof tree });
 }
 
 /** Text from the environment or a flag to the setting's type; what does not convert stays text, and the schema refuses it. */
@@ -91,10 +90,18 @@ function put(tree: Tree, key: string, value: unknown): void {
   put(inner, rest.join('.'), value);
 }
 
-function chooseFile(sources: SettingSources, cwd: string): string | undefined {
+function valueAt(tree: unknown, keys: readonly PropertyKey[]): unknown {
+  return keys.reduce<unknown>((at, key) => (isTree(at) ? at[String(key)] : undefined), tree);
+}
+
+/** The file that is read; undefined when none was named and none is there. */
+export function configFile(sources: Pick<SettingSources, 'file' | 'env' | 'cwd' | 'systemFiles'>): string | undefined {
+  const cwd = sources.cwd ?? process.cwd();
   const named = sources.file ?? sources.env?.[`${ENV_PREFIX}CONFIG`];
   if (named !== undefined) return path.resolve(cwd, named);
-  return DEFAULT_CONFIG_FILES.map((f) => path.join(cwd, f)).find((f) => existsSync(f));
+  return [...DEFAULT_CONFIG_FILES.map((f) => path.join(cwd, f)), ...(sources.systemFiles ?? SYSTEM_CONFIG_FILES)].find((f) =>
+    existsSync(f),
+  );
 }
 
 interface SchemaIssue {
@@ -104,65 +111,162 @@ interface SchemaIssue {
   readonly keys?: readonly string[];
 }
 
-/** One sentence for the first thing the schema refuses, naming where the value came from. */
-function refusal(
-  issue: SchemaIssue,
-  origin: ReadonlyMap<string, string>,
-  file: string | undefined,
-  settings: readonly Setting[],
-): ChairError {
-  const where = issue.path.map(String).join('.');
+/** What is known while a refusal is put into words. */
+interface Context {
+  readonly settings: readonly Setting[];
+  readonly file: SettingsFile | undefined;
+  /** All sources in one. */
+  readonly tree: Tree;
+  /** `--port 70000`, of settings that did not come from the file. */
+  readonly given: ReadonlyMap<string, string>;
+}
+
+/** `gateway.port in musical-chair.yaml, line 3,` */
+function placeOf(keys: readonly PropertyKey[], { file, given }: Context): { readonly text: string; readonly line: number | undefined } {
+  const key = keys.map(String).join('.');
+  const said = given.get(key);
+  if (said !== undefined) return { text: said, line: undefined };
+  const line = file?.lineOf(keys);
+  return { text: `${key} in ${file?.path ?? 'the configuration'}${line === undefined ? '' : `, line ${line},`}`, line };
+}
+
+function expectedOf(setting: Setting, issue: SchemaIssue, value: unknown): string {
+  if (setting.type === 'boolean') return 'true or false';
+  if (setting.type !== 'string') return `${setting.type} ${setting.range}`.trim();
+  return typeof value === 'string' ? issue.message : 'text';
+}
+
+/** One finding for each thing that the schema refuses. */
+function findingsOf(issue: SchemaIssue, context: Context): SettingFinding[] {
+  const { settings, tree, given } = context;
   if (issue.code === 'unrecognized_keys') {
-    const key = [...(where === '' ? [] : [where]), issue.keys?.[0] ?? ''].join('.');
-    const known = [
-      ...settings.map((s) => s.key),
-      ...new Set(settings.flatMap((s) => (s.key.includes('.') ? [s.key.split('.')[0] ?? ''] : []))),
-    ];
-    return new ChairError('CONFIG_INVALID', `${key} in ${file ?? 'the configuration'} is not a setting`, {
-      todo: `Did you mean ${nearest(key, known)}?`,
+    const sections = new Set(settings.flatMap(({ key }) => (key.includes('.') ? [key.split('.')[0] ?? ''] : [])));
+    const known = [...settings.map(({ key }) => key), ...sections];
+    return (issue.keys ?? []).map((last) => {
+      const keys = [...issue.path, last];
+      const key = keys.map(String).join('.');
+      const { text, line } = placeOf(keys, context);
+      const todo = `Did you mean ${nearest(key, known)}?`;
+      return { key, line, error: new ChairError('CONFIG_INVALID', `${text} is not a setting`, { todo }) };
     });
   }
-  const setting = settings.find((s) => s.key === where);
-  return new ChairError('CONFIG_INVALID', `${origin.get(where) ?? `${where} in ${file ?? 'the configuration'}`} is wrong`, {
-    expected:
-      setting === undefined
-        ? issue.message
-        : [setting.type === 'string' ? issue.message : `${setting.type} ${setting.range}`.trim()].join(),
-    ...(setting === undefined ? {} : { todo: setting.description }),
+  const key = issue.path.map(String).join('.');
+  const { text, line } = placeOf(issue.path, context);
+  const setting = settings.find((s) => s.key === key);
+  const value = valueAt(tree, issue.path);
+  const came = given.has(key) ? {} : { came: value === null ? 'nothing' : (JSON.stringify(value) ?? 'nothing').slice(0, 80) };
+  const expected = setting === undefined ? issue.message : expectedOf(setting, issue, value);
+  const todo = setting === undefined ? {} : { todo: setting.description };
+  return [{ key, line, error: new ChairError('CONFIG_INVALID', `${text} is wrong`, { expected, ...came, ...todo }) }];
+}
+
+/** What each value allows and all together do not. */
+function contradictions(settings: Settings, context: Context): SettingFinding[] {
+  const seen = new Map<number, string>();
+  return context.settings.flatMap(({ key }) => {
+    const port = valueAt(settings, key.split('.'));
+    if (!/^gateway\..*port$/i.test(key) || typeof port !== 'number' || port === 0) return [];
+    const other = seen.get(port);
+    seen.set(port, key);
+    if (other === undefined) return [];
+    const { text, line } = placeOf(key.split('.'), context);
+    const error = new ChairError('CONFIG_INVALID', `${text} is wrong`, {
+      expected: 'a port of its own for each listener',
+      came: `${port}, which is ${other}, too`,
+    });
+    return [{ key, line, error }];
   });
 }
 
-/** Throws CONFIG_INVALID (unknown key, wrong value) or FILE_NOT_FOUND (a file that was named). */
-export function loadSettings(sources: SettingSources): Settings {
-  const settings = listSettings();
-  const cwd = sources.cwd ?? process.cwd();
-  const file = chooseFile(sources, cwd);
-  const tree: Tree = file === undefined ? {} : structuredClone(readTree(file));
-  /** Where a value came from when it was not the file, for the message. */
-  const origin = new Map<string, string>();
-  for (const [name, text] of Object.entries(sources.env ?? {})) {
-    if (!name.startsWith(ENV_PREFIX) || ENV_OTHER.test(name) || text === undefined) continue;
+/** The home directory, as a shell would have put it in. */
+function withHome(settings: Settings): Settings {
+  const expand = <T extends { readonly directory: string }>(section: T): T =>
+    section.directory.startsWith('~/') ? { ...section, directory: path.join(homedir(), section.directory.slice(2)) } : section;
+  return { ...settings, gateway: expand(settings.gateway), agent: expand(settings.agent) };
+}
+
+/** Puts the environment over the tree. */
+function readEnvironment(
+  env: Readonly<Record<string, string | undefined>>,
+  settings: readonly Setting[],
+  put: (setting: Setting, text: string) => void,
+): SettingFinding[] {
+  return Object.entries(env).flatMap(([name, text]) => {
+    if (!name.startsWith(ENV_PREFIX) || ENV_OTHER.test(name) || text === undefined) return [];
     const setting = settings.find((s) => s.env === name);
-    if (setting === undefined) {
-      const todo = `Did you mean ${nearest(
-        name,
-        settings.map((s) => s.env),
-      )}?`;
-      throw new ChairError('CONFIG_INVALID', `the environment variable ${name} is not a setting`, { todo });
+    if (setting !== undefined) {
+      put(setting, text);
+      return [];
     }
-    put(tree, setting.key, convert(setting, text));
-    origin.set(setting.key, `${name}=${text}`);
+    const todo = `Did you mean ${nearest(
+      name,
+      settings.map((s) => s.env),
+    )}?`;
+    return [
+      {
+        key: name,
+        line: undefined,
+        error: new ChairError('CONFIG_INVALID', `the environment variable ${name} is not a setting`, { todo }),
+      },
+    ];
+  });
+}
+
+/** Reads everything, and says everything that is wrong. Throws only when a file that was named is not there. */
+export function checkSettings(sources: SettingSources): CheckedSettings {
+  const settings = listSettings();
+  const file = configFile(sources);
+  let read: SettingsFile | undefined;
+  try {
+    read = file === undefined ? undefined : readSettingsFile(file);
+  } catch (error) {
+    const refused = toChairError(error, 'CONFIG_INVALID');
+    if (refused.code === 'FILE_NOT_FOUND') throw refused;
+    return { settings: undefined, findings: [{ key: '', line: undefined, error: refused }], file, origins: new Map() };
   }
+  const tree: Tree = structuredClone(read?.tree ?? {});
+  // A section of which every key is commented out.
+  for (const { key } of settings) {
+    const [section = '', leaf] = key.split('.');
+    if (leaf !== undefined && tree[section] === null) delete tree[section];
+  }
+  const given = new Map<string, string>();
+  const origins = new Map<SettingKey, string>();
+  for (const { key } of settings) {
+    const line = read?.lineOf(key.split('.'));
+    if (line !== undefined && valueAt(tree, key.split('.')) !== undefined) origins.set(key, `${read?.path}, line ${line}`);
+  }
+  const unknown = readEnvironment(sources.env ?? {}, settings, (setting, text) => {
+    put(tree, setting.key, convert(setting, text));
+    given.set(setting.key, `${setting.env}=${text}`);
+    origins.set(setting.key, setting.env);
+  });
   for (const setting of settings) {
     const value = sources.flags?.[setting.key];
     if (value === undefined) continue;
     put(tree, setting.key, convert(setting, value));
-    origin.set(setting.key, `--${setting.flag}${value === true ? '' : ` ${value}`}`);
+    given.set(setting.key, `--${setting.flag}${value === true ? '' : ` ${value}`}`);
+    origins.set(setting.key, `--${setting.flag}`);
   }
+  const context = { settings, file: read, tree, given };
   const result = settingsSchema.safeParse(tree);
-  if (result.success) return result.data;
-  const issues: readonly SchemaIssue[] = result.error.issues;
-  const first = issues.find((i) => i.code === 'unrecognized_keys') ?? issues[0];
-  if (first === undefined) throw new ChairError('CONFIG_INVALID', 'the configuration is wrong');
-  throw refusal(first, origin, file, settings);
+  const issues: readonly SchemaIssue[] = result.success ? [] : result.error.issues;
+  const findings = [
+    ...unknown,
+    ...[...issues].sort((a, b) => rank(a) - rank(b)).flatMap((issue) => findingsOf(issue, context)),
+    ...(result.success ? contradictions(result.data, context) : []),
+  ];
+  return { settings: result.success && findings.length === 0 ? withHome(result.data) : undefined, findings, file, origins };
+}
+
+/** A misspelt key explains others that are missing. */
+function rank(issue: SchemaIssue): number {
+  return issue.code === 'unrecognized_keys' ? 0 : 1;
+}
+
+/** Throws CONFIG_INVALID (unknown key, wrong value) or FILE_NOT_FOUND (a file that was named). */
+export function loadSettings(sources: SettingSources): Settings {
+  const { settings, findings } = checkSettings(sources);
+  if (settings !== undefined) return settings;
+  throw findings[0]?.error ?? new ChairError('CONFIG_INVALID', 'the configuration is wrong');
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { factorIn, LEAST_FACTOR, LiveCorrection, MOST_FACTOR, type Observation } from './correction.js';
+import { factorIn, LEAST_FACTOR, LiveCorrection, MOST_FACTOR, type Observation, type SavedCorrection } from './correction.js';
 
 const NODES: readonly [number, number] = [0, 4];
 const seen = (ratio: number, extra: Partial<Observation> = {}): Observation => ({
@@ -88,6 +88,24 @@ describe('live correction', () => {
     expect(live.correction('a', 'm', 'probe', 80_000)).toBeDefined();
     live.reset('a');
     expect(live.correction('a', 'm', 'probe', 80_000)).toBeUndefined();
+  });
+
+  it('is kept over a restart as it was, whatever the clock of the new process says, and goes on fading', () => {
+    const live = new LiveCorrection();
+    for (let second = 0; second < 40; second++) {
+      live.observe(seen(3), second * 1000);
+      live.observe(seen(1.2, { nodes: [4, 9], cut: 'rows' }), second * 1000);
+    }
+    const kept: SavedCorrection[] = JSON.parse(JSON.stringify(live.saved(40_000)));
+    const next = new LiveCorrection();
+    next.restore(kept, 9_000_000);
+    expect(next.correction('a', 'm', 'probe', 9_000_000)).toEqual(live.correction('a', 'm', 'probe', 40_000));
+    expect(next.correction('a', 'm', 'probe', 9_000_000 + 24 * 3_600_000)).toBeUndefined();
+    // The same process goes on; another one begins anew.
+    next.observe(seen(3), 9_000_000);
+    expect(next.correction('a', 'm', 'probe', 9_000_000)?.all).toBeGreaterThan(1.2);
+    next.observe(seen(3, { nonce: '2' }), 9_001_000);
+    expect(next.correction('a', 'm', 'probe', 9_001_000)?.all ?? 1).toBeLessThan(1.1);
   });
 
   it('tells a stage that runs otherwise than the rest from the agent', () => {

@@ -50,6 +50,24 @@ interface AgentTrack {
   readonly bases: Map<string, BasisTrack>;
 }
 
+/** A track over a restart: its age stands in the place of its time, as no clock outlives its process. */
+interface SavedTrack {
+  readonly log: number;
+  readonly frames: number;
+  readonly ageMs: number;
+}
+
+/** All that is known of one process of an agent, by what its predictions stood on. */
+export interface SavedCorrection {
+  readonly agent: string;
+  readonly nonce: string;
+  readonly bases: readonly {
+    readonly basis: string;
+    readonly all: SavedTrack;
+    readonly stages: readonly (SavedTrack & Pick<StageTrack, 'model' | 'nodes' | 'cut'>)[];
+  }[];
+}
+
 /** Weight of one frame, and the most that one observation can weigh however many frames it tells of. */
 const FRAME_WEIGHT = 0.1;
 const MOST_WEIGHT = 0.3;
@@ -67,6 +85,8 @@ const ROUNDING = 0.05;
 const MOST_STAGES = 200;
 const MOST_BASES = 16;
 const MOST_AGENTS = 5000;
+/** Agents that are kept over a restart. */
+const MOST_SAVED = 500;
 
 export class LiveCorrection {
   readonly #agents = new Map<string, AgentTrack>();
@@ -80,11 +100,40 @@ export class LiveCorrection {
     putLast(this.#agents, agent, { nonce, bases }, MOST_AGENTS);
     const track = bases.get(basis) ?? { all: newTrack(nowMs), stages: new Map<string, StageTrack>() };
     putLast(bases, basis, track, MOST_BASES);
-    const key = `${model} ${nodes[0]}-${nodes[1]} ${cut}`;
+    const key = stageKey(model, nodes, cut);
     const stage = track.stages.get(key) ?? { ...newTrack(nowMs), model, nodes, cut };
     putLast(track.stages, key, stage, MOST_STAGES);
     const log = Math.log(measuredMs / predictedMs);
     for (const each of [track.all, stage]) move(each, log, frames, nowMs);
+  }
+
+  /** Everything, to be kept: of the agents heard of last, oldest first. */
+  saved(nowMs: number): SavedCorrection[] {
+    const save = ({ log, frames, atMs }: Track): SavedTrack => ({ log, frames, ageMs: Math.max(0, nowMs - atMs) });
+    return [...this.#agents].slice(-MOST_SAVED).map(([agent, { nonce, bases }]) => ({
+      agent,
+      nonce,
+      bases: [...bases].map(([basis, { all, stages }]) => ({
+        basis,
+        all: save(all),
+        stages: [...stages.values()].map((stage) => ({ ...save(stage), model: stage.model, nodes: stage.nodes, cut: stage.cut })),
+      })),
+    }));
+  }
+
+  /** What was kept, before anything is observed. */
+  restore(rows: readonly SavedCorrection[], nowMs: number): void {
+    const track = ({ log, frames, ageMs }: SavedTrack): Track => ({ log, frames, atMs: nowMs - ageMs });
+    for (const { agent, nonce, bases } of rows) {
+      const tracks = bases.map(({ basis, all, stages }): [string, BasisTrack] => {
+        const known = stages.map((stage): [string, StageTrack] => {
+          const { model, nodes, cut } = stage;
+          return [stageKey(model, nodes, cut), { ...track(stage), model, nodes, cut }];
+        });
+        return [basis, { all: track(all), stages: new Map(known) }];
+      });
+      putLast(this.#agents, agent, { nonce, bases: new Map(tracks) }, MOST_AGENTS);
+    }
   }
 
   /** The agent is gone or another process. */
@@ -117,6 +166,10 @@ export function factorIn(correction: Correction | undefined, nodes: readonly [nu
   if (correction === undefined) return 1;
   const same = correction.stages.find((stage) => stage.cut === cut && stage.nodes[0] === nodes[0] && stage.nodes[1] === nodes[1]);
   return same?.factor ?? correction.all;
+}
+
+function stageKey(model: string, nodes: readonly [number, number], cut: CutKind): string {
+  return `${model} ${nodes[0]}-${nodes[1]} ${cut}`;
 }
 
 /** Sets it as the newest, and drops the oldest beyond `most`. */

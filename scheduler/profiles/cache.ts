@@ -2,10 +2,11 @@
  * Measurements on disk: one file per class of device (fingerprint, which the engine's version is part of), written whole and renamed into place. What cannot be used is
  * said and put aside, never fatal: measuring again is always possible.
  */
-import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
+import { removeLeftovers, writeWhole } from '../../broker/sealed-file.js';
 import { CUT_KINDS } from '../../models/slicing/partition.js';
 import type { Problems } from '../problems.js';
 import type { Need } from './needs.js';
@@ -77,10 +78,8 @@ export class ProfileCache {
     const cache = new ProfileCache(options);
     try {
       await mkdir(options.directory, { recursive: true });
-      for (const name of await readdir(options.directory)) {
-        if (name.endsWith('.part')) await rm(join(options.directory, name), { force: true });
-        else if (name.endsWith('.json')) await cache.#read(name);
-      }
+      await removeLeftovers(options.directory);
+      for (const name of await readdir(options.directory)) if (name.endsWith('.json')) await cache.#read(name);
     } catch (error) {
       options.log(toChairError(error, 'WORK_DIRECTORY_UNUSABLE'));
     }
@@ -163,17 +162,14 @@ export class ProfileCache {
 
   async #write(held: Held): Promise<void> {
     const file = join(this.#o.directory, `${held.device.fingerprint}.json`);
-    const part = `${file}.${randomUUID()}.part`;
     held.dirty = false;
     const entries = Object.fromEntries(held.entries);
     const content: ClassFile = { format: FORMAT, sha256: sealOf(held.device, entries), ...held.device, entries };
     try {
       await mkdir(this.#o.directory, { recursive: true });
-      await writeFile(part, `${JSON.stringify(content)}\n`);
-      await rename(part, file);
+      await writeWhole(file, `${JSON.stringify(content)}\n`, { full: 'GATEWAY_STORE_FULL' });
       this.#o.problems?.clear('profiles written');
     } catch (error) {
-      await rm(part, { force: true }).catch(() => undefined);
       this.#trouble(
         'written',
         new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${toChairError(error).message}`, { cause: error }),

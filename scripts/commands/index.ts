@@ -3,10 +3,14 @@ import type { CommandDefinition } from '../command.js';
 import { adjust } from './adjust.js';
 import { bundle } from './bundle.js';
 import { cluster } from './cluster.js';
+import { configCheck, configInit } from './config.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { discover } from './discover.js';
 import { flash } from './flash.js';
+import { doctor } from './doctor.js';
+import { gatewayInstall, gatewayUninstall } from './gateway-service.js';
+import { gatewayBackup, gatewayRestore } from './gateway-state.js';
 import { infer } from './infer.js';
 import { inspect } from './inspect.js';
 import { links } from './links.js';
@@ -24,9 +28,16 @@ export const COMMANDS: readonly CommandDefinition[] = [
   demo,
   cluster,
   gateway,
+  gatewayInstall,
+  gatewayUninstall,
+  gatewayBackup,
+  gatewayRestore,
   agent,
   broker,
   scheduler,
+  configInit,
+  configCheck,
+  doctor,
   discover,
   deploy,
   adjust,
@@ -60,4 +71,5 @@ export const GROUPS: Readonly<Record<string, string>> = {
   models: 'Networks built in code',
   token: 'Invitations: who may join',
   agents: 'Who has joined: agents, operators, viewers',
+  config: 'The settings file',
 };

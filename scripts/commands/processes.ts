@@ -4,11 +4,15 @@ import { parseAddress } from '../../broker/credentials/enrolment-client.js';
 import type { CredentialKeeper } from '../../broker/credentials/keeper.js';
 import { ChairError, isChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
+import type { Gateway } from '../../scheduler/gateway.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
-import { agentDirectory, gatewayDirectory } from '../credentials.js';
+import { type GatewayFacts, gatewayText } from '../gateway-text.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
+import { notifySystemd } from '../service/notify.js';
+import { configFile } from '../settings.js';
+import { agentDirectory, gatewayDirectory } from '../state-folder.js';
 
 /** Lines of a server, on stderr, so that stdout stays for reports. */
 function logger({ output }: Invocation): (line: string) => void {
@@ -39,25 +43,47 @@ async function runGateway(
     log: logger(invocation),
   });
   const stopped = untilStopped();
+  let unwatch = (): void => undefined;
   await gateway.start();
   try {
-    // What is copied to a device must not say 127.0.0.1, when others can reach this machine.
-    const everywhere = 'host' in broker && broker.host === '0.0.0.0';
-    const outside = everywhere
-      ? gateway.brokerUrl.replace('127.0.0.1', gateway.status().dispatcherAddresses[0] ?? '127.0.0.1')
-      : gateway.brokerUrl;
-    const join = `${PROGRAM} agent --name NAME${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
-    const address = `${join} --broker ${publicUrl(outside)}`;
-    invocation.output.text(
-      `Ready at ${publicUrl(gateway.brokerUrl)}. An agent joins with:\n  ${g.hidden ? address : `${join}\nor, where multicast does not get through:\n  ${address}`}`,
-    );
-    announceReady({ url: gateway.brokerUrl });
+    const startedInMs = performance.now();
+    invocation.output.text(gatewayText({ ...factsOf(invocation, broker, gateway), startedInMs }));
+    const { user, system } = process.cpuUsage();
+    onAsked('start', () => ({ startedInMs, cpuMs: (user + system) / 1000 }));
+    announceReady({ url: gateway.brokerUrl, startedInMs });
+    unwatch = await notifySystemd(() => gateway.serves, { log: logger(invocation) });
     await Promise.race([stopped, gateway.closed]);
   } finally {
+    unwatch();
     await gateway.stop();
   }
   const failure = await gateway.closed;
   if (failure !== undefined) throw failure;
+}
+
+/** For people: where this gateway is, as other machines see it. */
+function factsOf(
+  { settings, options }: Invocation,
+  broker: { readonly url: string } | { readonly host: string },
+  gateway: Gateway,
+): Omit<GatewayFacts, 'startedInMs'> {
+  const { dispatcherAddresses } = gateway.status();
+  // What is copied to a device must not say 127.0.0.1, when others can reach this machine.
+  const everywhere = 'host' in broker && broker.host === '0.0.0.0';
+  const outside = everywhere ? gateway.brokerUrl.replace('127.0.0.1', dispatcherAddresses[0] ?? '127.0.0.1') : gateway.brokerUrl;
+  const { config } = options;
+  return {
+    cluster: settings.cluster,
+    brokerUrl: publicUrl(outside),
+    external: 'url' in broker,
+    dispatcherAddresses,
+    dispatcherPort: gateway.lanePort,
+    stateDirectory: gatewayDirectory(settings),
+    settingsFile: configFile({ env: process.env, ...(typeof config === 'string' ? { file: config } : {}) }),
+    announced: !settings.gateway.hidden,
+    insecure: !isSecure(settings),
+    program: PROGRAM,
+  };
 }
 
 const BYTES_PER_MBIT = 125_000;

@@ -5,11 +5,12 @@ import type { ChairClient } from '../../scheduler/client.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
-import { agentDirectory, ownDirectory } from '../credentials.js';
+import { ownDirectory } from '../credentials.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { parseDuration } from '../duration.js';
 import { wholeNumber } from '../output.js';
 import { PROGRAM } from '../package-root.js';
+import { agentDirectory } from '../state-folder.js';
 import { auditText, invitedText, membersText, tokensText } from '../trust-text.js';
 
 async function ask(

@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { type GatewayFacts, gatewayText, joinLines } from './gateway-text.js';
+
+const facts: GatewayFacts = {
+  cluster: 'home',
+  brokerUrl: 'mqtt://192.168.1.10:1883',
+  external: false,
+  dispatcherAddresses: ['192.168.1.10'],
+  dispatcherPort: 1884,
+  stateDirectory: '/var/lib/x',
+  settingsFile: undefined,
+  announced: true,
+  insecure: true,
+  startedInMs: 712,
+  program: 'musical-chair',
+};
+
+describe('what a gateway prints when it is ready', () => {
+  it('says where everything is, and the command that lets an agent join', () => {
+    const text = gatewayText(facts);
+    for (const word of ['0.71 s', 'mqtt://192.168.1.10:1883', '192.168.1.10:1884', '/var/lib/x', 'no file', "cluster 'home'", 'INSECURE']) {
+      expect(text).toContain(word);
+    }
+    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home\n');
+    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home --broker mqtt://192.168.1.10:1883');
+  });
+
+  it('says no word of multicast when the gateway is hidden', () => {
+    expect(joinLines({ ...facts, announced: false, cluster: 'default' })).toEqual([
+      'An agent joins with, on its machine:',
+      '  musical-chair agent --name NAME --broker mqtt://192.168.1.10:1883',
+    ]);
+  });
+
+  it('says how a token is had where agents need one', () => {
+    const lines = joinLines({ ...facts, insecure: false }).join('\n');
+    expect(lines).toContain('musical-chair token create --name NAME --cluster home');
+    expect(lines).toContain('--token TOKEN');
+    expect(gatewayText({ ...facts, insecure: false })).not.toContain('INSECURE');
+  });
+});

@@ -1,0 +1,257 @@
+/** Installs the gateway as a systemd service, or removes it: the steps as data first, so that they can be shown, and tried in another root. */
+import { execFileSync } from 'node:child_process';
+import { constants, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { ChairError } from '../../broker/errors.js';
+import type { Settings } from '../config.js';
+import { changedValues, configText } from '../config-text.js';
+import { loadSettings, SYSTEM_CONFIG_FILE } from '../settings.js';
+import { gatewayUnit, MARK, SERVICE, SERVICE_USER, STATE_DIRECTORY, sysusersFile } from './unit.js';
+
+export interface ServiceFile {
+  /** As it is called on the machine, without the root of `--root`. */
+  readonly path: string;
+  readonly text: string;
+  /** It holds what people changed: it is not written when it is there. */
+  readonly keep: boolean;
+}
+
+export interface ServicePlan {
+  readonly files: readonly ServiceFile[];
+  /** Run after the files are there; not below another root. */
+  readonly commands: readonly (readonly string[])[];
+}
+
+export const UNIT_FILE = `/etc/systemd/system/${SERVICE}.service`;
+export const SYSUSERS_FILE = '/etc/sysusers.d/musical-chair-gateway.conf';
+/** Where the service's state is. */
+export const SERVICE_STATE = `/var/lib/${STATE_DIRECTORY}`;
+
+export interface InstallFacts {
+  readonly settings: Settings;
+  /** Node, its flags, and the CLI, with absolute paths. */
+  readonly program: readonly string[];
+  /** An existing user that it runs as; default: one of its own, which is made. */
+  readonly user?: string;
+}
+
+/** What would be done. */
+export function installPlan({ settings, program, user }: InstallFacts): ServicePlan {
+  const { gateway } = settings;
+  const state = gateway.directory === '' ? SERVICE_STATE : path.resolve(gateway.directory);
+  const values = { ...changedValues(settings, 'gateway'), 'gateway.directory': state };
+  const ports = Object.entries(gateway).flatMap(([key, value]) => (/port$/i.test(key) && typeof value === 'number' ? [value] : []));
+  const unit = gatewayUnit({
+    program,
+    ...(state === SERVICE_STATE ? {} : { stateElsewhere: state }),
+    configFile: SYSTEM_CONFIG_FILE,
+    cluster: settings.cluster,
+    lowPort: ports.some((port) => port > 0 && port < 1024),
+    inHome: [...program, state].some((word) => /^\/(home|root)\//.test(word.replace(/^file:\/\//, ''))),
+    user: user ?? SERVICE_USER,
+  });
+  return {
+    files: [
+      { path: UNIT_FILE, text: unit, keep: false },
+      ...(user === undefined ? [{ path: SYSUSERS_FILE, text: sysusersFile(), keep: false }] : []),
+      { path: SYSTEM_CONFIG_FILE, text: configText(values, 'gateway'), keep: true },
+    ],
+    commands: [
+      ...(user === undefined ? [['systemd-sysusers', SYSUSERS_FILE]] : []),
+      ['systemctl', 'daemon-reload'],
+      ['systemctl', 'enable', SERVICE],
+      ['systemctl', 'restart', SERVICE],
+    ],
+  };
+}
+
+/** What `uninstall` runs and removes. The settings and the state stay: keys are in it. */
+export const REMOVAL = {
+  before: [['systemctl', 'disable', '--now', SERVICE]],
+  files: [UNIT_FILE, SYSUSERS_FILE],
+  after: [['systemctl', 'daemon-reload']],
+} as const;
+
+/** `--dry-run`. */
+export function planText({ files, commands }: ServicePlan): string {
+  return [
+    ...files.flatMap(({ path: file, text, keep }) => [`### ${file}${keep ? ' (written only when it is not there)' : ''}`, '', text]),
+    '### then',
+    '',
+    ...commands.map((words) => words.join(' ')),
+  ].join('\n');
+}
+
+export interface InstallOptions {
+  readonly plan: ServicePlan;
+  /** Everything is written below this folder, and nothing is run. Default: the machine's own. */
+  readonly root?: string;
+  readonly settings: Settings;
+  readonly run?: (words: readonly string[]) => void;
+  readonly isRoot?: boolean;
+}
+
+/** Resolves with a line for each step. Throws SERVICE_FAILED, FILE_EXISTS, CONFIG_INVALID (settings that an existing file contradicts). */
+export function installService({ plan, root = '', settings, run = runWords, isRoot = process.getuid?.() === 0 }: InstallOptions): string[] {
+  if (root === '') needRoot(isRoot);
+  const said: string[] = [];
+  for (const file of plan.files) checkExisting(file, root, settings);
+  said.push(...checkUnit(plan));
+  for (const { path: file, text, keep } of plan.files) {
+    const to = path.join(root, file);
+    if (keep && existsSync(to)) {
+      said.push(`kept   ${file}`);
+      continue;
+    }
+    try {
+      mkdirSync(path.dirname(to), { recursive: true, mode: 0o755 });
+      writeFileSync(to, text, { mode: 0o644 });
+    } catch (cause) {
+      throw new ChairError('SERVICE_FAILED', `${to} cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`, {
+        cause,
+      });
+    }
+    said.push(`wrote  ${file}`);
+  }
+  if (root !== '') return [...said, `Below ${root}: nothing was run.`];
+  for (const words of plan.commands) {
+    run(words);
+    said.push(`ran    ${words.join(' ')}`);
+  }
+  return said;
+}
+
+/** Resolves with a line for each step. Throws SERVICE_FAILED. */
+export function uninstallService({
+  root = '',
+  run = runWords,
+  isRoot = process.getuid?.() === 0,
+}: Pick<InstallOptions, 'root' | 'run' | 'isRoot'>): string[] {
+  if (root === '') needRoot(isRoot);
+  const mine = REMOVAL.files.filter((file) => isOurs(path.join(root, file)));
+  if (!mine.some((file) => file === UNIT_FILE)) {
+    throw new ChairError('SERVICE_FAILED', 'there is no service to remove', {
+      expected: `${UNIT_FILE}, written by gateway install`,
+      came: 'none',
+    });
+  }
+  const said: string[] = [];
+  const all = (list: readonly (readonly string[])[]): void => {
+    if (root !== '') return;
+    for (const words of list) {
+      run(words);
+      said.push(`ran      ${words.join(' ')}`);
+    }
+  };
+  all(REMOVAL.before);
+  for (const file of mine) {
+    rmSync(path.join(root, file), { force: true });
+    said.push(`removed  ${file}`);
+  }
+  all(REMOVAL.after);
+  return said;
+}
+
+function isOurs(file: string): boolean {
+  return existsSync(file) && readFileSync(file, 'utf8').startsWith(MARK);
+}
+
+function needRoot(isRoot: boolean): void {
+  if (process.platform !== 'linux') {
+    throw new ChairError('SERVICE_FAILED', 'services are installed on Linux with systemd only', {
+      came: process.platform,
+      todo: 'Elsewhere, start the command gateway from what starts services there.',
+    });
+  }
+  if (isRoot) return;
+  throw new ChairError('SERVICE_FAILED', 'a service is installed by root', {
+    todo: 'Put sudo before it; --dry-run shows what it would do.',
+  });
+}
+
+/** A file of somebody else is not overwritten, and one that is kept must say what was asked for. */
+function checkExisting({ path: file, keep }: ServiceFile, root: string, settings: Settings): void {
+  const at = path.join(root, file);
+  if (!existsSync(at)) return;
+  if (!keep) {
+    if (isOurs(at)) return;
+    throw new ChairError('FILE_EXISTS', `${file} was not written by gateway install`, { todo: 'Move it away, then install again.' });
+  }
+  const theirs = changedValues(loadSettings({ file: at }), 'gateway');
+  const ours: Readonly<Record<string, unknown>> = changedValues(settings, 'gateway');
+  const other = Object.keys(ours).filter((key) => ours[key] !== (theirs as Readonly<Record<string, unknown>>)[key]);
+  if (other.length === 0) return;
+  throw new ChairError('CONFIG_INVALID', `${file} is kept, and does not say what was asked for`, {
+    expected: other.map((key) => `${key}: ${String(ours[key])}`).join(', '),
+    todo: 'Change it there, or move it away, then install again.',
+  });
+}
+
+/** What systemd itself says of the unit, where it is installed. Throws SERVICE_FAILED when it is wrong. */
+function checkUnit({ files }: ServicePlan): string[] {
+  const unit = files.find((file) => file.path === UNIT_FILE);
+  if (unit === undefined) return [];
+  const folder = mkdtempSync(path.join(tmpdir(), 'mc-unit-'));
+  try {
+    const file = path.join(folder, path.basename(UNIT_FILE));
+    writeFileSync(file, unit.text);
+    execFileSync('systemd-analyze', ['verify', file], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 30_000 });
+    return ['systemd-analyze verify: ok'];
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    // It speaks of other units of the machine, too.
+    const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
+    const mine = text.split('\n').filter((line) => line.includes(SERVICE));
+    if (mine.length === 0) return ['systemd-analyze verify found nothing wrong with this unit'];
+    throw new ChairError('SERVICE_FAILED', `systemd does not take the unit: ${mine.join('; ')}`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function runWords(words: readonly string[]): void {
+  const [program = '', ...rest] = words;
+  try {
+    execFileSync(program, rest, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 180_000 });
+  } catch (error) {
+    const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+    throw new ChairError(
+      'SERVICE_FAILED',
+      `${words.join(' ')} failed: ${said || (error instanceof Error ? error.message : String(error))}`,
+      {
+        todo: `journalctl -u ${SERVICE} says more; gateway uninstall takes back what was done.`,
+        cause: error,
+      },
+    );
+  }
+}
+
+/**
+ * A service of another user cannot run what is in somebody's home directory. Throws SERVICE_FAILED with the folder that is in the way. `files`: what is run and read.
+ */
+export function checkReadableByOthers(files: readonly string[]): void {
+  for (const file of files) {
+    for (let at = path.resolve(file); at !== path.dirname(at); at = path.dirname(at)) {
+      const needed = at === path.resolve(file) && !statSync(at).isDirectory() ? constants.S_IROTH : constants.S_IXOTH;
+      if ((statSync(at).mode & needed) !== 0) continue;
+      throw new ChairError('SERVICE_FAILED', `the service's user could not read ${file}`, {
+        expected: 'folders that everybody may enter',
+        came: `${at}, which is closed to others`,
+        todo: 'Install musical-chair outside of home directories (npm install --prefix /opt/musical-chair ...), or give --user, whose files it may read.',
+      });
+    }
+  }
+}
+
+/** For `--user`: throws SERVICE_FAILED when there is no such user here. */
+export function checkUser(name: string): void {
+  try {
+    execFileSync('id', ['-u', '--', name], { stdio: 'ignore' });
+  } catch (cause) {
+    throw new ChairError('SERVICE_FAILED', `there is no user ${name} on this machine`, {
+      todo: 'Without --user, one of its own is made.',
+      cause,
+    });
+  }
+}

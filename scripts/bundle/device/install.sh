@@ -106,7 +106,9 @@ uninstall() {
     rm -rf "$root$prefix"
     if has_systemd; then systemctl daemon-reload; fi
     if [ "$purge" = yes ]; then
-        rm -rf "$root$state" "$root/etc/musical-chair"
+        rm -rf "$root$state" "$root$config"
+        # A gateway on this machine has its settings there, too.
+        rmdir "$root/etc/musical-chair" 2>/dev/null || true
         if [ -z "$root" ] && id "$user" >/dev/null 2>&1; then userdel "$user" || true; fi
         say "musical-chair is removed, with its state. The gateway still knows the agent: mc agents revoke NAME"
     else

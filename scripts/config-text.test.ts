@@ -54,7 +54,7 @@ describe('the settings file that is written', () => {
   });
 
   it('has only the section that is asked for', () => {
-    expect(configText({}, 'agent')).not.toContain('gateway:');
+    expect(configText({}, 'agent')).not.toMatch(/^gateway:/m);
     expect(configText({}, 'gateway')).not.toMatch(/^agent:/m);
   });
 

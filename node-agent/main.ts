@@ -14,13 +14,15 @@ import { Agent } from './agent.js';
 import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
 import { cores } from './device.js';
 import { measureInChild } from './profiling-child.js';
-import type { Installation } from './updating.js';
+import type { Authority, Installation } from './updating.js';
 
 export interface RunOptions {
   /** Announced in hello. */
   readonly softwareVersion: string;
   /** See AgentOptions. */
   readonly installation?: Installation;
+  /** See AgentOptions. */
+  readonly authority?: () => Authority | undefined;
   readonly log?: (line: string) => void;
 }
 
@@ -50,6 +52,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     config,
     softwareVersion: options.softwareVersion,
     ...(options.installation === undefined ? {} : { installation: options.installation }),
+    ...(options.authority === undefined ? {} : { authority: options.authority }),
     log,
     connect: async (will) => {
       const { cluster, broker } = config;

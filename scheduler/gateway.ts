@@ -22,6 +22,7 @@ import { Repetition } from '../broker/repetition.js';
 import { removeLeftovers } from '../broker/sealed-file.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
+import { signOrder } from '../broker/update-order.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { announcerOf } from './announcement.js';
@@ -219,7 +220,7 @@ export class Gateway {
       source: uploads.source(source),
       offer: (offer) => uploads.offer(offer),
       updates: {
-        sign: undefined,
+        sign: gatehouse === undefined ? undefined : (facts) => signOrder(facts, gatehouse.authority.source.current),
         lend: async (sha256) => {
           const { path, release } = await store.hold(sha256);
           const giveBack = blobs.lend(sha256, path);

@@ -8,6 +8,8 @@
 import { execFile } from 'node:child_process';
 
 export interface Service {
+  /** systemd listens. */
+  readonly isSupervised: boolean;
   /** The service is up: `systemctl start` returns. */
   ready(): void;
   /** One line for `systemctl status`. */
@@ -32,7 +34,7 @@ const BEATS = 3;
 /** Of this process; when systemd does not listen, one that says nothing. */
 export function service(options: ServiceOptions = {}): Service {
   const { env = process.env, pid = process.pid, isWell = () => '', log = () => undefined, send = notify } = options;
-  if (!env.NOTIFY_SOCKET) return { ready: () => undefined, status: () => undefined, stopping: () => undefined };
+  if (!env.NOTIFY_SOCKET) return { isSupervised: false, ready: () => undefined, status: () => undefined, stopping: () => undefined };
   let failed = false;
   // One at a time: what was said later must not be overtaken.
   let turn: Promise<void> = Promise.resolve();
@@ -53,6 +55,7 @@ export function service(options: ServiceOptions = {}): Service {
   const timer = everyMs > 0 ? setInterval(beat, everyMs) : undefined;
   timer?.unref();
   return {
+    isSupervised: true,
     ready: () => tell(['READY=1']),
     status: (text) => tell([`STATUS=${text.replaceAll(/\s*\n\s*/g, ' ').slice(0, 400)}`]),
     stopping: () => {

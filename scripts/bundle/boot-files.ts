@@ -80,6 +80,7 @@ export function agentSettings({ cluster, name, gateway, insecure = false, broker
   const host = gateway?.includes(':') === true ? `[${gateway.replace(/^\[|\]$/g, '')}]` : gateway;
   return `# Settings of this agent; see docs/configuration.md. Restart musical-chair-agent after a change.\n${stringify({
     cluster,
+    ...(insecure ? { insecure } : {}),
     ...(host === undefined ? {} : { broker: `${scheme}://${host}:${port}` }),
     agent: { name, directory: '/var/lib/musical-chair' },
   })}`;

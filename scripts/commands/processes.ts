@@ -4,15 +4,19 @@ import { parseAddress } from '../../broker/credentials/enrolment-client.js';
 import type { CredentialKeeper } from '../../broker/credentials/keeper.js';
 import { ChairError, isChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
+import type { Installation } from '../../node-agent/updating.js';
 import type { Gateway } from '../../scheduler/gateway.js';
+import { BUNDLE_NAME } from '../bundle/manifest.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
 import { type GatewayFacts, gatewayText } from '../gateway-text.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
-import { PROGRAM, packageVersion } from '../package-root.js';
+import { PACKAGE_ROOT, PROGRAM, packageVersion } from '../package-root.js';
+import { withAnotherToken } from '../refused-token.js';
 import { notifySystemd } from '../service/notify.js';
 import { configFile } from '../settings.js';
 import { agentDirectory, gatewayDirectory } from '../state-folder.js';
+import { service as ofSystemd } from '../systemd.js';
 
 /** Lines of a server, on stderr, so that stdout stays for reports. */
 function logger({ output }: Invocation): (line: string) => void {
@@ -233,29 +237,80 @@ export const agent: CommandDefinition = {
     { line: 'agent --name pi-3', text: 'one of these on each device' },
     { line: 'agent --name pi-3 --broker mqtt://gateway:1883', text: 'where multicast does not get through' },
   ],
+  options: [
+    {
+      flags: '--installation <folder>',
+      description: 'where bundles are installed, so that the gateway can update this agent; set by the service of a bundle',
+    },
+  ],
   run: async (invocation) => {
     const { settings } = invocation;
-    const log = logger(invocation);
     const stopped = untilStopped(DRAIN_MS + STOP_MS);
     const stop = new AbortController();
     void stopped.then(() => stop.abort());
-    const keeper = await agentCredentials(settings, log, stop.signal).catch((error: unknown) => {
+    const log = logger(invocation);
+    let stuckMs = (): number => 0;
+    const service = ofSystemd({
+      log,
+      isWell: () => (stuckMs() > STUCK_MS ? `a slice has run for ${(stuckMs() / 1000).toFixed(0)} s` : ''),
+    });
+    // Waiting for the gateway is what it is there for: systemd need not wait for that.
+    service.ready();
+    const told = (line: string): void => {
+      log(line);
+      service.status(line);
+    };
+    const join = () => agentCredentials(settings, told, stop.signal);
+    const { tokenFile } = settings.agent;
+    const keeper = await (service.isSupervised && tokenFile !== ''
+      ? withAnotherToken(join, { tokenFile, signal: stop.signal, say: told })
+      : join()
+    ).catch((error: unknown) => {
       // Asked to end while it waited for its gateway.
       if (isChairError(error, 'STOPPED')) return error;
       throw error;
     });
     if (keeper instanceof Error) return;
     try {
-      await serveAsAgent(settings, log, stopped);
+      const watch = (agent: { readonly stuckMs: number }): void => {
+        stuckMs = () => agent.stuckMs;
+        service.status(`agent ${settings.agent.name} of cluster ${settings.cluster} runs`);
+      };
+      await serveAsAgent({ settings, log, stopped, keeper, watch, installation: installationIn(invocation.options.installation) });
     } finally {
+      service.stopping();
       await keeper?.stop();
     }
   },
 };
 
-async function serveAsAgent(settings: Settings, log: (line: string) => void, stopped: Promise<NodeJS.Signals>): Promise<void> {
+/** A slice that takes as long hangs: the slowest ever measured took 10 s. */
+const STUCK_MS = 120_000;
+
+/** The bundle that this program was unpacked from, when it was. */
+function installationIn(prefix: unknown): Installation | undefined {
+  const name = path.basename(path.dirname(PACKAGE_ROOT));
+  return typeof prefix === 'string' && BUNDLE_NAME.test(name) ? { prefix, name } : undefined;
+}
+
+interface Serving {
+  readonly settings: Settings;
+  readonly log: (line: string) => void;
+  readonly stopped: Promise<NodeJS.Signals>;
+  readonly keeper: CredentialKeeper | undefined;
+  readonly installation: Installation | undefined;
+  readonly watch: (agent: { readonly stuckMs: number }) => void;
+}
+
+async function serveAsAgent({ settings, log, stopped, keeper, installation, watch }: Serving): Promise<void> {
   const { runAgent } = await import('../../node-agent/main.js');
-  const running = await runAgent(agentConfig(settings), { softwareVersion: packageVersion(), log });
+  const running = await runAgent(agentConfig(settings), {
+    softwareVersion: installation?.name ?? packageVersion(),
+    log,
+    ...(installation === undefined ? {} : { installation }),
+    ...(keeper === undefined ? {} : { authority: () => ({ ca: keeper.current.ca, nowMs: keeper.nowMs() }) }),
+  });
+  watch(running.agent);
   const leaving = new Promise<'drain'>((resolve) => onAsked('drain', () => resolve('drain')));
   announceReady({ name: settings.agent.name });
   const first = await Promise.race([stopped, running.closed, leaving]);

@@ -3,6 +3,7 @@ import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import type { Bundle } from '../bundle/read.js';
 import type { CommandDefinition, Invocation } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { optionList, optionText } from '../deploy-options.js';
 import { errorLine } from '../output.js';
@@ -32,7 +33,7 @@ export const update: CommandDefinition = {
       description: 'only these, in this order, joined with commas; default: all that were installed from a bundle',
     },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'update --bundle musical-chair-0.2.0-linux-arm64.tgz', text: 'every agent, one after another' },

@@ -212,6 +212,7 @@ make_config() {
         {
             echo "# Settings of this agent. Restart musical-chair-agent after a change."
             echo "cluster: $cluster"
+            if [ "$insecure" = yes ]; then echo "insecure: true"; fi
             if [ -n "$gateway" ]; then echo "broker: $broker"; fi
             echo "agent:"
             echo "  name: $name"

@@ -2,12 +2,13 @@
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { LinkProbe } from '../broker/link-probe.js';
-import type { Command, CommandBody, LinkMeasurement, Measure, ProfileResult, Reply, Standing } from '../broker/messages.js';
+import type { Command, CommandBody, LinkMeasurement, Measure, ProfileResult, Reply, Standing, TraceSpans } from '../broker/messages.js';
 import type { Epochs, Prepared } from './epochs.js';
 import type { PeerTable } from './peers.js';
 import type { Profiler } from './profiling.js';
 import type { Standby } from './standby.js';
 import type { TermFile } from './term.js';
+import type { Tracer } from './tracing.js';
 import type { Updater } from './updating.js';
 
 export interface CommandOptions {
@@ -20,6 +21,7 @@ export interface CommandOptions {
   readonly probe: LinkProbe;
   readonly profiler: Profiler;
   readonly updater: Updater;
+  readonly tracer: Tracer;
   readonly nowMs: () => number;
   /** Frames run here, or wait to. */
   readonly isBusy: () => boolean;
@@ -36,6 +38,7 @@ interface Done extends Prepared {
   readonly link?: LinkMeasurement;
   readonly profile?: ProfileResult;
   readonly standing?: Standing;
+  readonly trace?: TraceSpans;
 }
 
 const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
@@ -43,12 +46,13 @@ const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
 /** The reply, or undefined for a command that was meant for another process of this name. Never throws. */
 export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
   if (!commands.isForUs(command)) return undefined;
+  const nothing = { link: null, profile: null, standing: null, trace: null };
   try {
-    const { fetchedBytes, loadMs, link = null, profile = null, standing = null } = await commands.obey(command);
-    return { id: command.id, agent, code: '', message: '', fetchedBytes, loadMs: Math.round(loadMs), link, profile, standing };
+    const { loadMs, ...done } = await commands.obey(command);
+    return { id: command.id, agent, code: '', message: '', ...nothing, ...done, loadMs: Math.round(loadMs), clockUs: commands.clockUs };
   } catch (error) {
     const { code, message } = toChairError(error);
-    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, link: null, profile: null, standing: null };
+    return { id: command.id, agent, code, message: message.slice(0, 2000), ...NOTHING, ...nothing, clockUs: commands.clockUs };
   }
 }
 
@@ -59,6 +63,11 @@ export class Commands {
   refused = 0;
 
   constructor(private readonly options: CommandOptions) {}
+
+  /** This process's clock, as traces use it. */
+  get clockUs(): number {
+    return 1000 * this.options.nowMs();
+  }
 
   isForUs(command: Command): boolean {
     return !this.stopped && command.nonce === this.options.nonce;
@@ -135,6 +144,11 @@ export class Commands {
       case 'confirm':
         await this.options.updater.confirm(body.confirm.name);
         return NOTHING;
+      case 'trace': {
+        const { tracer } = this.options;
+        if (!body.trace.collect) tracer.start(body.trace);
+        return body.trace.collect ? { ...NOTHING, trace: tracer.read(body.trace.deployment) } : NOTHING;
+      }
       case 'profile':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });
         return { ...NOTHING, profile: await this.options.profiler.run(id, body.profile, deadlineMs) };

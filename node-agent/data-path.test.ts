@@ -75,6 +75,7 @@ function seat(next: string) {
   const runner = new Runner({
     budget,
     buffers,
+    nowMs: () => 0,
     onOutputs: (job, outputs) => forwarder.forward(job, outputs),
     onFailure: (job) => failures.push(`run of frame ${job.frame.frame}`),
   });

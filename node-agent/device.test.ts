@@ -1,6 +1,14 @@
 import { networkInterfaces, totalmem } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { cores, memoryLimitBytes, processMemory, reachableAddresses, systemFreeBytes, temperatureCelsius } from './device.js';
+import {
+  cores,
+  memoryLimitBytes,
+  processMemory,
+  reachableAddresses,
+  systemFreeBytes,
+  temperatureCelsius,
+  throttledFlags,
+} from './device.js';
 
 describe('the device', () => {
   it('offers no more memory than the machine has', () => {
@@ -22,6 +30,13 @@ describe('the device', () => {
   it('gives a temperature that can be, or 0', () => {
     const celsius = temperatureCelsius();
     expect(celsius === 0 || (celsius > -40 && celsius < 200)).toBe(true);
+  });
+
+  it("gives the firmware's word on power and heat, or -1 where there is none", () => {
+    expect(throttledFlags('50005\n')).toBe(0x50005);
+    expect(throttledFlags('0x50000')).toBe(0x50000);
+    expect(throttledFlags('0')).toBe(0);
+    for (const text of ['', 'no such file', '-1', 'ffffffffff']) expect(throttledFlags(text)).toBe(-1);
   });
 
   it('is reached where its listener is: at the address it is bound to, or at all of its own but loopback', () => {

@@ -57,6 +57,15 @@ export function temperatureCelsius(): number {
   return hottest;
 }
 
+/** Where the kernel of a Raspberry Pi shows what its firmware says of power and heat, as hexadecimal. */
+const THROTTLED_FILE = '/sys/devices/platform/soc/soc:firmware/get_throttled';
+
+/** Flags as `vcgencmd get_throttled` gives them; -1 where there is no such firmware. */
+export function throttledFlags(text = read(THROTTLED_FILE)): number {
+  const flags = Number.parseInt(text.trim().replace(/^0x/i, ''), 16);
+  return flags >= 0 && flags < 2 ** 31 ? flags : -1;
+}
+
 /** Bridges of containers and virtual machines: their addresses are the same on every machine, so a peer would reach itself. */
 const VIRTUAL = /^(docker|br-|veth|virbr|cni|podman)/;
 

@@ -13,6 +13,7 @@ import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
 import type { Job } from './runner.js';
 import type { Seat } from './seats.js';
+import type { Tracer } from './tracing.js';
 
 export interface ForwardOptions {
   readonly lanes: Lanes;
@@ -21,6 +22,7 @@ export interface ForwardOptions {
   /** Where outputs go when nothing reads them any more. */
   readonly buffers: Buffers;
   readonly nowMs: () => number;
+  readonly tracer?: Tracer;
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
   readonly onRefused: (epoch: Epoch, frame: ReadyFrame, refusal: Refusal) => void;
   readonly onFailure: (epoch: Epoch, frame: ReadyFrame, peer: string, error: unknown) => void;
@@ -95,6 +97,7 @@ export class Forwarder {
     if (from === undefined) return false;
     this.localMessages++;
     this.localBytes += seats.ends(wire).bytes;
+    this.options.tracer?.arrived(epoch.deployment, frame, seat, seats.ends(wire).bytes);
     if (lastUse && boxEquals(box, from.box) && joins.fitsWhole(seat, wire)) {
       const placed = joins.place(seat, wire, frame, tensor);
       if (typeof placed === 'object') this.options.onReady(epoch, placed);
@@ -117,7 +120,7 @@ export class Forwarder {
 
   /** True when nothing reads the tensor's bytes any more; after a failure a socket still may. Never rejects. */
   private async send(epoch: Epoch, frame: ReadyFrame, output: number, tensor: Tensor, wire: number, peer: string): Promise<boolean> {
-    const { buffers, lanes, topics, nowMs } = this.options;
+    const { buffers, lanes, topics, nowMs, tracer } = this.options;
     try {
       const { dtype, dims, wire: along } = epoch.seats.ends(wire);
       const holder = frame.seat.outputs[output]?.box ?? along.box;
@@ -141,13 +144,19 @@ export class Forwarder {
         copies.push(bytes);
         return bytes;
       };
+      const startMs = nowMs();
       const { message, encoding, fallback } = encodeBox(header, along.encoding, tensor.bytes, holder, along.box, take);
       if (encoding !== 'raw') this.encodedMessages++;
       if (fallback !== '') {
         this.rawFallbacks++;
         this.options.onRawFallback(epoch, wire, fallback);
       }
+      const { deployment } = epoch;
+      const sizeBytes = epoch.seats.ends(wire).bytes;
+      tracer?.left('serialise', deployment, frame, frame.seat, startMs, peer, sizeBytes);
+      const sendMs = nowMs();
       await lanes.send(peer, topics.activation(peer), message);
+      tracer?.left('send', deployment, frame, frame.seat, sendMs, peer, sizeBytes);
       // What is sent to this process itself, its receiver may keep.
       if (peer === lanes.id) return false;
       for (const bytes of copies) buffers.give(bytes);

@@ -1,7 +1,7 @@
 /** One health message: rates since the last one. */
 import type { Health, LaneHealth } from '../broker/messages.js';
 import type { Refusals } from '../broker/refusals.js';
-import { processMemory, systemFreeBytes, temperatureCelsius } from './device.js';
+import { processMemory, systemFreeBytes, temperatureCelsius, throttledFlags } from './device.js';
 import type { Epochs } from './epochs.js';
 import type { PeerTable } from './peers.js';
 import type { Runner } from './runner.js';
@@ -17,6 +17,8 @@ export interface HealthSource {
   readonly damaged: () => number;
   readonly refusals: Refusals;
   readonly peers: PeerTable;
+  /** Connections to the broker after the first. */
+  readonly reconnects: () => number;
   readonly precision: () => Pick<Health, 'encodedMessages' | 'rawFallbacks'>;
   readonly nowMs: () => number;
 }
@@ -49,7 +51,8 @@ export class HealthMeter {
 
   /** Out of turn: the rates are those of the last interval. */
   now(): Health {
-    const { agent, nonce, epochs, runner, lanes, refused, damaged, refusals, peers, precision, nowMs } = this.source;
+    const { agent, nonce, epochs, runner, lanes, refused, damaged, refusals, peers, reconnects, precision, nowMs } = this.source;
+    const [p50Ms = 0, p95Ms = 0] = runner.times.read([0.5, 0.95], nowMs());
     const { term, version } = peers.version;
     const seats = [...epochs.all].flatMap((epoch) =>
       epoch.seats.seats.map((seat) => ({
@@ -71,6 +74,10 @@ export class HealthMeter {
       ...processMemory(),
       memoryFreeBytes: systemFreeBytes(),
       temperature: temperatureCelsius(),
+      throttled: throttledFlags(),
+      p50Ms,
+      p95Ms,
+      reconnects: reconnects(),
       queue: runner.waiting(),
       refused: refused(),
       damaged: damaged(),

@@ -15,11 +15,13 @@ import type { EarlyBuffer } from './early.js';
 import type { Epoch, EpochKey, Epochs } from './epochs.js';
 import type { FrameKey, ReadyFrame, Refusal } from './join.js';
 import type { WireEnds } from './seats.js';
+import type { Tracer } from './tracing.js';
 
 export interface InboxOptions {
   readonly epochs: Epochs;
   readonly early: EarlyBuffer<Arrived>;
   readonly nowMs: () => number;
+  readonly tracer?: Tracer;
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
   /** Frames may have become unwanted: the runner should look through its queue. */
   readonly onUnwanted: () => void;
@@ -127,6 +129,7 @@ export class Inbox {
         this.notTaken(epoch, header, slot);
         return;
       }
+      this.options.tracer?.arrived(epoch.deployment, header, seat, ends.bytes);
       scatter(data, header, itemBytes(header.dtype), slot.port.bytes, slot.box, ends.wire.box);
       data.discard();
       const ready = epoch.joins.fill(slot);

@@ -26,6 +26,7 @@ import { SessionCache } from './sessions.js';
 import { Standby } from './standby.js';
 import type { BlobStore } from './store.js';
 import type { TermFile } from './term.js';
+import { Tracer } from './tracing.js';
 import { TroubleReporter } from './trouble.js';
 import { Updater } from './updating.js';
 
@@ -55,6 +56,7 @@ export interface Parts extends Ground {
   readonly peers: PeerTable;
   readonly profiler: Profiler;
   readonly updater: Updater;
+  readonly tracer: Tracer;
 }
 
 /** What the parts ask of, and tell, the agent. */
@@ -93,7 +95,8 @@ export function assemble(ground: Ground, host: Host): Parts {
   const trouble = new TroubleReporter(agent, bus, topics, log);
   const whenIdle = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => epochs.whenIdle(work);
   const standby = new Standby({ store, fetcher, sessions, memory, whenIdle, nowMs, log });
-  const path = dataPath({ ground, host, sessions, standby, fetcher, trouble, limitBytes: memory().limitBytes });
+  const tracer = new Tracer(agent, nowMs);
+  const path = dataPath({ tracer, ground, host, sessions, standby, fetcher, trouble, limitBytes: memory().limitBytes });
   const { epochs, runner } = path;
   const profiler = new Profiler({
     store,
@@ -128,16 +131,17 @@ export function assemble(ground: Ground, host: Host): Parts {
     probe: linkProbe,
     profiler,
     updater,
+    tracer,
     isBusy: () => runner.isBusy,
     orphanMs: config.orphanMs,
     isDraining: host.isDraining,
     onReleased: host.onReleased,
     onRefused: host.onFailure,
   });
-  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, peers, profiler, updater };
+  return { ...ground, ...path, fetcher, sessions, standby, trouble, commands, linkProbe, peers, profiler, updater, tracer };
 }
 
-interface DataPathOptions extends Pick<Parts, 'sessions' | 'standby' | 'fetcher' | 'trouble'> {
+interface DataPathOptions extends Pick<Parts, 'sessions' | 'standby' | 'fetcher' | 'trouble' | 'tracer'> {
   readonly ground: Ground;
   readonly host: Host;
   /** Of the agent's memory. */
@@ -152,6 +156,7 @@ function dataPath({
   standby,
   fetcher,
   trouble,
+  tracer,
   limitBytes,
 }: DataPathOptions): Pick<Parts, 'epochs' | 'runner' | 'forwarder' | 'inbox'> {
   const { nowMs, log, topics, repetition } = host;
@@ -188,6 +193,7 @@ function dataPath({
     budget,
     buffers,
     nowMs,
+    tracer,
     onReady,
     onRefused: (epoch, frame, refusal) => inbox.notTaken(epoch, frame, refusal),
     onFailure: (epoch, frame, peer, error) => trouble.report(epoch, frame, peer, error),
@@ -197,6 +203,8 @@ function dataPath({
   const runner = new Runner({
     budget,
     buffers,
+    nowMs,
+    onRun: (job, span) => tracer.ran(job, span),
     onOutputs: (job, outputs) => forwarder.forward(job, outputs),
     onFailure: (job, error) => {
       if (host.isStopping()) return;
@@ -209,6 +217,7 @@ function dataPath({
     epochs,
     early,
     nowMs,
+    tracer,
     onReady,
     onUnwanted: () => runner.purge(),
     onTrouble,

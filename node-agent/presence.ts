@@ -37,6 +37,8 @@ export class Presence {
   private parts: Parts | undefined;
   /** Connections to the broker that were given up here. */
   private connection = 0;
+  /** Connections to the broker so far. */
+  private connections = 0;
   /** This machine's addresses when they were last looked at. */
   private addresses = '';
 
@@ -71,6 +73,7 @@ export class Presence {
       damaged: () => store.damaged + (term.damage === undefined ? 0 : 1),
       refusals,
       peers,
+      reconnects: () => Math.max(0, this.connections - 1),
       precision: () => ({ encodedMessages: forwarder.encodedMessages, rawFallbacks: forwarder.rawFallbacks }),
       nowMs,
     });
@@ -88,7 +91,10 @@ export class Presence {
       }, LANES_TOLD_MS);
     });
     this.addresses = this.ownAddresses().join();
-    const offConnect = bus.onConnect(() => void this.sayHello());
+    const offConnect = bus.onConnect(() => {
+      this.connections++;
+      void this.sayHello();
+    });
     const offDisconnect = bus.onDisconnect(() => this.acceptance.lost());
     return () => {
       clearInterval(health);

@@ -7,10 +7,18 @@ import type { Tensor } from '../broker/tensor.js';
 import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame } from './join.js';
+import { RunTimes } from './run-times.js';
 
 export interface Job {
   readonly epoch: Epoch;
   readonly frame: ReadyFrame;
+}
+
+/** When a run's inputs were complete, when the engine took it up, and when its outputs were there; ms on the agent's clock. */
+export interface RunSpan {
+  readonly readyMs: number;
+  readonly startMs: number;
+  readonly endMs: number;
 }
 
 export interface RunnerOptions {
@@ -20,6 +28,9 @@ export interface RunnerOptions {
   /** Outputs of a finished run whose frame is still wanted; the receiver owns them. Must not block. */
   readonly onOutputs: (job: Job, outputs: Readonly<Record<string, Tensor>>) => void;
   readonly onFailure: (job: Job, error: unknown) => void;
+  /** A run is done, whether its frame is still wanted or not. */
+  readonly onRun?: (job: Job, span: RunSpan) => void;
+  readonly nowMs: () => number;
   /** Runs handed to the engine at once; default 2. */
   readonly depth?: number;
 }
@@ -30,7 +41,10 @@ const NEWEST = 0.2;
 export class Runner {
   /** Runs finished since the start. */
   finished = 0;
+  /** Waiting and computing, of late. */
+  readonly times = new RunTimes();
   private queue: Job[] = [];
+  private readonly readyMs = new WeakMap<Job, number>();
   private readonly running = new Map<Job, Promise<void>>();
   private stopped = false;
   /** When a run began in an idle engine, or ended. */
@@ -59,6 +73,7 @@ export class Runner {
       this.discard(job);
       return;
     }
+    this.readyMs.set(job, this.options.nowMs());
     // Nearly always the last place; ties (two seats of one frame) in order of arrival.
     let at = this.queue.length;
     while (at > 0 && (this.queue[at - 1]?.frame.order ?? 0) > job.frame.order) at--;
@@ -105,6 +120,14 @@ export class Runner {
     }
   }
 
+  private note(job: Job, runMs: number): void {
+    const endMs = this.options.nowMs();
+    const readyMs = this.readyMs.get(job) ?? endMs - runMs;
+    this.times.add(endMs - readyMs, endMs);
+    // The engine's own figure: what is before it in this span is waiting, also in the engine's queue.
+    this.options.onRun?.(job, { readyMs, startMs: Math.max(readyMs, endMs - runMs), endMs });
+  }
+
   /** A frame that will not run. */
   private discard({ frame }: Job): void {
     this.options.budget.free(frame.bytes);
@@ -120,6 +143,7 @@ export class Runner {
       if (session === undefined) throw new Error(`no session for slice ${frame.seat.slice}`);
       const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: outputsWanted(job), buffers });
       this.finished++;
+      this.note(job, runMs);
       const stats = epoch.stats[frame.seat.index];
       if (stats !== undefined) {
         stats.framesRun++;

@@ -15,6 +15,8 @@ import type {
   ProfileReport,
   ProfileRequest,
   StatusReport,
+  TraceReport,
+  TraceRequest,
   TrustReport,
   TrustRequest,
   UpdateRequest,
@@ -61,6 +63,10 @@ const DEADLINE_MS = 30_000;
 const DEPLOY_TIMEOUT_MS = 30 * 60_000;
 /** Fetching a bundle over a slow link, and unpacking it onto a card. */
 const UPDATE_TIMEOUT_MS = 40 * 60_000;
+/** More than the gateway waits for the seats to move. */
+const DRAIN_TIMEOUT_MS = 70_000;
+/** Clocks of all agents are compared, and thousands of spans come. */
+const TRACE_TIMEOUT_MS = 60_000;
 /** All links of a large cluster, one after another. */
 const MEASURE_LINKS_MS = 3 * 60_000;
 /** The gateway may have to hash gigabytes on a slow card. */
@@ -223,6 +229,25 @@ export class ChairClient {
     const { trust } = await this.#requests.request({ kind: 'trust', trust: request }, this.#timeoutMs, asked.action);
     if (trust === null) throw new ChairError('INTERNAL', 'the gateway answered a question to its authority without a report');
     return trust;
+  }
+
+  /**
+   * Moves the agent's seats to others and gives it no new ones, while it goes on running; resolves when it holds none. `undo`: it may have seats again. Throws
+   * AGENT_UNKNOWN, AGENT_BUSY, REQUEST_TIMEOUT when its seats have nowhere to go.
+   */
+  async drain(agent: string, options: { readonly undo?: boolean } = {}): Promise<void> {
+    const drain = { agent, undo: options.undo ?? false };
+    await this.#requests.request({ kind: 'drain', drain }, DRAIN_TIMEOUT_MS, `drain ${agent}`);
+  }
+
+  /**
+   * First without, then with `collect`: what agents and dispatcher did for the frames in between, and what their clocks say against the gateway's. Throws
+   * DEPLOYMENT_NOT_READY.
+   */
+  async trace(request: TraceRequest): Promise<TraceReport> {
+    const { trace } = await this.#requests.request({ kind: 'trace', trace: request }, TRACE_TIMEOUT_MS, `trace of ${request.deployment}`);
+    if (trace === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for a trace without one');
+    return trace;
   }
 
   /** What is known of links; with `measure`, after measuring, which can take a minute. Throws AGENT_UNKNOWN. */

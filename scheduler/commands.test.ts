@@ -6,7 +6,18 @@ import { Commands } from './commands.js';
 
 const topics = topicsOf('c');
 const release: CommandBody = { kind: 'release', release: { deployment: 'd', epoch: 1 } };
-const done = { agent: 'a', code: '', message: '', fetchedBytes: 0, loadMs: 0, link: null, profile: null, standing: null };
+const done = {
+  agent: 'a',
+  code: '',
+  message: '',
+  fetchedBytes: 0,
+  loadMs: 0,
+  link: null,
+  profile: null,
+  standing: null,
+  clockUs: 0,
+  trace: null,
+};
 
 let broker: FakeBroker;
 let bus: FakeBus;

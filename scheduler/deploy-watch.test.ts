@@ -61,6 +61,7 @@ function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport
     cluster: 'c',
     term: 1,
     problems: [],
+    lanes: [],
     uptimeMs,
     dispatcherAddresses: [],
     dispatcherPort: 0,

@@ -330,6 +330,13 @@ export class Deployments {
     this.#files.request();
   }
 
+  /** Does any plan, in force, prepared or draining, seat this agent? */
+  seats(agent: string): boolean {
+    return this.all().some(({ serving, next, draining, restoring }) =>
+      [serving, next, restoring?.placed, ...draining.values()].some((placed) => placed?.nonces.has(agent) === true),
+    );
+  }
+
   #blobsInUse(): Set<string> {
     const held = this.all().flatMap(({ serving, next, draining, restoring }) => [serving, next, restoring?.placed, ...draining.values()]);
     return new Set(held.flatMap((placed) => (placed === undefined ? [] : blobsOf(placed.plan))));

@@ -14,6 +14,7 @@ import { joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, type Topics } from '../broker/topics.js';
 import { Assembly, type Tensors } from './assembly.js';
+import { FrameTrace } from './frame-trace.js';
 import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Issue } from './frame-types.js';
 import { FrameTable } from './frames.js';
 import { Intake } from './intake.js';
@@ -68,6 +69,8 @@ export class Dispatcher {
   /** Agents that have fallen silent, kept by whoever watches them: frames go other ways where there are any. */
   readonly suspects = new Set<string>();
   readonly #undo: (() => void | Promise<void>)[] = [];
+  /** Notes what becomes of frames, while somebody asked for it. */
+  readonly trace: FrameTrace;
   #term = 0;
   #tickedMs: number;
   /** Another scheduler may be at work: results are right whoever computed them, but what fails here may succeed there. Those failures are not said. */
@@ -79,6 +82,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
+    this.trace = new FrameTrace(this.#now);
     this.#tickedMs = this.#now();
   }
 
@@ -273,7 +277,7 @@ export class Dispatcher {
   #do(name: string, served: Served, effects: readonly FrameEffect<Tensors, Tensors>[]): void {
     for (const effect of effects) {
       if (effect.kind === 'issue') this.#issue(name, served, effect);
-      else if (effect.kind === 'answer') this.#answer(served, effect);
+      else if (effect.kind === 'answer') this.#answer(name, served, effect);
       else {
         served.assembly.drop(effect.frame, effect.attempt);
         const { epoch, frame, attempt } = effect;
@@ -304,15 +308,22 @@ export class Dispatcher {
       return;
     }
     const ids = { deployment: name, term: plan.term, epoch, frame, attempt, route, lowWater: served.frames.lowWater, remainingMs };
+    const noted = this.trace.issued(name, frame, attempt);
     for (const [index, wire] of plan.wires.entries()) {
       const agent = plan.stages[wire.toStage]?.agents[route[wire.toStage] ?? 0]?.[wire.toPart];
       const tensor = input[plan.inputs[wire.output]?.name ?? ''];
       if (wire.fromStage !== SOURCE || wire.toStage === SINK || agent === undefined || tensor === undefined) continue;
       if (without.has(agent)) continue;
       const header = { ...ids, wire: index, dtype: tensor.dtype, dims: boxDims(wire.box) };
+      const startMs = this.#now();
       const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box);
       if (fallback !== '') served.rawFallbacks++;
-      this.#options.lanes.send(agent, this.#options.topics.activation(agent), message).catch((error: unknown) => {
+      const bytes = tensorBytes(tensor.dtype, header.dims);
+      if (noted) this.trace.left('serialise', frame, attempt, startMs, agent, bytes);
+      const sendMs = this.#now();
+      const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message);
+      if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, agent, bytes)).catch(() => undefined);
+      sent.catch((error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
         const trouble = { frame, attempt, agent: DISPATCHER, peer: agent, code, message };
         this.#do(name, served, served.frames.trouble(trouble, this.#now()));
@@ -325,9 +336,10 @@ export class Dispatcher {
     this.#do(name, served, served.frames.complete(frame, attempt, outputs, bytes, this.#now()));
   }
 
-  #answer(served: Served, answer: Answer<Tensors>): void {
+  #answer(name: string, served: Served, answer: Answer<Tensors>): void {
     if (answer.frame > 0) served.assembly.drop(answer.frame);
     const { client, sequence, attempts, latencyMs } = answer;
+    if (answer.error === undefined) this.trace.answered(name, answer.frame, attempts, latencyMs);
     if (answer.error !== undefined) {
       this.#fail({ client, sequence }, answer.error.code, answer.error.message, attempts, latencyMs);
       return;

@@ -81,6 +81,33 @@ async function codeOf(action: Promise<unknown>): Promise<string> {
   }
 }
 
+describe('an operator', () => {
+  it('drains an agent: it is answered when others hold its seats, no frame fails, and it may have seats again', async () => {
+    const { gateway, client } = await cluster(['a', 'b', 'c']);
+    await client.deploy(request({ cut: 'rows:2' }));
+    const seated = () => [...new Set(gateway.status().deployments[0]?.plan?.seats.map(({ agent }) => agent))];
+    const [leaving = ''] = seated();
+    const frames = Array.from({ length: 30 }, (_, i) => client.infer('m', frame(i)));
+    await client.drain(leaving);
+    expect(seated()).not.toContain(leaving);
+    expect(gateway.status().agents.find(({ agent }) => agent === leaving)).toMatchObject({ state: 'draining' });
+    const results = await Promise.all(frames);
+    expect(results.map(({ outputs }) => values(outputs.out))).toEqual(Array.from({ length: 30 }, (_, i) => answer(i)));
+    expect(gateway.status().deployments[0]?.failed).toBe(0);
+    await client.drain(leaving, { undo: true });
+    expect(gateway.status().agents.find(({ agent }) => agent === leaving)).toMatchObject({ state: 'ready', why: '' });
+  });
+
+  it('is told when there is no such agent, or it is not at work', async () => {
+    const { gateway, client, agents } = await cluster(['a', 'b']);
+    expect(await codeOf(client.drain('z'))).toBe('AGENT_UNKNOWN');
+    expect(await codeOf(client.drain('a', { undo: true }))).toBe('no error');
+    await agents[1]?.kill();
+    await until('b is lost', () => gateway.status().agents.find(({ agent }) => agent === 'b')?.state === 'lost');
+    expect(await codeOf(client.drain('b'))).toBe('AGENT_BUSY');
+  });
+});
+
 describe('gateway', () => {
   for (const cut of ['rows:3', 'stages:2', 'replicas:3', '']) {
     it(`serves frames cut as ${cut || 'the planner likes'}, with the results of the whole`, async () => {
@@ -355,6 +382,7 @@ describe('gateway', () => {
         profile: null,
         peers: null,
         trust: null,
+        trace: null,
       });
     });
     await bus.publish(topics.reign, { term: 7, scheduler: 'other', ...OUR_SCHEMAS });

@@ -2,7 +2,7 @@
  * The shell around the registry: what agents say becomes its events, and what it says of them becomes steps of deployments and dispatcher, words to agents,
  * lines for people, and counts of what was refused.
  */
-import { toChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import type { CommandBody, Health, Hello, Reply, Trouble } from '../broker/messages.js';
 import { MAX_TERM } from '../broker/plan.js';
 import type { Refusals } from '../broker/refusals.js';
@@ -82,6 +82,19 @@ export class Members {
   replied(reply: Reply): void {
     const { commands, refusals } = this.#o;
     if (!commands.settle(reply)) refusals.count('SENDER_WRONG', `agent ${reply.agent} answered what another one was asked`);
+  }
+
+  /** Throws AGENT_UNKNOWN, AGENT_BUSY for one that is not at work or asked to leave itself. */
+  drain(agent: string, undo: boolean): void {
+    const before = this.registry.get(agent);
+    if (before === undefined) throw new ChairError('AGENT_UNKNOWN', `no agent is called ${agent}`);
+    this.apply({ kind: 'drain', agent, undo });
+    const { state, why } = this.registry.get(agent) ?? before;
+    if (state === (undo ? 'ready' : 'draining') || (undo && state === 'suspect')) return;
+    throw new ChairError('AGENT_BUSY', undo ? `agent ${agent} cannot be given seats` : `agent ${agent} cannot be drained`, {
+      expected: undo ? 'an agent that is ready, or drained by an operator' : 'an agent that is ready',
+      came: `${state}${why === '' ? '' : `: ${why}`}`,
+    });
   }
 
   /** An agent could not send to a peer. */

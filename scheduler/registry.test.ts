@@ -55,6 +55,36 @@ describe('registry', () => {
     expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 20))).toEqual(['joined']);
   });
 
+  it('drains an agent when an operator asks, and takes that back; what the agent asked for itself, it does not', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    const drain = (undo: boolean, now: number) => kinds(registry.apply({ kind: 'drain', agent: 'a', undo }, now));
+    expect(drain(true, 1)).toEqual([]);
+    expect(drain(false, 2)).toEqual(['draining']);
+    expect(drain(false, 3)).toEqual([]);
+    // It says nothing of it: health and a reconnect leave it so, and it holds its seats until they are moved.
+    registry.apply({ kind: 'health', health: health('a', '1') }, 4);
+    registry.apply({ kind: 'hello', hello: hello('a', '1') }, 5);
+    expect(registry.get('a')).toMatchObject({ state: 'draining', why: 'an operator asked for it' });
+    expect(registry.serves('a', '1')).toBe(true);
+    expect(drain(true, 6)).toEqual(['ready']);
+    expect(registry.get('a')).toMatchObject({ state: 'ready', why: '' });
+    drain(false, 7);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'draining', connection: 0 } }, 8);
+    expect(drain(true, 9)).toEqual([]);
+    expect(registry.get('a')?.state).toBe('draining');
+    expect(registry.apply({ kind: 'drain', agent: 'nobody', undo: false }, 10)).toEqual([]);
+  });
+
+  it('gives seats again to an agent that was drained and started anew', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    registry.apply({ kind: 'drain', agent: 'a', undo: false }, 1);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped', connection: 0 } }, 2);
+    readyAgent(registry, 'a', '2', 3);
+    expect(registry.get('a')?.state).toBe('ready');
+  });
+
   it('suspects and then loses a hung agent, and takes it back when it speaks again', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);

@@ -38,6 +38,8 @@ export type RegistryEvent =
   | { readonly kind: 'unreachable'; readonly agent: string; readonly why: string }
   /** Its certificate was revoked: it is not waited for. */
   | { readonly kind: 'revoked'; readonly agent: string }
+  /** An operator wants its seats moved, or takes that back. It goes on running, and says nothing of it. */
+  | { readonly kind: 'drain'; readonly agent: string; readonly undo: boolean }
   /** Time passes: at least twice a second. */
   | { readonly kind: 'tick' }
   /** The scheduler's own link to the broker. While it is down, silence says nothing about the agents. */
@@ -85,6 +87,8 @@ const JITTER = 0.5;
 const MISSED_WHEN_REPORTED = 1;
 /** What an interval can be; what an agent says beyond that is not believed. */
 const HEALTH_MS = { least: 50, most: 60_000, usual: 1000 };
+/** Why an agent drains that did not ask for it. */
+export const BY_OPERATOR = 'an operator asked for it';
 /** Lost, stopped and refused agents are shown this long. */
 const FORGET_AFTER_MS = 3_600_000;
 
@@ -140,6 +144,8 @@ export class Registry {
         return this.#unreachable(event.agent, event.why);
       case 'revoked':
         return this.#revoked(event.agent);
+      case 'drain':
+        return this.#drain(event.agent, event.undo);
       case 'tick':
         return this.#tick(nowMs);
       case 'offline':
@@ -234,8 +240,9 @@ export class Registry {
     // A Will of a connection that the agent gave up when its address changed: it is here on another one.
     if (!isAlive(record) || gone.connection < record.hello.connection) return [];
     if (gone.why === 'draining') {
-      if (record.state === 'draining') return [];
+      const before = record.state === 'draining';
       this.#set({ ...record, state: 'draining', why: 'asked to leave' });
+      if (before) return [];
       return [{ kind: 'draining', agent: record.agent, nonce: record.nonce, why: 'asked to leave' }];
     }
     if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke', nowMs)];
@@ -260,6 +267,21 @@ export class Registry {
     if (record.state !== 'ready') return [];
     this.#set({ ...record, state: 'suspect', why });
     return [{ kind: 'suspect', agent, nonce: record.nonce, why }];
+  }
+
+  #drain(agent: string, undo: boolean): RegistryChange[] {
+    const record = this.#agents.get(agent);
+    if (record === undefined || !SERVING.has(record.state)) return [];
+    const { nonce } = record;
+    if (undo) {
+      // What the agent asked for itself, only it can take back: it is about to stop.
+      if (record.state !== 'draining' || record.why !== BY_OPERATOR) return [];
+      this.#set({ ...record, state: 'ready', why: '' });
+      return [{ kind: 'ready', agent, nonce }];
+    }
+    if (record.state === 'draining') return [];
+    this.#set({ ...record, state: 'draining', why: BY_OPERATOR });
+    return [{ kind: 'draining', agent, nonce, why: BY_OPERATOR }];
   }
 
   #tick(nowMs: number): RegistryChange[] {

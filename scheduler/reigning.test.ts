@@ -5,7 +5,17 @@ import { Reigning } from './reigning.js';
 
 const topics = topicsOf('test');
 const status = {
-  ...{ cluster: 'test', uptimeMs: 0, dispatcherAddresses: [], dispatcherPort: 0, problems: [], agents: [], deployments: [], host: '' },
+  ...{
+    cluster: 'test',
+    uptimeMs: 0,
+    dispatcherAddresses: [],
+    dispatcherPort: 0,
+    problems: [],
+    lanes: [],
+    agents: [],
+    deployments: [],
+    host: '',
+  },
   ...{ links: [], events: [], refusals: [] },
 };
 
@@ -51,6 +61,8 @@ class Rival {
         plan: null,
         model: null,
         profile: null,
+        clockUs: 0,
+        trace: null,
         peers: null,
         trust: null,
       };

@@ -8,7 +8,7 @@ import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 const REMEMBERED_REQUESTS = 500;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
-const EMPTY = { status: null, plan: null, model: null, profile: null, peers: null, trust: null };
+const EMPTY = { status: null, plan: null, model: null, profile: null, peers: null, trust: null, trace: null };
 
 export interface RequestDeskOptions {
   readonly bus: Bus;

@@ -24,6 +24,7 @@ import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
+import { drained } from './draining.js';
 import { Learning } from './learning.js';
 import { LinkFile } from './links/file.js';
 import { CorrectionFile } from './live/file.js';
@@ -38,6 +39,7 @@ import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
 import type { SavedDeployment } from './state.js';
 import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
+import { Tracing } from './tracing.js';
 import { Updating, type UpdatingOptions } from './updating.js';
 
 const TICK_MS = 250;
@@ -101,6 +103,7 @@ export class Scheduler {
   readonly #undo: (() => void | Promise<void>)[] = [];
   readonly #desk: RequestDesk;
   readonly #reigning: Reigning;
+  readonly #tracing: Tracing;
   readonly #startedMs: number;
   readonly #updating: Updating | undefined;
   #wasConnected = false;
@@ -155,6 +158,11 @@ export class Scheduler {
     });
     this.#updating = this.#makeUpdating();
     this.#profiles = this.#makeProfiles();
+    this.#tracing = new Tracing({
+      ...{ registry: this.#registry, commands: this.#commands, dispatcher: options.dispatcher, now: this.#now },
+      serving: (name) => this.#deployments.all().find((deployment) => deployment.name === name)?.serving,
+      term: () => this.#reigning.term,
+    });
     this.#rebalancer = options.holdPlans === true ? undefined : this.#makeRebalancer();
     this.#deployments.askForRoom = async (deployment) => (await this.#rebalancer?.makeRoom(deployment)) ?? false;
   }
@@ -347,6 +355,7 @@ export class Scheduler {
       dispatcherPort: lanePort,
       agents: this.#registry.all().map((record) => agentStatus(record, this.#observed(record.agent))),
       deployments: deployments.map((deployment) => deploymentStatus(deployment, this.#known(deployment))),
+      lanes: this.#o.lanes?.() ?? [],
       host: this.#learning.host,
       links: this.#learning.status(),
       refusals: this.#refusals.rows(),
@@ -403,6 +412,11 @@ export class Scheduler {
       case 'trust':
         if (gatehouse === undefined) throw new ChairError('TRUST_OFF', 'this gateway runs without certificates');
         return { trust: await gatehouse.answer(body.trust, client) };
+      case 'drain':
+        await drained(body.drain, { members: this.#members, deployments: this.#deployments, now: this.#now });
+        return {};
+      case 'trace':
+        return { trace: await this.#tracing.answer(body.trace) };
     }
   }
 

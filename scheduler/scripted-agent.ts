@@ -192,7 +192,18 @@ export class ScriptedAgent {
     const seats = [...this.epochs.values()].map(({ prepare: { deployment, epoch } }) => ({
       ...{ deployment, epoch, stage: 0, replica: 0, part: 0, framesRun: this.runs, queue: 0, runMs: this.#o.runMs ?? 0 },
     }));
-    const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0 };
+    const zero = {
+      uptimeMs: 0,
+      cpu: 0,
+      rssBytes: 0,
+      anonymousBytes: 0,
+      memoryFreeBytes: 0,
+      temperature: 0,
+      throttled: -1,
+      p50Ms: 0,
+      p95Ms: 0,
+      reconnects: 0,
+    };
     const health: Health = {
       agent: this.#o.name,
       nonce: this.nonce,
@@ -250,6 +261,8 @@ export class ScriptedAgent {
       link,
       profile: null,
       standing,
+      clockUs: 1000 * performance.now(),
+      trace: null,
     };
     await this.#bus.publish(this.#topics.reply, reply).catch(() => undefined);
   }

@@ -2,17 +2,22 @@
 import path from 'node:path';
 import { ChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
-import type { ChairClient, DeployOptions } from '../scheduler/client.js';
+import type { ChairClient, ClientOptions, DeployOptions } from '../scheduler/client.js';
 import { brokerUrl, type Settings } from './config.js';
 import type { Output } from './output.js';
 import { progressLine } from './report.js';
 import { bytesText } from './table.js';
 
-/** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS and what `use` throws. */
-export async function withClient<T>(settings: Settings, use: (client: ChairClient) => Promise<T>): Promise<T> {
+/** Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS. Whoever asks closes it. */
+export async function connectClient(settings: Settings, options: Partial<ClientOptions> = {}): Promise<ChairClient> {
   const { ChairClient } = await import('../scheduler/client.js');
   const url = brokerUrl(settings);
-  const client = await ChairClient.connect({ ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster });
+  return ChairClient.connect({ ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster, ...options });
+}
+
+/** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS and what `use` throws. */
+export async function withClient<T>(settings: Settings, use: (client: ChairClient) => Promise<T>): Promise<T> {
+  const client = await connectClient(settings);
   try {
     return await use(client);
   } finally {

@@ -3,6 +3,7 @@
  * A reader that goes away (`| head`) ends the program quietly.
  */
 import { ChairError, isChairError } from '../broker/errors.js';
+import { printable, printableJson, printableLines } from './printable.js';
 
 export interface OutputStreams {
   readonly stdout: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
@@ -37,13 +38,23 @@ export class Output {
   /** Text for people; nothing with --json. */
   text(lines: string): void {
     this.#clearLive();
-    if (!this.json) this.#streams.stdout.write(`${lines}\n`);
+    if (!this.json) this.#streams.stdout.write(`${printableLines(lines)}\n`);
   }
 
-  /** The command's report: `value` with --json, else the lines. `lines` is made only when it is wanted. */
-  report(value: unknown, lines: () => string): void {
+  /** An empty screen to write on, where there is one. */
+  clear(): void {
+    if (this.isTerminal && !this.json) this.#streams.stdout.write('\u001b[2J\u001b[H');
+  }
+
+  /**
+   * The command's report: `value` with --json, else the lines. `lines` is made only when it is wanted. What others sent cannot act on the terminal; `styled` lines
+   * were made safe before they got their colours.
+   */
+  report(value: unknown, lines: () => string, styled = false): void {
     this.#clearLive();
-    this.#streams.stdout.write(this.json ? `${JSON.stringify(value, null, 2)}\n` : `${lines()}\n`);
+    const { stdout } = this.#streams;
+    if (this.json) stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
+    else stdout.write(`${styled ? lines() : printableLines(lines())}\n`);
   }
 
   /** How far something is: one live line on a terminal, else plain lines, at most one in two seconds. Always on stderr. */
@@ -51,7 +62,7 @@ export class Output {
     const { stderr } = this.#streams;
     if (stderr.isTTY === true) {
       // A terminal of unknown size says 0.
-      const cut = line.slice(0, (stderr.columns || 80) - 1);
+      const cut = printable(line).slice(0, (stderr.columns || 80) - 1);
       stderr.write(`\r${cut.padEnd(this.#live)}`);
       this.#live = cut.length;
       return;
@@ -60,13 +71,13 @@ export class Output {
     if (line === this.#lastPlain || now - this.#lastPlainAt < 2_000) return;
     this.#lastPlain = line;
     this.#lastPlainAt = now;
-    stderr.write(`${line}\n`);
+    stderr.write(`${printable(line)}\n`);
   }
 
   /** A line that stays, on stderr: what a server is doing. */
   note(line: string): void {
     this.#clearLive();
-    this.#streams.stderr.write(`${line}\n`);
+    this.#streams.stderr.write(`${printableLines(line)}\n`);
   }
 
   #clearLive(): void {
@@ -81,13 +92,13 @@ export function errorLine(error: unknown): string {
   const code = isChairError(error) ? error.code : 'INTERNAL';
   const message = error instanceof Error ? error.message : String(error);
   const hint = code === 'INTERNAL' && !message.includes('--verbose') ? ' (run again with --verbose for the stack)' : '';
-  return `${code}: ${message.replaceAll(/\s*\n\s*/g, ' ').trim()}${hint}`;
+  return printable(`${code}: ${message.replaceAll(/\s*\n\s*/g, ' ').trim()}${hint}`);
 }
 
 /** The document of a command that failed with --json. */
 export function errorJson(error: unknown): string {
   const code = isChairError(error) ? error.code : 'INTERNAL';
-  return JSON.stringify({ error: { code, message: error instanceof Error ? error.message : String(error) } }, null, 2);
+  return printableJson(JSON.stringify({ error: { code, message: error instanceof Error ? error.message : String(error) } }, null, 2));
 }
 
 /** 0 is never returned: an error is an error. */

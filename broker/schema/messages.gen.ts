@@ -207,8 +207,15 @@ export interface Health {
   readonly memoryFreeBytes: number;
   /** Celsius; 0 = not readable. */
   readonly temperature: number;
+  /** What a Raspberry Pi's firmware says of power and heat, as `vcgencmd get_throttled` does (bits 0 to 3: now; 16 to 19: since it was started); -1 = not readable. */
+  readonly throttled: number;
   readonly queue: number;
   readonly framesPerSecond: number;
+  /** Of the runs of the last 10 s, from complete inputs to outputs: waiting and computing; 0 = there was none. */
+  readonly p50Ms: number;
+  readonly p95Ms: number;
+  /** Connections to the broker since its start, without the first one. */
+  readonly reconnects: number;
   readonly refused: number;
   /** Files on its disk that were found damaged since its start, and not used. */
   readonly damaged: number;
@@ -360,6 +367,14 @@ export interface Confirm {
   readonly name: string;
 }
 
+/** As the trace request. */
+export interface Trace {
+  readonly deployment: string;
+  readonly frames: number;
+  readonly forMs: number;
+  readonly collect: boolean;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
@@ -371,7 +386,8 @@ export type CommandBody =
   | { readonly kind: 'measure'; readonly measure: Measure }
   | { readonly kind: 'standby'; readonly standby: Standby }
   | { readonly kind: 'update'; readonly update: Update }
-  | { readonly kind: 'confirm'; readonly confirm: Confirm };
+  | { readonly kind: 'confirm'; readonly confirm: Confirm }
+  | { readonly kind: 'trace'; readonly trace: Trace };
 
 export interface Command {
   readonly id: string;
@@ -408,6 +424,40 @@ export interface Standing {
   readonly why: string;
 }
 
+/** What one seat did for one frame, and when. */
+export interface TraceSpan {
+  /** receive (first box to complete inputs), wait (for the engine), compute, serialise, send (until the socket took it); frame (at the dispatcher: taken to answered). */
+  readonly kind: string;
+  readonly frame: number;
+  readonly attempt: number;
+  /** -1 = not of a seat. */
+  readonly stage: number;
+  readonly replica: number;
+  readonly part: number;
+  /** Of serialise and send: to whom; '' otherwise. */
+  readonly peer: string;
+  /** On the process's own monotonic clock. */
+  readonly startUs: number;
+  readonly durationUs: number;
+  /** Received or sent; 0 otherwise. */
+  readonly bytes: number;
+}
+
+export interface TraceSpans {
+  readonly agent: string;
+  /** Add it to times of this process to have them on the gateway's clock. 0 when the process says it itself. */
+  readonly offsetUs: number;
+  /** The offset is wrong by at most so much: half the shortest round trip over MQTT. */
+  readonly errorUs: number;
+  /** Frames that it took part in. */
+  readonly frames: number;
+  /** Spans that there was no room for. */
+  readonly dropped: number;
+  /** Why there are no spans of it; '' otherwise. */
+  readonly why: string;
+  readonly spans: readonly TraceSpan[];
+}
+
 /** `code` empty = done. */
 export interface Reply {
   readonly id: string;
@@ -423,6 +473,10 @@ export interface Reply {
   readonly link: LinkMeasurement | null;
   /** For standby: what is at hand now. */
   readonly standing: Standing | null;
+  /** The agent's monotonic clock while it answered. */
+  readonly clockUs: number;
+  /** For trace: what was noted. */
+  readonly trace: TraceSpans | null;
 }
 
 /** Agent -> scheduler, while preparing: how far it is. */
@@ -623,6 +677,22 @@ export interface UpdateRequest {
   readonly sizeBytes: number;
 }
 
+/** An agent is to give its seats to others and get no new ones, while it goes on running. Answered when it holds none any more, or at once for the opposite. */
+export interface DrainRequest {
+  readonly agent: string;
+  /** It may have seats again. */
+  readonly undo: boolean;
+}
+
+/** First with `collect` false: the agents of the deployment note what becomes of the next frames. Then with true: what they noted so far. */
+export interface TraceRequest {
+  readonly deployment: string;
+  readonly frames: number;
+  /** They stop by themselves after so long. */
+  readonly forMs: number;
+  readonly collect: boolean;
+}
+
 export type RequestBody =
   | { readonly kind: 'deploy'; readonly deploy: DeployRequest }
   | { readonly kind: 'undeploy'; readonly undeploy: UndeployRequest }
@@ -634,7 +704,9 @@ export type RequestBody =
   | { readonly kind: 'peers'; readonly peers: PeersRequest }
   | { readonly kind: 'adjust'; readonly adjust: AdjustRequest }
   | { readonly kind: 'trust'; readonly trust: TrustRequest }
-  | { readonly kind: 'update'; readonly update: UpdateRequest };
+  | { readonly kind: 'update'; readonly update: UpdateRequest }
+  | { readonly kind: 'drain'; readonly drain: DrainRequest }
+  | { readonly kind: 'trace'; readonly trace: TraceRequest };
 
 export interface Request {
   readonly id: string;
@@ -897,6 +969,8 @@ export interface StatusReport {
   readonly problems: readonly string[];
   readonly agents: readonly AgentStatus[];
   readonly deployments: readonly DeploymentStatus[];
+  /** The dispatcher's own. */
+  readonly lanes: readonly LaneHealth[];
   /** The gateway's own machine: an agent of the same host shares it. '' = unknown. */
   readonly host: string;
   readonly links: readonly LinkStatus[];
@@ -1091,6 +1165,13 @@ export interface TrustReport {
   readonly audit: readonly AuditEntryRow[];
 }
 
+export interface TraceReport {
+  readonly deployment: string;
+  readonly epoch: number;
+  /** The dispatcher first. */
+  readonly agents: readonly TraceSpans[];
+}
+
 /** `code` empty = it worked; then exactly the field that belongs to the request is set. */
 export interface Response {
   readonly id: string;
@@ -1102,4 +1183,5 @@ export interface Response {
   readonly profile: ProfileReport | null;
   readonly peers: PeersReport | null;
   readonly trust: TrustReport | null;
+  readonly trace: TraceReport | null;
 }

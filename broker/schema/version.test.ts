@@ -81,7 +81,21 @@ describe('an older writer', () => {
     const newer = changed('SeatHealth', (fields) => [...fields, { name: 'governor', type: added, default: 'unknown' }]);
     const seat = { deployment: 'd', epoch: 1, stage: 0, replica: 0, part: 0, framesRun: 5, queue: 0, runMs: 1.5 };
     const health = {
-      ...{ agent: 'a', nonce: 'n', uptimeMs: 1, cpu: 0.5, rssBytes: 1, anonymousBytes: 1, memoryFreeBytes: 1, temperature: 0, queue: 0 },
+      ...{
+        agent: 'a',
+        nonce: 'n',
+        uptimeMs: 1,
+        cpu: 0.5,
+        rssBytes: 1,
+        anonymousBytes: 1,
+        memoryFreeBytes: 1,
+        temperature: 0,
+        throttled: -1,
+        p50Ms: 0,
+        p95Ms: 0,
+        reconnects: 0,
+        queue: 0,
+      },
       ...{ framesPerSecond: 0, refused: 0, damaged: 0, encodedMessages: 0, rawFallbacks: 0, seats: [seat, seat], lanes: [] },
       ...{ peersTerm: 0, peersVersion: 0, refusals: [] },
     };

@@ -10,7 +10,8 @@ export function helloOf(agent: string, nonce: string, more: Partial<Hello> = {})
 }
 
 export function healthOf(agent: string, nonce: string, more: Partial<Health> = {}): Health {
-  const zero = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, queue: 0, framesPerSecond: 0 };
+  const machine = { uptimeMs: 0, cpu: 0, rssBytes: 0, anonymousBytes: 0, memoryFreeBytes: 0, temperature: 0, throttled: -1, reconnects: 0 };
+  const zero = { ...machine, queue: 0, framesPerSecond: 0, p50Ms: 0, p95Ms: 0 };
   const counts = { refused: 0, encodedMessages: 0, rawFallbacks: 0, recovered: 0, damaged: 0, peersTerm: 0, peersVersion: 0 };
   return { agent, nonce, ...zero, ...counts, seats: [], lanes: [], refusals: [], ...more };
 }

@@ -4,10 +4,12 @@ import { adjust } from './adjust.js';
 import { bundle } from './bundle.js';
 import { cluster } from './cluster.js';
 import { configCheck, configInit } from './config.js';
+import { dashboard } from './dashboard.js';
 import { demo } from './demo.js';
 import { deploy, plan, undeploy } from './deploy.js';
 import { discover } from './discover.js';
 import { doctor } from './doctor.js';
+import { drain } from './drain.js';
 import { flash } from './flash.js';
 import { gatewayInstall, gatewayUninstall } from './gateway-service.js';
 import { gatewayBackup, gatewayRestore } from './gateway-state.js';
@@ -20,6 +22,7 @@ import { agent, broker, gateway, scheduler } from './processes.js';
 import { profile } from './profile.js';
 import { simulate } from './simulate.js';
 import { status } from './status.js';
+import { trace } from './trace.js';
 import { agentsApprove, agentsList, agentsRevoke, audit, enrol, tokenCreate, tokenList, tokenRevoke } from './trust.js';
 import { update } from './update.js';
 import { verify } from './verify.js';
@@ -46,7 +49,10 @@ export const COMMANDS: readonly CommandDefinition[] = [
   profile,
   simulate,
   infer,
+  dashboard,
   status,
+  drain,
+  trace,
   links,
   peers,
   tokenCreate,

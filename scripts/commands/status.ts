@@ -25,8 +25,7 @@ export const status: CommandDefinition = {
       const show = async (): Promise<void> => {
         const report = await client.status(name);
         if (name !== '' && report.deployments.length === 0) throw await unknownDeployment(client, name);
-        // Clears the terminal and goes home, only where there is one.
-        if (options.watch === true && output.isTerminal) output.text('\u001b[2J\u001b[H');
+        if (options.watch === true) output.clear();
         output.report(report, () => statusText(report, output.columns));
       };
       await show();

@@ -1,0 +1,209 @@
+/** The dashboard in a real terminal (tmux) on a real cluster: an agent is killed, another joins, the gateway stops answering and comes back, the window changes. */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Tensor } from '../../broker/tensor.js';
+import { randomTensor } from '../../models/random.js';
+import { buildZoo } from '../../models/zoo/index.js';
+import { ChairClient } from '../../scheduler/client.js';
+import { Child, LocalCluster, nodeFlags } from '../children.js';
+import { untilAgentsReady } from '../commands/cluster.js';
+import { CLI_PATH } from '../package-root.js';
+import { runCli } from './run-cli.js';
+
+const tmuxIsThere = spawnSync('tmux', ['-V']).status === 0;
+if (!tmuxIsThere && process.env.CI === 'true') throw new Error('tmux is not installed: .ci/run installs it');
+
+/** A terminal of its own, which nobody looks at. */
+class Tmux {
+  readonly #socket = `mc-${process.pid}`;
+
+  constructor(columns: number, rows: number, command: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    const set = Object.entries({ LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8', ...env }).map(([key, value]) => `${key}=${value}`);
+    const shell = ['env', ...set, ...command].map((word) => `'${word}'`).join(' ');
+    // The shell stays, so that what the dashboard leaves behind can be seen.
+    this.#tmux(
+      '-f',
+      '/dev/null',
+      '-u',
+      'new-session',
+      '-d',
+      '-s',
+      's',
+      '-x',
+      String(columns),
+      '-y',
+      String(rows),
+      `${shell}; echo "ended with $?"; sleep 60`,
+    );
+  }
+
+  #tmux(...args: string[]): string {
+    return execFileSync('tmux', ['-L', this.#socket, ...args], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C.UTF-8' } });
+  }
+
+  screen(...flags: string[]): string {
+    return this.#tmux('capture-pane', '-p', ...flags, '-t', 's');
+  }
+
+  keys(...keys: string[]): void {
+    this.#tmux('send-keys', '-t', 's', ...keys);
+  }
+
+  resize(columns: number, rows: number): void {
+    this.#tmux('resize-window', '-t', 's', '-x', String(columns), '-y', String(rows));
+  }
+
+  /** The screen as soon as it `holds`. */
+  async until(what: string, holds: (screen: string) => boolean, withinMs = 30_000): Promise<string> {
+    let seen = '';
+    for (const end = performance.now() + withinMs; performance.now() < end; ) {
+      seen = this.screen();
+      if (holds(seen)) return seen;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`not within ${withinMs} ms: ${what}. The screen:\n${seen}`);
+  }
+
+  close(): void {
+    spawnSync('tmux', ['-L', this.#socket, 'kill-server']);
+  }
+}
+
+let folder = '';
+let cluster: LocalCluster;
+let client: ChairClient;
+let joined: Child | undefined;
+let terminal: Tmux | undefined;
+let sending = true;
+let frames: Promise<void> = Promise.resolve();
+
+async function sendFrames(): Promise<void> {
+  const [info] = (await client.status('net')).deployments[0]?.inputs ?? [];
+  if (info === undefined) throw new Error('the deployment has no input');
+  const frame: Record<string, Tensor> = { [info.name]: randomTensor(info, 1) };
+  while (sending) {
+    await client.infer('net', frame, { deadlineMs: 60_000 });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+beforeAll(async () => {
+  if (!tmuxIsThere) return;
+  folder = mkdtempSync(path.join(tmpdir(), 'mc-dashboard-'));
+  const model = path.join(folder, 'net.onnx');
+  await buildZoo('alexnet', model, { scale: 0.125, size: 96, classes: 10, seed: 3 });
+  cluster = await LocalCluster.start({ agents: 3, threads: 1, directory: path.join(folder, 'state') });
+  client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default' });
+  await untilAgentsReady(client, 3);
+  await client.deploy({ name: 'net', model, cut: 'rows:3' });
+  frames = sendFrames();
+}, 90_000);
+
+afterAll(async () => {
+  sending = false;
+  terminal?.close();
+  await frames.catch(() => undefined);
+  await client?.close();
+  await joined?.stop();
+  await cluster?.stop();
+  if (folder !== '') rmSync(folder, { recursive: true, force: true });
+}, 60_000);
+
+const dashboardCommand = () => [process.execPath, ...nodeFlags(), CLI_PATH, 'dashboard', '--broker', cluster.url];
+
+describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => {
+  it('shows who is lost and who joins, through resizes and keys, and leaves the terminal as it was', { timeout: 120_000 }, async () => {
+    const term = new Tmux(80, 24, dashboardCommand());
+    terminal = term;
+    const first = await term.until(
+      'three agents with rates',
+      (screen) => /3 agents: 3 ready/.test(screen) && /agent-1 +ready .* [1-9]/.test(screen),
+    );
+    expect(first).toMatch(/net +serving/);
+    expect(first).toMatch(/rows:3 +agent-1 \d+% +agent-2 \d+% +agent-3 \d+%/);
+    expect(first).toMatch(/lanes direct/);
+    expect(term.screen('-e')).toContain('\u001b[');
+
+    cluster.agents[1]?.process.kill('SIGKILL');
+    const lost = await term.until('agent-2 is lost', (screen) => /! agent-2 +lost/.test(screen) && screen.includes('DEGRADED'));
+    expect(lost).toMatch(/ago +\S/);
+    await term.until('others have its seats', (screen) => /rows:2 +agent-1 \d+% +agent-3 \d+%/.test(screen));
+    const where = ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1', '--directory', path.join(folder, 'state', 'agent-4')];
+    joined = new Child('agent-4', ['agent', '--broker', cluster.url, '--name', 'agent-4', '--threads', '1', ...where]);
+    await term.until('agent-4 has joined', (screen) => /agent-4 +ready/.test(screen));
+
+    term.resize(130, 40);
+    await term.until(
+      'the wide screen',
+      (screen) => /Topology of net.*Events/.test(screen) && screen.split('\n').some((row) => row.length > 120),
+    );
+    term.resize(60, 15);
+    await term.until('the small screen', (screen) => screen.includes('agent-1') && !screen.includes('Topology'));
+    term.resize(100, 30);
+
+    term.keys('3');
+    term.keys('/', '4', 'Enter');
+    await term.until('one agent', (screen) => screen.includes('1 of them with "4"') && !/agent-1 +ready/.test(screen));
+    term.keys('Enter');
+    await term.until('its page', (screen) => /Agent agent-4/.test(screen) && screen.includes('lanes reach it'));
+    term.keys('Escape');
+    term.keys('d');
+    await term.until('the question', (screen) => screen.includes('Drain agent-4?'));
+    term.keys('y');
+    await term.until('it is drained', (screen) => /agent-4 +draining/.test(screen) && screen.includes('holds no seats any more'));
+    term.keys('e');
+    await term.until('the plan', (screen) => screen.includes('Plan of net') && screen.includes('planned for'));
+
+    cluster.gateway.process.kill('SIGSTOP');
+    try {
+      await term.until('the silence', (screen) => /the gateway has not answered for \d+ s/.test(screen));
+    } finally {
+      cluster.gateway.process.kill('SIGCONT');
+    }
+    await term.until('it is back', (screen) => screen.includes('live') && !screen.includes('has not answered'));
+
+    term.keys('q');
+    const end = await term.until('the end', (screen) => screen.includes('ended with 0'));
+    expect(end).not.toContain('Topology');
+  });
+
+  it('looks once for scripts: text or JSON, and exit status 3 while an agent is lost', { timeout: 60_000 }, async () => {
+    const [text, json] = await Promise.all(
+      ['--once', '--json'].map((flag) => runCli(['dashboard', flag, '--broker', cluster.url], { timeoutMs: 40_000 })),
+    );
+    expect(text?.stdout).toContain('DEGRADED: agent-2 is lost');
+    expect(text?.stdout).not.toContain('\u001b');
+    expect(text?.status).toBe(3);
+    expect(JSON.parse(json?.stdout ?? '')).toMatchObject({
+      verdict: { state: 'degraded' },
+      deployments: [{ name: 'net', state: 'serving' }],
+    });
+    expect(json?.status).toBe(3);
+  });
+
+  it('traces frames of every agent on one clock, with its error', { timeout: 60_000 }, async () => {
+    const file = path.join(folder, 'trace.json');
+    const { status, stdout, stderr } = await runCli(['trace', '--frames', '20', '--out', file, '--broker', cluster.url], {
+      timeoutMs: 40_000,
+    });
+    expect(stderr).not.toContain('Error');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/20 frames/);
+    const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as {
+      traceEvents: { ph: string; cat?: string; ts?: number; dur?: number; pid: number; args?: { frame?: number; name?: string } }[];
+    };
+    const kinds = new Set(traceEvents.flatMap(({ cat, ph }) => (ph === 'X' && cat !== undefined ? [cat] : [])));
+    expect([...kinds].sort()).toEqual(['compute', 'frame', 'receive', 'send', 'serialise', 'wait']);
+    // On one clock: what agents compute lies within the frame, as the gateway saw it, but for what the clocks may be off.
+    const whole = new Map(traceEvents.flatMap((one) => (one.cat === 'frame' ? [[one.args?.frame, one] as const] : [])));
+    const slackUs = 20_000;
+    for (const one of traceEvents.filter(({ cat }) => cat === 'compute')) {
+      const frame = whole.get(one.args?.frame);
+      expect((one.ts ?? 0) + slackUs).toBeGreaterThanOrEqual(frame?.ts ?? 0);
+      expect((one.ts ?? 0) + (one.dur ?? 0) - slackUs).toBeLessThanOrEqual((frame?.ts ?? 0) + (frame?.dur ?? 0));
+    }
+  });
+});

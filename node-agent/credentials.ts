@@ -92,12 +92,13 @@ async function find({ gateway, brokerUrl, cluster, signal }: CredentialOptions):
   return gateway ?? besideBroker(brokerUrl ?? (await seekBroker({ cluster, signal })));
 }
 
-/** Where to renew: as told, beside the broker, and where it has joined. */
+/** Where to renew: as told, where it has joined, and beside the broker. */
 async function gatewaysOf({ gateway, brokerUrl, directory, cluster, signal }: CredentialOptions): Promise<EnrolmentAddress[]> {
-  const told = [...(gateway === undefined ? [] : [gateway]), ...(brokerUrl === undefined ? [] : [besideBroker(brokerUrl)])];
   const record = await readRecord(directory);
-  const all = [...told, ...(record === undefined ? [] : [record.gateway])];
-  const found = told.length > 0 ? undefined : await seekBroker({ cluster, signal }).catch(() => undefined);
+  const joined = record === undefined ? [] : [record.gateway];
+  const all = [...(gateway === undefined ? [] : [gateway]), ...joined, ...(brokerUrl === undefined ? [] : [besideBroker(brokerUrl)])];
+  // A gateway that has moved.
+  const found = gateway !== undefined || brokerUrl !== undefined ? undefined : await seekBroker({ cluster, signal }).catch(() => undefined);
   return found === undefined ? all : [...all, besideBroker(found)];
 }
 

@@ -48,7 +48,7 @@ export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: nu
       { title: 'name' },
       { title: 'state' },
       { title: 'when (UTC)' },
-      { title: 'key' },
+      { title: 'key', align: 'right' },
       { title: 'wrong tries', align: 'right' },
     ],
     table,
@@ -67,7 +67,15 @@ export function membersText(
   const table = rows.map((row) => {
     const left =
       row.notAfterMs === 0 ? '' : row.state === 'valid' ? `for ${durationText(row.notAfterMs - nowMs)}` : `until ${time(row.notAfterMs)}`;
-    return [row.name, row.role, row.state, row.role === 'agent' ? (here.get(row.name) ?? '-') : '', left, short(row.key), row.why];
+    return [
+      row.name,
+      row.role,
+      row.state,
+      row.role === 'agent' ? (here.get(row.name) ?? '-') : '',
+      left,
+      row.state === 'held' ? short(row.key) : '',
+      row.why,
+    ];
   });
   return formatTable(
     [
@@ -76,7 +84,7 @@ export function membersText(
       { title: 'certificate' },
       { title: 'agent' },
       { title: 'good' },
-      { title: 'key' },
+      { title: 'key', align: 'right' },
       { title: 'why' },
     ],
     table,

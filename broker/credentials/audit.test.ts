@@ -76,10 +76,13 @@ describe('the audit log', () => {
     const log = new AuditLog({ directory, nowMs: () => nowMs });
     await log.write({ event: 'joined', about: 'agent pi-1' });
     for (let i = 0; i < 5000; i++) await log.write({ event: 'refused', from: '10.0.0.66', code: 'TOKEN_REFUSED' });
+    // Takes a secret, so it is not lost among those that anybody can cause.
+    await log.write({ event: 'refused', from: '10.0.0.67', code: 'TOKEN_USED' });
     nowMs = 20_000;
     await log.write({ event: 'refused', from: '10.0.0.66', code: 'TOKEN_REFUSED' });
     const rows = await log.read(1000);
-    expect(rows).toHaveLength(52);
+    expect(rows).toHaveLength(53);
+    expect(rows.at(-2)).toMatchObject({ code: 'TOKEN_USED' });
     expect(rows[0]?.event).toBe('joined');
     expect(rows.at(-1)?.unsaid).toBe(4950);
     await log.stop();

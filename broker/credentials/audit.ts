@@ -36,7 +36,7 @@ export interface AuditEntry {
   /** Of a refusal: an error code. */
   readonly code?: string;
   readonly detail?: string;
-  /** Refusals before this one that are not in the log. */
+  /** Refusals of this code before this one that are not in the log. */
   readonly unsaid?: number;
 }
 
@@ -56,13 +56,12 @@ export interface AuditOptions {
 
 const NAME = 'audit';
 const FIELD_CHARACTERS = 300;
-/** Refusals in a row, and one more each so many ms. */
+/** Refusals of one code in a row, and one more each so many ms. */
 const REFUSALS = { burst: 50, everyMs: 10_000 };
 
 export class AuditLog {
   readonly #o: AuditOptions;
-  readonly #refusals: Bucket;
-  #unsaid = 0;
+  readonly #refusals = new Map<string, { readonly bucket: Bucket; unsaid: number }>();
   #file: FileHandle | undefined;
   #bytes = 0;
   #writing: Promise<void> = Promise.resolve();
@@ -71,7 +70,6 @@ export class AuditLog {
   /** Nothing is opened before the first entry. */
   constructor(options: AuditOptions) {
     this.#o = options;
-    this.#refusals = new Bucket(REFUSALS);
   }
 
   /**
@@ -80,12 +78,9 @@ export class AuditLog {
    */
   write(entry: AuditEntry): Promise<void> {
     const nowMs = this.#now();
-    if (entry.event === 'refused' && !this.#refusals.take(nowMs)) {
-      this.#unsaid++;
-      return Promise.resolve();
-    }
-    const line = auditLine(new Date(nowMs).toISOString(), this.#unsaid === 0 ? entry : { ...entry, unsaid: this.#unsaid });
-    this.#unsaid = 0;
+    const counted = entry.event === 'refused' ? this.#counted(entry, nowMs) : entry;
+    if (counted === undefined) return Promise.resolve();
+    const line = auditLine(new Date(nowMs).toISOString(), counted);
     this.#writing = this.#writing.then(() => this.#append(line, entry.event !== 'refused'));
     return this.#writing;
   }
@@ -111,6 +106,20 @@ export class AuditLog {
     await this.#writing;
     await this.#file?.close();
     this.#file = undefined;
+  }
+
+  /** Undefined when there are too many of its code. Each code has a rate of its own: what strangers can do without end hides nothing that takes a secret or a key. */
+  #counted(entry: AuditEntry, nowMs: number): AuditEntry | undefined {
+    const { code = '' } = entry;
+    const known = this.#refusals.get(code) ?? { bucket: new Bucket(REFUSALS), unsaid: 0 };
+    this.#refusals.set(code, known);
+    if (!known.bucket.take(nowMs)) {
+      known.unsaid++;
+      return undefined;
+    }
+    const { unsaid } = known;
+    known.unsaid = 0;
+    return unsaid === 0 ? entry : { ...entry, unsaid };
   }
 
   get #files(): number {

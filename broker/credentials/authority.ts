@@ -81,6 +81,8 @@ const RESERVED = new Set(['gateway', 'scheduler', 'dispatcher', 'broker', 'opera
 /** `alice-1a2b3c4d` is how a client of alice is called. */
 export const SESSION = /-[0-9a-f]{8}$/;
 const LOOK_MS = 60_000;
+/** This was written later: a clock before it is one that was never set. */
+const EARLIEST_MS = Date.UTC(2025, 0, 1);
 
 export class Authority {
   readonly #o: AuthorityOptions;
@@ -106,6 +108,7 @@ export class Authority {
     const authority = new Authority(options, files, ca, await files.ledger(), await files.tokens());
     if (ca.isNew)
       await authority.audit.write({ event: 'authority made', detail: `cluster ${options.cluster}, CA ${authority.fingerprint}` });
+    authority.#checkClock();
     await authority.#mend();
     authority.#timer = setInterval(() => void authority.source.look(), LOOK_MS).unref();
     return authority;
@@ -440,6 +443,14 @@ export class Authority {
     const isNew = await this.#own.gateway.mend();
     await this.#own.operator.mend();
     if (isNew) this.#changes.emit();
+  }
+
+  /** Nothing breaks, but tokens made now are over when the clock is set. */
+  #checkClock(): void {
+    if (this.#now() >= EARLIEST_MS) return;
+    this.#o.log?.(
+      `the clock says ${iso(this.#now())}: that cannot be. Set it before machines are invited; certificates are renewed by themselves then`,
+    );
   }
 
   #checkInvitation({ name, role, ttlMs, replace }: Invitation, nowMs: number): void {

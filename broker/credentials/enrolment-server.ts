@@ -15,7 +15,7 @@ import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { ChairError, type ErrorCode, toChairError } from '../errors.js';
 import { listen } from '../listen.js';
-import type { Authority, JoinAnswer } from './authority.js';
+import type { Authority, JoinAnswer, JoinRequest } from './authority.js';
 import { Buckets, networkOf } from './bucket.js';
 import { ROLES, type Role } from './credentials.js';
 
@@ -78,7 +78,7 @@ export class EnrolmentServer {
   readonly #open = new Map<string, number>();
   readonly #connections = new Buckets(CONNECTIONS_EACH);
   readonly #wrong = new Buckets(WRONG_EACH);
-  readonly #signed = new Buckets(SIGNED_EACH);
+  readonly #signatures = new Buckets(SIGNED_EACH);
   readonly #sockets = new Set<Socket>();
   readonly #unsubscribe: () => void;
   #port = 0;
@@ -199,9 +199,9 @@ export class EnrolmentServer {
     const [token, csr, name, asked] = ['token', 'csr', 'name', 'role'].map((key) => textOf(body, key));
     const role: Role | undefined = ROLES.find((known) => known === asked);
     if (asked !== '' && role === undefined) throw new ChairError('JOIN_REFUSED', 'a request to join names a role that there is not');
+    const request: JoinRequest = { token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' };
     // Tokens are one each, so whoever repeats one for ever is held up here.
-    this.#checkSigned(`token ${token}`);
-    return answered(await this.#o.authority.join({ token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' }, network));
+    return this.#signed(`token ${token}`, () => this.#o.authority.join(request, network));
   }
 
   async #renew(request: IncomingMessage, body: Readonly<Record<string, unknown>>, network: string): Promise<Answer> {
@@ -211,13 +211,18 @@ export class EnrolmentServer {
         expected: 'the one to renew, in the TLS handshake',
       });
     }
-    this.#checkSigned(`certificate ${certificate.fingerprint256}`);
-    return answered(await this.#o.authority.renew(certificate, textOf(body, 'csr'), network));
+    const csr = textOf(body, 'csr');
+    return this.#signed(`certificate ${certificate.fingerprint256}`, () => this.#o.authority.renew(certificate, csr, network));
   }
 
-  #checkSigned(key: string): void {
-    const bucket = this.#signed.of(key, this.#now());
-    if (!bucket.take(this.#now())) throw busy(bucket.waitMs(this.#now()));
+  /** Whoever waits to be approved may ask as often as it likes: only signatures count. */
+  async #signed(key: string, sign: () => Promise<JoinAnswer>): Promise<Answer> {
+    const bucket = this.#signatures.of(key, this.#now());
+    const waitMs = bucket.waitMs(this.#now());
+    if (waitMs > 0) throw busy(waitMs);
+    const answer = await sign();
+    if (answer.kind === 'signed') bucket.take(this.#now());
+    return answered(answer);
   }
 }
 

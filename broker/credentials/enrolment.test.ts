@@ -265,6 +265,19 @@ describe('the enrolment port', () => {
     expect((await joinAt(server, folder('pi'), await invite(world.authority, 'pi-1'))).identity.name).toBe('pi-1');
   });
 
+  it('signs no more than a few times for one token or certificate, and lets those who wait for approval ask on', async () => {
+    const [token, held] = [await invite(world.authority, 'pi-1'), await invite(world.authority, 'pi-2', { hold: true })];
+    const { csr } = await machine();
+    const ask = async (text: string): Promise<string> => (await raw(post(JSON.stringify({ token: text, csr })))).slice(9, 12);
+    const answers = { signed: [] as string[], held: [] as string[] };
+    for (let i = 0; i < 12; i++) {
+      answers.signed.push(await ask(token));
+      answers.held.push(await ask(held));
+    }
+    expect(answers.signed).toEqual([...Array<string>(10).fill('200'), '429', '429']);
+    expect(answers.held).toEqual(Array<string>(12).fill('202'));
+  });
+
   it('waits for nobody for ever, and stops with connections open that say nothing', async () => {
     await server.stop();
     server = await serve(world.authority, { requestMs: 200 });

@@ -1,0 +1,127 @@
+import { describe, expect, it } from 'vitest';
+import type { AuditEntryRow, MemberRow, TokenRow } from '../broker/messages.js';
+import { durationText, parseDuration } from './duration.js';
+import { auditText, invitedText, membersText, tokensText } from './trust-text.js';
+
+const NOW = Date.UTC(2026, 2, 1, 12);
+const HOUR = 3_600_000;
+const KEY = '3f2a90c154d07b1e'.repeat(4);
+const row = (fields: Partial<TokenRow> = {}): TokenRow => ({
+  ...{ id: '00112233aabbccdd', role: 'agent', name: 'pi-1', state: 'open', createdMs: NOW, expiresMs: NOW + HOUR, sinceMs: NOW },
+  ...{ hold: false, failures: 0, key: '', ...fields },
+});
+
+describe('a new token', () => {
+  const facts = { token: 'mc1.AAAA', cluster: 'default', gateway: '192.168.1.5', program: 'mc', nowMs: NOW };
+
+  it('comes with the line to type on the machine that is to join', () => {
+    const text = invitedText({ ...facts, row: row() });
+    expect(text).toContain('agent pi-1, good for one machine and 60 min (until 2026-03-01 13:00 UTC)');
+    expect(text).toContain('\n  mc agent --name pi-1 --gateway 192.168.1.5 --token mc1.AAAA');
+    expect(invitedText({ ...facts, cluster: 'home', row: row() })).toContain('--name pi-1 --cluster home --gateway');
+  });
+
+  it('of a person is used by enrol, and one that holds says what comes after', () => {
+    expect(invitedText({ ...facts, row: row({ role: 'viewer', name: 'alice' }) })).toContain('mc enrol --gateway 192.168.1.5 --token');
+    expect(invitedText({ ...facts, row: row({ hold: true }) })).toContain('mc agents approve pi-1');
+  });
+});
+
+describe('lists', () => {
+  it('show what became of each token, with as much of a key as people compare', () => {
+    const text = tokensText(
+      [row(), row({ expiresMs: NOW - 1 }), row({ state: 'used', key: KEY }), row({ state: 'locked', failures: 10 })],
+      NOW,
+      120,
+    );
+    const lines = text.split('\n').slice(2);
+    expect(lines[0]).toMatch(/open +for 60 min/);
+    expect(lines[1]).toContain('expired');
+    expect(lines[2]).toMatch(/used .*3f2a90c154d07b1e(?!3)/);
+    expect(lines[3]).toMatch(/locked .* 10$/);
+    expect(tokensText([], NOW, 80)).toBe('no tokens');
+  });
+
+  it('show of each member whether its certificate is good, and whether it is here', () => {
+    const member = (fields: Partial<MemberRow>): MemberRow => ({
+      ...{
+        role: 'agent',
+        name: 'pi-1',
+        state: 'valid',
+        serial: '4D',
+        issuedMs: NOW,
+        notAfterMs: NOW + 30 * 24 * HOUR,
+        key: KEY,
+        why: 'token 0011',
+      },
+      ...fields,
+    });
+    const rows = [
+      member({}),
+      member({ name: 'pi-2', state: 'revoked', why: 'lost' }),
+      member({ name: 'pi-3', state: 'invited', notAfterMs: 0, key: '' }),
+      member({ name: 'alice', role: 'viewer' }),
+    ];
+    const lines = membersText(rows, [{ agent: 'pi-1', state: 'ready' }], NOW, 120)
+      .split('\n')
+      .slice(2);
+    expect(lines[0]).toMatch(/^pi-1 +agent +valid +ready +for 30 d/);
+    expect(lines[1]).toMatch(/^pi-2 +agent +revoked +- .* lost$/);
+    expect(lines[2]).toMatch(/^pi-3 +agent +invited +-/);
+    expect(lines[3]).toMatch(/^alice +viewer +valid +for 30 d/);
+  });
+
+  it('of the audit log say who did what to whom from where, a line each', () => {
+    const entry = (fields: Partial<AuditEntryRow>): AuditEntryRow => ({
+      ...{
+        at: '2026-03-01T12:00:00.000Z',
+        event: 'joined',
+        by: '',
+        about: 'agent pi-1',
+        from: '10.0.0.7',
+        code: '',
+        detail: '',
+        unsaid: 0,
+      },
+      ...fields,
+    });
+    const text = auditText([
+      entry({}),
+      entry({ event: 'revoked', by: 'alice', from: '', detail: 'lost' }),
+      entry({ event: 'refused', about: '', code: 'TOKEN_USED', unsaid: 7 }),
+    ]);
+    expect(text.split('\n')).toEqual([
+      '2026-03-01 12:00:00  joined         agent pi-1, from 10.0.0.7',
+      '2026-03-01 12:00:00  revoked        agent pi-1, by alice, lost',
+      '2026-03-01 12:00:00  refused        from 10.0.0.7, TOKEN_USED (and 7 refusals before it)',
+    ]);
+    expect(auditText([])).toBe('the audit log is empty');
+  });
+});
+
+describe('a span of time', () => {
+  it.each([
+    ['90s', 90_000],
+    ['30m', 1_800_000],
+    ['1.5h', 5_400_000],
+    ['7d', 604_800_000],
+  ])('%s is %d ms', (text, ms) => {
+    expect(parseDuration(text, '--ttl')).toBe(ms);
+  });
+
+  it.each(['', '1', 'h', '-1h', '1w', '1h30m', '1e9h', ' 1h'])('%j is none', (text) => {
+    expect(() => parseDuration(text, '--ttl')).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+
+  it('is written in one unit, rounded down', () => {
+    expect([0, 119_000, 120_000, 2 * HOUR - 1, 2 * HOUR, 47 * HOUR, 48 * HOUR].map(durationText)).toEqual([
+      '0 s',
+      '119 s',
+      '2 min',
+      '119 min',
+      '2 h',
+      '47 h',
+      '2 d',
+    ]);
+  });
+});

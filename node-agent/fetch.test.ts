@@ -1,8 +1,9 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
 import type { BlobChunk, BlobRequest } from '../broker/messages.js';
 import { topicsOf } from '../broker/topics.js';
 import { BlobFetcher, type FetchOptions } from './fetch.js';
+import { Pace } from './pace.js';
 import { BlobStore } from './store.js';
 import { blob, eventually, folder, type ToyBlob } from './test-world.js';
 
@@ -75,6 +76,44 @@ async function fetched(f: BlobFetcher, b: ToyBlob = big, signal = new AbortContr
 }
 
 describe('fetching a blob', () => {
+  it('asks for one chunk at a time when nobody waits for it, and pauses between them for as long as its pace says', async () => {
+    const f = await fetcher();
+    const steps: number[] = [];
+    const pace = new Pace(
+      () => 0.5,
+      () => performance.now(),
+    );
+    const took = pace.took.bind(pace);
+    pace.took = (ms) => {
+      steps.push(ms);
+      took(ms);
+    };
+    const from = performance.now();
+    await f.fetchAll([big.ref], { signal: new AbortController().signal, onBytes: () => undefined, pace });
+    const passed = performance.now() - from;
+    expect(await store.has(big.ref)).toBe(true);
+    expect(most).toBe(1);
+    expect(steps).toHaveLength(SIZE / CHUNK);
+    // Half of the time at most, but for the last step, after which nothing more is to come.
+    expect(steps.slice(0, -1).reduce((sum, ms) => sum + ms, 0)).toBeLessThan(0.55 * passed);
+  });
+
+  it('does not begin another chunk after it was given up in a pause', async () => {
+    const f = await fetcher();
+    const giveUp = new AbortController();
+    const pace = new Pace(
+      () => 0.001,
+      () => performance.now(),
+    );
+    const going = f.fetchAll([big.ref], { signal: giveUp.signal, onBytes: () => undefined, pace });
+    await vi.waitFor(() => expect(requests.length).toBe(1));
+    await vi.waitFor(() => expect(pace.waitMs).toBeGreaterThan(0));
+    giveUp.abort(new Error('somebody waits for it'));
+    await expect(going).rejects.toThrow('somebody waits for it');
+    expect(requests.length).toBe(1);
+    expect(await fetched(f)).toBe(SIZE);
+  });
+
   it('fetches a blob once for two who want it at the same time, and again for the second when the first gives up', async () => {
     const f = await fetcher();
     expect(await Promise.all([fetched(f), fetched(f)])).toEqual([SIZE, SIZE]);

@@ -8,11 +8,14 @@ import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
 import type { BlobChunk } from '../broker/messages.js';
 import type { BlobRef } from '../broker/plan.js';
 import type { Topics } from '../broker/topics.js';
+import type { Pace } from './pace.js';
 import type { BlobStore, PartialBlob } from './store.js';
 
 /** Small enough that health and commands slip in between on a slow link. */
 const CHUNK_BYTES = 512 * 1024;
 const WINDOW = 4;
+/** Of a transfer that nobody waits for: what it holds up on a link of 100 Mbit/s is 10 ms. */
+const PACED_CHUNK_BYTES = 128 * 1024;
 /** Open files. */
 const BLOBS_AT_ONCE = 16;
 
@@ -37,6 +40,8 @@ export interface FetchCall {
   readonly signal: AbortSignal;
   /** Called with the bytes that arrived since the last call; those found on disk count too. */
   readonly onBytes: (bytes: number) => void;
+  /** Nobody waits for it: one small chunk at a time, and only as often as the pace allows. */
+  readonly pace?: Pace;
 }
 
 export class BlobFetcher {
@@ -94,6 +99,7 @@ export class BlobFetcher {
   async fetchAll(refs: readonly BlobRef[], call: FetchCall): Promise<void> {
     const { chunkBytes = CHUNK_BYTES, window = WINDOW } = this.options;
     const windowBytes = chunkBytes * window;
+    const atOnce = call.pace === undefined ? BLOBS_AT_ONCE : 1;
     const failed = new AbortController();
     const signal = AbortSignal.any([call.signal, failed.signal]);
     setMaxListeners(BLOBS_AT_ONCE, signal);
@@ -115,7 +121,7 @@ export class BlobFetcher {
       running.add(one);
     };
     for (const ref of refs) {
-      while (running.size > 0 && (running.size >= BLOBS_AT_ONCE || runningBytes + ref.sizeBytes > windowBytes)) await Promise.race(running);
+      while (running.size > 0 && (running.size >= atOnce || runningBytes + ref.sizeBytes > windowBytes)) await Promise.race(running);
       if (failure !== undefined) break;
       start(ref);
     }
@@ -142,7 +148,7 @@ export class BlobFetcher {
       call.onBytes(bytes);
     };
     count(part.length);
-    const transfer = new Transfer(ref, part, this.options, count, () => `${this.options.agent}-${this.requests++}`);
+    const transfer = new Transfer(ref, part, this.options, count, () => `${this.options.agent}-${this.requests++}`, call.pace);
     const abort = () => transfer.fail(call.signal.reason);
     this.transfers.add(transfer);
     call.signal.addEventListener('abort', abort, { once: true });
@@ -165,6 +171,7 @@ export class BlobFetcher {
 interface Outstanding {
   readonly offset: number;
   readonly length: number;
+  readonly askedMs: number;
   tries: number;
   timer: NodeJS.Timeout | undefined;
 }
@@ -177,6 +184,10 @@ class Transfer {
   private writing = false;
   private settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
   private failure: { readonly reason: unknown } | undefined;
+  /** Until the pace allows the next request. */
+  private pause: NodeJS.Timeout | undefined;
+  /** When the chunk was asked for that came last. */
+  private askedMs = 0;
 
   constructor(
     private readonly ref: BlobRef,
@@ -184,6 +195,7 @@ class Transfer {
     private readonly options: FetchOptions,
     private readonly onBytes: (bytes: number) => void,
     private readonly nextId: () => string,
+    private readonly pace: Pace | undefined,
   ) {
     this.next = part.length;
   }
@@ -200,13 +212,13 @@ class Transfer {
 
   fail(reason: unknown): void {
     this.failure ??= { reason };
-    for (const request of this.outstanding.values()) clearTimeout(request.timer);
-    this.outstanding.clear();
+    this.close();
     // A write under way must end before the file is closed: `drain` rejects then.
     if (!this.writing) this.settle?.reject(this.failure.reason);
   }
 
   close(): void {
+    clearTimeout(this.pause);
     for (const request of this.outstanding.values()) clearTimeout(request.timer);
     this.outstanding.clear();
   }
@@ -240,6 +252,7 @@ class Transfer {
     clearTimeout(request.timer);
     this.outstanding.delete(chunk.offset);
     this.arrived.set(chunk.offset, chunk.data);
+    this.askedMs = request.askedMs;
     this.onBytes(chunk.data.length);
     void this.drain();
   }
@@ -252,15 +265,18 @@ class Transfer {
   }
 
   private pump(): void {
-    const { chunkBytes = CHUNK_BYTES, window = WINDOW } = this.options;
-    while (this.next < this.ref.sizeBytes && this.outstanding.size + this.arrived.size < window) {
-      const request: Outstanding = {
-        offset: this.next,
-        length: Math.min(chunkBytes, this.ref.sizeBytes - this.next),
-        tries: 0,
-        timer: undefined,
-      };
-      this.next += request.length;
+    const { window = WINDOW } = this.options;
+    const most = this.pace === undefined ? window : 1;
+    while (this.next < this.ref.sizeBytes && this.outstanding.size + this.arrived.size < most) {
+      const waitMs = this.pace?.waitMs ?? 0;
+      if (waitMs > 0) {
+        clearTimeout(this.pause);
+        this.pause = setTimeout(() => this.pump(), waitMs);
+        return;
+      }
+      const length = Math.min(this.chunkBytes, this.ref.sizeBytes - this.next);
+      const request: Outstanding = { offset: this.next, length, askedMs: performance.now(), tries: 0, timer: undefined };
+      this.next += length;
       this.outstanding.set(request.offset, request);
       this.ask(request);
     }
@@ -299,6 +315,7 @@ class Transfer {
         if (data === undefined || this.failure !== undefined) break;
         this.arrived.delete(this.part.length);
         await this.part.append(data);
+        this.pace?.took(performance.now() - this.askedMs);
         if (this.failure === undefined) this.pump();
       }
     } catch (error) {
@@ -311,6 +328,11 @@ class Transfer {
 
   private finishIfComplete(): void {
     if (this.part.length === this.ref.sizeBytes) this.settle?.resolve();
+  }
+
+  private get chunkBytes(): number {
+    const { chunkBytes = CHUNK_BYTES } = this.options;
+    return this.pace === undefined ? chunkBytes : Math.min(chunkBytes, PACED_CHUNK_BYTES);
   }
 
   private get maxTries(): number {

@@ -94,7 +94,7 @@ export function assemble(ground: Ground, host: Host): Parts {
   const fetcher = new BlobFetcher({ bus, topics, agent, store, ...options.fetch });
   const trouble = new TroubleReporter(agent, bus, topics, log);
   const whenIdle = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => epochs.whenIdle(work);
-  const standby = new Standby({ store, fetcher, sessions, memory, whenIdle, nowMs, log });
+  const standby = new Standby({ store, fetcher, sessions, memory, whenIdle, activity: () => runner.finished, nowMs, log });
   const tracer = new Tracer(agent, nowMs);
   const path = dataPath({ tracer, ground, host, sessions, standby, fetcher, trouble, limitBytes: memory().limitBytes });
   const { epochs, runner } = path;

@@ -47,7 +47,7 @@ async function world(undo: (() => unknown)[], limitBytes = 1e6) {
     onReleased: async () => undefined,
   });
   const whenIdle = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => epochs.whenIdle(work);
-  const standby = new Standby({ store, fetcher, sessions, memory: () => memory, whenIdle, nowMs, log: () => undefined });
+  const standby = new Standby({ store, fetcher, sessions, memory: () => memory, whenIdle, activity: () => 0, nowMs, log: () => undefined });
   undo.push(() => standby.stop());
   const serve = (plan: ToyPlan): SliceRef[] => {
     for (const [sha, bytes] of plan.blobs) blobs.set(sha, bytes);

@@ -7,11 +7,17 @@ import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { Standby as Asked, Standing } from '../broker/messages.js';
 import type { SliceRef } from '../broker/plan.js';
 import type { BlobFetcher } from './fetch.js';
+import { Pace } from './pace.js';
 import { blobsOf, type Memory, type SessionCache } from './sessions.js';
 import type { BlobStore } from './store.js';
 
 /** Of the memory limit, what loaded slices may take with all else; the rest is for frames, and for the file cache. */
 const MEMORY_SHARE = 0.85;
+/** Of the time, fetching may take so much: frames come over the same links, and the gateway has others to serve. */
+const FETCH_SHARE = 0.5;
+/** While seats of this agent run, whose processor it takes, too; they do when one ran so short a time ago, ms. */
+const SERVING_FETCH_SHARE = 0.1;
+const SERVING_MS = 5000;
 
 export interface StandbyOptions {
   readonly store: BlobStore;
@@ -20,6 +26,8 @@ export interface StandbyOptions {
   readonly memory: () => Memory;
   /** Runs work when no seats are being prepared, and aborts it when some are. */
   readonly whenIdle: <T>(work: (signal: AbortSignal) => Promise<T>) => Promise<T>;
+  /** Grows with each run of a seat. */
+  readonly activity: () => number;
   readonly nowMs: () => number;
   readonly log: (line: string) => void;
 }
@@ -39,7 +47,12 @@ export class Standby {
   /** A fetch waits for a broker that is away as long as it takes: not beyond the end of the agent. */
   private readonly ending = new AbortController();
 
-  constructor(private readonly options: StandbyOptions) {}
+  private readonly pace: Pace;
+  private seen = { activity: 0, changedMs: Number.NEGATIVE_INFINITY };
+
+  constructor(private readonly options: StandbyOptions) {
+    this.pace = new Pace(() => (this.isServing() ? SERVING_FETCH_SHARE : FETCH_SHARE), () => performance.now());
+  }
 
   /** Resolves when all of the list was tried. Never throws: what could not be had is said in the answer. */
   set({ deployment, slices, leaseMs }: Asked): Promise<Standing> {
@@ -129,7 +142,7 @@ export class Standby {
         if (!(await store.has(ref))) missing.push(ref);
       }
       await store.makeRoom(missing.reduce((sum, ref) => sum + ref.sizeBytes - Math.min(ref.sizeBytes, store.partBytes(ref.sha256)), 0));
-      await fetcher.fetchAll(missing, { signal, onBytes: () => undefined });
+      await fetcher.fetchAll(missing, { signal, onBytes: () => undefined, pace: this.pace });
     } finally {
       for (const ref of refs) store.unpin(ref.sha256);
     }
@@ -169,6 +182,12 @@ export class Standby {
       await this.options.sessions.release(sha256);
     }
     return gone.length > 0;
+  }
+
+  private isServing(): boolean {
+    const [activity, now] = [this.options.activity(), this.options.nowMs()];
+    if (activity !== this.seen.activity) this.seen = { activity, changedMs: now };
+    return now - this.seen.changedMs < SERVING_MS;
   }
 
   private isWanted(sha256: string): boolean {

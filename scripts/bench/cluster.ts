@@ -43,9 +43,12 @@ async function isPreparing(client: TestbedClient, name: string): Promise<boolean
   return state === 'preparing' || state === 'serving';
 }
 
+/** For benchmarks of losses: slices stand by as they do by default. Elsewhere none do, so that none are fetched while something else is measured. */
+export const STANDBY: Pick<TestbedOptions, 'standbyMb'> = { standbyMb: 1024 };
+
 /** Starts a testbed, runs `work` on it and removes it. */
 export async function onCluster<T>(context: BenchContext, options: TestbedOptions, work: (cluster: Cluster) => Promise<T>): Promise<T> {
-  const testbed = await startTestbed({ threads: 1, cli: await context.cli(), holdPlans: true, ...options });
+  const testbed = await startTestbed({ threads: 1, cli: await context.cli(), holdPlans: true, standbyMb: 0, ...options });
   try {
     const { conditions } = testbed;
     context.depends(conditions);

@@ -5,7 +5,7 @@ import type { DeployOptions } from '../../scheduler/client.js';
 import type { TestbedClient } from '../testbed/client.js';
 import type { Testbed } from '../testbed/testbed.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, onCluster, planWords } from './cluster.js';
+import { type Cluster, framesPerSecond, onCluster, planWords, STANDBY } from './cluster.js';
 import { atMost, type Figure, figure, largest, median } from './figures.js';
 
 const MODEL = 'alexnet';
@@ -145,7 +145,7 @@ async function untilServes(client: TestbedClient): Promise<void> {
 
 async function run(context: BenchContext): Promise<object> {
   const plans: Record<string, string> = {};
-  return onCluster(context, { agents: AGENTS }, async (cluster) => {
+  return onCluster(context, { ...STANDBY, agents: AGENTS }, async (cluster) => {
     const settings: readonly Setting[] = [
       { name: `${MODEL}, planned for throughput`, plan: { objective: 'throughput' }, each: false },
       { name: `${MODEL}, planned for latency`, plan: { objective: 'latency' }, each: false },

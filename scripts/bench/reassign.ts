@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError } from '../../broker/errors.js';
 import type { Bench, BenchContext } from './bench.js';
-import { type Cluster, onCluster, planWords } from './cluster.js';
+import { type Cluster, onCluster, planWords, STANDBY } from './cluster.js';
 import { longestGap } from './failover.js';
 import { atMost, type Figure, figure } from './figures.js';
 
@@ -68,7 +68,7 @@ async function until(what: string, mostMs: number, holds: () => Promise<boolean>
 
 async function run(context: BenchContext): Promise<object> {
   const plans: Record<string, string> = {};
-  return onCluster(context, { agents: AGENTS }, async (cluster) => {
+  return onCluster(context, { ...STANDBY, agents: AGENTS }, async (cluster) => {
     const { client, testbed, deploy, network } = cluster;
     const { quick } = context;
     const agents = async (): Promise<Set<string>> => {

@@ -4,7 +4,7 @@ import type { DeploymentStatus } from '../../broker/messages.js';
 import type { LoadReport, LoadRequest, TestbedClient } from '../testbed/client.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import type { Bench, BenchContext } from './bench.js';
-import { type Cluster, onCluster } from './cluster.js';
+import { type Cluster, onCluster, STANDBY } from './cluster.js';
 import { atLeast, atMost, type Figure, figure } from './figures.js';
 
 const AGENTS = 6;
@@ -160,7 +160,7 @@ async function run(context: BenchContext): Promise<object> {
   const one = (name: string, memoryBytes: number, work: (context: BenchContext, cluster: Cluster) => Promise<Figure[]>) => ({
     name,
     run: () =>
-      onCluster(context, { agents: Array.from({ length: AGENTS }, () => ({ ...DEFAULT_DEVICE, memoryBytes })) }, (cluster) => {
+      onCluster(context, { ...STANDBY, agents: Array.from({ length: AGENTS }, () => ({ ...DEFAULT_DEVICE, memoryBytes })) }, (cluster) => {
         conditions[name] = cluster.testbed.conditions;
         return work(context, cluster);
       }),

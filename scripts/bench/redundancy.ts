@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError } from '../../broker/errors.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, onCluster, planWords } from './cluster.js';
+import { type Cluster, onCluster, planWords, STANDBY } from './cluster.js';
 import { longestGap } from './failover.js';
 import { atMost, type Figure, figure, largest, median } from './figures.js';
 
@@ -70,7 +70,7 @@ async function at({ name, redundancy, fall }: Setting, quick: boolean, cluster: 
 
 async function run(context: BenchContext): Promise<object> {
   const plans: Record<string, string> = {};
-  return onCluster(context, { agents: AGENTS }, async (cluster) => {
+  return onCluster(context, { ...STANDBY, agents: AGENTS }, async (cluster) => {
     const settings: Setting[] = [
       { name: 'parity, kill -9', redundancy: 1, fall: 'kill -9' },
       { name: 'parity, SIGSTOP', redundancy: 1, fall: 'SIGSTOP' },

@@ -38,6 +38,8 @@ export interface TestbedOptions {
   readonly diskBytes?: number;
   /** The gateway moves no deployment to a better plan by itself: what is measured is the plan that was asked for. Default false. */
   readonly holdPlans?: boolean;
+  /** Of each agent's disk, for slices that stand by in case another agent is lost, MB; 0 = none, so that none are fetched while something is measured. Default: the gateway's. */
+  readonly standbyMb?: number;
   /** More arguments for each agent's command line. */
   readonly agentArguments?: readonly string[];
   /** Entry file of the CLI; default: the checkout's. A compiled one starts faster and takes less memory. */
@@ -57,6 +59,8 @@ export interface Conditions {
   readonly agents: readonly DeviceSpec[];
   readonly gateway: { readonly cpu: number | 'no limit'; readonly rateBits: number };
   readonly threads: number | 'as many as cores';
+  /** Of each agent's disk, for slices that stand by, MB. */
+  readonly standbyMb: number | 'as usual';
   /** Sum of all limited shares, of the machine's cores. */
   readonly coresPromised: number;
   readonly coresOfMachine: number;
@@ -92,6 +96,7 @@ function conditionsOf(options: TestbedOptions, specs: readonly DeviceSpec[], why
     agents: specs,
     gateway: { cpu: options.gatewayCpu ?? 'no limit', rateBits: options.gatewayRateBits ?? DEFAULT_DEVICE.rateBits },
     threads: options.threads ?? 'as many as cores',
+    standbyMb: options.standbyMb ?? 'as usual',
     coresPromised,
     coresOfMachine,
     oversubscribed: why === '' && coresPromised > coresOfMachine,
@@ -302,7 +307,7 @@ interface Starting {
 
 /** The gateway, and the broker where it is a process of its own. Both come back under the same address when they are started again. */
 async function startMiddle(
-  { broker: where = 'gateway', holdPlans = false }: TestbedOptions,
+  { broker: where = 'gateway', holdPlans = false, standbyMb }: TestbedOptions,
   { isolation, gateway: { cpu, rateBits } }: Conditions,
   { device, start, own }: Starting,
 ): Promise<{ readonly broker: TestbedNode | undefined; readonly gateway: TestbedGateway }> {
@@ -324,7 +329,8 @@ async function startMiddle(
   const url = (): string => `mqtt://${(broker?.device ?? on).address}:${port}`;
   const gateway = new TestbedGateway(url, on, () => {
     const decides = broker === undefined ? ['gateway', '--port', String(port)] : ['scheduler', '--broker', url()];
-    return start(on, [...decides, '--host', host, ...(holdPlans ? ['--hold-plans'] : []), ...own(on)]);
+    const plans = [...(holdPlans ? ['--hold-plans'] : []), ...(standbyMb === undefined ? [] : ['--standby-mb', String(standbyMb)])];
+    return start(on, [...decides, '--host', host, ...plans, ...own(on)]);
   });
   if (broker === undefined) await serving(gateway);
   else await gateway.child.ready;

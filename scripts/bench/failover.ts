@@ -18,6 +18,8 @@ const REST_MS = 10_000;
 const QUICK_REST_MS = 5000;
 /** What stands by is asked for a second after the last change, and fetched and loaded in a few. */
 const CALM_SECONDS = 6;
+/** For all that stands by to come to its place: some 100 MB for each agent, slowly. */
+const STANDBY_WITHIN_MS = 180_000;
 
 /** Longest time without a result, from `fromMs` on. Pure. */
 export function longestGap(endedAtMs: readonly number[], fromMs: number): number {
@@ -60,8 +62,8 @@ async function at(
   const seated = testbed.agents.filter((agent) => plan.seats.some((seat) => seat.agent === agent.name));
   const falls: Fall[] = [];
   for (const victim of each ? seated : seated.slice(0, 1)) {
-    falls.push(await fall(victim, rate, quick, cluster));
     await untilServes(client);
+    falls.push(await fall(victim, rate, quick, cluster));
   }
   await client.undeploy('net');
   const of = (figureOf: (one: Fall) => number): number[] => falls.map(figureOf);
@@ -134,11 +136,18 @@ async function fall(victim: Testbed['agents'][number], rate: number, quick: bool
   };
 }
 
-/** The agent is in the plan again, and what stands by is where it should be. */
+/** The agent is in the plan again, and what stands by is where it should be. Throws REQUEST_TIMEOUT when that takes too long. */
 async function untilServes(client: TestbedClient): Promise<void> {
+  const untilMs = performance.now() + STANDBY_WITHIN_MS;
   for (let calm = 0; calm < CALM_SECONDS; calm++) {
     const { deployments } = await client.status('net');
-    if (deployments[0]?.state !== 'serving') calm = -1;
+    const { state, losses } = deployments[0] ?? { state: 'not there', losses: [] };
+    const awaited = losses.filter(({ outcome }) => outcome === 'fetching' || outcome === 'unknown');
+    if (state !== 'serving' || losses.length === 0 || awaited.length > 0) calm = -1;
+    if (calm < 0 && performance.now() > untilMs) {
+      const came = `${state}; ${awaited.map(({ agent, outcome, why }) => `${agent} ${outcome} ${why}`).join(', ')}`;
+      throw new ChairError('REQUEST_TIMEOUT', `the deployment was not ready for losses within ${STANDBY_WITHIN_MS / 1000} s`, { came });
+    }
     await delay(1000);
   }
 }

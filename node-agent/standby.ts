@@ -51,7 +51,10 @@ export class Standby {
   private seen = { activity: 0, changedMs: Number.NEGATIVE_INFINITY };
 
   constructor(private readonly options: StandbyOptions) {
-    this.pace = new Pace(() => (this.isServing() ? SERVING_FETCH_SHARE : FETCH_SHARE), () => performance.now());
+    this.pace = new Pace(
+      () => (this.isServing() ? SERVING_FETCH_SHARE : FETCH_SHARE),
+      () => performance.now(),
+    );
   }
 
   /** Resolves when all of the list was tried. Never throws: what could not be had is said in the answer. */

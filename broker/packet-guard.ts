@@ -2,6 +2,10 @@
  * Stands between a socket and the broker. aedes buffers a whole packet before it looks at it, and knows no limit: here the fixed header's remaining
  * length is read first (MQTT 3.1.1, 2.2), and a connection that announces too much is ended before a byte of the body is kept. Until the broker has
  * let the client in, nothing but its CONNECT packet is passed on.
+ *
+ * In the other direction aedes waits for each subscriber that does not read, and with it whoever sent the message: one hung agent would keep a scheduler, and with it
+ * everybody, for as long as the broker is patient. Here what is said to a client waits within a bound, nobody waits for it, and who exceeds the bound, or takes
+ * nothing at all for too long, is disconnected.
  */
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
@@ -71,8 +75,26 @@ export class PacketMeter {
   }
 }
 
+export interface Patience {
+  /** Bytes that may wait for a client, beside one packet; default 64 MiB: twice the largest packet. */
+  readonly waitingBytes?: number;
+  /** While some wait, it must take some in this time; default 20,000 ms. */
+  readonly stalledMs?: number;
+}
+
+/** What is given to the kernel at once: how finely it is seen whether a slow reader reads at all. */
+const PIECE_BYTES = 64 * 1024;
+
+type Done = (error?: Error | null) => void;
+
 export class PacketGuard extends Duplex {
   readonly #meter: PacketMeter;
+  readonly #waitingBytes: number;
+  readonly #stalledMs: number;
+  /** Runs while something waits for the client. */
+  #stall: NodeJS.Timeout | undefined;
+  /** Of what is being written, the kernel has taken so many bytes. */
+  #taken = 0;
   /** `first`: CONNECT is on its way in; `waiting`: the broker is deciding about it; `open`: let in. */
   #gate: 'first' | 'waiting' | 'open' = 'first';
   /** What came behind CONNECT before the client was let in. Little: reading stops there. */
@@ -81,8 +103,12 @@ export class PacketGuard extends Duplex {
   constructor(
     readonly socket: Socket,
     maxPacketBytes: number,
+    { waitingBytes = 64 * 1024 * 1024, stalledMs = 20_000 }: Patience = {},
   ) {
-    super({ allowHalfOpen: false });
+    // The broker sees no back-pressure: it would hand it on to the senders.
+    super({ allowHalfOpen: false, writableHighWaterMark: 2 * waitingBytes });
+    this.#waitingBytes = waitingBytes;
+    this.#stalledMs = stalledMs;
     this.#meter = new PacketMeter(maxPacketBytes);
     socket.on('data', (chunk) => this.#receive(chunk));
     socket.on('end', () => this.push(null));
@@ -133,16 +159,63 @@ export class PacketGuard extends Duplex {
     if (this.#gate !== 'waiting') this.socket.resume();
   }
 
-  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.socket.write(chunk, done);
+  override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
+    const waited = this.writableLength - this.#taken;
+    const more = typeof encoding === 'function' ? super.write(chunk, encoding) : super.write(chunk, encoding ?? 'utf8', done);
+    // One packet may be longer than the bound: it is given up for what came before it.
+    if (waited > this.#waitingBytes && !this.destroyed) {
+      this.destroy(
+        new ChairError('QUEUE_FULL', 'the client does not read as fast as others write to it', {
+          expected: `at most ${this.#waitingBytes} bytes that wait`,
+          came: `${waited}`,
+        }),
+      );
+    }
+    return more;
   }
 
-  override _writev(chunks: { chunk: Uint8Array; encoding: BufferEncoding }[], done: (error?: Error | null) => void): void {
-    this.socket.cork();
-    chunks.forEach(({ chunk }, i) => {
-      this.socket.write(chunk, i === chunks.length - 1 ? done : undefined);
-    });
-    this.socket.uncork();
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: Done): void {
+    this.#send([chunk], done);
+  }
+
+  override _writev(chunks: { chunk: Uint8Array; encoding: BufferEncoding }[], done: Done): void {
+    this.#send(
+      chunks.map(({ chunk }) => chunk),
+      done,
+    );
+  }
+
+  /** A piece at a time. A client that takes any of them is slow; one that takes none is gone. */
+  #send(chunks: readonly Uint8Array[], done: Done): void {
+    this.#stall = setTimeout(() => {
+      const seconds = this.#stalledMs / 1000;
+      this.destroy(
+        new ChairError('QUEUE_FULL', `the client has read nothing for ${seconds} s, and ${this.writableLength} bytes wait for it`),
+      );
+    }, this.#stalledMs).unref();
+    let [at, from, given] = [0, 0, 0];
+    const next = (error?: Error | null): void => {
+      if (error || at === chunks.length) {
+        clearTimeout(this.#stall);
+        this.#taken = 0;
+        done(error);
+        return;
+      }
+      this.#taken = given;
+      this.#stall?.refresh();
+      this.socket.cork();
+      for (let room = PIECE_BYTES; room > 0 && at < chunks.length; ) {
+        const chunk = chunks[at] ?? new Uint8Array();
+        const piece = chunk.subarray(from, from + room);
+        from += piece.length;
+        given += piece.length;
+        room -= piece.length;
+        if (from === chunk.length) [at, from] = [at + 1, 0];
+        this.socket.write(piece, room === 0 || at === chunks.length ? next : undefined);
+      }
+      this.socket.uncork();
+    };
+    next();
   }
 
   override _final(done: (error?: Error | null) => void): void {
@@ -151,6 +224,7 @@ export class PacketGuard extends Duplex {
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     this.#held.length = 0;
+    clearTimeout(this.#stall);
     this.socket.destroy();
     done(error);
   }

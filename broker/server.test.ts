@@ -102,6 +102,63 @@ describe('embedded broker', () => {
     await lost;
   });
 
+  describe('with a client that does not read', () => {
+    const SUBSCRIBE = Buffer.of(0x82, 6, 0, 1, 0, 1, 't'.charCodeAt(0), 0);
+    const subscribed = async (server: BrokerServer): Promise<Socket> => {
+      const { socket, received } = raw(server.port);
+      socket.write(Buffer.concat([connectPacket('h'), SUBSCRIBE]));
+      // CONNACK and SUBACK.
+      await until('it has subscribed', () => received().length === 4 + 5);
+      socket.pause();
+      return socket;
+    };
+    const bus = async (server: BrokerServer, id: string) => {
+      const made = await connectBus({ url: server.url, id });
+      onTestFinished(() => made.stop());
+      return made;
+    };
+
+    it('keeps nobody waiting who writes to it and to others, and disconnects it when too much waits', async () => {
+      const server = await broker({ maxWaitingBytes: 4_000_000 });
+      const hung = await subscribed(server);
+      const [writer, reader] = [await bus(server, 'writer'), await bus(server, 'reader')];
+      const got: number[] = [];
+      await reader.subscribeBytes('u', (payload) => got.push(payload[0] ?? -1));
+      // Beyond the bound, and what the kernel's buffers of both ends may hold.
+      const [messages, bytes] = [200, 250_000];
+      let longestMs = 0;
+      for (let i = 0; i < messages; i++) {
+        const sentMs = performance.now();
+        await writer.publishBytes('t', new Uint8Array(bytes));
+        await writer.publishBytes('u', Uint8Array.of(i));
+        await until('the other has it', () => got.length === i + 1, 10_000);
+        longestMs = Math.max(longestMs, performance.now() - sentMs);
+      }
+      // Half of what the broker is patient for: nobody waited for that to end.
+      expect(longestMs).toBeLessThan(10_000);
+      await until('the broker gives it up', () => server.stats().notReading === 1);
+      expect(server.stats()).toMatchObject({ clients: 2, otherErrors: 0 });
+      expect(got).toEqual(Array.from({ length: messages }, (_, i) => i));
+      hung.destroy();
+    });
+
+    it('disconnects it when little waits, but for long; not one that reads slowly', async () => {
+      const server = await broker({ drainTimeoutMs: 1000 });
+      const hung = await subscribed(server);
+      const writer = await bus(server, 'writer');
+      // More than the kernel holds between them.
+      for (let i = 0; i < 60; i++) await writer.publishBytes('t', new Uint8Array(400_000));
+      const slow = setInterval(() => hung.read(), 20);
+      onTestFinished(() => clearInterval(slow));
+      const fromMs = performance.now();
+      await until('it has read for longer than it might have stood still', () => performance.now() - fromMs > 2500, 10_000);
+      expect(server.stats()).toMatchObject({ clients: 2, notReading: 0 });
+      clearInterval(slow);
+      await until('the broker gives it up', () => server.stats().notReading === 1, 10_000);
+      expect(server.stats().clients).toBe(1);
+    });
+  });
+
   it('stops at once with clients connected, twice, and leaves nothing behind', async () => {
     const before = resources();
     const server = await startBroker({ host: '127.0.0.1', port: 0 });

@@ -12,8 +12,10 @@ export interface BrokerOptions {
   readonly port: number;
   /** Largest packet accepted, in bytes; default 32 MiB: a relayed activation of 8 MB with room. */
   readonly maxPacketBytes?: number;
-  /** A subscriber that does not read for this long is disconnected; default 20,000 ms. */
+  /** A subscriber that does not read for this long while something waits for it is disconnected; default 20,000 ms. Nobody waits for it meanwhile. */
   readonly drainTimeoutMs?: number;
+  /** A subscriber for which more waits is disconnected; default 64 MiB. */
+  readonly maxWaitingBytes?: number;
   /** A connection without CONNECT is ended after this; default 5,000 ms. */
   readonly connectTimeoutMs?: number;
   /** How often aedes looks after itself; default 60,000 ms. For tests. */
@@ -38,8 +40,9 @@ export interface BrokerStats {
   readonly bytesIn: number;
   readonly bytesOut: number;
   readonly messagesIn: number;
-  /** Connections ended for a packet over the limit, and for anything else (no MQTT, slow reader, keep-alive, refused topic). */
+  /** Connections ended for a packet over the limit, for not reading what was said to them, and for anything else (no MQTT, keep-alive, refused topic). */
   readonly tooLarge: number;
+  readonly notReading: number;
   readonly otherErrors: number;
 }
 
@@ -65,7 +68,7 @@ class EmbeddedBroker implements BrokerServer {
   readonly #options: BrokerOptions;
   readonly #sockets = new Set<Socket>();
   readonly #closedBytes = { in: 0, out: 0 };
-  readonly #counts = { messagesIn: 0, tooLarge: 0, otherErrors: 0 };
+  readonly #counts = { messagesIn: 0, tooLarge: 0, notReading: 0, otherErrors: 0 };
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #port = 0;
@@ -146,7 +149,9 @@ class EmbeddedBroker implements BrokerServer {
       this.#closedBytes.in += socket.bytesRead;
       this.#closedBytes.out += socket.bytesWritten;
     });
-    const guard = new PacketGuard(socket, this.#options.maxPacketBytes ?? 32 * 1024 * 1024);
+    const { maxPacketBytes = 32 * 1024 * 1024, maxWaitingBytes: waitingBytes, drainTimeoutMs: stalledMs } = this.#options;
+    const patience = { ...(waitingBytes === undefined ? {} : { waitingBytes }), ...(stalledMs === undefined ? {} : { stalledMs }) };
+    const guard = new PacketGuard(socket, maxPacketBytes, patience);
     aedes.handle(guard);
   }
 
@@ -157,8 +162,13 @@ class EmbeddedBroker implements BrokerServer {
     aedes.on('publish', (_packet: unknown, client: Client | null) => {
       if (client !== null) this.#counts.messagesIn++;
     });
+    const known = new WeakSet<Client>();
+    // Once of each: what was on its way to it fails, too.
     const failed = (client: Client, error: Error) => {
+      if (known.has(client)) return;
+      known.add(client);
       if (isChairError(error, 'PACKET_TOO_LARGE')) this.#counts.tooLarge++;
+      else if (isChairError(error, 'QUEUE_FULL')) this.#counts.notReading++;
       else this.#counts.otherErrors++;
       this.#options.log?.(`broker: client ${client.id ?? '(not connected)'} dropped: ${error.message}`);
     };

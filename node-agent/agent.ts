@@ -239,7 +239,10 @@ export class Agent {
 
   private async obey(commands: Commands, command: Command): Promise<void> {
     const reply = await answer(commands, command, this.config.name);
-    if (reply === undefined) return;
+    if (reply === undefined) {
+      this.refusals.count('EPOCH_STALE', `${command.body.kind}: a command for another process of this name`);
+      return;
+    }
     if (reply.code === '' && command.body.kind !== 'refuse') this.presence.acceptance.accepted(command.term);
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
     if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE')

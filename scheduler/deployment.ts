@@ -40,6 +40,8 @@ export interface Deployment {
   /** The planner that is at work began while the plan in force was whole. */
   optional: boolean;
   stuck: boolean;
+  /** Agents came or went since the planner was asked: what it finds impossible may be possible now. */
+  overtaken: boolean;
   /** The plan was made because an agent was lost; the first one to come (back) is reason for another. */
   afterLoss: boolean;
   recovering: boolean;
@@ -84,6 +86,7 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     planning: false,
     optional: false,
     stuck: false,
+    overtaken: false,
     afterLoss: false,
     recovering: false,
     repaired: false,

@@ -178,7 +178,9 @@ export class Deployments {
   /** An agent is gone; `lost`: nobody was prepared for it. What failed while it was there may be done otherwise now. */
   agentGone(agent: string, lost: boolean): void {
     if (lost) this.#repairs.lost(agent);
-    for (const deployment of this.#all.values()) if (deployment.serving?.nonces.has(agent) === true) deployment.stuck = false;
+    for (const deployment of this.#all.values()) {
+      if (deployment.serving?.nonces.has(agent) === true) Object.assign(deployment, { stuck: false, overtaken: true });
+    }
   }
 
   /** Time passes. */
@@ -192,6 +194,7 @@ export class Deployments {
     for (const deployment of this.#all.values()) {
       if (newAgents) {
         deployment.stuck = false;
+        deployment.overtaken = true;
         deployment.recovering = deployment.afterLoss;
       }
       this.#executing.kick(deployment);

@@ -70,6 +70,7 @@ export class PlanMaking {
 
   async plan(deployment: Deployment, why: string, found?: PlanDraft): Promise<void> {
     deployment.planning = true;
+    deployment.overtaken = false;
     deployment.optional = this.#parts.drafting.intact(deployment);
     try {
       const model = await this.modelOf(deployment);
@@ -175,6 +176,8 @@ export class PlanMaking {
     // That no agent is left says nothing that the reasons do not.
     const rest = error.code === 'NO_AGENTS' ? 'no other agent is ready' : `without: ${error.message}`;
     this.wait(deployment, reasons.length === 0 ? error : new ChairError('PREPARE_FAILED', `${reasons.join('; ')}; ${rest}`));
+    // Who came meanwhile was not asked, and will not come again.
+    if (deployment.overtaken) deployment.stuck = false;
   }
 
   /** No plan for now: the first deploy request fails; later, frames wait until an agent comes. */

@@ -100,6 +100,8 @@ export class Registry {
   /** Agents that a peer could not reach, and nobody has heard since: what was said. */
   readonly #reported = new Map<string, string>();
   readonly #incompatible: (hello: Hello) => string | undefined;
+  /** How many can hold seats. */
+  #serving = 0;
   #online = true;
   /** When our own link to the broker came back. */
   #onlineMs = Number.NEGATIVE_INFINITY;
@@ -228,7 +230,8 @@ export class Registry {
   /** Why the agent gets no seats yet. An agent that flaps is better than none: when no other can serve, nobody is held back. */
   #held(agent: string, nowMs: number): string | undefined {
     if (this.#holdDown.heldMs(agent, nowMs) === 0) return undefined;
-    if (!this.all().some((other) => other.agent !== agent && SERVING.has(other.state))) return undefined;
+    const own = this.#agents.get(agent);
+    if (this.#serving - (own !== undefined && SERVING.has(own.state) ? 1 : 0) === 0) return undefined;
     return `held back: it was lost ${this.#holdDown.losses(agent)} times`;
   }
 
@@ -336,13 +339,21 @@ export class Registry {
   }
 
   #forget(agent: string): void {
+    this.#count(agent, -1);
     this.#agents.delete(agent);
     this.#holdDown.forget(agent);
     this.#reported.delete(agent);
   }
 
   #set(record: AgentRecord): void {
+    this.#count(record.agent, -1);
     this.#agents.set(record.agent, record);
+    this.#count(record.agent, 1);
+  }
+
+  #count(agent: string, by: 1 | -1): void {
+    const known = this.#agents.get(agent);
+    if (known !== undefined && SERVING.has(known.state)) this.#serving += by;
   }
 }
 

@@ -7,7 +7,7 @@ import { isChairError, toChairError } from '../../broker/errors.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Testbed, TestbedNode } from '../testbed/testbed.js';
 import type { Violation } from './fencing.js';
-import { EXTRA_DEPLOYMENT, type Fault, type FaultKind, KINDS } from './schedule.js';
+import { EXTRA_DEPLOYMENT, type Fault, type FaultKind, KINDS, type Lie } from './schedule.js';
 import type { Stage } from './stage.js';
 
 const RESTART_TRIES = 15;
@@ -34,6 +34,8 @@ export class Faults {
   readonly restarts: string[] = [];
   /** Requests that failed with a code, and lies that nobody heard. */
   readonly refused: string[] = [];
+  /** Lies that were told since somebody looked. */
+  readonly told: { readonly lie: Lie; readonly agent: string }[] = [];
   readonly #underWay = new Set<Promise<unknown>>();
   #stopped = false;
   readonly #stuck: Violation[] = [];
@@ -91,8 +93,9 @@ export class Faults {
       case 'leave':
         return this.#leave(this.#node(target));
       case 'lie':
-        // Nobody to lie about, or the broker is away: then nobody hears it either.
-        return this.#orRefused(this.#stage.inside.lie(fault.lie ?? 'garbage', target));
+        return this.#lie(fault.lies ?? [], target);
+      case 'clock':
+        return this.#node(target).shiftClock(fault.value);
       case 'deploy':
         return this.#orRefused(this.#stage.inside.deploy(this.#stage.extra));
       case 'adjust':
@@ -121,6 +124,8 @@ export class Faults {
         return node().setCpu(this.#device.cpu);
       case 'disk-full':
         return node().emptyDisk();
+      case 'clock':
+        return node().shiftClock(0);
       case 'deploy':
         return this.#undeploy();
       case 'adjust':
@@ -194,6 +199,15 @@ export class Faults {
     this.#running.delete(node.name);
     await node.child.ask('drain');
     await node.child.ended;
+  }
+
+  /** Nobody to lie about, or the broker is away: then nobody hears it either. */
+  async #lie(lies: readonly Lie[], agent: string): Promise<void> {
+    for (const lie of lies) {
+      const refused = this.refused.length;
+      await this.#orRefused(this.#stage.inside.lie(lie, agent));
+      if (this.refused.length === refused) this.told.push({ lie, agent });
+    }
   }
 
   /** In the middle of other faults a request may fail, with a code. */

@@ -5,19 +5,50 @@
 import { randomBytes } from 'node:crypto';
 import { encodeBox } from '../../broker/activation.js';
 import type { Bus } from '../../broker/bus.js';
-import { ChairError } from '../../broker/errors.js';
-import type { CommandBody, Health, Hello } from '../../broker/messages.js';
+import { ChairError, type ErrorCode } from '../../broker/errors.js';
+import type { CommandBody, Health, Hello, Prepare } from '../../broker/messages.js';
 import type { Topics } from '../../broker/topics.js';
 import type { Lie } from './schedule.js';
 
+/** Who must have counted a lie, under one of these codes, where `status` shows it. */
+export interface Offence {
+  readonly at: 'agent' | 'gateway';
+  readonly codes: readonly ErrorCode[];
+}
+
+/** Bytes that are no message may look like one up to some field. */
+const RUBBISH: readonly ErrorCode[] = ['CODEC_INVALID', 'CODEC_LIMIT', 'SCHEMA_MISMATCH', 'TENSOR_INVALID'];
+
+export const OFFENCES: Readonly<Record<Lie, readonly Offence[]>> = {
+  'old-term': [{ at: 'agent', codes: ['TERM_STALE'] }],
+  'wrong-process': [{ at: 'agent', codes: ['EPOCH_STALE'] }],
+  'other-scheduler': [{ at: 'agent', codes: ['TERM_STALE'] }],
+  'other-name': [{ at: 'gateway', codes: ['AGENT_NAME_TAKEN'] }],
+  'other-health': [{ at: 'gateway', codes: ['SENDER_WRONG'] }],
+  'other-schema': [{ at: 'gateway', codes: ['SCHEMA_MISMATCH'] }],
+  // May be true of the process before, and late.
+  'false-will': [],
+  garbage: [
+    { at: 'agent', codes: RUBBISH },
+    { at: 'gateway', codes: RUBBISH },
+  ],
+  // An agent that never had that epoch keeps it for a while, as it may come to have it.
+  'old-epoch': [{ at: 'agent', codes: ['EPOCH_STALE', 'SEAT_UNKNOWN'] }],
+  'wrong-shape': [{ at: 'agent', codes: ['TENSOR_INVALID', 'SEAT_UNKNOWN'] }],
+};
+
 const FORGED = 'f0f0f0f0f0f0f0f0';
 const LIE = 'lie-';
+const REMEMBERED = 1000;
+const MOST_WIRES = 64;
 
 export class Liar {
   readonly #bus: Bus;
   readonly #topics: Topics;
   readonly #hellos = new Map<string, Hello>();
   readonly #healths = new Map<string, Health>();
+  /** By agent, deployment and epoch. */
+  readonly #prepared = new Map<string, Prepare>();
   #term = 1;
   #scheduler = '';
   #told = 0;
@@ -36,7 +67,12 @@ export class Liar {
     await this.#bus.subscribe(reign, (said) => this.#reigns(said));
     for (const agent of agents) {
       await this.#bus.subscribe(command(agent), (said) => {
-        if (!said.id.startsWith(LIE)) this.#reigns(said);
+        if (said.id.startsWith(LIE)) return;
+        this.#reigns(said);
+        if (said.body.kind !== 'prepare') return;
+        const { prepare } = said.body;
+        this.#prepared.set(`${agent} ${prepare.deployment} ${prepare.epoch}`, prepare);
+        if (this.#prepared.size > REMEMBERED) this.#prepared.delete(this.#prepared.keys().next().value ?? '');
       });
     }
   }
@@ -62,6 +98,12 @@ export class Liar {
         return this.#command(agent, health.nonce, this.#term, release, FORGED);
       case 'other-name':
         return this.#otherName(agent);
+      case 'other-health':
+        return this.#bus.publish(this.#topics.health, { ...health, nonce: FORGED });
+      case 'other-schema':
+        return this.#otherSchema(agent);
+      case 'wrong-shape':
+        return this.#wrongShape(agent, held);
       case 'false-will':
         return this.#bus.publish(this.#topics.gone, { agent, nonce: FORGED, why: 'will', connection: 0 });
       case 'garbage':
@@ -81,6 +123,26 @@ export class Liar {
     const hello = this.#hellos.get(agent);
     if (hello === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} has not introduced itself while we listened`);
     await this.#bus.publish(this.#topics.hello, { ...hello, nonce: FORGED, addresses: ['192.0.2.1'], lanePort: 9 });
+  }
+
+  /** A machine that nobody knows yet, of a version that cannot be read. */
+  async #otherSchema(agent: string): Promise<void> {
+    const hello = this.#hellos.get(agent);
+    if (hello === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} has not introduced itself while we listened`);
+    const stranger = { ...hello, agent: 'stranger', nonce: FORGED, schemaFingerprint: FORGED, schemaVersion: hello.schemaVersion + 1000 };
+    await this.#bus.publish(this.#topics.hello, stranger);
+  }
+
+  /** For each wire of the plan in force a tensor that is none of its. */
+  async #wrongShape(agent: string, { deployment, epoch }: { readonly deployment: string; readonly epoch: number }): Promise<void> {
+    const { wires, stages } = this.#prepared.get(`${agent} ${deployment} ${epoch}`) ?? { wires: [undefined], stages: [undefined] };
+    const box = { start: [0, 0, 0, 0, 0, 0], end: [1, 1, 1, 1, 1, 3] };
+    const route = stages.map(() => 0);
+    for (const [wire] of wires.slice(0, MOST_WIRES).entries()) {
+      const ids = { deployment, frame: 2 ** 40, attempt: 1, route, wire, lowWater: 0, remainingMs: 1000, term: this.#term, epoch };
+      const { message } = encodeBox({ ...ids, dtype: 'float64' as const, dims: box.end }, 'raw', new Uint8Array(24), box, box);
+      await this.#bus.publishBytes(this.#topics.activation(agent), Buffer.concat([...message]), 0);
+    }
   }
 
   async #garbage(agent: string): Promise<void> {

@@ -1,6 +1,6 @@
 /** A chaos run for people: one Markdown text. Pure. */
 import { bytesText, formatTable } from '../table.js';
-import type { ChaosRecord, RoundRecord } from './run.js';
+import type { ChaosRecord, RoundRecord } from './figures.js';
 
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
@@ -28,6 +28,11 @@ function kindRows(rounds: readonly RoundRecord[]): string[][] {
   });
 }
 
+function countedText(counts: ChaosRecord['refusals']): string {
+  const rows = Object.entries(counts).sort(([, a], [, b]) => b - a);
+  return rows.length === 0 ? 'nothing' : rows.map(([code, count]) => `${count} ${code}`).join(', ');
+}
+
 export function recordText(record: ChaosRecord): string {
   const { rounds, violations, failures, conditions } = record;
   const converged = rounds.flatMap(({ convergedMs }) => (convergedMs === null ? [] : [convergedMs]));
@@ -39,6 +44,7 @@ export function recordText(record: ChaosRecord): string {
     `- ${rounds.length} rounds, ${record.events} events; at rest after ${seconds(quantile(converged, 0.5))} in the median, ${seconds(Math.max(0, ...converged))} at most.`,
     `- ${record.frames} frames: each has one outcome; ${failed.length === 0 ? 'none failed' : `failed: ${failed.join(', ')}`}; ${record.reissued} issued again; largest difference ${record.maxRelDiff.toExponential(1)}.`,
     `- ${record.accepted} commands obeyed, ${record.refused} refused because their term or epoch was over.`,
+    `- Not acted on, counted and shown in \`status\`: ${countedText(record.refusals)}.`,
     `- Requests refused in the middle of faults: ${record.requests.length === 0 ? 'none' : record.requests.map((text) => text.split(':')[0]).join(', ')}.`,
     `- Started again by the supervisor: ${record.restarts.length === 0 ? 'nothing' : record.restarts.join(', ')}.`,
     '',

@@ -5,14 +5,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { toChairError } from '../../broker/errors.js';
 import type { StatusReport } from '../../broker/messages.js';
-import type { Conditions } from '../testbed/testbed.js';
 import { coveredMs, Settling, type Wanted } from './convergence.js';
 import { Faults, possibleKinds } from './faults.js';
 import type { Violation } from './fencing.js';
+import { type ChaosRecord, failuresOf, longestGap, peaksOf, type RoundRecord } from './figures.js';
 import { type Account, type Outcome, wallMs } from './inside.js';
+import { type Counts, countsOf, Tally, uncounted } from './refusals.js';
 import { growing, outOfBounds, type Sample, sample } from './resources.js';
 import { type Act, actsOf, type Fault, type FaultKind, faultText, type Round, schedule } from './schedule.js';
-import { DISK_BYTES, STORE_MB, type Stage } from './stage.js';
+import { CODED_DEPLOYMENT, DISK_BYTES, STORE_MB, type Stage } from './stage.js';
 
 /** Within so long after the last fault the plan is stable, besides transfers and agents that are held back. */
 export const CONVERGE_MS = 15_000;
@@ -26,10 +27,14 @@ const IDLE_MS = 2000;
 /** Outcomes looked through for that: more than come in this time. */
 const RECENT = 1000;
 const FAILURES_IN_A_ROW = 2;
+/** What was refused is in the next health message; what may still turn out to be meant for an agent it keeps for some seconds. */
+const COUNTED_WITHIN_MS = 15_000;
 
 /** How a frame may fail: explicitly, for want of somebody to compute it in time. Anything else is a defect. */
 const FAIR_CODES: ReadonlySet<string> = new Set(['FRAME_DEADLINE', 'FRAME_FAILED', 'FRAME_REFUSED', 'REQUEST_TIMEOUT']);
 const MIDDLE: ReadonlySet<FaultKind> = new Set<FaultKind>(['gateway-kill', 'gateway-hang', 'broker-kill']);
+/** Of an agent: it is not there any more, or as if it were not. */
+const ABSENT: ReadonlySet<FaultKind> = new Set<FaultKind>(['kill', 'rot', 'hang', 'link-down']);
 
 export interface RunOptions {
   readonly seed: number;
@@ -43,50 +48,6 @@ export interface RunOptions {
   readonly stopped?: () => boolean;
 }
 
-export interface RoundRecord {
-  readonly round: number;
-  readonly faults: readonly string[];
-  readonly kinds: readonly FaultKind[];
-  /** From the last act until it stayed as it was, ms; null = it did not. */
-  readonly convergedMs: number | null;
-  /** Of that, slices travelled. */
-  readonly transferMs: number;
-  readonly frames: number;
-  readonly failures: Readonly<Record<string, number>>;
-  readonly reissued: number;
-  /** Longest time without a result, by deployment, ms. */
-  readonly gapMs: Readonly<Record<string, number>>;
-  readonly violations: readonly Violation[];
-}
-
-export interface ChaosRecord {
-  readonly seed: number;
-  readonly conditions: Conditions;
-  readonly seconds: number;
-  readonly rounds: readonly RoundRecord[];
-  readonly events: number;
-  readonly frames: number;
-  readonly failures: Readonly<Record<string, number>>;
-  readonly reissued: number;
-  /** Largest difference of any result from the single machine's, relative. */
-  readonly maxRelDiff: number;
-  /** Commands obeyed, and refused as over. */
-  readonly accepted: number;
-  readonly refused: number;
-  /** What a supervisor had to start again besides what was killed. */
-  readonly restarts: readonly string[];
-  /** Requests that failed with a code in the middle of faults. */
-  readonly requests: readonly string[];
-  readonly peaks: readonly {
-    readonly name: string;
-    readonly anonymousBytes: number;
-    readonly sockets: number;
-    readonly timers: number;
-    readonly storeBytes: number;
-  }[];
-  readonly violations: readonly Violation[];
-}
-
 class Run {
   readonly #stage: Stage;
   readonly #o: RunOptions;
@@ -96,6 +57,11 @@ class Run {
   readonly #records: RoundRecord[] = [];
   readonly #violations: Violation[] = [];
   readonly #outcomes: Outcome[] = [];
+  readonly #tally = new Tally();
+  /** As of the latest status. */
+  #counts: Counts = new Map();
+  /** Agents of which the coded deployment can lose any one, as of the latest status. */
+  #covered: readonly string[] = [];
   readonly #transfers: Account['transfers'][number][] = [];
   #present: readonly string[];
   #account: Account | undefined;
@@ -160,6 +126,8 @@ class Run {
   async #round(round: Round): Promise<RoundRecord> {
     const startedMs = wallMs();
     this.#o.note(`round ${round.index}: ${round.faults.map(faultText).join('; ') || 'nothing to do'}`);
+    const [counts, covered] = [this.#counts, this.#covered];
+    this.#faults.told.length = 0;
     const before = this.#violations.length;
     const outcomesBefore = this.#outcomes.length;
     await this.#play(actsOf(round));
@@ -171,6 +139,8 @@ class Run {
     const outcomes = this.#outcomes.slice(outcomesBefore);
     if (settled.sinceMs !== undefined) this.#quiet(outcomes, settled.sinceMs);
     this.#spared(round.faults, outcomes, startedMs);
+    this.#unnoticed(round.faults, covered, outcomes, startedMs);
+    if (!round.faults.some(({ kind }) => kind === 'broker-kill')) await this.#counted(counts);
     const failures = failuresOf(outcomes);
     const convergedMs = settled.sinceMs === undefined ? null : Math.max(0, Math.round(settled.sinceMs - lastActMs));
     const violations = this.#violations.slice(before);
@@ -227,7 +197,7 @@ class Run {
     const settling = new Settling(wanted, QUIET_MS);
     let forgotten = false;
     for (;;) {
-      const status = await this.#stage.inside.status().catch(() => undefined);
+      const status = await this.#status();
       await this.#check();
       if (settling.see(status, wallMs(), empty ? [] : this.#idle())) break;
       if (!forgotten && status !== undefined && !empty) forgotten = await this.#forgotten(status);
@@ -245,6 +215,16 @@ class Run {
       );
     }
     return { sinceMs, transferMs: Math.round(transferMs), why: settling.why };
+  }
+
+  /** Undefined when nobody answers. */
+  async #status(): Promise<StatusReport | undefined> {
+    const status = await this.#stage.inside.status().catch(() => undefined);
+    if (status === undefined) return undefined;
+    this.#counts = countsOf(status);
+    this.#tally.see(this.#counts);
+    this.#covered = status.deployments.find(({ name }) => name === CODED_DEPLOYMENT)?.plan?.redundancy?.covered ?? [];
+    return status;
   }
 
   /** Deployments under load that gave no result for a while. */
@@ -299,6 +279,35 @@ class Run {
     }
   }
 
+  /** One part of a coded deployment that is lost costs it nothing: no frame is even issued again. */
+  #unnoticed(faults: readonly Fault[], covered: readonly string[], outcomes: readonly Outcome[], startedMs: number): void {
+    const [fault, second] = faults;
+    if (fault === undefined || second !== undefined || !ABSENT.has(fault.kind) || !covered.includes(fault.target)) return;
+    for (const { deployment, sentMs, attempts, code, message } of outcomes) {
+      if (deployment !== CODED_DEPLOYMENT || sentMs < startedMs || (code === '' && attempts <= 1)) continue;
+      this.#break(
+        'the loss of one part of a coded deployment is not noticed',
+        code === '' ? `a frame took ${attempts} attempts` : `${code}: ${message}`,
+      );
+    }
+  }
+
+  /** What must not be acted upon is counted, and shown. */
+  async #counted(before: Counts): Promise<void> {
+    const told = this.#faults.told.splice(0);
+    const untilMs = wallMs() + COUNTED_WITHIN_MS;
+    for (;;) {
+      const missing = uncounted(told, before, this.#counts);
+      if (missing.length === 0) return;
+      if (wallMs() > untilMs || this.#o.stopped?.() === true) {
+        for (const text of missing) this.#break('what must not be acted on is counted and shown', text);
+        return;
+      }
+      await delay(POLL_MS);
+      await this.#status();
+    }
+  }
+
   async #resources(): Promise<void> {
     const { testbed, agents, spares } = this.#stage;
     const nodes = [
@@ -343,6 +352,7 @@ class Run {
       maxRelDiff: Math.max(0, ...results.map(({ maxRelDiff }) => maxRelDiff)),
       accepted: this.#account?.accepted ?? 0,
       refused: this.#account?.refused ?? 0,
+      refusals: this.#tally.byCode(),
       restarts: this.#faults.restarts,
       requests: this.#faults.refused,
       peaks: peaksOf(this.#samples),
@@ -354,43 +364,6 @@ class Run {
     // The same once: what stays broken is found by every check.
     if (!this.#violations.some((known) => known.invariant === invariant && known.text === text)) this.#violations.push({ invariant, text });
   }
-}
-
-export function failuresOf(outcomes: readonly Outcome[]): Record<string, number> {
-  const failures: Record<string, number> = {};
-  for (const { code } of outcomes) if (code !== '') failures[code] = (failures[code] ?? 0) + 1;
-  return failures;
-}
-
-/** The longest time without a result of a deployment between two moments, and when it began. */
-export function longestGap(
-  outcomes: readonly Outcome[],
-  deployment: string,
-  fromMs: number,
-  toMs: number,
-): { readonly ms: number; readonly fromMs: number } {
-  const ends = outcomes.flatMap((one) => (one.deployment === deployment && one.code === '' ? [one.endedMs] : []));
-  const marks = [fromMs, ...ends.filter((at) => at > fromMs && at < toMs).sort((a, b) => a - b), toMs];
-  let longest = { ms: 0, fromMs };
-  for (const [i, at] of marks.entries()) {
-    const next = marks[i + 1] ?? at;
-    if (next - at > longest.ms) longest = { ms: Math.round(next - at), fromMs: at };
-  }
-  return longest;
-}
-
-function peaksOf(samples: readonly Sample[]): ChaosRecord['peaks'] {
-  const most = (own: readonly Sample[], of: (one: Sample) => number): number => Math.max(0, ...own.map(of).filter(Number.isFinite));
-  return [...new Set(samples.map(({ name }) => name))].map((name) => {
-    const own = samples.filter((one) => one.name === name);
-    return {
-      name,
-      anonymousBytes: most(own, (one) => one.anonymousBytes),
-      sockets: most(own, (one) => one.sockets),
-      timers: most(own, (one) => one.timers),
-      storeBytes: most(own, (one) => one.storeBytes),
-    };
-  });
 }
 
 /** Runs chaos on a stage that was just set. The stage is not removed. */

@@ -60,6 +60,11 @@ describe('the schedule of a chaos run', () => {
   it('says in words what happens', () => {
     const fault = { kind: 'slow-link', target: 'a1', atMs: 400, forMs: 5000, value: 2.5e6 } as const;
     expect(faultText(fault)).toBe('slow-link a1 to 2.5 Mbit/s for 5.0 s at 0.4 s');
-    expect(faultText({ kind: 'lie', target: 'a1', atMs: 0, forMs: 0, value: 0, lie: 'garbage' })).toBe('lie (garbage) a1 at 0.0 s');
+    expect(faultText({ kind: 'lie', target: 'a1', atMs: 0, forMs: 0, value: 0, lies: ['garbage', 'old-term'] })).toBe(
+      'lie (garbage, old-term) a1 at 0.0 s',
+    );
+    expect(faultText({ kind: 'clock', target: 'gateway', atMs: 0, forMs: 2000, value: -86_400_000 })).toBe(
+      'clock gateway by -1.000 days for 2.0 s at 0.0 s',
+    );
   });
 });

@@ -4,7 +4,7 @@
  */
 import { createRandom, seedFor } from '../../models/random.js';
 
-/** Every kind of fault. Each targets an agent but those of `MIDDLE`, `deploy` and `adjust`. */
+/** Every kind of fault. Each targets an agent but those of `MIDDLE`, `deploy` and `adjust`; a clock may be anybody's. */
 export const KINDS = [
   /** SIGKILL, and the power comes back. */
   'kill',
@@ -29,6 +29,8 @@ export const KINDS = [
   'gateway-kill',
   'gateway-hang',
   'broker-kill',
+  /** The date of one process jumps, by up to ten years, and later back: of an agent, the gateway or the broker. */
+  'clock',
 ] as const;
 
 export type FaultKind = (typeof KINDS)[number];
@@ -37,8 +39,21 @@ export type FaultKind = (typeof KINDS)[number];
 const STORMS = ['two-at-once', 'one-after-another', 'all-but-one', 'all'] as const;
 type Storm = (typeof STORMS)[number];
 
-export const LIES = ['old-term', 'wrong-process', 'other-scheduler', 'other-name', 'false-will', 'garbage', 'old-epoch'] as const;
+export const LIES = [
+  'old-term',
+  'wrong-process',
+  'other-scheduler',
+  'other-name',
+  'other-health',
+  'other-schema',
+  'false-will',
+  'garbage',
+  'old-epoch',
+  'wrong-shape',
+] as const;
 export type Lie = (typeof LIES)[number];
+/** Told with one fault: a list that is short enough to see who took offence at what. */
+const LIES_AT_ONCE = 3;
 
 export interface Fault {
   readonly kind: FaultKind;
@@ -48,9 +63,9 @@ export interface Fault {
   readonly atMs: number;
   /** 0: it is done at once, and nothing is undone. */
   readonly forMs: number;
-  /** Bits/s of a slow link, share of its CPU that an agent keeps; 0 otherwise. */
+  /** Bits/s of a slow link, share of its CPU that an agent keeps, ms by which a clock jumps; 0 otherwise. */
   readonly value: number;
-  readonly lie?: Lie;
+  readonly lies?: readonly Lie[];
 }
 
 export interface Round {
@@ -98,6 +113,7 @@ const DURATION_MS: Readonly<Record<FaultKind, readonly [number, number]>> = {
   'gateway-kill': [100, 5000],
   'gateway-hang': [300, 8000],
   'broker-kill': [100, 5000],
+  clock: [1000, 10_000],
 };
 
 /** Of a shuffled deck without end: everything comes up before anything comes up twice. */
@@ -156,9 +172,13 @@ function mixed(kinds: Deck<FaultKind>, lies: Deck<Lie>, present: readonly string
     // Not possible now (nobody to join, too few to leave): the round has one fault less.
     if (target === undefined) continue;
     taken.add(target);
-    made.push({ ...fault(kind, target, Math.round(random() * SPREAD_MS), random), ...(kind === 'lie' ? { lie: lies.draw() } : {}) });
+    made.push({ ...fault(kind, target, Math.round(random() * SPREAD_MS), random), ...(kind === 'lie' ? { lies: someOf(lies) } : {}) });
   }
   return made;
+}
+
+function someOf(lies: Deck<Lie>): Lie[] {
+  return [...new Set(Array.from({ length: LIES_AT_ONCE }, () => lies.draw()))];
 }
 
 function targetsOf(kind: FaultKind, present: readonly string[], absent: readonly string[]): readonly string[] {
@@ -168,6 +188,7 @@ function targetsOf(kind: FaultKind, present: readonly string[], absent: readonly
   if (kind === 'adjust') return [PLANNED_DEPLOYMENT];
   if (kind === 'join') return absent;
   if (kind === 'leave') return present.length > FEWEST_AGENTS ? present : [];
+  if (kind === 'clock') return [...present, 'gateway', 'broker'];
   return present;
 }
 
@@ -189,6 +210,8 @@ function strengthOf(kind: FaultKind, random: () => number): number {
   // From a bad wireless link to half of a good one; from a throttled processor to a somewhat busy one.
   if (kind === 'slow-link') return Math.round(10 ** (5.7 + 1.6 * random()));
   if (kind === 'slow-cpu') return Number((0.25 + 0.45 * random()).toFixed(2));
+  // From a second to ten years, forward or back.
+  if (kind === 'clock') return Math.round(10 ** (3 + 8.5 * random())) * (random() < 0.5 ? -1 : 1);
   return 0;
 }
 
@@ -208,11 +231,16 @@ export function actsOf({ faults }: Round): Act[] {
   return acts.toSorted((a, b) => a.atMs - b.atMs);
 }
 
+const HOW: Partial<Record<FaultKind, (value: number) => string>> = {
+  'slow-link': (value) => ` to ${(value / 1e6).toFixed(1)} Mbit/s`,
+  'slow-cpu': (value) => ` to ${Math.round(100 * value)} %`,
+  clock: (value) => ` by ${value < 0 ? '-' : '+'}${(Math.abs(value) / 86_400_000).toFixed(3)} days`,
+};
+
 /** In words, for the record: `kill agent-3 for 1.2 s at 0.4 s`. */
-export function faultText({ kind, target, atMs, forMs, value, lie }: Fault): string {
-  const how =
-    kind === 'slow-link' ? ` to ${(value / 1e6).toFixed(1)} Mbit/s` : kind === 'slow-cpu' ? ` to ${Math.round(100 * value)} %` : '';
-  const what = lie === undefined ? kind : `lie (${lie})`;
+export function faultText({ kind, target, atMs, forMs, value, lies }: Fault): string {
+  const how = HOW[kind]?.(value) ?? '';
+  const what = lies === undefined ? kind : `lie (${lies.join(', ')})`;
   const long = forMs > 0 ? ` for ${(forMs / 1000).toFixed(1)} s` : '';
   return `${what} ${target}${how}${long} at ${(atMs / 1000).toFixed(1)} s`;
 }

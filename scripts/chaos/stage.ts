@@ -44,9 +44,18 @@ export interface Stage {
   stop(): Promise<void>;
 }
 
-/** A network cut by rows breaks when any of its agents goes; one that the planner seats as it likes moves about. */
+/** Any one part of this deployment may be lost, and no frame notices. */
+export const CODED_DEPLOYMENT = 'coded';
+
+/** A network cut by rows breaks when any of its agents goes; one that the planner seats as it likes moves about; a coded one does without any one part. */
 const NETWORKS = [
   { name: 'cut', zoo: 'resnet18', options: { scale: 0.125, size: 64, classes: 10, seed: 5 }, deploy: { cut: 'rows:3' } },
+  {
+    name: CODED_DEPLOYMENT,
+    zoo: 'alexnet',
+    options: { scale: 0.125, size: 67, classes: 10, seed: 7 },
+    deploy: { cut: 'channels:2', redundancy: 1 },
+  },
   { name: PLANNED_DEPLOYMENT, zoo: 'mobilenetv2', options: { scale: 0.25, size: 64, classes: 10 }, deploy: { objective: 'throughput' } },
   { name: EXTRA_DEPLOYMENT, zoo: 'resnet18', options: { scale: 0.125, size: 32, classes: 4, seed: 9 }, deploy: { cut: 'stages:2' } },
 ] as const;
@@ -72,6 +81,7 @@ export async function setStage(options: StageOptions): Promise<Stage> {
       broker: 'own',
       threads: 1,
       cluster: 'chaos',
+      clocks: true,
       diskBytes: DISK_BYTES,
       agentArguments: ['--store-mb', String(STORE_MB)],
       ...(options.isolated === undefined ? {} : { isolated: options.isolated }),

@@ -1,36 +1,28 @@
 /**
- * The same faults in virtual time, for the parts that decide: the registry, reconcile and the frames' state machine, of thousands of agents that are not there.
- * What must hold is looked at after every event. No I/O, no clock; randomness only from the seed.
- * Long, because it is one simulated world: machines, registry, deployments and frames share one clock and act on each other within a step; parts are marked by lines.
+ * The same faults in virtual time, for the parts that decide: the registry, reconcile, the local repair and the frames' state machine, of thousands of agents that are
+ * not there. Machines, broker and gateway are here, with what the registry makes of them; deployments are virtual-service.ts. What must hold is looked at after every
+ * event. No I/O, no clock; randomness only from the seed.
  */
 import type { Health, Hello } from '../../broker/messages.js';
 import { createRandom, seedFor } from '../../models/random.js';
-import { type Answer, FRAME_LIMITS, type FrameEffect } from '../../scheduler/frame-types.js';
-import { FrameTable } from '../../scheduler/frames.js';
-import { type DeploymentView, reconcile, type SeatProgress, type Step } from '../../scheduler/reconcile.js';
 import { type AgentState, followSuspicion, Registry, type RegistryChange, type RegistryEvent } from '../../scheduler/registry.js';
 import { healthOf, helloOf } from '../../scheduler/simulate/said.js';
 import { CONVERGE_MS } from './run.js';
-import { type Act, actsOf, EXTRA_DEPLOYMENT, type Fault, type Round } from './schedule.js';
-
-/** Agents of each stage, replica and part: `seats[stage][replica][part]`. */
-export type Seats = readonly (readonly (readonly string[])[])[];
+import { type Act, actsOf, EXTRA_DEPLOYMENT, type Fault, type Lie, type Round } from './schedule.js';
+import type { Planning } from './virtual-plans.js';
+import { ensure, FRAME_DEADLINE_MS, STEP_MS, VirtualService } from './virtual-service.js';
 
 export interface VirtualOptions {
   readonly agents: readonly string[];
   readonly seed: number;
-  /** Who is seated where, of those that are ready; undefined = no plan is possible. */
-  readonly plan: (ready: readonly string[], deployment: string) => Seats | undefined;
+  /** Always deployed; `a` is the one whose objective is changed. */
+  readonly deployments: readonly string[];
+  readonly plan: Planning;
   /** Frames per second of each deployment. */
   readonly framesPerSecond: number;
 }
 
-const STEP_MS = 250;
 const HEALTH_MS = 1000;
-const PLANNING_MS = 300;
-const PREPARE_MS = 600;
-const COMMIT_MS = 50;
-const RUN_MS = 120;
 /** A draining agent is given this long. */
 const DRAIN_MS = 30_000;
 /** Agents reconnect to a broker that is back within this time. */
@@ -41,7 +33,6 @@ const TROUBLE_MS = 4500;
 const RETURN_MS = 6000;
 /** When a broker gives up a connection that nobody answers on. */
 const KEEP_ALIVE_MS = 22_500;
-const FRAME_DEADLINE_MS = 30_000;
 
 interface Machine {
   readonly name: string;
@@ -60,42 +51,15 @@ interface Machine {
   health: Health;
 }
 
-interface Placed {
-  readonly epoch: number;
-  readonly grid: Seats;
-  readonly nonces: ReadonlyMap<string, string>;
-  readonly seats: Map<string, SeatProgress>;
-}
-
-interface Deployed {
-  readonly name: string;
-  readonly frames: FrameTable<number, number>;
-  planning: boolean;
-  stuck: boolean;
-  afterLoss: boolean;
-  recovering: boolean;
-  retargeted: boolean;
-  serving: Placed | undefined;
-  next: Placed | undefined;
-  sequence: number;
-  /** Sequences without an outcome, and when they must have one. */
-  readonly open: Map<number, number>;
-  /** Attempts under way, by frame and attempt: on whom. */
-  readonly live: Map<string, readonly string[]>;
-}
-
 export class Virtual {
-  readonly #o: VirtualOptions;
   readonly #random: () => number;
   readonly #machines = new Map<string, Machine>();
-  readonly #deployed = new Map<string, Deployed>();
   readonly #later: { readonly atMs: number; readonly run: () => void }[] = [];
   /** As the changes tell it; must be what the registry says. */
   #told = new Map<string, { readonly nonce: string; readonly state: AgentState }>();
   #registry = new Registry({ maxAgents: 20_000 });
   readonly #suspects = new Set<string>();
   #nowMs = 0;
-  #epoch = 0;
   #reign = 1;
   #brokerUp = true;
   /** When something last happened to broker or gateway. */
@@ -105,22 +69,23 @@ export class Virtual {
   /** Of the gateway: `hung` it does nothing, and does it all at once later. */
   #gateway: 'up' | 'down' | 'hung' = 'up';
   readonly #held: RegistryEvent[] = [];
-  readonly #codes = new Map<string, number>();
-  plans = 0;
+  readonly service: VirtualService;
   events = 0;
-  results = 0;
 
   constructor(options: VirtualOptions) {
-    this.#o = options;
     this.#random = createRandom(seedFor(options.seed, 'virtual'));
     for (const name of options.agents) this.#start(this.#machine(name), 0);
-    for (const name of ['a', 'b']) this.#deploy(name);
+    const { plan, framesPerSecond } = options;
+    this.service = new VirtualService({
+      ...{ plan, framesPerSecond, random: this.#random },
+      registry: () => this.#registry,
+      suspects: this.#suspects,
+      nowMs: () => this.#nowMs,
+      after: (ms, run) => this.#after(ms, run),
+      reaches: (agent, nonce) => this.#reaches(agent, nonce),
+    });
+    for (const name of options.deployments) this.service.deploy(name);
     this.#run(4000);
-  }
-
-  /** Frames that failed, by code. */
-  get codes(): ReadonlyMap<string, number> {
-    return this.#codes;
   }
 
   /** Plays a round, waits until it should be at rest, and looks whether it is. Throws what does not hold. */
@@ -137,21 +102,20 @@ export class Virtual {
 
   /** Frames under way come to an end; then each has had its one outcome. */
   end(): void {
-    for (const one of this.#deployed.values()) one.sequence = Number.POSITIVE_INFINITY;
+    this.service.drain();
     this.#run(FRAME_DEADLINE_MS + 1000);
-    for (const { name, open, frames } of this.#deployed.values()) {
-      ensure(open.size === 0, `${open.size} frames of ${name} have no outcome`);
-      ensure(frames.inFlight === 0 && frames.queued === 0, `${name} has frames in flight at the end`);
-    }
+    this.service.ended();
   }
 
   // ---- what happens to machines ------------------------------------------------------------------------------------------
 
   #act({ do: what, fault }: Act): void {
     this.events++;
+    // Nothing that is decided here looks at the date.
+    if (fault.kind === 'clock') return;
     const machine = this.#machines.get(fault.target);
     if (machine === undefined) {
-      this.#middleMs = this.#nowMs + (fault.kind === 'broker-kill' ? RETURN_MS : 0);
+      this.#middleMs = Math.max(this.#middleMs, this.#nowMs + (fault.kind === 'broker-kill' ? RETURN_MS : 0));
       // That the gateway itself stood still is no reason to give up anybody.
       if (fault.kind !== 'gateway-hang') this.#deafMs = this.#nowMs;
     }
@@ -165,8 +129,8 @@ export class Virtual {
     if (kind === 'gateway-kill') this.#gatewayFalls();
     else if (kind === 'gateway-hang') this.#gateway = 'hung';
     else if (kind === 'broker-kill') this.#brokerFalls();
-    else if (kind === 'deploy') this.#deploy(EXTRA_DEPLOYMENT);
-    else if (kind === 'adjust') this.#adjust();
+    else if (kind === 'deploy') this.service.deploy(EXTRA_DEPLOYMENT);
+    else if (kind === 'adjust') this.service.adjust('a');
     else {
       const machine = this.#machine(target);
       if (kind === 'kill' || kind === 'rot') this.#kill(machine);
@@ -174,7 +138,7 @@ export class Virtual {
       else if (kind === 'link-down') machine.linked = false;
       else if (kind === 'join') this.#start(machine, 0);
       else if (kind === 'leave') this.#leave(machine);
-      else if (kind === 'lie') this.#lie(machine, fault);
+      else if (kind === 'lie') for (const lie of fault.lies ?? []) this.#lie(machine, lie);
       else if (kind === 'new-address') this.#move(machine);
       // A slow link or processor and a full disk change nothing of what is decided here.
     }
@@ -184,8 +148,8 @@ export class Virtual {
     if (kind === 'gateway-kill') this.#gatewayRises();
     else if (kind === 'gateway-hang') this.#gatewayWakes();
     else if (kind === 'broker-kill') this.#brokerRises();
-    else if (kind === 'deploy') this.#undeploy(EXTRA_DEPLOYMENT);
-    else if (kind === 'adjust') this.#adjust();
+    else if (kind === 'deploy') this.service.undeploy(EXTRA_DEPLOYMENT);
+    else if (kind === 'adjust') this.service.adjust('a');
     else {
       const machine = this.#machine(target);
       if (kind === 'kill' || kind === 'rot') this.#start(machine, 0);
@@ -238,8 +202,9 @@ export class Virtual {
   }
 
   /** Nothing of what is said in another's name may change what is known of it. */
-  #lie({ name, hello, health }: Machine, { lie }: Fault): void {
-    if (this.#gateway !== 'up') return;
+  #lie({ name, hello, health }: Machine, lie: Lie): void {
+    // After an outage nobody is known to live until it is heard: then a name is whose hello comes first.
+    if (this.#gateway !== 'up' || !this.#brokerUp || this.#nowMs - this.#deafMs <= TROUBLE_MS) return;
     const before = this.#registry.get(name);
     const isThere = before !== undefined && this.#registry.serves(name, before.nonce);
     const nonce = 'forged';
@@ -274,10 +239,7 @@ export class Virtual {
     this.#registry = new Registry({ maxAgents: 20_000 });
     this.#told = new Map();
     this.#suspects.clear();
-    for (const deployed of this.#deployed.values()) {
-      Object.assign(deployed, { planning: false, stuck: false, afterLoss: false, recovering: false, serving: undefined, next: undefined });
-      deployed.frames.withdraw('the gateway has just started');
-    }
+    this.service.restart();
     this.#introduce();
   }
 
@@ -313,7 +275,7 @@ export class Virtual {
         machine.helloAtMs = undefined;
         this.#tell({ kind: 'hello', hello });
       }
-      if (drainsUntilMs !== undefined && (this.#nowMs >= drainsUntilMs || !this.#holdsSeats(hello))) {
+      if (drainsUntilMs !== undefined && (this.#nowMs >= drainsUntilMs || !this.service.holdsSeats(hello.agent, hello.nonce))) {
         machine.running = false;
         this.#tell({ kind: 'gone', gone: { agent: hello.agent, nonce: hello.nonce, why: 'stopped', connection: hello.connection } });
         continue;
@@ -336,10 +298,7 @@ export class Virtual {
     for (const { run } of due.sort((a, b) => a.atMs - b.atMs)) run();
     this.#apply({ kind: 'tick' });
     this.#missed();
-    for (const deployed of [...this.#deployed.values()]) {
-      this.#reconcile(deployed);
-      this.#feed(deployed);
-    }
+    this.service.tick();
   }
 
   #after(ms: number, run: () => void): void {
@@ -379,26 +338,16 @@ export class Virtual {
     const isLast = record?.nonce === nonce;
     if (isLast) ensure(record.state === next || kind === 'lost', `${agent}: the registry says ${record.state}, the change ${kind}`);
     if (kind === 'lost' || kind === 'stopped') this.#gone(agent, nonce);
-    if (kind === 'ready') {
-      for (const one of this.#deployed.values()) {
-        one.stuck = false;
-        one.recovering = one.afterLoss;
-        if (one.serving?.nonces.get(agent) === nonce) this.#outcomes(one, one.frames.agentBack(agent, this.#nowMs));
-      }
-    }
+    if (kind === 'ready') this.service.ready(agent, nonce);
   }
 
-  /** No attempt waits for somebody who is gone. Who was heard all the time is not gone. */
+  /** Who was heard all the time is not gone. */
   #gone(agent: string, nonce: string): void {
     const machine = this.#machines.get(agent);
     const wasHeard =
       machine?.hello.nonce === nonce && machine.running && this.#nowMs - machine.changedMs > TROUBLE_MS && this.#isHeard(machine);
     ensure(!wasHeard || machine.drainsUntilMs !== undefined, `${agent} was lost although it was heard all the time`);
-    for (const one of this.#deployed.values()) {
-      this.#outcomes(one, one.frames.agentLost(agent, this.#nowMs));
-      const waiting = [...one.live].filter(([, on]) => on.includes(agent));
-      ensure(waiting.length === 0, `${waiting.length} attempts of ${one.name} still wait for ${agent}, which was lost`);
-    }
+    this.service.gone(agent, nonce);
   }
 
   #isHeard({ running, hung, linked, helloAtMs }: Machine): boolean {
@@ -419,173 +368,9 @@ export class Virtual {
     return this.#registry.all().some(({ agent }) => this.#registry.flapping(agent, this.#nowMs).heldMs > 0);
   }
 
-  // ---- deployments ---------------------------------------------------------------------------------------------------------
-
-  #deploy(name: string): void {
-    this.#deployed.set(name, {
-      ...{ name, planning: false, stuck: false },
-      frames: new FrameTable<number, number>({ ...FRAME_LIMITS, queueFrames: 4096 }, 1, this.#suspects),
-      ...{
-        afterLoss: false,
-        recovering: false,
-        retargeted: false,
-        serving: undefined,
-        next: undefined,
-        sequence: 0,
-        open: new Map(),
-        live: new Map(),
-      },
-    });
-  }
-
-  #adjust(): void {
-    const deployed = this.#deployed.get('a');
-    if (deployed !== undefined) deployed.retargeted = true;
-  }
-
-  #undeploy(name: string): void {
-    const deployed = this.#deployed.get(name);
-    if (deployed === undefined) return;
-    this.#outcomes(deployed, deployed.frames.remove(this.#nowMs));
-    ensure(deployed.open.size === 0, `${deployed.open.size} frames of ${name} have no outcome although it was removed`);
-    this.#deployed.delete(name);
-  }
-
-  #holdsSeats({ agent, nonce }: Hello): boolean {
-    const placed = [...this.#deployed.values()].flatMap(({ serving, next }) => [serving, next]);
-    return placed.some((one) => one?.nonces.get(agent) === nonce);
-  }
-
-  #reconcile(deployed: Deployed): void {
-    const view: DeploymentView = { ...deployed, removing: false };
-    const agents = {
-      serves: (agent: string, nonce: string) => this.#registry.serves(agent, nonce),
-      draining: (agent: string) => this.#registry.get(agent)?.state === 'draining',
-    };
-    for (const step of reconcile(view, agents)) this.#take(deployed, step);
-  }
-
-  #take(deployed: Deployed, step: Step): void {
-    const { next } = deployed;
-    // A whole plan does what a repair would.
-    if (step.do === 'plan' || step.do === 'repair') {
-      ensure(!deployed.planning && next === undefined, `${deployed.name} is planned twice at once`);
-      this.#plan(deployed);
-    } else if (next === undefined) throw new Error(`${deployed.name}: ${step.do} without a plan to come`);
-    else if (step.do === 'abandon') deployed.next = undefined;
-    else if (step.do === 'switch') this.#switch(deployed, next);
-    else if (step.do === 'prepare' || step.do === 'commit') this.#seat(deployed, next, step.agent, step.do);
-    else throw new Error(`${deployed.name}: seats fit, and yet ${step.do} is asked for`);
-  }
-
-  #plan(deployed: Deployed): void {
-    this.plans++;
-    deployed.planning = true;
-    deployed.afterLoss = deployed.serving !== undefined && !deployed.recovering;
-    deployed.recovering = false;
-    deployed.retargeted = false;
-    this.#after(PLANNING_MS, () => {
-      deployed.planning = false;
-      const ready = this.#registry.all().filter(({ state }) => state === 'ready');
-      const grid =
-        ready.length === 0
-          ? undefined
-          : this.#o.plan(
-              ready.map(({ agent }) => agent),
-              deployed.name,
-            );
-      if (grid === undefined) {
-        deployed.stuck = true;
-        deployed.frames.withdraw('no agents');
-        return;
-      }
-      const seated = new Set(grid.flat(2));
-      const nonces = new Map(ready.flatMap(({ agent, nonce }) => (seated.has(agent) ? [[agent, nonce] as const] : [])));
-      ensure(nonces.size === seated.size, `a plan of ${deployed.name} names agents that are not ready`);
-      deployed.next = { epoch: ++this.#epoch, grid, nonces, seats: new Map([...seated].map((agent) => [agent, 'wanted'])) };
-    });
-  }
-
-  #seat(deployed: Deployed, placed: Placed, agent: string, what: 'prepare' | 'commit'): void {
-    const nonce = placed.nonces.get(agent) ?? '';
-    ensure(this.#registry.serves(agent, nonce), `${agent} is asked to ${what} although it is gone`);
-    const before = placed.seats.get(agent);
-    ensure(before === (what === 'prepare' ? 'wanted' : 'prepared'), `${agent} is asked to ${what} while its seat is ${before}`);
-    placed.seats.set(agent, what === 'prepare' ? 'asked' : 'committing');
-    const answer = (): void => {
-      if (deployed.next !== placed) return;
-      // A command that did not arrive is sent again while its process is there.
-      if (!this.#reaches(agent, nonce)) this.#after(HEALTH_MS, answer);
-      else placed.seats.set(agent, what === 'prepare' ? 'prepared' : 'committed');
-    };
-    this.#after(what === 'prepare' ? PREPARE_MS * (0.5 + this.#random()) : COMMIT_MS, answer);
-  }
-
-  #switch(deployed: Deployed, placed: Placed): void {
-    ensure(
-      [...placed.seats.values()].every((progress) => progress === 'committed'),
-      `${deployed.name} is switched before all have committed`,
-    );
-    deployed.serving = placed;
-    deployed.next = undefined;
-    const stages = placed.grid.map((replicas) => ({ agents: replicas.map((parts) => [...parts]) }));
-    this.#outcomes(deployed, deployed.frames.install({ epoch: placed.epoch, stages, budget: 32, expectedMs: RUN_MS }, this.#nowMs));
-  }
-
   #reaches(agent: string, nonce: string): boolean {
     const machine = this.#machines.get(agent);
     return machine?.running === true && !machine.hung && machine.linked && machine.hello.nonce === nonce;
-  }
-
-  // ---- frames --------------------------------------------------------------------------------------------------------------
-
-  #feed(deployed: Deployed): void {
-    const { frames, open } = deployed;
-    for (let i = 0; i < (this.#o.framesPerSecond * STEP_MS) / 1000 && Number.isFinite(deployed.sequence); i++) {
-      const sequence = ++deployed.sequence;
-      open.set(sequence, this.#nowMs + FRAME_DEADLINE_MS + 1000);
-      const submission = { client: 'c', sequence, input: sequence, bytes: 1, deadlineMs: FRAME_DEADLINE_MS };
-      this.#outcomes(deployed, frames.submit(submission, this.#nowMs));
-    }
-    this.#outcomes(deployed, frames.tick(this.#nowMs));
-    for (const [sequence, dueMs] of open) {
-      // In the order they came, so the first is the oldest.
-      ensure(
-        this.#nowMs <= dueMs + STEP_MS || this.#gateway !== 'up',
-        `frame ${sequence} of ${deployed.name} has no outcome after its deadline`,
-      );
-      break;
-    }
-  }
-
-  #outcomes(deployed: Deployed, effects: readonly FrameEffect<number, number>[]): void {
-    for (const effect of effects) {
-      if (effect.kind === 'answer') this.#answered(deployed, effect);
-      if (effect.kind === 'cancel') deployed.live.delete(`${effect.frame} ${effect.attempt}`);
-      if (effect.kind !== 'issue') continue;
-      const { frame, attempt, epoch, route, input } = effect;
-      const placed = deployed.serving;
-      if (placed === undefined || placed.epoch !== epoch)
-        throw new Error(`${deployed.name}: a frame is issued in epoch ${epoch}, which is not in force`);
-      const key = `${frame} ${attempt}`;
-      const on = route.flatMap((replica, stage) => placed.grid[stage]?.[replica] ?? []);
-      deployed.live.set(key, on);
-      this.#after(RUN_MS * (0.5 + this.#random()), () => {
-        if (!on.every((agent) => this.#reaches(agent, placed.nonces.get(agent) ?? ''))) return;
-        deployed.live.delete(key);
-        this.#outcomes(deployed, deployed.frames.complete(frame, attempt, 2 * input, 1, this.#nowMs));
-      });
-    }
-  }
-
-  #answered(deployed: Deployed, { sequence, output, error }: Answer<number>): void {
-    ensure(deployed.open.delete(sequence), `frame ${sequence} of ${deployed.name} has two outcomes`);
-    deployed.frames.acknowledge('c', sequence);
-    if (error !== undefined) this.#codes.set(error.code, (this.#codes.get(error.code) ?? 0) + 1);
-    else {
-      this.results++;
-      ensure(output === 2 * sequence, `frame ${sequence} of ${deployed.name} got the result of another: ${output}`);
-    }
   }
 
   // ---- at rest -------------------------------------------------------------------------------------------------------------
@@ -598,15 +383,10 @@ export class Virtual {
       wanted.delete(agent);
     }
     ensure(wanted.size === 0, `${[...wanted].slice(0, 3).join(', ')} are there but not known`);
-    for (const { name, serving, next, planning, recovering } of this.#deployed.values()) {
-      ensure(!recovering, `${name} was not planned again although an agent came after a loss`);
-      ensure(serving !== undefined && next === undefined && !planning, `${name} is not served at rest`);
-      for (const [agent, nonce] of serving?.nonces ?? [])
-        ensure(this.#registry.serves(agent, nonce), `${name} has a seat on ${agent}, which is gone`);
-    }
-    const { plans } = this;
+    this.service.atRest();
+    const { plans, repairs } = this.service;
     this.#run(2000);
-    ensure(plans === this.plans, 'plans are made at rest');
+    ensure(plans === this.service.plans && repairs === this.service.repairs, 'plans are made at rest');
   }
 }
 
@@ -623,10 +403,6 @@ const FOLLOWS: Readonly<
   stopped: ['joining', 'ready', 'suspect', 'draining', 'lost'],
   held: ['joining', 'lost', 'stopped'],
 };
-
-function ensure(holds: boolean, text: string): void {
-  if (!holds) throw new Error(text);
-}
 
 function sayHello(agent: string, nonce: string): Hello {
   return helloOf(agent, nonce, { host: agent, healthMs: HEALTH_MS });

@@ -2,6 +2,9 @@
 import type { Child } from '../children.js';
 import type { Device } from './device.js';
 
+/** A process that has just been started has other things to do. */
+const CLOCK_WITHIN_MS = 10_000;
+
 export class TestbedNode {
   readonly device: Device;
   readonly #start: () => Child;
@@ -76,6 +79,11 @@ export class TestbedNode {
 
   changeAddress(): string {
     return this.device.changeAddress();
+  }
+
+  /** Its date is off by so much from now on, 0 = right again, until its process ends. Only with `TestbedOptions.clocks`. Throws REQUEST_TIMEOUT. */
+  async shiftClock(ms: number): Promise<void> {
+    await this.#child.ask('clock', { argument: ms, withinMs: CLOCK_WITHIN_MS });
   }
 
   fillDisk(): void {

@@ -36,6 +36,8 @@ export interface TestbedOptions {
   readonly broker?: 'gateway' | 'own';
   /** Gateway and agents have a disk of this size each, which can be filled; default: folders on the machine's disk. Only with namespaces. */
   readonly diskBytes?: number;
+  /** The date of each process can jump (`TestbedNode.shiftClock`). Default false. */
+  readonly clocks?: boolean;
   /** The gateway moves no deployment to a better plan by itself: what is measured is the plan that was asked for. Default false. */
   readonly holdPlans?: boolean;
   /** Of each agent's disk, for slices that stand by in case another agent is lost, MB; 0 = none, so that none are fetched while something is measured. Default: the gateway's. */
@@ -72,6 +74,7 @@ export interface Conditions {
 const READY_WITHIN_MS = 120_000;
 const BROKER_PORT = 1883;
 const CLEANER = fileURLToPath(new URL('./clean.ts', import.meta.url));
+const CLOCK = new URL('./clock.mjs', import.meta.url).href;
 const CLIENT = fileURLToPath(new URL('./client-process.ts', import.meta.url));
 
 /** The agents' specs from a number or a list. Throws CONFIG_INVALID. */
@@ -279,7 +282,8 @@ async function startIn(run: RunDirectory, watchdog: ChildProcess, options: Testb
   const state = run.stateDirectory();
   const device = deviceMaker(run, isolated, options.diskBytes, state);
   const { cluster = 'testbed', cli = CLI_PATH } = options;
-  const node = [process.execPath, ...(cli.endsWith('.ts') ? nodeFlags() : []), cli];
+  const flags = [...(cli.endsWith('.ts') ? nodeFlags() : []), ...(options.clocks === true ? ['--import', CLOCK] : [])];
+  const node = [process.execPath, ...flags, cli];
   const start = (on: Device, args: readonly string[]): Child => {
     const onLine = (line: string): void => options.onLine?.(on.name, line);
     const child = new Child(on.name, args, onLine, { command: on.command(node), readyWithinMs: READY_WITHIN_MS });

@@ -143,13 +143,13 @@ describe('embedded broker', () => {
     });
 
     it('disconnects it when little waits, but for long; not one that reads slowly', async () => {
-      const server = await broker({ drainTimeoutMs: 1000 });
+      const server = await broker({ drainTimeoutMs: 1500 });
       const hung = await subscribed(server);
       const writer = await bus(server, 'writer');
-      // More than the kernel holds between them.
-      for (let i = 0; i < 60; i++) await writer.publishBytes('t', new Uint8Array(400_000));
       const slow = setInterval(() => hung.read(), 20);
       onTestFinished(() => clearInterval(slow));
+      // More than the kernel holds between them.
+      for (let i = 0; i < 60; i++) await writer.publishBytes('t', new Uint8Array(400_000));
       const fromMs = performance.now();
       await until('it has read for longer than it might have stood still', () => performance.now() - fromMs > 2500, 10_000);
       expect(server.stats()).toMatchObject({ clients: 2, notReading: 0 });

@@ -136,8 +136,8 @@ describe('embedded broker', () => {
       }
       // Half of what the broker is patient for: nobody waited for that to end.
       expect(longestMs).toBeLessThan(10_000);
-      await until('the broker gives it up', () => server.stats().notReading === 1);
-      expect(server.stats()).toMatchObject({ clients: 2, otherErrors: 0 });
+      await until('the broker gives it up', () => server.stats().notReading === 1 && server.stats().clients === 2);
+      expect(server.stats().otherErrors).toBe(0);
       expect(got).toEqual(Array.from({ length: messages }, (_, i) => i));
       hung.destroy();
     });
@@ -154,8 +154,7 @@ describe('embedded broker', () => {
       await until('it has read for longer than it might have stood still', () => performance.now() - fromMs > 2500, 10_000);
       expect(server.stats()).toMatchObject({ clients: 2, notReading: 0 });
       clearInterval(slow);
-      await until('the broker gives it up', () => server.stats().notReading === 1, 10_000);
-      expect(server.stats().clients).toBe(1);
+      await until('the broker gives it up', () => server.stats().notReading === 1 && server.stats().clients === 1, 10_000);
     });
   });
 

@@ -90,6 +90,7 @@ const COMMAND = {
   nonce: 'n',
   deadlineMs: 1000,
   body: { kind: 'commit', commit: { deployment: 'd', epoch: 3 } },
+  seal: Buffer.alloc(0),
 };
 
 describe('codec', () => {
@@ -161,7 +162,9 @@ describe('codec', () => {
         '02',
         '0264',
         '06',
-        '000000000000000000',
+        '00000000000000000000',
+        // No seal.
+        '00',
       ].join(''),
     );
   });
@@ -198,6 +201,7 @@ describe('bounds', () => {
     ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', cpu: '', fingerprint: '', probeMacsPerSecond: 0, storeBytesFree: 0 },
     healthMs: 1000,
     connection: 0,
+    encrypted: false,
   };
 
   it('hold for the sender too: what no receiver would take is not sent', () => {

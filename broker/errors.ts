@@ -33,6 +33,10 @@ export const ERROR_CODES = {
   SCHEMA_MISMATCH: 'Peer and host speak schema versions that cannot be reconciled.',
   BROKER_UNREACHABLE: 'The MQTT broker cannot be reached.',
   BROKER_REFUSED: 'The MQTT broker does not permit this topic to this client.',
+  INSECURE_REFUSED:
+    'A plain connection was asked for where credentials are used, or the other way round; --insecure says that it is meant.',
+  TLS_FAILED: 'A TLS connection did not come about: the other end speaks something else, or broke off.',
+  SIGNATURE_WRONG: "A command does not carry the signature of the scheduler's key; it is not obeyed.",
   BROKER_LOST: 'The connection to the MQTT broker was lost while something waited on it.',
   PORT_IN_USE: 'The address to listen on is already in use.',
   PACKET_TOO_LARGE: 'An MQTT packet exceeds the limit set for this listener.',

@@ -6,8 +6,8 @@ import type { Bus } from './bus.js';
 import { encode } from './codec.js';
 import { ChairError } from './errors.js';
 import { Listeners } from './listeners.js';
-import { checkName, Subscriptions } from './subscriptions.js';
-import type { Topic } from './topics.js';
+import { type ByteHandler, checkName, filterOf, Subscriptions } from './subscriptions.js';
+import { speakerOn, spokenBy, type Topic } from './topics.js';
 
 export interface Will<T = unknown> {
   readonly topic: Topic<T>;
@@ -50,7 +50,7 @@ class Broker implements FakeBroker {
     const client = new Client(
       this,
       id,
-      will === undefined ? undefined : { name: will.topic.name, payload: encodeFor(will.topic, will.value) },
+      will === undefined ? undefined : { name: nameFor(will.topic, id), payload: encodeFor(will.topic, will.value) },
     );
     if (this.up) client.restore();
     return client;
@@ -73,6 +73,10 @@ class Broker implements FakeBroker {
   }
 }
 
+function nameFor<T>(topic: Topic<T>, id: string): string {
+  return topic.speaker === undefined ? topic.name : spokenBy(topic.name, speakerOn(topic, id));
+}
+
 function encodeFor<T>(topic: Topic<T>, value: T): Uint8Array {
   return encode(topic.schema, value, topic.version);
 }
@@ -92,7 +96,7 @@ class Client implements FakeBus {
   ) {}
 
   async publish<T>(topic: Topic<T>, value: T): Promise<void> {
-    await this.publishBytes(topic.name, encodeFor(topic, value));
+    await this.publishBytes(nameFor(topic, this.id), encodeFor(topic, value));
   }
 
   async publishBytes(name: string, payload: Uint8Array): Promise<void> {
@@ -102,10 +106,10 @@ class Client implements FakeBus {
   }
 
   async subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>> {
-    return this.subscribeBytes(topic.name, this.#subscriptions.typed(topic, handler));
+    return this.subscribeBytes(filterOf(topic), this.#subscriptions.typed(topic, handler));
   }
 
-  async subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>> {
+  async subscribeBytes(name: string, handler: ByteHandler): Promise<() => Promise<void>> {
     this.#checkUsable();
     this.#subscriptions.add(name, handler);
     return async () => void this.#subscriptions.remove(name, handler);
@@ -160,7 +164,7 @@ class Client implements FakeBus {
 
   reconnect<T>(why: string, will?: Will<T>): void {
     this.drop(why, false);
-    if (will !== undefined) this.will = { name: will.topic.name, payload: encodeFor(will.topic, will.value) };
+    if (will !== undefined) this.will = { name: nameFor(will.topic, this.id), payload: encodeFor(will.topic, will.value) };
     setImmediate(() => this.restore());
   }
 

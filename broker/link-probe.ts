@@ -157,8 +157,8 @@ export class LinkProbe {
 
   #receive(message: LaneMessage): void {
     const probe = decode('Probe', joinSegments(message.payload)) as Probe;
-    // A direct lane knows who is at its other end: nobody has us answer somebody else.
-    if (message.from !== '' && message.from !== probe.from) return;
+    // Nobody has us answer somebody else.
+    if (message.from !== probe.from) return;
     if (probe.kind === 'done' || probe.kind === 'busy') this.#replies.settle(probe.id, probe);
     else if (probe.kind === 'echo') this.#answer(probe, 'done');
     else if (probe.kind === 'drain') void this.#serve(probe);

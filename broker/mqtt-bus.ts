@@ -8,18 +8,23 @@
 import { randomBytes } from 'node:crypto';
 import { Socket } from 'node:net';
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
+import { permits } from './acl.js';
 import { backoffMs } from './backoff.js';
 import type { Bus } from './bus.js';
 import { encode } from './codec.js';
-import { ChairError, isChairError } from './errors.js';
+import { ChairError, type ErrorCode, isChairError } from './errors.js';
 import { Listeners } from './listeners.js';
 import { publicUrl } from './public-url.js';
-import { checkName, Subscriptions } from './subscriptions.js';
-import type { Topic } from './topics.js';
+import { type ByteHandler, checkName, filterOf, Subscriptions } from './subscriptions.js';
+import { dialTls, TlsSessions } from './tls.js';
+import { speakerOn, spokenBy, type Topic } from './topics.js';
+import { ownIdentity, type Trust } from './trust.js';
 
 export interface BusOptions<T = unknown> {
   /** `mqtt://host:port`, as a rule; any URL that mqtt.js knows. Or where it is to be learned before each attempt: what that rejects with ends the attempt. */
   readonly url: string | ((signal: AbortSignal) => Promise<string>);
+  /** TLS with our certificate, to a gateway or broker of our cluster's CA; only for `mqtts:` URLs. Default: as the URL says, without a certificate. */
+  readonly trust?: Trust;
   /** Own name; the client id is this, `~` and a random nonce: an MQTT client id is no lock on a name. */
   readonly id: string;
   /** Published by the broker when the connection ends without `stop`. */
@@ -33,6 +38,8 @@ export interface BusOptions<T = unknown> {
   readonly maxPacketBytes?: number;
   /** Bytes handed to the socket or waiting for it; default 64 MiB. */
   readonly maxQueuedBytes?: number;
+  /** An attempt failed, and another one follows: for the log. */
+  readonly onFailed?: (error: Error) => void;
   /** Ends the wait for the first connection. */
   readonly signal?: AbortSignal;
   readonly random?: () => number;
@@ -44,21 +51,32 @@ const MAX_OFFLINE_BYTES = 1024 * 1024;
 /** More than mqtt.js's own connect time-out: it only acts when that has failed to. */
 const WATCHDOG_EXTRA_MS = 1_000;
 const FAREWELL_MS = 500;
+/** MQTT over TLS (IANA). */
+const SECURE_PORT = 8883;
 
 /**
- * Connects to a broker. Throws BROKER_UNREACHABLE when the first attempt fails (unless `retryFirst`), STOPPED when the signal aborts it,
- * AGENT_NAME_INVALID, CODEC_INVALID for a will that does not fit its schema.
+ * Connects to a broker. Throws BROKER_UNREACHABLE when the first attempt fails (unless `retryFirst`), BROKER_REFUSED when the broker does not let us in, CERTIFICATE_...
+ * when it is not one of our cluster, STOPPED when the signal aborts it, AGENT_NAME_INVALID, CODEC_INVALID for a will that does not fit its schema.
  */
 export async function connectBus<T = unknown>(options: BusOptions<T>): Promise<Bus> {
   checkName(options.id, 'bus id');
   const { will } = options;
-  const bus = new MqttBus(options, will === undefined ? undefined : { topic: will.topic.name, payload: encodeFor(will.topic, will.value) });
+  const bus = new MqttBus(options, will === undefined ? undefined : willOf(options.id, will));
   await bus.start();
   return bus;
 }
 
 function encodeFor<T>(topic: Topic<T>, value: T): Buffer {
   return encode(topic.schema, value, topic.version);
+}
+
+/** Where `id` publishes what it says on this topic. */
+function nameFor<T>(topic: Topic<T>, id: string): string {
+  return topic.speaker === undefined ? topic.name : spokenBy(topic.name, speakerOn(topic, id));
+}
+
+function willOf<T>(id: string, { topic, value }: { readonly topic: Topic<T>; readonly value: T }): { topic: string; payload: Buffer } {
+  return { topic: nameFor(topic, id), payload: encodeFor(topic, value) };
 }
 
 interface Outgoing {
@@ -86,10 +104,13 @@ class MqttBus implements Bus {
   #client: MqttClient | undefined;
   /** The attempt under way. */
   #attempting: MqttClient | undefined;
+  /** Its TLS connection, before there is a client. */
+  #dialling: Socket | undefined;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
   /** Of the latest attempt. */
   #url: string;
+  readonly #sessions = new TlsSessions();
   readonly #stopped = new AbortController();
   #stopping: Promise<void> | undefined;
 
@@ -122,16 +143,14 @@ class MqttBus implements Bus {
 
   reconnect<T>(why: string, will?: { readonly topic: Topic<T>; readonly value: T }): void {
     if (this.#stopping !== undefined) return;
-    const spoken =
-      will === undefined
-        ? {}
-        : { will: { topic: will.topic.name, payload: encodeFor(will.topic, will.value), qos: 1 as const, retain: false } };
+    const spoken = will === undefined ? {} : { will: { ...willOf(this.id, will), qos: 1 as const, retain: false } };
     this.#connection = { ...this.#connection, clientId: clientIdOf(this.id), ...spoken };
     this.#failures = 0;
     const client = this.#client;
-    if (this.#attempting !== undefined) {
+    if (this.#attempting !== undefined || this.#dialling !== undefined) {
       // From an address that is gone it may wait for long; another attempt follows.
-      this.#attempting.end(true);
+      this.#attempting?.end(true);
+      this.#dialling?.destroy(new Error(why));
       return;
     }
     clearTimeout(this.#retry);
@@ -161,11 +180,12 @@ class MqttBus implements Bus {
   }
 
   async publish<T>(topic: Topic<T>, value: T): Promise<void> {
-    await this.publishBytes(topic.name, encodeFor(topic, value), topic.qos);
+    await this.publishBytes(nameFor(topic, this.id), encodeFor(topic, value), topic.qos);
   }
 
   async publishBytes(name: string, payload: Uint8Array, qos: 0 | 1 = 0): Promise<void> {
     this.#checkRunning();
+    this.#checkMay(name);
     const limit = this.#options.maxPacketBytes ?? 32 * 1024 * 1024;
     // Fixed header, topic length and packet id beside topic and payload: at most 9 bytes.
     const packetBytes = payload.length + Buffer.byteLength(name) + 9;
@@ -183,10 +203,10 @@ class MqttBus implements Bus {
   }
 
   async subscribe<T>(topic: Topic<T>, handler: (value: T) => void): Promise<() => Promise<void>> {
-    return this.subscribeBytes(topic.name, this.#subscriptions.typed(topic, handler));
+    return this.subscribeBytes(filterOf(topic), this.#subscriptions.typed(topic, handler));
   }
 
-  async subscribeBytes(name: string, handler: (payload: Uint8Array) => void): Promise<() => Promise<void>> {
+  async subscribeBytes(name: string, handler: ByteHandler): Promise<() => Promise<void>> {
     this.#checkRunning();
     const client = this.#client;
     if (this.#subscriptions.add(name, handler) && client !== undefined) {
@@ -262,7 +282,7 @@ class MqttBus implements Bus {
     const watchdogMs = (this.#connection.connectTimeout ?? 0) + WATCHDOG_EXTRA_MS;
     const watchdog = setTimeout(() => client?.end(true), 2 * watchdogMs);
     try {
-      client = mqtt.connect(url, this.#connection);
+      client = await this.#open(url);
       this.#attempting = client;
       const live = client;
       // An emitter without a listener throws; what matters is listened to where it matters.
@@ -280,15 +300,52 @@ class MqttBus implements Bus {
       this.#live(live);
     } catch (cause) {
       client?.end(true);
-      const why = cause instanceof Error ? cause.message || cause.name : String(cause);
-      throw new ChairError('BROKER_UNREACHABLE', `cannot connect to the broker at ${publicUrl(url)} (${why})`, {
-        todo: 'Check the address and that the gateway is running.',
-        cause,
-      });
+      throw connectError(url, cause);
     } finally {
       clearTimeout(watchdog);
       this.#attempting = undefined;
     }
+  }
+
+  /** Behind TLS of ours nothing is said before it is known who is there. */
+  async #open(url: string): Promise<MqttClient> {
+    const { trust, connectTimeoutMs = 5_000 } = this.#options;
+    if (trust === undefined) return mqtt.connect(url, this.#connection);
+    const { protocol, hostname, port } = new URL(url);
+    if (protocol !== 'mqtts:') {
+      throw new ChairError('INSECURE_REFUSED', `${publicUrl(url)} is plain MQTT`, {
+        expected: 'mqtts://',
+        todo: 'With --insecure everything is plain, and anybody on the network may listen and join.',
+      });
+    }
+    const accepts = ({ role, name }: { readonly role: string; readonly name: string }) =>
+      role === 'gateway' ? '' : `it is ${role} ${name}, and a broker has a certificate of the gateway`;
+    const { socket, peer } = dialTls({
+      host: hostname.replace(/^\[|\]$/g, ''),
+      port: Number(port) || SECURE_PORT,
+      trust,
+      accepts,
+      sessions: this.#sessions,
+    });
+    const giveUp = (): void => void socket.destroy(new ChairError('STOPPED', `bus ${this.id} was stopped`));
+    const timer = setTimeout(() => socket.destroy(new Error(`no TLS handshake within ${connectTimeoutMs} ms`)), connectTimeoutMs);
+    this.#stopped.signal.addEventListener('abort', giveUp, { once: true });
+    this.#dialling = socket;
+    try {
+      await peer;
+      return new mqtt.MqttClient(() => socket, this.#connection);
+    } finally {
+      clearTimeout(timer);
+      this.#dialling = undefined;
+      this.#stopped.signal.removeEventListener('abort', giveUp);
+    }
+  }
+
+  /** A broker ends the connection of whoever publishes what he may not: better not to try. */
+  #checkMay(topic: string): void {
+    const { trust } = this.#options;
+    const why = trust === undefined ? '' : permits(ownIdentity(trust), { action: 'publish', topic });
+    if (why !== '') throw new ChairError('BROKER_REFUSED', `${topic} is not for us: ${why}`);
   }
 
   #live(client: MqttClient): void {
@@ -325,8 +382,9 @@ class MqttBus implements Bus {
     return lost;
   }
 
-  #again(_error: Error): void {
+  #again(error: Error): void {
     if (this.#stopping !== undefined) return;
+    this.#options.onFailed?.(error);
     const waitMs = backoffMs(this.#failures++, this.#options.random ?? Math.random);
     this.#retry = setTimeout(() => {
       this.#attempt().catch((error: Error) => this.#again(error));
@@ -385,6 +443,30 @@ class MqttBus implements Bus {
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `bus ${this.id} was stopped`);
   }
 }
+
+/** CONNACK return codes for a client that is turned away as what it is (MQTT 3.1.1, 3.2.2.3): its id, its credentials. */
+const TURNED_AWAY: readonly unknown[] = [2, 4, 5];
+
+function connectError(url: string, cause: unknown): ChairError {
+  if (isChairError(cause) && KEPT.has(cause.code)) return cause;
+  const why = cause instanceof Error ? cause.message || cause.name : String(cause);
+  const isRefusal = cause instanceof Error && 'code' in cause && TURNED_AWAY.includes(cause.code);
+  return new ChairError(isRefusal ? 'BROKER_REFUSED' : 'BROKER_UNREACHABLE', `cannot connect to the broker at ${publicUrl(url)} (${why})`, {
+    todo: isRefusal
+      ? 'It answers, and does not let us in: is our certificate expired or revoked? The gateway says so (`agents list`, `audit`).'
+      : 'Check the address and that the gateway is running.',
+    cause,
+  });
+}
+
+/** These say it all. */
+const KEPT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'STOPPED',
+  'INSECURE_REFUSED',
+  'CERTIFICATE_FOREIGN',
+  'CERTIFICATE_EXPIRED',
+  'CERTIFICATE_REVOKED',
+]);
 
 function clientIdOf(name: string): string {
   return `${name}~${randomBytes(6).toString('hex')}`;

@@ -96,7 +96,7 @@ describe('embedded broker', () => {
     onTestFinished(() => bus.stop());
     await bus.subscribe(topics.reign, () => undefined);
     await expect(bus.subscribe(topics.gone, () => undefined)).rejects.toMatchObject({ code: 'BROKER_REFUSED' });
-    expect(asked).toEqual(['a will mc/x/gone', 'b subscribe mc/x/reign', 'b subscribe mc/x/gone']);
+    expect(asked).toEqual(['a will mc/x/gone/by/a', 'b subscribe mc/x/reign', 'b subscribe mc/x/gone/by/+']);
     const lost = new Promise<void>((resolve) => void bus.onDisconnect(() => resolve()));
     await bus.publishBytes('$SYS/x', new Uint8Array(1)).catch(() => undefined);
     await lost;

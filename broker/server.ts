@@ -1,9 +1,17 @@
-/** The embedded MQTT broker: aedes behind a packet guard, with bounds and an end. The only file that imports aedes. */
+/**
+ * The embedded MQTT broker: aedes behind a packet guard, with bounds and an end, and with trust behind TLS: then the certificate's name is who a client is, and acl.ts
+ * says what it may. The only file that imports aedes.
+ */
 import { createServer, type Server, type Socket } from 'node:net';
 import { Aedes, type Client } from 'aedes';
+import { type Attempt, permits, permitsClient } from './acl.js';
+import { identityText } from './credentials/credentials.js';
 import { ChairError, isChairError } from './errors.js';
 import { listen } from './listen.js';
 import { PacketGuard } from './packet-guard.js';
+import { createTlsServer, type Peer } from './tls.js';
+import { nameOf } from './topics.js';
+import type { Trust } from './trust.js';
 
 export interface BrokerOptions {
   /** Address to listen on; default `0.0.0.0`. */
@@ -22,15 +30,15 @@ export interface BrokerOptions {
   readonly heartbeatMs?: number;
   /** Most connections at once; default 4,096. */
   readonly maxConnections?: number;
-  /** May this client publish on (also as its Last Will) or subscribe to this topic? Default: yes. `$` topics and wildcards are refused before. */
+  /** TLS with client certificates; everybody may do what acl.ts permits, and nothing else. Default: plain MQTT, and everybody may do everything. */
+  readonly trust?: Trust;
+  /** Without trust: may this client publish on (also as its Last Will) or subscribe to this topic? Default: yes. */
   readonly authorize?: (request: AccessRequest) => boolean;
   readonly log?: (line: string) => void;
 }
 
-export interface AccessRequest {
+export interface AccessRequest extends Attempt {
   readonly clientId: string;
-  readonly action: 'publish' | 'will' | 'subscribe';
-  readonly topic: string;
 }
 
 export interface BrokerStats {
@@ -44,6 +52,10 @@ export interface BrokerStats {
   readonly tooLarge: number;
   readonly notReading: number;
   readonly otherErrors: number;
+  /** Turned away before MQTT: no TLS, no certificate of ours, expired, revoked. */
+  readonly untrusted: number;
+  /** Clients that came under a name that was connected already, from another process: both stay, and the scheduler refuses the second agent. */
+  readonly duplicates: number;
 }
 
 export interface BrokerServer {
@@ -56,6 +68,13 @@ export interface BrokerServer {
   stop(): Promise<void>;
 }
 
+/** Longest topic of anybody, and of a client id. */
+const MOST_TOPIC_CHARACTERS = 512;
+const MOST_ID_CHARACTERS = 256;
+/** CONNACK return codes (MQTT 3.1.1, 3.2.2.3). */
+const IDENTIFIER_REJECTED = 2;
+const NOT_AUTHORIZED = 5;
+
 /** Throws PORT_IN_USE, or BROKER_UNREACHABLE when the address cannot be listened on for another reason. */
 export async function startBroker(options: BrokerOptions): Promise<BrokerServer> {
   const server = new EmbeddedBroker(options);
@@ -66,9 +85,14 @@ export async function startBroker(options: BrokerOptions): Promise<BrokerServer>
 class EmbeddedBroker implements BrokerServer {
   readonly host: string;
   readonly #options: BrokerOptions;
-  readonly #sockets = new Set<Socket>();
+  /** By connection: who is at its other end, if that is known. */
+  readonly #sockets = new Map<Socket, { readonly guard: PacketGuard; readonly peer: Peer | undefined }>();
+  readonly #peers = new WeakMap<object, Peer>();
+  /** Clients whose CONNECT is answered with a refusal. */
+  readonly #turnedAway = new WeakMap<Client, { readonly returnCode: number; readonly error: ChairError }>();
   readonly #closedBytes = { in: 0, out: 0 };
-  readonly #counts = { messagesIn: 0, tooLarge: 0, notReading: 0, otherErrors: 0 };
+  readonly #counts = { messagesIn: 0, tooLarge: 0, notReading: 0, otherErrors: 0, untrusted: 0, duplicates: 0 };
+  #offRevoked: (() => void) | undefined;
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #port = 0;
@@ -86,7 +110,7 @@ class EmbeddedBroker implements BrokerServer {
   get url(): string {
     const anywhere = this.host === '0.0.0.0' || this.host === '::';
     const host = anywhere ? '127.0.0.1' : this.host;
-    return `mqtt://${host.includes(':') ? `[${host}]` : host}:${this.#port}`;
+    return `mqtt${this.#options.trust === undefined ? '' : 's'}://${host.includes(':') ? `[${host}]` : host}:${this.#port}`;
   }
 
   async start(): Promise<void> {
@@ -95,20 +119,30 @@ class EmbeddedBroker implements BrokerServer {
       drainTimeout: drainTimeoutMs,
       connectTimeout: connectTimeoutMs,
       heartbeatInterval: heartbeatMs,
-      preConnect: (_client, packet, done) => {
-        const will = packet.will?.topic;
-        done(will === undefined ? null : this.#refusal(packet.clientId, 'will', will), true);
+      preConnect: (client, packet, done) => {
+        this.#judge(client, packet);
+        done(null, true);
       },
-      authorizePublish: (client, packet, done) => done(client === null ? null : this.#refusal(client.id, 'publish', packet.topic)),
+      // Asked after preConnect, and answered with CONNACK.
+      authenticate: (client, _username, _password, done) => {
+        const refused = this.#turnedAway.get(client);
+        if (refused === undefined) done(null, true);
+        else done(Object.assign(refused.error, { returnCode: refused.returnCode }), false);
+      },
+      authorizePublish: (client, packet, done) => {
+        const { topic, retain } = packet;
+        done(client === null ? null : this.#refusal(client, client.id, { action: 'publish', topic, retain }));
+      },
       authorizeSubscribe: (client, subscription, done) => {
         // A null subscription answers SUBACK 0x80 (failure) and keeps the client.
-        done(null, this.#refusal(client.id, 'subscribe', subscription.topic) === null ? subscription : null);
+        const refused = this.#refusal(client, client.id, { action: 'subscribe', topic: subscription.topic });
+        done(null, refused === null ? subscription : null);
       },
     });
     this.#aedes = aedes;
     keepAlive(aedes);
     this.#watch(aedes);
-    const server = createServer({ noDelay: true }, (socket) => this.#accept(aedes, socket));
+    const server = this.#createServer(aedes);
     server.maxConnections = maxConnections;
     this.#server = server;
     try {
@@ -119,9 +153,31 @@ class EmbeddedBroker implements BrokerServer {
     }
   }
 
+  #createServer(aedes: Aedes): Server {
+    const { trust, log } = this.#options;
+    if (trust === undefined) return createServer({ noDelay: true }, (socket) => this.#accept(aedes, socket, undefined));
+    this.#offRevoked = trust.onRevoked(() => this.#dropRevoked(trust));
+    return createTlsServer({
+      trust,
+      onPeer: (socket, peer) => this.#accept(aedes, socket, peer),
+      onRefused: (error) => {
+        this.#counts.untrusted++;
+        log?.(`broker: ${error.code}: ${error.message}`);
+      },
+    });
+  }
+
+  /** At once: what it sends from now on is not read. Its Last Will is spoken, and so its seats go to others. */
+  #dropRevoked(trust: Trust): void {
+    for (const { guard, peer } of this.#sockets.values()) {
+      if (peer === undefined || !trust.isRevoked(peer.identity, peer.serial)) continue;
+      guard.destroy(new ChairError('CERTIFICATE_REVOKED', `the certificate of ${identityText(peer.identity)} was revoked`));
+    }
+  }
+
   stats(): BrokerStats {
     let [bytesIn, bytesOut] = [this.#closedBytes.in, this.#closedBytes.out];
-    for (const socket of this.#sockets) {
+    for (const socket of this.#sockets.keys()) {
       bytesIn += socket.bytesRead;
       bytesOut += socket.bytesWritten;
     }
@@ -137,27 +193,50 @@ class EmbeddedBroker implements BrokerServer {
     const [aedes, server] = [this.#aedes, this.#server];
     const closed = new Promise<void>((resolve) => (server?.listening === true ? server.close(() => resolve()) : resolve()));
     if (aedes !== undefined) await new Promise<void>((resolve) => aedes.close(() => resolve()));
+    this.#offRevoked?.();
     // Also connections that never became clients.
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#sockets.keys()) socket.destroy();
     await closed;
   }
 
-  #accept(aedes: Aedes, socket: Socket): void {
-    this.#sockets.add(socket);
+  #accept(aedes: Aedes, socket: Socket, peer: Peer | undefined): void {
+    const { maxPacketBytes = 32 * 1024 * 1024, maxWaitingBytes: waitingBytes, drainTimeoutMs: stalledMs } = this.#options;
+    const patience = { ...(waitingBytes === undefined ? {} : { waitingBytes }), ...(stalledMs === undefined ? {} : { stalledMs }) };
+    const guard = new PacketGuard(socket, maxPacketBytes, patience);
+    this.#sockets.set(socket, { guard, peer });
+    if (peer !== undefined) this.#peers.set(guard, peer);
     socket.once('close', () => {
       this.#sockets.delete(socket);
       this.#closedBytes.in += socket.bytesRead;
       this.#closedBytes.out += socket.bytesWritten;
     });
-    const { maxPacketBytes = 32 * 1024 * 1024, maxWaitingBytes: waitingBytes, drainTimeoutMs: stalledMs } = this.#options;
-    const patience = { ...(waitingBytes === undefined ? {} : { waitingBytes }), ...(stalledMs === undefined ? {} : { stalledMs }) };
-    const guard = new PacketGuard(socket, maxPacketBytes, patience);
     aedes.handle(guard);
+  }
+
+  /** Whether a client may come in, by its CONNECT. */
+  #judge(client: Client, { clientId, clean, will }: ConnectWords): void {
+    const turnAway = (returnCode: number, error: ChairError): void => void this.#turnedAway.set(client, { returnCode, error });
+    // [MQTT-3.1.3-8]: an id that the server makes up cannot have a session to come back to.
+    if (clientId === '' && clean === false) {
+      turnAway(IDENTIFIER_REJECTED, new ChairError('BROKER_REFUSED', 'a client without an id asked for a stored session'));
+      return;
+    }
+    const peer = this.#peers.get(client.conn);
+    const why = clientId.length > MOST_ID_CHARACTERS ? 'its id is too long' : peer && permitsClient(peer.identity, nameOf(clientId));
+    if (why !== undefined && why !== '') {
+      const error = new ChairError('BROKER_REFUSED', `a client was turned away: ${why}`);
+      this.#options.trust?.refused?.(error, peer?.identity, addressOf(client));
+      turnAway(IDENTIFIER_REJECTED, error);
+      return;
+    }
+    const refused = will && this.#refusal(client, clientId, { action: 'will', topic: will.topic, retain: will.retain === true });
+    if (refused) turnAway(NOT_AUTHORIZED, refused);
   }
 
   #watch(aedes: Aedes): void {
     aedes.on('clientReady', (client: Client) => {
       if (client.conn instanceof PacketGuard) client.conn.release();
+      this.#noteDuplicate(aedes, client);
     });
     aedes.on('publish', (_packet: unknown, client: Client | null) => {
       if (client !== null) this.#counts.messagesIn++;
@@ -177,11 +256,52 @@ class EmbeddedBroker implements BrokerServer {
     aedes.on('keepaliveTimeout', (client: Client) => this.#options.log?.(`broker: client ${client.id} missed its keep-alive`));
   }
 
-  #refusal(clientId: string, action: AccessRequest['action'], topic: string): Error | null {
-    const reserved = topic.startsWith('$') || topic.length > 512 || /[+#\0]/.test(topic);
-    if (!reserved && (this.#options.authorize?.({ clientId, action, topic }) ?? true)) return null;
-    return new ChairError('BROKER_REFUSED', `client ${clientId} may not ${action} on ${topic}`);
+  /** Two processes with one certificate (a card that was copied, say) are told of, and do not throw each other out. */
+  #noteDuplicate(aedes: Aedes, client: Client): void {
+    const peer = this.#peers.get(client.conn);
+    if (peer === undefined) return;
+    const name = nameOf(client.id);
+    const isThere = Object.values(clientsOf(aedes)).some((other) => other !== client && !other.closed && nameOf(other.id) === name);
+    if (!isThere) return;
+    this.#counts.duplicates++;
+    this.#options.log?.(`broker: ${identityText(peer.identity)} is connected twice, now also from ${addressOf(client)}`);
   }
+
+  #refusal(client: Client, clientId: string, attempt: Attempt): ChairError | null {
+    const { action, topic } = attempt;
+    const peer = this.#peers.get(client.conn);
+    const why = peer === undefined ? this.#whyNot(clientId, attempt) : permits(peer.identity, attempt);
+    if (why === '') return null;
+    const error = new ChairError(
+      'BROKER_REFUSED',
+      `client ${clientId} may not ${action} on ${topic.slice(0, MOST_TOPIC_CHARACTERS)}: ${why}`,
+    );
+    this.#options.trust?.refused?.(error, peer?.identity, addressOf(client));
+    return error;
+  }
+
+  /** Of clients that nobody knows. */
+  #whyNot(clientId: string, attempt: Attempt): string {
+    const { topic, action } = attempt;
+    if (topic.length > MOST_TOPIC_CHARACTERS || topic.includes('\0')) return 'it is too long, or no text';
+    if (action !== 'subscribe' && topic.startsWith('$')) return "topics that begin with $ are the broker's";
+    return (this.#options.authorize?.({ ...attempt, clientId }) ?? true) ? '' : 'it is not permitted';
+  }
+}
+
+/** What is looked at of a CONNECT packet. */
+interface ConnectWords {
+  readonly clientId: string;
+  readonly clean?: boolean | undefined;
+  readonly will?: { readonly topic: string; readonly retain?: boolean | undefined } | undefined;
+}
+
+function addressOf({ conn }: Client): string {
+  return conn instanceof PacketGuard ? (conn.socket.remoteAddress ?? '') : '';
+}
+
+function clientsOf(aedes: Aedes): Readonly<Record<string, Client>> {
+  return (aedes as unknown as { readonly clients: Record<string, Client> }).clients;
 }
 
 /**

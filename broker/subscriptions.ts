@@ -1,10 +1,16 @@
-/** Who listens on which exact topic, on the client side: what the real and the fake bus share. */
+/** Who listens on which topic, on the client side, and whether a message is from who it says: what the real and the fake bus share. */
 import { decode } from './codec.js';
 import { ChairError, toChairError } from './errors.js';
 import { Listeners } from './listeners.js';
-import { NAME_PATTERN, type Topic } from './topics.js';
+import { byAnyone, NAME_PATTERN, ownerOf, SCHEDULER, speakerOf, type Topic } from './topics.js';
 
-type ByteHandler = (payload: Uint8Array) => void;
+/** `speaker`: who may have published it, as the broker's access list has it; '' on a topic without speakers. */
+export type ByteHandler = (payload: Uint8Array, speaker: string) => void;
+
+/** What to subscribe to for a topic. */
+export function filterOf({ name, speaker }: Pick<Topic<unknown>, 'name' | 'speaker'>): string {
+  return speaker === undefined ? name : byAnyone(name);
+}
 
 export class Subscriptions {
   readonly refused = new Listeners<[topicName: string, error: Error]>();
@@ -41,9 +47,14 @@ export class Subscriptions {
 
   /** Hands a message to its handlers; what they throw goes to `refused`, or becomes a warning when nobody listens there. */
   dispatch(name: string, payload: Uint8Array): void {
-    for (const handler of [...(this.#handlers.get(name) ?? [])]) {
+    const spoken = speakerOf(name);
+    const handlers = [
+      ...(this.#handlers.get(name) ?? []),
+      ...(spoken === undefined ? [] : (this.#handlers.get(byAnyone(spoken.name)) ?? [])),
+    ];
+    for (const handler of handlers) {
       try {
-        handler(payload);
+        handler(payload, spoken?.speaker ?? '');
       } catch (error) {
         this.refuse(name, error);
       }
@@ -62,10 +73,22 @@ export class Subscriptions {
     process.emitWarning(`message on ${name} refused: ${coded.message}`, { code: coded.code });
   }
 
-  /** A handler of bytes that decodes for `handler`. A message that does not decode is refused; an exception of the handler too. */
+  /** A handler of bytes that decodes for `handler`. A message that does not decode, or is not from who it says, is refused; an exception of the handler too. */
   typed<T>(topic: Topic<T>, handler: (value: T) => void): ByteHandler {
-    return (payload) => handler(decode(topic.schema, payload) as T);
+    return (payload, speaker) => {
+      const value = decode(topic.schema, payload) as T;
+      checkSpeaker(topic, value, speaker);
+      handler(value);
+    };
   }
+}
+
+/** Throws SENDER_WRONG: the broker lets everybody speak on his own topic only, so what stands in the message must agree with it. */
+function checkSpeaker<T>({ name, speaker: field }: Topic<T>, value: T, speaker: string): void {
+  if (field === undefined || speaker === SCHEDULER) return;
+  const said = typeof value === 'object' && value !== null ? String(Object.entries(value).find(([key]) => key === field)?.[1]) : '';
+  if ((field === 'client' ? ownerOf(said) : said) === speaker) return;
+  throw new ChairError('SENDER_WRONG', `a message on ${name} speaks in another's name`, { expected: speaker, came: said.slice(0, 100) });
 }
 
 /** Throws AGENT_NAME_INVALID unless `id` can be a level of a topic. */

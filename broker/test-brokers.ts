@@ -20,7 +20,8 @@ export interface BrokerKind {
   start(port?: number): Promise<TestBroker>;
 }
 
-const MOSQUITTO_PATH = `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin`;
+/** mosquitto lives in /usr/sbin, which is not on everybody's path. */
+export const MOSQUITTO_PATH = `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin`;
 
 /** True when the program is installed. mosquitto lives in /usr/sbin, which is not on everybody's path. */
 export function installed(program: string): boolean {

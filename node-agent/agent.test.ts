@@ -8,6 +8,7 @@ import type { Lanes } from '../broker/lanes/lane.js';
 import type { ActivationHeader, CommandBody, Gone, Health, Hello, Prepare, Progress, Reply, Trouble } from '../broker/messages.js';
 import { type Port, SOURCE } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
+import { NO_SEAL } from '../broker/seal.js';
 import { boxDims } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Agent } from './agent.js';
@@ -112,7 +113,15 @@ class World {
   /** Sends without waiting; the id of the command. */
   tell(agent: Agent, name: string, body: CommandBody, deadlineMs = 5000): string {
     const id = `c${this.ids++}`;
-    void this.bus.publish(topics.command(name), { id, term: this.term, scheduler: this.scheduler, nonce: agent.nonce, deadlineMs, body });
+    void this.bus.publish(topics.command(name), {
+      id,
+      term: this.term,
+      scheduler: this.scheduler,
+      nonce: agent.nonce,
+      deadlineMs,
+      body,
+      seal: NO_SEAL,
+    });
     return id;
   }
 

@@ -245,7 +245,7 @@ export class Agent {
     }
     if (reply.code === '' && command.body.kind !== 'refuse') this.presence.acceptance.accepted(command.term);
     if (reply.code !== '') this.log(`${command.body.kind} refused: ${reply.code} ${reply.message}`);
-    if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE')
+    if (reply.code === 'EPOCH_STALE' || reply.code === 'TERM_STALE' || reply.code === 'SIGNATURE_WRONG')
       this.refusals.count(reply.code, `${command.body.kind}: ${reply.message}`);
     // A reply that is lost with the broker is asked for again: commands are idempotent.
     await this.parts.bus

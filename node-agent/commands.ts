@@ -25,6 +25,8 @@ export interface CommandOptions {
   readonly nowMs: () => number;
   /** Frames run here, or wait to. */
   readonly isBusy: () => boolean;
+  /** Throws SIGNATURE_WRONG. Default: nobody has credentials, and every command is obeyed. */
+  readonly checkSeal?: (command: Command) => void;
   /** See the configuration. */
   readonly orphanMs: number;
   readonly isDraining: () => boolean;
@@ -73,21 +75,24 @@ export class Commands {
     return !this.stopped && command.nonce === this.options.nonce;
   }
 
-  /** Throws TERM_STALE for a scheduler that was replaced, AGENT_STORE_FULL when its term cannot be written, and what the command itself throws. */
+  /** Throws SIGNATURE_WRONG, TERM_STALE for a scheduler that was replaced, AGENT_STORE_FULL when its term cannot be written, and what the command itself throws. */
   async obey(command: Command): Promise<Done> {
+    this.options.checkSeal?.(command);
     await this.fence(command);
     return this.run(command.body, command);
   }
 
   /** The peer joins the table, so that the lane that is measured is the one that frames would use. */
-  private async measure({ peer, budgetMs, budgetBytes, evenIfBusy }: Measure): Promise<LinkMeasurement> {
+  private async measure({ peer, budgetMs, budgetBytes, evenIfBusy, expect }: Measure): Promise<Done> {
     const { peers, lanes, probe, isBusy } = this.options;
-    if (!evenIfBusy && isBusy()) {
+    if (!expect && !evenIfBusy && isBusy()) {
       throw new ChairError('AGENT_BUSY', 'frames run here; a measurement would slow them down and be wrong', { todo: 'Ask again later.' });
     }
     peers.borrow(peer, this.options.nowMs());
     lanes.setPeers(peers.all);
-    return probe.measure(peer.agent, { budgetMs, budgetBytes });
+    if (expect) return NOTHING;
+    const link = await probe.measure(peer.agent, { budgetMs, budgetBytes });
+    return { ...NOTHING, link };
   }
 
   stop(): void {
@@ -134,7 +139,7 @@ export class Commands {
       case 'ping':
         return NOTHING;
       case 'measure':
-        return { ...NOTHING, link: await this.measure(body.measure) };
+        return this.measure(body.measure);
       case 'standby':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Ask another one.' });
         return { ...NOTHING, standing: await this.options.standby.set(body.standby) };

@@ -63,5 +63,6 @@ export async function introduce(options: AgentOptions, nonce: string, connection
     slices: [...new Set([...sessions.loaded, ...store.list()])].slice(0, SLICES_TOLD),
     healthMs,
     connection,
+    encrypted: options.trust !== undefined,
   };
 }

@@ -30,7 +30,7 @@ export interface InboxOptions {
   readonly refusals: Refusals;
 }
 
-/** A message's data, and who sent it: '' when it was relayed. */
+/** A message's data, and who sent it. */
 export interface Arrived {
   readonly data: SegmentReader;
   readonly from: string;
@@ -139,12 +139,8 @@ export class Inbox {
     }
   }
 
-  /**
-   * Is it who the plan seats at the wire's beginning? The dispatcher is not told: the frame is under way from the right one. Of what is relayed nobody knows
-   * the sender.
-   */
+  /** Is it who the plan seats at the wire's beginning? The dispatcher is not told: the frame is under way from the right one. */
   private isSender(epoch: Epoch, header: ActivationHeader, from: string): boolean {
-    if (from === '') return true;
     const expected = epoch.seats.producer(header.wire, header.route);
     if (from === expected) return true;
     this.counts.refused++;
@@ -166,7 +162,7 @@ export class Inbox {
   private undecodable(message: LaneMessage, error: unknown): void {
     this.counts.refused++;
     const { code, message: why } = toChairError(error);
-    const what = `${message.payloadBytes} bytes on ${message.topic} from ${message.from === '' ? 'relay' : message.from}`;
+    const what = `${message.payloadBytes} bytes on ${message.topic} from ${message.from}${message.relayed ? ', relayed' : ''}`;
     this.options.refusals.count(code, `${what}: ${why}`);
     this.options.repetition.say(message.topic, `refused ${what}: ${code} ${why}`);
   }

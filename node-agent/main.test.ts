@@ -9,6 +9,7 @@ import { createLanes } from '../broker/lanes/lanes.js';
 import type { CommandBody, Health, Hello, PeerEntry, Prepare, Reply, Trouble } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { SINK, type SliceRef, SOURCE } from '../broker/plan.js';
+import { NO_SEAL } from '../broker/seal.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { type Box, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
@@ -199,7 +200,7 @@ class Hub {
   async ask(name: string, body: CommandBody): Promise<void> {
     const id = `c${this.ids++}`;
     const nonce = this.agents.get(name)?.agent.nonce ?? '';
-    await this.bus.publish(topics.command(name), { id, term: 1, scheduler: 's', nonce, deadlineMs: 20_000, body });
+    await this.bus.publish(topics.command(name), { id, term: 1, scheduler: 's', nonce, deadlineMs: 20_000, body, seal: NO_SEAL });
     await eventually(() => this.replies.some((r) => r.id === id), `reply to ${body.kind}`, 20_000);
     expect(this.replies.find((r) => r.id === id)).toMatchObject({ code: '' });
   }

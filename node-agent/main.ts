@@ -2,11 +2,12 @@
 import path from 'node:path';
 import { cpuLimit } from '../broker/control-groups.js';
 import { trackBroker } from '../broker/discovery/finder.js';
-import type { ChairError } from '../broker/errors.js';
+import { type ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { publicUrl } from '../broker/public-url.js';
 import { readSealed, writeSealed } from '../broker/sealed-file.js';
+import type { Trust } from '../broker/trust.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import { probeMacsPerSecond } from '../models/engine/probe.js';
@@ -23,6 +24,8 @@ export interface RunOptions {
   readonly installation?: Installation;
   /** See AgentOptions. */
   readonly authority?: () => Authority | undefined;
+  /** TLS with these credentials on the broker and on lanes, and only signed commands. Default: everything is plain. */
+  readonly trust?: Trust;
   readonly log?: (line: string) => void;
 }
 
@@ -34,6 +37,29 @@ export interface RunningAgent {
   /** When it has stopped: what ended it, or undefined when it was asked to. */
   readonly closed: Promise<ChairError | undefined>;
 }
+
+/** Why we are not let in is said once, and again when it is something else; that the broker is not there is said elsewhere. */
+class Failures {
+  #said = '';
+
+  constructor(private readonly log: (line: string) => void) {}
+
+  say(agent: string, error: Error): void {
+    const { code, message } = toChairError(error);
+    const line = `${code}: agent ${agent} is not let in: ${message} Trying on`;
+    if (code === 'BROKER_UNREACHABLE' || code === 'INTERNAL' || DISCOVERY.has(code) || line === this.#said) return;
+    this.#said = line;
+    this.log(line);
+  }
+}
+
+/** The finder says these itself. */
+const DISCOVERY: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'GATEWAY_NOT_FOUND',
+  'GATEWAY_AMBIGUOUS',
+  'DISCOVERY_UNAVAILABLE',
+  'STOPPED',
+]);
 
 /** How long an unreachable broker is waited for before that is said. */
 const QUIET_MS = 3000;
@@ -47,18 +73,22 @@ const SPREAD_MS = 300;
 export async function runAgent(input: AgentConfigInput, options: RunOptions): Promise<RunningAgent> {
   const config = parseAgentConfig(input);
   const log = options.log ?? (() => undefined);
+  const trusted = options.trust === undefined ? {} : { trust: options.trust };
+  const failures = new Failures(log);
   let waiting: NodeJS.Timeout | undefined;
   const agent = new Agent({
     config,
     softwareVersion: options.softwareVersion,
     ...(options.installation === undefined ? {} : { installation: options.installation }),
     ...(options.authority === undefined ? {} : { authority: options.authority }),
+    ...trusted,
     log,
     connect: async (will) => {
       const { cluster, broker } = config;
       const found = broker === FIND_BROKER;
       const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS }) : broker;
-      const bus = await connectBus({ url, id: config.name, will, retryFirst: true });
+      const onFailed = (error: Error): void => failures.say(config.name, error);
+      const bus = await connectBus({ ...trusted, url, id: config.name, will, retryFirst: true, onFailed });
       waiting = setTimeout(() => {
         if (!found && !bus.connected) log(`BROKER_UNREACHABLE: no MQTT broker at ${publicUrl(broker)} yet; trying on`);
       }, QUIET_MS);
@@ -68,6 +98,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     },
     createLanes: (bus, onRefused) =>
       createLanes({
+        ...trusted,
         id: config.name,
         cluster: config.cluster,
         bus,

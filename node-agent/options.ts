@@ -3,6 +3,7 @@ import type { Bus } from '../broker/bus.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { Gone } from '../broker/messages.js';
 import type { Topic } from '../broker/topics.js';
+import type { Trust } from '../broker/trust.js';
 import type { Engine } from '../models/engine/engine.js';
 import type { AgentConfig } from './config.js';
 import type { FetchOptions } from './fetch.js';
@@ -27,6 +28,8 @@ export interface AgentOptions {
   readonly probe?: (engine: Engine, directory: string) => Promise<number>;
   /** Measures a slice apart from what serves; default: this agent refuses such commands. */
   readonly measure?: Measure;
+  /** Credentials: commands are obeyed only with the scheduler's signature. Default: none, and all are obeyed. */
+  readonly trust?: Trust;
   /** Default: the configured limit or the machine's, and this process's anonymous memory. */
   readonly memory?: () => Memory;
   /** Addresses of this machine; default: those of its network interfaces. Announced when the configuration names none. */

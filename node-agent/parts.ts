@@ -6,6 +6,7 @@ import type { Lanes } from '../broker/lanes/lane.js';
 import { LinkProbe } from '../broker/link-probe.js';
 import type { Refusals } from '../broker/refusals.js';
 import type { Repetition } from '../broker/repetition.js';
+import { sealCheck } from '../broker/seal.js';
 import type { Topics } from '../broker/topics.js';
 import { BufferPool } from '../models/engine/buffers.js';
 import type { Engine } from '../models/engine/engine.js';
@@ -133,6 +134,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     updater,
     tracer,
     isBusy: () => runner.isBusy,
+    ...(options.trust === undefined ? {} : { checkSeal: sealCheck(options.trust, agent) }),
     orphanMs: config.orphanMs,
     isDraining: host.isDraining,
     onReleased: host.onReleased,

@@ -5,6 +5,7 @@ import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
 import type { Command, CommandBody, Gone, Health, Hello, PeersQuestion, Reply, Trouble } from '../broker/messages.js';
 import { SCHEMA_VERSION } from '../broker/schema/version.js';
+import { NO_SEAL } from '../broker/seal.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Agent } from './agent.js';
 import { parseAgentConfig } from './config.js';
@@ -65,7 +66,7 @@ async function start(healthMs = 60_000): Promise<Agent> {
 
 let ids = 0;
 async function ask(agent: Agent, body: CommandBody, term = 1): Promise<Reply> {
-  const command: Command = { id: `c${ids++}`, term, scheduler: 's', nonce: agent.nonce, deadlineMs: 5000, body };
+  const command: Command = { id: `c${ids++}`, term, scheduler: 's', nonce: agent.nonce, deadlineMs: 5000, body, seal: NO_SEAL };
   await bus.publish(topics.command('a'), command);
   await eventually(() => heard.replies.some(({ id }) => id === command.id), `reply to ${body.kind}`);
   return heard.replies.find(({ id }) => id === command.id) as Reply;

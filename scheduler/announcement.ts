@@ -5,7 +5,7 @@ import { hostname } from 'node:os';
 import { Announcer } from '../broker/discovery/announcer.js';
 import { ipv4Interfaces } from '../broker/discovery/interfaces.js';
 
-type Where = { readonly host: string; readonly port: number } | { readonly url: string };
+type Where = { readonly host: string; readonly port: number; readonly encrypted?: boolean } | { readonly url: string };
 
 export interface AnnouncementOptions {
   readonly cluster: string;
@@ -36,7 +36,7 @@ export async function announcerOf({ cluster, softwareVersion, where, log }: Anno
  */
 export async function announced(
   where: Where,
-): Promise<{ readonly host: string; readonly port: number; readonly brokerUrl?: string } | undefined> {
+): Promise<{ readonly host: string; readonly port: number; readonly encrypted?: boolean; readonly brokerUrl?: string } | undefined> {
   if (!('url' in where)) return where;
   const url = new URL(where.url);
   if (url.username !== '' || url.password !== '') return undefined;

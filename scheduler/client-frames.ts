@@ -11,7 +11,8 @@ import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import type { PeerEntry } from '../broker/messages.js';
 import { checkTensor, type Tensor } from '../broker/tensor.js';
-import { DISPATCHER, type Topics } from '../broker/topics.js';
+import { DISPATCHER, ownerOf, type Topics } from '../broker/topics.js';
+import type { Trust } from '../broker/trust.js';
 import { codeOf } from './client-requests.js';
 
 export interface InferResult {
@@ -26,6 +27,7 @@ export interface ClientFramesOptions {
   readonly topics: Topics;
   readonly client: string;
   readonly cluster: string;
+  readonly trust?: Trust;
   /** Frames outstanding at once; more wait in here. */
   readonly window: number;
   /** Asks where the dispatcher's lane is; undefined = frames go through the broker. */
@@ -75,7 +77,15 @@ export class ClientFrames {
 
   constructor(options: ClientFramesOptions) {
     this.#o = options;
-    this.#lanes = createLanes({ id: options.client, cluster: options.cluster, bus: options.bus, listen: false });
+    const { client, cluster, bus, trust } = options;
+    this.#lanes = createLanes({
+      id: client,
+      speaker: ownerOf(client),
+      cluster,
+      bus,
+      listen: false,
+      ...(trust === undefined ? {} : { trust }),
+    });
   }
 
   async start(): Promise<void> {

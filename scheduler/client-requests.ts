@@ -37,7 +37,8 @@ export class ClientRequests {
     const { bus, topics, client, cluster } = this.#o;
     const id = randomUUID();
     const wait = this.#responses.wait(id, deadlineMs, `'${what}' from the scheduler of cluster '${cluster}' (does its gateway run?)`);
-    const ask = () => bus.publish(topics.request, { id, client, deadlineMs, body });
+    const topic = isHarmless(body) ? topics.ask : topics.request;
+    const ask = () => bus.publish(topic, { id, client, deadlineMs, body });
     // While this end is cut off it waits in the bus, but no longer than the deadline; and once is enough.
     ask().catch((error: unknown) => wait.cancel(toChairError(error)));
     const again = (): void => {
@@ -54,6 +55,11 @@ export class ClientRequests {
     this.#stopped = error;
     this.#responses.cancelAll(error);
   }
+}
+
+/** Changes nothing and costs little: viewers may ask for it, and it is published where they may. */
+export function isHarmless(body: RequestBody): boolean {
+  return body.kind === 'status' || body.kind === 'where' || body.kind === 'peers' || (body.kind === 'links' && !body.links.measure);
 }
 
 /** Of a later version's code, which this one does not know: INTERNAL. */

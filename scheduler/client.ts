@@ -1,5 +1,5 @@
 /** What programs use: one object for requests to the scheduler and for frames. See client-requests.ts and client-frames.ts. */
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
 import { trackBroker } from '../broker/discovery/finder.js';
 import { ChairError } from '../broker/errors.js';
@@ -23,7 +23,8 @@ import type {
 } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import type { Tensor } from '../broker/tensor.js';
-import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
+import { DISPATCHER, sessionName, type Topics, topicsOf } from '../broker/topics.js';
+import { ownIdentity, type Trust } from '../broker/trust.js';
 import { ClientFrames, type InferResult } from './client-frames.js';
 import { ClientRequests } from './client-requests.js';
 import { DEPLOY_DEFAULTS, PROFILE_DEFAULTS } from './deploy-defaults.js';
@@ -37,7 +38,12 @@ export interface ClientOptions {
   /** `mqtt://host:1883`; default: the cluster's gateway is looked for on the local network (mDNS), again when it is not where it was. */
   readonly brokerUrl?: string;
   readonly cluster: string;
-  /** Name under which frames are numbered; default: random. A program that names itself must not run twice. */
+  /** TLS with these credentials, of an operator or viewer. Default: everything is plain. */
+  readonly trust?: Trust;
+  /**
+   * Name under which frames are numbered; default: random. A program that names itself must not run twice. With credentials it is a session of the certificate's name:
+   * `alice-1a2b3c4d`, where the digits are made of this name.
+   */
   readonly name?: string;
   /** Frames outstanding at once; more wait in here. Default 16. */
   readonly window?: number;
@@ -77,6 +83,12 @@ const ASK_AGAIN_MS = 500;
 /** Between questions how far a profile job is. */
 const PROFILE_ASK_MS = 500;
 
+function clientName({ name, trust }: ClientOptions): string {
+  const nonce = randomBytes(4).toString('hex');
+  if (trust === undefined) return name ?? sessionName('client', nonce);
+  return sessionName(ownIdentity(trust).name, name === undefined ? nonce : createHash('sha256').update(name).digest('hex').slice(0, 8));
+}
+
 export class ChairClient {
   readonly name: string;
   readonly #o: ClientOptions;
@@ -90,8 +102,9 @@ export class ChairClient {
 
   /** Throws BROKER_UNREACHABLE; without `brokerUrl` also GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, DISCOVERY_UNAVAILABLE. */
   static async connect(options: ClientOptions): Promise<ChairClient> {
-    const { name = `client-${randomBytes(4).toString('hex')}`, brokerUrl, cluster } = options;
-    const bus = await connectBus({ url: brokerUrl ?? trackBroker({ cluster }), id: name });
+    const { brokerUrl, cluster, trust } = options;
+    const name = clientName(options);
+    const bus = await connectBus({ url: brokerUrl ?? trackBroker({ cluster }), id: name, ...(trust === undefined ? {} : { trust }) });
     const client = new ChairClient(options, name, bus);
     try {
       await client.#requests.start();
@@ -108,9 +121,10 @@ export class ChairClient {
     this.name = name;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    const { cluster, window = 16 } = options;
+    const { cluster, window = 16, trust } = options;
+    const trusted = trust === undefined ? {} : { trust };
     this.#requests = new ClientRequests({ bus, topics: this.#topics, client: name, cluster });
-    this.#frames = new ClientFrames({ bus, topics: this.#topics, client: name, cluster, window, where: () => this.#where() });
+    this.#frames = new ClientFrames({ ...trusted, bus, topics: this.#topics, client: name, cluster, window, where: () => this.#where() });
   }
 
   /**

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
 import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
 import type { Command, CommandBody, Reply } from '../broker/messages.js';
+import { NO_SEAL } from '../broker/seal.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { type Wait, Waitress } from '../broker/waitress.js';
 
@@ -11,6 +12,7 @@ export class Commands {
   readonly #topics: Topics;
   readonly #scheduler: string;
   readonly #onStale: () => void;
+  readonly #seal: (agent: string, command: Command) => Command;
   readonly #waitress = new Waitress<Reply>();
   /** What each process is asked: to give up on when it is lost, and to ask again when it was cut off. */
   readonly #asked = new Map<string, Set<{ readonly wait: Wait<Reply>; readonly command: Command }>>();
@@ -18,8 +20,18 @@ export class Commands {
   /** Who was asked, by the id of the command. */
   readonly #agents = new Map<string, string>();
 
-  /** `scheduler`: which one this is, see Command.scheduler. `onStale`: an agent says that another one has reigned since. */
-  constructor(bus: Bus, topics: Topics, scheduler: string, onStale: () => void = () => undefined) {
+  /**
+   * `scheduler`: which one this is, see Command.scheduler. `onStale`: an agent says that another one has reigned since. `seal` signs a command to an agent; without it they
+   * go out unsigned.
+   */
+  constructor(
+    bus: Bus,
+    topics: Topics,
+    scheduler: string,
+    onStale: () => void = () => undefined,
+    seal: (agent: string, command: Command) => Command = (_agent, command) => command,
+  ) {
+    this.#seal = seal;
     this.#bus = bus;
     this.#topics = topics;
     this.#scheduler = scheduler;
@@ -32,7 +44,7 @@ export class Commands {
     const wait = this.#waitress.wait(id, deadlineMs, `'${body.kind}' from agent ${agent}`);
     const key = processKey(agent, nonce);
     const asked = this.#asked.get(key) ?? new Set();
-    const command = { id, term, scheduler: this.#scheduler, nonce, deadlineMs, body };
+    const command = this.#seal(agent, { id, term, scheduler: this.#scheduler, nonce, deadlineMs, body, seal: NO_SEAL });
     const entry = { wait, command };
     this.#asked.set(key, asked.add(entry));
     this.#agents.set(id, agent);
@@ -53,7 +65,7 @@ export class Commands {
   async tell(agent: string, nonce: string, term: number, body: CommandBody): Promise<void> {
     // A name that is no name is no topic either: nobody can be told.
     if (!NAME_PATTERN.test(agent)) return;
-    const command = { id: randomUUID(), term, scheduler: this.#scheduler, nonce, deadlineMs: 0, body };
+    const command = this.#seal(agent, { id: randomUUID(), term, scheduler: this.#scheduler, nonce, deadlineMs: 0, body, seal: NO_SEAL });
     await this.#bus.publish(this.#topics.command(agent), command);
   }
 

@@ -60,6 +60,7 @@ function report(uptimeMs: number, deployments: DeploymentStatus[]): StatusReport
   return {
     cluster: 'c',
     term: 1,
+    encrypted: false,
     problems: [],
     lanes: [],
     uptimeMs,

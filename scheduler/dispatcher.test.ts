@@ -125,11 +125,13 @@ describe('dispatcher', () => {
   it('hears of trouble only from agents of the plan, in its term', async () => {
     dispatcher.install(PLAN, 2);
     await submit(1);
-    const bus = broker.bus('anybody');
+    const [bus, stranger] = [broker.bus('a'), broker.bus('stranger')];
     const trouble: Trouble = {
       ...{ agent: 'a', deployment: 'm', term: 3, epoch: 1, frame: 1, attempt: 1, peer: 'b', code: 'LANE_DOWN', message: '' },
     };
-    await bus.publish(topics.trouble, { ...trouble, agent: 'stranger' });
+    await stranger.publish(topics.trouble, { ...trouble, agent: 'stranger' });
+    // In another's name: refused before it comes to the dispatcher.
+    await stranger.publish(topics.trouble, trouble);
     await bus.publish(topics.trouble, { ...trouble, term: 2 });
     await bus.publish(topics.trouble, { ...trouble, epoch: 8 });
     await settle();

@@ -12,7 +12,7 @@ import { type Plan, SINK, SOURCE } from '../broker/plan.js';
 import type { Refusals } from '../broker/refusals.js';
 import { joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
-import { DISPATCHER, type Topics } from '../broker/topics.js';
+import { DISPATCHER, ownerOf, type Topics } from '../broker/topics.js';
 import { Assembly, type Tensors } from './assembly.js';
 import { FrameTrace } from './frame-trace.js';
 import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Issue } from './frame-types.js';
@@ -192,6 +192,7 @@ export class Dispatcher {
 
   #submit(message: LaneMessage): void {
     const { header, data } = decodeSubmit(message.payload);
+    if (!this.#isFrom(message, header.client)) return;
     const served = this.#served.get(header.deployment);
     if (served === undefined) {
       const known = [...this.#served.keys()].join(', ') || 'none';
@@ -225,7 +226,7 @@ export class Dispatcher {
       return;
     }
     const sender = senderOf(plan, header);
-    if (message.from !== '' && sender !== undefined && message.from !== sender) {
+    if (sender !== undefined && message.from !== sender) {
       refusals?.count('SENDER_WRONG', `${resultText(header)} came from ${message.from} and not from ${sender}`);
       return;
     }
@@ -236,7 +237,15 @@ export class Dispatcher {
 
   #acknowledge(message: LaneMessage): void {
     const { client, sequence } = decode('ResultAck', joinSegments(message.payload)) as ResultAck;
+    if (!this.#isFrom(message, client)) return;
     for (const served of this.#served.values()) served.frames.acknowledge(client, sequence);
+  }
+
+  /** Nobody sends frames, or takes results, in another's name. */
+  #isFrom({ from }: LaneMessage, client: string): boolean {
+    if (ownerOf(client) === ownerOf(from)) return true;
+    this.#options.refusals?.count('SENDER_WRONG', `a frame of client ${client.slice(0, 100)} came from ${from}`);
+    return false;
   }
 
   #trouble(trouble: Trouble): void {

@@ -7,6 +7,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Bus } from '../broker/bus.js';
 import { cpuLimit } from '../broker/control-groups.js';
+import type { Identity } from '../broker/credentials/credentials.js';
 import { Gatehouse } from '../broker/credentials/gatehouse.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
@@ -21,7 +22,8 @@ import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
 import { removeLeftovers } from '../broker/sealed-file.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
-import { DISPATCHER, NAME_PATTERN, topicsOf } from '../broker/topics.js';
+import { DISPATCHER, NAME_PATTERN, SCHEDULER, topicsOf } from '../broker/topics.js';
+import type { Trust } from '../broker/trust.js';
 import { signOrder } from '../broker/update-order.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
@@ -47,6 +49,8 @@ export interface GatewayOptions {
   readonly stateDirectory: string;
   /** A broker of our own on this address (port 0 = any free one), or the URL of one outside. */
   readonly broker: { readonly host?: string; readonly port: number } | { readonly url: string };
+  /** TLS with these credentials on the broker and on lanes, rights by acl.ts, signed commands. Default: everything is plain, and anybody on the network may join. */
+  readonly trust?: Trust;
   /** Address of the dispatcher's listener for direct lanes; default `0.0.0.0`. */
   readonly laneHost?: string;
   /** Default 0 = any free port. */
@@ -90,7 +94,6 @@ const USUAL_LINK: Link = { bytesPerSecond: 110e6, latencyMs: 1 };
 const GATEWAY_BYTES_PER_SECOND = 165e6;
 const GATEWAY_FRAME_MS = 0.8;
 const UPLOAD_LIMIT_BYTES = 4e9;
-const SCHEDULER_ID = 'scheduler';
 
 export class Gateway {
   readonly #o: GatewayOptions;
@@ -172,13 +175,15 @@ export class Gateway {
     await removeLeftovers(stateDirectory);
     await claimFolder(stateDirectory, cluster);
     const gatehouse = await this.#openGatehouse();
+    const trust = this.#trust;
+    const trusted = trust === undefined ? {} : { trust };
     const problems = new Problems();
     const files = await this.#own(new DeploymentFiles({ directory: join(stateDirectory, 'deployments'), problems, ...said }));
     const saved = await files.load();
     await prepareFolders(directories, new Set(saved.flatMap(({ plan }) => blobsOf(plan))));
 
-    if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...said }));
-    this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER_ID }));
+    if (!('url' in broker)) this.#broker = await this.#own(await startBroker({ ...broker, ...trusted, ...said }));
+    this.#bus = await this.#own(await connectBus({ url: this.brokerUrl, id: SCHEDULER, ...trusted }));
     const { laneHost = '0.0.0.0', lanePort = 0 } = this.#o;
     const repetition = new Repetition((line) => log?.(line));
     const refusals = new Refusals();
@@ -188,7 +193,16 @@ export class Gateway {
     };
     this.#undo.push(this.#bus.onRefused(refused));
     const lanes = await this.#own(
-      createLanes({ id: DISPATCHER, cluster, bus: this.#bus, host: laneHost, port: lanePort, onRefused: refused }),
+      createLanes({
+        ...trusted,
+        admits: whyNotClient,
+        id: DISPATCHER,
+        cluster,
+        bus: this.#bus,
+        host: laneHost,
+        port: lanePort,
+        onRefused: refused,
+      }),
     );
     this.#lanes = lanes;
 
@@ -252,6 +266,7 @@ export class Gateway {
       membership: this.#o.membership,
       sharedBroker: 'url' in broker,
       ...(this.#o.rivalMs === undefined ? {} : { rivalMs: this.#o.rivalMs }),
+      ...trusted,
       onReplaced: (error) => {
         log?.(`${error.code}: ${error.message}`);
         void this.#end(error);
@@ -277,6 +292,11 @@ export class Gateway {
     log?.(`gateway of cluster '${cluster}': broker ${publicUrl(this.brokerUrl)}, dispatcher port ${lanes.port}, term ${scheduler.term}`);
   }
 
+  /** By whose certificates everybody here is judged; undefined: by nobody's. */
+  get #trust(): Trust | undefined {
+    return this.#o.trust ?? this.#gatehouse?.authority;
+  }
+
   /** Before the broker, which asks it who may come; closed after it. */
   async #openGatehouse(): Promise<Gatehouse | undefined> {
     const { cluster, stateDirectory, gatehouse: where, log } = this.#o;
@@ -290,7 +310,8 @@ export class Gateway {
   async #announce(): Promise<void> {
     const { cluster, announce, broker, log } = this.#o;
     if (announce === undefined) return;
-    const where = 'url' in broker ? broker : { host: broker.host ?? '0.0.0.0', port: this.#broker?.port ?? 0 };
+    const encrypted = this.#trust !== undefined;
+    const where = 'url' in broker ? broker : { host: broker.host ?? '0.0.0.0', port: this.#broker?.port ?? 0, encrypted };
     const announcer = await announcerOf({ cluster, where, ...announce, ...(log === undefined ? {} : { log }) });
     if (announcer !== undefined) await (await this.#own(announcer)).start();
   }
@@ -337,6 +358,11 @@ export class Gateway {
       lanePort: this.lanePort,
     };
   }
+}
+
+/** Who may bring frames to the dispatcher's lane, beside the agents of the cluster: '' or why not. */
+function whyNotClient({ role, name }: Identity): string {
+  return role === 'operator' ? '' : `${role} ${name} sends no frames`;
 }
 
 /** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */

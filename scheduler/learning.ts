@@ -2,7 +2,7 @@
 import { ChairError } from '../broker/errors.js';
 import { hostId } from '../broker/host.js';
 import type { LinkProbe, ProbeBudget } from '../broker/link-probe.js';
-import type { Health, LaneHealth, LinkMeasurement, LinkStatus, LinksRequest, PeerEntry } from '../broker/messages.js';
+import type { Health, LaneHealth, LinkMeasurement, LinkStatus, LinksRequest, Measure, PeerEntry } from '../broker/messages.js';
 import { DISPATCHER } from '../broker/topics.js';
 import type { Commands } from './commands.js';
 import type { Deployments } from './deployments.js';
@@ -33,6 +33,8 @@ export interface LearningOptions {
   readonly lanes: (() => readonly LaneHealth[]) | undefined;
   readonly registry: Registry;
   readonly commands: Commands;
+  /** Agents have credentials. */
+  readonly isSecure: boolean;
   readonly dispatcher: Dispatcher;
   readonly deployments: () => Deployments;
   readonly term: () => number;
@@ -158,10 +160,19 @@ export class Learning {
     if (record === undefined || peer === undefined) {
       throw new ChairError('AGENT_UNKNOWN', `no agent is called ${record === undefined ? from : to}`, { came: 'a link to measure' });
     }
-    const measure = { peer, ...budget, evenIfBusy };
+    const measure = { peer, ...budget, evenIfBusy, expect: false };
+    await this.#announce(from, to, measure);
     const { link } = await commands.send(from, record.nonce, term(), { kind: 'measure', measure }, budget.budgetMs + MEASURE_GRACE_MS);
     if (link === null) throw new ChairError('CODEC_INVALID', `agent ${from} answered without a measurement`);
     return link;
+  }
+
+  /** Lanes with credentials let in only whom the scheduler named: the other end is told who will come. */
+  async #announce(from: string, to: string, budget: Omit<Measure, 'peer'>): Promise<void> {
+    const { isSecure, registry, commands, term } = this.#o;
+    const [record, peer] = [registry.get(to), this.#peer(from)];
+    if (!isSecure || record === undefined || peer === undefined) return;
+    await commands.send(to, record.nonce, term(), { kind: 'measure', measure: { ...budget, peer, expect: true } }, MEASURE_GRACE_MS);
   }
 
   #isBusy(end: string): boolean {

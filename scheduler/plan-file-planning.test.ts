@@ -40,6 +40,7 @@ function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): Age
       slices: [],
       healthMs: 1000,
       connection: 0,
+      encrypted: false,
       probeMacsPerSecond: 1e9,
       memoryBytes: memoryMib * MIB,
     },

@@ -50,6 +50,7 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       slices: [],
       healthMs: 1000,
       connection: 0,
+      encrypted: false,
       probeMacsPerSecond: speed,
       memoryBytes: memoryMib * MIB,
     },

@@ -7,6 +7,7 @@ const topics = topicsOf('test');
 const status = {
   ...{
     cluster: 'test',
+    encrypted: false,
     uptimeMs: 0,
     dispatcherAddresses: [],
     dispatcherPort: 0,
@@ -31,7 +32,7 @@ class Rival {
 
   constructor(broker: FakeBroker, term: number) {
     this.#term = term;
-    this.bus = broker.bus(`scheduler${broker.log.length}`);
+    this.bus = broker.bus('scheduler');
     const { bus } = this;
     const nextTerm = async (atLeast: number): Promise<number> => {
       this.#term = Math.max(this.#term, atLeast) + 1;

@@ -1,8 +1,9 @@
 /** Requests of clients: each is answered once, with what `answer` gives or with the code of what it throws. */
 import type { Bus } from '../broker/bus.js';
-import { toChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import type { Request, RequestBody, Response } from '../broker/messages.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { isHarmless } from './client-requests.js';
 
 /** QoS 1 may deliver a request twice: ids of so many are remembered. */
 const REMEMBERED_REQUESTS = 500;
@@ -34,13 +35,22 @@ export class RequestDesk {
     this.#stopped = true;
   }
 
+  /** Of those who may only ask. */
+  async asked(request: Request): Promise<void> {
+    return this.#take(request, isHarmless(request.body) ? this.#o.answer : refuse);
+  }
+
   async request(request: Request): Promise<void> {
+    return this.#take(request, this.#o.answer);
+  }
+
+  async #take(request: Request, answer: RequestDeskOptions['answer']): Promise<void> {
     if (!NAME_PATTERN.test(request.client) || this.#o.ignore(request.client) || this.#requests.has(request.id)) return;
     this.#requests.add(request.id);
     if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
     let response: Response;
     try {
-      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await this.#o.answer(request.body, request.client)) };
+      response = { id: request.id, code: '', message: '', ...EMPTY, ...(await answer(request.body, request.client)) };
     } catch (thrown) {
       const error = toChairError(thrown);
       response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };
@@ -53,4 +63,8 @@ export class RequestDesk {
       this.#o.log('unanswered', `${request.client}: ${toChairError(error).message}`);
     }
   }
+}
+
+async function refuse({ kind }: RequestBody): Promise<never> {
+  throw new ChairError('BROKER_REFUSED', `'${kind}' is not for those who may only ask`, { expected: 'the role operator' });
 }

@@ -7,6 +7,7 @@ import type { Gatehouse } from '../broker/credentials/gatehouse.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
+  Command,
   LaneHealth,
   ModelAnswer,
   ModelOffer,
@@ -20,6 +21,8 @@ import type {
   UpdateRequest,
 } from '../broker/messages.js';
 import { Refusals } from '../broker/refusals.js';
+import { sealCommand } from '../broker/seal.js';
+import type { Trust } from '../broker/trust.js';
 import { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { Deployments, type DeploymentsOptions } from './deployments.js';
@@ -65,6 +68,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly onPeers?: (peers: readonly PeerEntry[]) => void;
   /** See `DeploymentsOptions`; default: nothing is removed. */
   readonly clean?: (slices: ReadonlySet<string>, idle: boolean) => Promise<void>;
+  /** Credentials of the gateway: commands are signed. Default: nobody has any. */
+  readonly trust?: Trust;
   /** What silence means, and how agents that flap are held back. */
   readonly membership?: Pick<RegistryOptions, 'missedHealth' | 'holdDown'> | undefined;
   /** Counts what the gateway's other parts refuse, too. */
@@ -115,7 +120,9 @@ export class Scheduler {
     this.#refusals = options.refusals ?? new Refusals();
     const log = (kind: string, text: string): void => this.#log(kind, text);
     this.#reigning = new Reigning(options, this.#now, log);
-    this.#commands = new Commands(options.bus, options.topics, this.#reigning.id, () => void this.#reigning.refused());
+    const { trust, cluster } = options;
+    const seal = trust && ((agent: string, command: Command) => sealCommand(command, { cluster, agent }, trust.source.current));
+    this.#commands = new Commands(options.bus, options.topics, this.#reigning.id, () => void this.#reigning.refused(), seal);
     this.#desk = new RequestDesk({
       ...{ bus: options.bus, topics: options.topics, log },
       ignore: (client) => this.#reigning.isOurs(client),
@@ -131,6 +138,7 @@ export class Scheduler {
       lanes: options.lanes,
       registry: this.#registry,
       commands: this.#commands,
+      isSecure: options.trust !== undefined,
       dispatcher: options.dispatcher,
       deployments: () => this.#deployments,
       term: () => this.#reigning.term,
@@ -265,6 +273,7 @@ export class Scheduler {
       await bus.subscribe(topics.reply, (reply) => this.#members.replied(reply)),
       await bus.subscribe(topics.progress, (progress) => this.#deployments.progress(progress)),
       await bus.subscribe(topics.request, (request) => void this.#desk.request(request)),
+      await bus.subscribe(topics.ask, (request) => void this.#desk.asked(request)),
       await bus.subscribe(topics.reign, (reign) => void this.#reigning.reigned(reign)),
       bus.onConnect(() => {
         this.#members.apply({ kind: 'online' });
@@ -349,6 +358,7 @@ export class Scheduler {
     return {
       cluster: this.#o.cluster,
       term: this.#reigning.term,
+      encrypted: this.#o.trust !== undefined,
       problems: this.#o.problems?.all() ?? [],
       uptimeMs: this.#now() - this.#startedMs,
       dispatcherAddresses: addresses,

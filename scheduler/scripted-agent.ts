@@ -182,6 +182,7 @@ export class ScriptedAgent {
       slices: [],
       healthMs: 1000,
       connection: 0,
+      encrypted: false,
     };
     const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);

@@ -31,9 +31,21 @@ export interface Observed {
 
 export function agentStatus(record: AgentRecord, observed: Observed): AgentStatus {
   const { agent, state, why, hello, health } = record;
-  const { addresses, lanePort, cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond, softwareVersion } = hello;
+  const {
+    addresses,
+    lanePort,
+    cores,
+    host,
+    hostCores,
+    cpuLimit,
+    engineThreads,
+    memoryBytes,
+    probeMacsPerSecond,
+    softwareVersion,
+    encrypted,
+  } = hello;
   const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
-  return { agent, state, why, addresses, lanePort, ...machine, ...observed, softwareVersion, health };
+  return { agent, state, why, addresses, lanePort, ...machine, ...observed, softwareVersion, encrypted, health };
 }
 
 /** What is known beyond the deployment itself. */

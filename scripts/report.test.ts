@@ -54,6 +54,7 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
   memoryBytes: 8e9,
   probeMacsPerSecond: 5e9,
   softwareVersion: '0.1.0',
+  encrypted: true,
   health: {
     agent,
     nonce: 'n',
@@ -177,6 +178,7 @@ describe('the status for people', () => {
     const report: StatusReport = {
       cluster: 'home',
       term: 3,
+      encrypted: true,
       problems: ["deployment 'det' is not saved: the disk is full"],
       uptimeMs: 61_000,
       dispatcherAddresses: ['10.0.0.1'],
@@ -221,6 +223,7 @@ describe('the status for people', () => {
     const report: StatusReport = {
       cluster: 'home',
       term: 3,
+      encrypted: true,
       problems: [],
       uptimeMs: 200_000,
       dispatcherAddresses: ['10.0.0.1'],
@@ -247,6 +250,8 @@ describe('the status for people', () => {
     expect(text).toMatch(/pi-1 +pi-3 +relay +5\.0 kB +3/);
     expect(text).toContain('pi-1 to pi-3 through the broker: no answer from 10.0.0.8:4000');
     expect(text).toContain('1 more direct lane, with nothing sent yet.');
+    expect(text).toMatch(/^Cluster home \(encrypted\), up/);
+    expect(statusText({ ...report, encrypted: false })).toMatch(/^Cluster home, up.*\n {2}INSECURE: nothing is encrypted/);
     expect(text).toMatch(/3 min ago +lost: agent pi-2/);
     // What a lost agent sent once says nothing about now.
     expect(text).not.toContain('777 B');

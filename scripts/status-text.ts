@@ -256,9 +256,12 @@ function durationText(ms: number): string {
   return seconds < 7200 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
 }
 
+/** Wherever a cluster without credentials shows itself. */
+export const INSECURE_TEXT = 'INSECURE: nothing is encrypted; anybody on this network may listen, join and give orders.';
+
 export function statusText(report: StatusReport, width = 80): string {
   const { agents, deployments, events, uptimeMs } = report;
-  const head = `Cluster ${report.cluster}, up ${durationText(uptimeMs)}, term ${report.term}; frames enter at ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
+  const head = `Cluster ${report.cluster}${report.encrypted ? ' (encrypted)' : ''}, up ${durationText(uptimeMs)}, term ${report.term}; frames enter at ${report.dispatcherAddresses[0] ?? '-'}:${report.dispatcherPort}`;
   const gone = new Map(agents.flatMap(({ agent, state }) => (isGone(state) ? [[agent, state] as const] : [])));
   const lanes = lanesText(agents, width);
   const machines = machinesText(report, width);
@@ -267,6 +270,7 @@ export function statusText(report: StatusReport, width = 80): string {
   });
   return [
     head,
+    ...(report.encrypted ? [] : wrapText(INSECURE_TEXT, width, '  ')),
     ...(report.problems.length === 0 ? [] : ['', 'To be looked at:', ...report.problems.flatMap((text) => wrapText(text, width, '  '))]),
     '',
     agentsText(agents, width),

@@ -13,6 +13,8 @@ export interface GatewayNotice {
   readonly host: string;
   /** Port of the MQTT broker on the gateway; ignored when `brokerUrl` is given. */
   readonly port: number;
+  /** It speaks TLS; default: it does not. */
+  readonly encrypted?: boolean;
   /** A broker that runs elsewhere. */
   readonly brokerUrl?: string;
   readonly softwareVersion: string;
@@ -48,6 +50,7 @@ export function recordsOf(notice: GatewayNotice, addresses: readonly string[], t
     'txtvers=1',
     `cluster=${notice.cluster}`,
     `version=${notice.softwareVersion}`,
+    ...(notice.encrypted === true ? ['tls=1'] : []),
     ...(notice.brokerUrl === undefined ? [] : [`broker=${notice.brokerUrl}`]),
   ];
   return [
@@ -136,7 +139,8 @@ export class HeardRecords {
       const srv = this.#find(instance, 'srv');
       const cluster = txt === undefined ? undefined : entry(txt.strings, 'cluster');
       if (txt === undefined || srv === undefined || cluster === undefined) return [];
-      const url = entry(txt.strings, 'broker') ?? this.#urlOf(srv, this.#sources.get(keyOf(instance)) ?? '');
+      const scheme = entry(txt.strings, 'tls') === '1' ? 'mqtts' : 'mqtt';
+      const url = entry(txt.strings, 'broker') ?? this.#urlOf(scheme, srv, this.#sources.get(keyOf(instance)) ?? '');
       if (url === undefined || !URL_PATTERN.test(url)) return [];
       return [{ name: instance[0] ?? '', cluster, url, softwareVersion: entry(txt.strings, 'version') ?? '' }];
     });
@@ -165,10 +169,10 @@ export class HeardRecords {
   }
 
   /** The address that answered is one that can be reached; else the first that is named. */
-  #urlOf(srv: RecordOf<'srv'>, source: string): string | undefined {
+  #urlOf(scheme: string, srv: RecordOf<'srv'>, source: string): string | undefined {
     const named = this.#all('a').flatMap((record) => (sameName(record.name, srv.target) ? [record.address] : []));
     const address = named.includes(source) ? source : named[0];
-    return address === undefined || srv.port === 0 ? undefined : `mqtt://${address}:${srv.port}`;
+    return address === undefined || srv.port === 0 ? undefined : `${scheme}://${address}:${srv.port}`;
   }
 
   #keep(record: DnsRecord): void {

@@ -5,12 +5,17 @@
 import { connect, type Socket } from 'node:net';
 import type { Packet } from 'mqtt-packet';
 import { backoffMs } from '../backoff.js';
+import type { Identity } from '../credentials/credentials.js';
 import { plainAddress } from '../host.js';
 import type { PeerEntry } from '../messages.js';
+import { dialTls, type TlsSessions } from '../tls.js';
+import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
 
 export interface DiallerOptions {
+  /** TLS: whoever answers must show the certificate of the one we mean. */
+  readonly secure?: { readonly trust: Trust; readonly sessions: TlsSessions; readonly accepts: (peer: Identity) => string };
   readonly clientId: string;
   /** Whom we mean to reach (`addressee`), said as the user name: another listener at that address refuses. */
   readonly addressee: string;
@@ -151,21 +156,30 @@ export class Dialler {
     this.#again(reasons.length === 0 ? 'the peer names no address' : reasons.join('; '));
   }
 
-  /** TCP connection, CONNECT, CONNACK. */
+  /** A connection, and the word when it can be spoken on: behind TLS, when it is known who is there. */
+  #dial(address: string): { readonly socket: Socket; readonly ready: Promise<unknown> } {
+    const { secure } = this.#options;
+    const { lanePort: port } = this.#entry;
+    if (secure !== undefined) {
+      const { socket, peer } = dialTls({ host: address, port, ...secure });
+      return { socket, ready: peer };
+    }
+    const socket = connect({ host: address, port, noDelay: true });
+    return { socket, ready: new Promise((resolve) => void socket.once('connect', resolve)) };
+  }
+
+  /** Connection, CONNECT, CONNACK. */
   #open(address: string): Promise<LaneSocket> {
     return new Promise((resolve, reject) => {
       const { connectTimeoutMs, clientId, addressee, keepaliveMs } = this.#options;
-      const socket: Socket = connect({ host: address, port: this.#entry.lanePort, noDelay: true });
+      const { socket, ready } = this.#dial(address);
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
         if (packet.cmd === 'pingresp') this.#answered();
         if (packet.cmd !== 'connack') return;
         clearTimeout(timer);
         if (packet.returnCode === 0) resolve(lane);
-        else
-          lane.end(
-            new Error(packet.returnCode === NOT_AUTHORIZED ? 'somebody else listens there' : `refused with code ${packet.returnCode}`),
-          );
+        else lane.end(new Error(packet.returnCode === NOT_AUTHORIZED ? this.#whyRefused : `refused with code ${packet.returnCode}`));
       };
       const lane = new LaneSocket(socket, {
         first: 'connack',
@@ -180,11 +194,20 @@ export class Dialler {
         },
       });
       this.#attempting = lane;
-      socket.once('connect', () => {
-        const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * KEEPALIVE_PERIODS) / 1500));
-        lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive, username: addressee });
-      });
+      ready.then(
+        () => {
+          const keepalive = Math.min(MAX_KEEPALIVE_S, Math.ceil((keepaliveMs * KEEPALIVE_PERIODS) / 1500));
+          lane.control({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive, username: addressee });
+        },
+        (error: Error) => lane.end(error),
+      );
     });
+  }
+
+  get #whyRefused(): string {
+    return this.#options.secure === undefined
+      ? 'somebody else listens there'
+      : 'it does not know us as its peer, or somebody else listens there';
   }
 
   #live(lane: LaneSocket): void {

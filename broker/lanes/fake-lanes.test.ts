@@ -9,7 +9,7 @@ describe('fake lanes', () => {
     const [a, b] = [network.lanes('a'), network.lanes('b')];
     const got: string[] = [];
     const told: string[] = [];
-    b.on('t', (message) => got.push(`${message.from} ${Buffer.from(joinSegments(message.payload))}`));
+    b.on('t', (message) => got.push(`${message.from}${message.relayed ? ' relayed' : ''} ${Buffer.from(joinSegments(message.payload))}`));
     a.onPeer((peer, lane) => told.push(`${peer} ${lane}`));
     a.setPeers([{ agent: 'b', addresses: [], lanePort: 1 }]);
     const payload = Buffer.from('1');
@@ -20,7 +20,7 @@ describe('fake lanes', () => {
     network.join('a', 'b', 'relay');
     await a.send('b', 't', [Buffer.from('2')]);
     await until('both', () => got.length === 2);
-    expect(got).toEqual(['a 1', ' 2']);
+    expect(got).toEqual(['a 1', 'a relayed 2']);
     network.filter = () => false;
     await a.send('b', 't', [Buffer.from('3')]);
     network.filter = () => true;

@@ -112,7 +112,7 @@ class FakeLanes implements Lanes {
     }
     if (this.network.filter({ from: this.id, to: peer, topic })) {
       const delay = this.network.delayMs(this.id, peer);
-      const deliver = () => receiver?.receive({ topic, payload: copy, payloadBytes: bytes, from: relayed ? '' : this.id });
+      const deliver = () => receiver?.receive({ topic, payload: copy, payloadBytes: bytes, from: this.id, relayed });
       if (delay > 0) setTimeout(deliver, delay).unref();
       else setImmediate(deliver);
     }

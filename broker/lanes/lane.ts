@@ -11,8 +11,10 @@ export interface LaneMessage {
   readonly topic: string;
   readonly payload: Segments;
   readonly payloadBytes: number;
-  /** Client id of the sender on this lane, '' when relayed. */
+  /** Who sent it: the name at the other end of a direct lane; of a relayed message, whose topic it came on (a client's owner). */
   readonly from: string;
+  /** It came through the broker. */
+  readonly relayed: boolean;
 }
 
 export interface Lanes {

@@ -262,7 +262,7 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
       const payload = numbers(8_000_000);
       await a.lanes.send('b', 't/b', [payload.subarray(0, 5), payload.subarray(5)]);
       await until('the message', () => b.got.length === 1);
-      expect(b.got[0]?.from).toBe('');
+      expect(b.got[0]).toMatchObject({ from: 'a', relayed: true });
       expect(same(joinSegments(b.got[0]?.payload ?? []), payload)).toBe(true);
       expect(a.lanes.health()).toMatchObject([{ peer: 'b', lane: 'relay', why: expect.stringContaining('no listener') }]);
     });
@@ -279,7 +279,7 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
         const before = b.got.length;
         await a.lanes.send('b', 't/b', [Buffer.from('x')]);
         await until('a message', () => b.got.length > before);
-        ways.push(b.got.at(-1)?.from === '' ? 'relay' : 'direct');
+        ways.push(b.got.at(-1)?.relayed === true ? 'relay' : 'direct');
       };
       await send();
       proxy.cut(true);
@@ -291,7 +291,7 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
       await send();
       await a.lanes.send('b', 't/b', [Buffer.from('x')], { forceRelay: true });
       await until('the forced one', () => b.got.length === 4);
-      expect(b.got.at(-1)?.from).toBe('');
+      expect(b.got.at(-1)).toMatchObject({ from: 'a', relayed: true });
       expect(ways).toEqual(['direct', 'relay', 'direct']);
       expect(a.told).toEqual(['b direct', 'b relay', 'b direct']);
     });
@@ -335,7 +335,10 @@ describe('relay', () => {
     const waitedMs = performance.now() - startedAt;
     await a.lanes.send('b', 't/b', [Buffer.from('y')]);
     await until('both', () => b.got.length === 2);
-    expect(b.got.map(({ from }) => from)).toEqual(['', '']);
+    expect(b.got.map(({ from, relayed }) => [from, relayed])).toEqual([
+      ['a', true],
+      ['a', true],
+    ]);
     expect(waitedMs).toBeGreaterThan(40);
     expect(a.lanes.health()[0]).toMatchObject({ lane: 'relay', why: 'connecting' });
   });
@@ -352,7 +355,7 @@ describe('relay', () => {
     a.lanes.setPeers([entry('b', port)]);
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => again.got.length === 1);
-    expect(again.got[0]?.from).toBe('');
+    expect(again.got[0]).toMatchObject({ from: 'a', relayed: true });
     expect(a.lanes.health()[0]?.why).toContain(`127.0.0.1:${port} connect ECONNREFUSED`);
   });
 

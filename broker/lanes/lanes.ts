@@ -5,11 +5,15 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Bus } from '../bus.js';
+import type { Identity } from '../credentials/credentials.js';
 import { ChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
 import { joinSegments, segmentBytes } from '../segments.js';
 import { checkName } from '../subscriptions.js';
+import { TlsSessions } from '../tls.js';
+import { byAnyone, DISPATCHER, spokenBy } from '../topics.js';
+import type { Trust } from '../trust.js';
 import { Dialler } from './dialler.js';
 import { MQTT_MAX_PACKET_BYTES, type PublishFrame } from './framing.js';
 import type { LaneMessage, Lanes, Segments } from './lane.js';
@@ -19,8 +23,14 @@ import { ReceiveMeter } from './receive-meter.js';
 
 export interface LanesOptions {
   readonly id: string;
+  /** Whose topics relayed messages are said on; default `id`. A client's is its owner. */
+  readonly speaker?: string;
   /** Two clusters may use the same names: lanes connect only within one. Default ''. */
   readonly cluster?: string;
+  /** TLS, and only with those of the peer table, or whom `admits` lets in. Default: plain, with anybody. */
+  readonly trust?: Trust;
+  /** With trust: who may connect beside the peers of the table; '' or why not. Default: nobody. */
+  readonly admits?: (peer: Identity) => string;
   /** Relay, when there is one. Not stopped by `stop`. */
   readonly bus?: Bus;
   /** Run a listener, so that peers can send directly to us; default true. Without, peers reach us on the connections that we dial, or by relay. */
@@ -76,9 +86,11 @@ class MqttLanes implements Lanes {
   readonly #maxPacketBytes: number;
   readonly #maxQueuedBytes: number;
   readonly #clientId: string;
+  readonly #speaker: string;
   readonly #handlers = new Map<string, Set<Handler>>();
   readonly #peers = new Map<string, Peer>();
   readonly #received = new ReceiveMeter();
+  readonly #sessions = new TlsSessions();
   readonly #listener: Listener | undefined;
   readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
   readonly #relayed = new Map<string, Promise<() => Promise<void>>>();
@@ -91,6 +103,7 @@ class MqttLanes implements Lanes {
   constructor(options: LanesOptions) {
     this.#options = options;
     this.id = options.id;
+    this.#speaker = options.speaker ?? options.id;
     this.#clientId = `${options.id}~${randomBytes(6).toString('hex')}`;
     this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
@@ -137,6 +150,7 @@ class MqttLanes implements Lanes {
       peer.dialler = this.#createDialler(name, entry);
       peer.dialler.start();
     }
+    this.#listener?.expel();
     this.#forgetPassing();
   }
 
@@ -251,7 +265,7 @@ class MqttLanes implements Lanes {
       });
     }
     try {
-      await bus.publishBytes(topic, joinSegments(payload), 0);
+      await bus.publishBytes(spokenBy(topic, this.#speaker), joinSegments(payload), 0);
     } catch (error) {
       const coded = toChairError(error);
       if (coded.code !== 'BROKER_LOST') throw coded;
@@ -263,7 +277,7 @@ class MqttLanes implements Lanes {
     // Not within the sender's call: a handler may send again.
     await new Promise((resolve) => setImmediate(resolve));
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
-    this.#dispatch({ topic, payload, payloadBytes, from: this.id });
+    this.#dispatch({ topic, payload, payloadBytes, from: this.id, relayed: false });
   }
 
   async #counted(peer: Peer, bytes: number, sending: Promise<void>): Promise<void> {
@@ -288,7 +302,7 @@ class MqttLanes implements Lanes {
 
   /** Drops the oldest peers that nothing connects us with. */
   #forgetPassing(): void {
-    const passing = [...this.#peers].filter(([name, peer]) => peer.dialler === undefined && this.#listener?.reaches(name) !== true);
+    const passing = [...this.#peers].filter(([name, peer]) => peer.entry === undefined && this.#listener?.reaches(name) !== true);
     for (const [name] of passing.slice(0, Math.max(0, passing.length - MAX_PASSING_PEERS))) this.#peers.delete(name);
   }
 
@@ -305,7 +319,9 @@ class MqttLanes implements Lanes {
   }
 
   #createDialler(name: string, entry: PeerEntry): Dialler {
+    const { trust } = this.#options;
     return new Dialler(entry, {
+      ...(trust === undefined ? {} : { secure: { trust, sessions: this.#sessions, accepts: (peer) => whyNotPeer(name, peer) } }),
       clientId: this.#clientId,
       addressee: this.#addressee(name),
       maxPacketBytes: this.#maxPacketBytes,
@@ -325,8 +341,9 @@ class MqttLanes implements Lanes {
   }
 
   #createListener(): Listener {
-    const { host = '0.0.0.0', port = 0, maxConnections = 512, connectTimeoutMs = 5_000 } = this.#options;
+    const { host = '0.0.0.0', port = 0, maxConnections = 512, connectTimeoutMs = 5_000, trust } = this.#options;
     return new Listener({
+      ...(trust === undefined ? {} : { trust, admits: (name, identity) => this.#whyNotAdmitted(name, identity) }),
       addressee: this.#addressee(this.id),
       host,
       port,
@@ -339,17 +356,23 @@ class MqttLanes implements Lanes {
         const reached = this.#listener?.reaches(name) === true;
         if (reached) this.#peer(name);
         this.#tell(name, why);
-        if (!reached && this.#peers.get(name)?.dialler === undefined) this.#peers.delete(name);
+        if (!reached && this.#peers.get(name)?.entry === undefined) this.#peers.delete(name);
       },
       onRefused: (error) => this.#refuse('(listener)', error),
     });
+  }
+
+  /** The plan names our peers, and the dispatcher is everybody's; who is none of them has no business here. */
+  #whyNotAdmitted(name: string, identity: Identity): string {
+    if (name === DISPATCHER || this.#peers.get(name)?.entry !== undefined) return whyNotPeer(name, identity);
+    return this.#options.admits?.(identity) ?? `${name} is not in the peer table`;
   }
 
   // ---- receiving -------------------------------------------------------------------------------------------------------------
 
   #receive(from: string, frame: PublishFrame): void {
     this.#received.add(from, frame.payloadBytes, frame.startedMs, performance.now());
-    this.#dispatch({ topic: frame.topic, payload: frame.payload, payloadBytes: frame.payloadBytes, from });
+    this.#dispatch({ topic: frame.topic, payload: frame.payload, payloadBytes: frame.payloadBytes, from, relayed: false });
   }
 
   #dispatch(message: LaneMessage): void {
@@ -385,8 +408,8 @@ class MqttLanes implements Lanes {
   async #subscribeRelay(topic: string): Promise<void> {
     const { bus } = this.#options;
     if (bus === undefined || this.#relayed.has(topic) || this.#stopping !== undefined) return;
-    const off = bus.subscribeBytes(topic, (payload) =>
-      this.#dispatch({ topic, payload: [payload], payloadBytes: payload.length, from: '' }),
+    const off = bus.subscribeBytes(byAnyone(topic), (payload, from) =>
+      this.#dispatch({ topic, payload: [payload], payloadBytes: payload.length, from, relayed: true }),
     );
     this.#relayed.set(topic, off);
     await off;
@@ -416,6 +439,12 @@ class MqttLanes implements Lanes {
   #checkRunning(): void {
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
   }
+}
+
+/** Is this the certificate of the peer that goes by `name` on lanes? '' or why not. */
+function whyNotPeer(name: string, { role, name: certified }: Identity): string {
+  const isRight = name === DISPATCHER ? role === 'gateway' : role === 'agent' && certified === name;
+  return isRight ? '' : `the certificate is ${role} ${certified}'s, and the peer is ${name}`;
 }
 
 /** Addresses that it had and has no more. */

@@ -4,13 +4,22 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import type { IConnectPacket, ISubscribePacket, Packet } from 'mqtt-packet';
+import { permits, permitsClient } from '../acl.js';
+import type { Identity } from '../credentials/credentials.js';
 import { ChairError, type ErrorCode } from '../errors.js';
 import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
+import { createTlsServer, type Peer } from '../tls.js';
+import { byAnyone, nameOf, ownerOf, spokenBy } from '../topics.js';
+import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
 
 export interface ListenerOptions {
+  /** TLS: a client's certificate says who it is, acl.ts what it may send and hear (as if it were relayed), and `admits` whether we have to do with it now. */
+  readonly trust?: Trust;
+  /** With trust: '' or why this client may not come in. Asked at CONNECT; `expel` ends those who stay. */
+  readonly admits?: (name: string, identity: Identity) => string;
   /** Our own `addressee`. A client that names another as its user name is not for us; one that names none (a stock client) is welcome. */
   readonly addressee: string;
   readonly host: string;
@@ -31,6 +40,10 @@ export interface ListenerOptions {
 /** One client connection, from accept to close. */
 interface Session {
   readonly lane: LaneSocket;
+  /** Who its certificate says it is. */
+  readonly peer: Peer | undefined;
+  /** Topics that it may send on: asked once each. */
+  readonly may: Set<string>;
   /** '' until CONNECT. */
   clientId: string;
   readonly topics: Set<string>;
@@ -45,11 +58,13 @@ const NOT_AUTHORIZED = 5;
 /** SUBACK failure (3.9.3). */
 const SUBSCRIBE_FAILED = 0x80;
 const MAX_TOPICS_PER_CLIENT = 64;
+/** What a client did, as against what happened to its connection. */
+const REPORTED: readonly unknown[] = ['CODEC_INVALID', 'PACKET_TOO_LARGE', 'SENDER_WRONG', 'CERTIFICATE_REVOKED'];
 
-/** The name in a client id: what stands before `~` and the nonce. */
-export function nameOf(clientId: string): string {
-  const end = clientId.indexOf('~');
-  return end < 0 ? clientId : clientId.slice(0, end);
+/** Whose topics its messages would be on if they were relayed. */
+function ownSpeaker({ role }: Identity, clientId: string): string {
+  const name = nameOf(clientId);
+  return role === 'operator' || role === 'viewer' ? ownerOf(name) : name;
 }
 
 export class Listener {
@@ -62,10 +77,34 @@ export class Listener {
   #anonymous = 0;
   #stopped = false;
 
+  readonly #offRevoked: () => void;
+
   constructor(options: ListenerOptions) {
     this.#options = options;
-    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    const { trust, onRefused } = options;
+    this.#server =
+      trust === undefined
+        ? createServer({ noDelay: true }, (socket) => this.#accept(socket, undefined))
+        : createTlsServer({ trust, onRefused, onPeer: (socket, peer) => this.#accept(socket, peer) });
     this.#server.maxConnections = options.maxConnections;
+    this.#offRevoked = trust?.onRevoked(() => this.#dropRevoked(trust)) ?? (() => undefined);
+  }
+
+  #dropRevoked(trust: Trust): void {
+    for (const { lane, peer } of this.#sessions) {
+      if (peer !== undefined && trust.isRevoked(peer.identity, peer.serial))
+        lane.end(new ChairError('CERTIFICATE_REVOKED', 'its certificate was revoked'));
+    }
+  }
+
+  /** Ends the connections of those who are not admitted any more. */
+  expel(): void {
+    const { admits } = this.#options;
+    for (const { lane, peer, clientId } of this.#sessions) {
+      if (peer === undefined || clientId === '') continue;
+      const why = admits?.(nameOf(clientId), peer.identity) ?? '';
+      if (why !== '') lane.end(new Error(why));
+    }
   }
 
   get port(): number {
@@ -82,6 +121,7 @@ export class Listener {
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#offRevoked();
     const closed = new Promise<void>((resolve) => (this.#server.listening ? this.#server.close(() => resolve()) : resolve()));
     const stopped = new ChairError('STOPPED', 'the lane listener was stopped');
     for (const session of this.#sessions) session.lane.end(stopped);
@@ -114,9 +154,15 @@ export class Listener {
     }
   }
 
-  #accept(socket: Socket): void {
+  #accept(socket: Socket, peer: Peer | undefined): void {
+    if (this.#stopped) {
+      socket.destroy();
+      return;
+    }
     const session: Session = {
       clientId: '',
+      peer,
+      may: new Set(),
       topics: new Set(),
       timer: undefined,
       lane: new LaneSocket(socket, {
@@ -133,8 +179,17 @@ export class Listener {
   }
 
   #publish(session: Session, frame: PublishFrame): void {
+    this.#checkMay(session, frame.topic);
     if (frame.qos === 1) session.lane.control({ cmd: 'puback', messageId: frame.messageId });
     this.#options.onMessage(nameOf(session.clientId), frame);
+  }
+
+  /** A lane is the short way of what could come through the broker: whoever may not say it there may not say it here. Throws SENDER_WRONG, which ends the connection. */
+  #checkMay({ peer, may, clientId }: Session, topic: string): void {
+    if (peer === undefined || may.has(topic)) return;
+    const why = permits(peer.identity, { action: 'publish', topic: spokenBy(topic, ownSpeaker(peer.identity, clientId)) });
+    if (why !== '') throw new ChairError('SENDER_WRONG', `${nameOf(clientId)} may not send ${topic.slice(0, 200)}: ${why}`);
+    if (may.size < MAX_TOPICS_PER_CLIENT) may.add(topic);
   }
 
   #packet(session: Session, packet: Packet): void {
@@ -183,6 +238,11 @@ export class Listener {
       this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`, code);
       return;
     }
+    const stranger = session.peer === undefined ? '' : this.#whyNot(session.peer, nameOf(packet.clientId));
+    if (stranger !== '') {
+      this.#reject(session, NOT_AUTHORIZED, `a lane was refused: ${stranger}`, 'SENDER_WRONG');
+      return;
+    }
     session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
     const name = nameOf(session.clientId);
     const others = this.#byName.get(name) ?? [];
@@ -191,6 +251,10 @@ export class Listener {
     this.#byName.set(name, [...others, session]);
     this.#watchKeepalive(session, packet.keepalive ?? 0);
     session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
+  }
+
+  #whyNot({ identity }: Peer, name: string): string {
+    return permitsClient(identity, name) || (this.#options.admits?.(name, identity) ?? '');
   }
 
   #reject(session: Session, returnCode: number, why: string, code: ErrorCode = 'CODEC_INVALID'): void {
@@ -204,6 +268,8 @@ export class Listener {
     const granted = packet.subscriptions.map(({ topic }) => {
       // Exact topics only: nothing here rests on wildcards.
       if (/[+#]/.test(topic) || session.topics.size >= MAX_TOPICS_PER_CLIENT) return SUBSCRIBE_FAILED;
+      const { peer } = session;
+      if (peer !== undefined && permits(peer.identity, { action: 'subscribe', topic: byAnyone(topic) }) !== '') return SUBSCRIBE_FAILED;
       session.topics.add(topic);
       return 0;
     });
@@ -236,8 +302,7 @@ export class Listener {
   #closed(session: Session, error: Error | undefined): void {
     clearTimeout(session.timer);
     this.#sessions.delete(session);
-    if (error !== undefined && 'code' in error && (error.code === 'CODEC_INVALID' || error.code === 'PACKET_TOO_LARGE'))
-      this.#options.onRefused(error);
+    if (error !== undefined && 'code' in error && REPORTED.includes(error.code)) this.#options.onRefused(error);
     if (session.clientId === '') return;
     const name = nameOf(session.clientId);
     const left = (this.#byName.get(name) ?? []).filter((other) => other !== session);

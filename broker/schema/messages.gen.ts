@@ -157,6 +157,8 @@ export interface Hello {
   readonly healthMs: number;
   /** Counts the connections to the broker that it gave up itself, because its address changed. */
   readonly connection: number;
+  /** It has credentials: it speaks TLS on the broker and on lanes, and obeys signed commands only. */
+  readonly encrypted: boolean;
 }
 
 export interface SeatHealth {
@@ -333,6 +335,8 @@ export interface Measure {
   /** In both directions together. */
   readonly budgetBytes: number;
   readonly evenIfBusy: boolean;
+  /** Do not measure, only let the peer in: it will. */
+  readonly expect: boolean;
 }
 
 /** Slices to have at hand in case that others are lost: fetched while nothing else has to be, loaded where memory is left over. The list replaces that of before, of this deployment; seats that are prepared take its memory. */
@@ -398,6 +402,8 @@ export interface Command {
   readonly nonce: string;
   readonly deadlineMs: number;
   readonly body: CommandBody;
+  /** The scheduler's signature under the rest and the gateway's certificate, see broker/seal.ts; empty where nobody has credentials. */
+  readonly seal: Uint8Array;
 }
 
 /** The lane from the measuring agent to `peer` and back. Spreads are median deviations: of the round trip in ms, of throughput as a part of it. */
@@ -865,6 +871,8 @@ export interface AgentStatus {
   readonly memoryBytes: number;
   readonly probeMacsPerSecond: number;
   readonly softwareVersion: string;
+  /** As in its hello. */
+  readonly encrypted: boolean;
   readonly health: Health | null;
 }
 
@@ -962,6 +970,8 @@ export interface LinkStatus {
 export interface StatusReport {
   readonly cluster: string;
   readonly term: number;
+  /** TLS with client certificates on the broker and on lanes, signed commands. false: everything is plain, and anybody on the network may listen and join. */
+  readonly encrypted: boolean;
   readonly uptimeMs: number;
   readonly dispatcherAddresses: readonly string[];
   readonly dispatcherPort: number;

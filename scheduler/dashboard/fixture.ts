@@ -39,7 +39,15 @@ export function agentOf(agent: string, more: Partial<AgentStatus> = {}, health: 
       host: agent,
       hostCores: 4,
     },
-    ...{ cpuLimit: 0, engineThreads: 4, correction: 1, memoryBytes: 1e9, probeMacsPerSecond: 5e9, softwareVersion: '0.1.0' },
+    ...{
+      cpuLimit: 0,
+      engineThreads: 4,
+      correction: 1,
+      memoryBytes: 1e9,
+      probeMacsPerSecond: 5e9,
+      encrypted: true,
+      softwareVersion: '0.1.0',
+    },
     health: healthOf(agent, health),
     ...more,
   };
@@ -86,7 +94,15 @@ export function deploymentOf(name: string, plan: PlanReport | null, more: Partia
 
 export function reportOf(more: Partial<StatusReport> = {}): StatusReport {
   return {
-    ...{ cluster: 'home', term: 4, uptimeMs: 11_520_000, dispatcherAddresses: ['192.168.1.30'], dispatcherPort: 41_000, problems: [] },
+    ...{
+      cluster: 'home',
+      term: 4,
+      encrypted: true,
+      uptimeMs: 11_520_000,
+      dispatcherAddresses: ['192.168.1.30'],
+      dispatcherPort: 41_000,
+      problems: [],
+    },
     ...{ agents: [], deployments: [], lanes: [], host: 'gateway-host', links: [], refusals: [], events: [] },
     ...more,
   };

@@ -45,7 +45,7 @@ function agent(name: string, over: Partial<AgentStatus> = {}): AgentStatus {
       engineThreads: 4,
       correction: 1,
     },
-    ...{ memoryBytes: 0, probeMacsPerSecond: 1e9, softwareVersion: '', health: null, fingerprint: '', cpu: '' },
+    ...{ memoryBytes: 0, probeMacsPerSecond: 1e9, softwareVersion: '', encrypted: false, health: null, fingerprint: '', cpu: '' },
     ...over,
   };
 }

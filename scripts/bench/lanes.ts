@@ -6,6 +6,7 @@ import { listen } from '../../broker/listen.js';
 import { Child, nodeFlags } from '../children.js';
 import type { Bench, BenchContext } from './bench.js';
 import { atLeast, atMost, type Figure, figure, interleaved } from './figures.js';
+import { tlsCase } from './lane-tls.js';
 
 /** Topics of the benchmark. */
 export const [BULK, DONE, ECHO, BACK] = ['bulk', 'done', 'echo', 'back'];
@@ -166,8 +167,9 @@ async function run({ quick, cases }: BenchContext): Promise<object> {
       await cases([
         ...SIZES.map((size) => ({ name: `one hop, ${size.name}`, run: () => bulk(lane, tcp, size, quick) })),
         { name: 'round trip, 16 KB', run: () => roundTrip(lane, tcp, quick) },
+        tlsCase(quick),
       ]);
-      return { processes: 2, network: 'loopback', encryption: 'none', 'CPU limit': 'none' };
+      return { processes: 2, network: 'loopback', encryption: 'none, but where it says so', 'CPU limit': 'none' };
     } finally {
       await Promise.all([lane.stop(), tcp.stop()]);
     }
@@ -176,4 +178,4 @@ async function run({ quick, cases }: BenchContext): Promise<object> {
   }
 }
 
-export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', seconds: 30, run };
+export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', seconds: 60, run };

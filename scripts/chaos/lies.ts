@@ -5,9 +5,12 @@
 import { randomBytes } from 'node:crypto';
 import { encodeBox } from '../../broker/activation.js';
 import type { Bus } from '../../broker/bus.js';
+import { encode } from '../../broker/codec.js';
 import { ChairError, type ErrorCode } from '../../broker/errors.js';
 import type { CommandBody, Health, Hello, Prepare } from '../../broker/messages.js';
-import type { Topics } from '../../broker/topics.js';
+import { SOURCE } from '../../broker/plan.js';
+import { NO_SEAL } from '../../broker/seal.js';
+import { DISPATCHER, spokenBy, type Topic, type Topics } from '../../broker/topics.js';
 import type { Lie } from './schedule.js';
 
 /** Who must have counted a lie, under one of these codes, where `status` shows it. */
@@ -41,6 +44,7 @@ const FORGED = 'f0f0f0f0f0f0f0f0';
 const LIE = 'lie-';
 const REMEMBERED = 1000;
 const MOST_WIRES = 64;
+const LIAR = 'liar';
 
 export class Liar {
   readonly #bus: Bus;
@@ -99,13 +103,13 @@ export class Liar {
       case 'other-name':
         return this.#otherName(agent);
       case 'other-health':
-        return this.#bus.publish(this.#topics.health, { ...health, nonce: FORGED });
+        return this.#as(agent, this.#topics.health, { ...health, nonce: FORGED });
       case 'other-schema':
         return this.#otherSchema(agent);
       case 'wrong-shape':
         return this.#wrongShape(agent, held);
       case 'false-will':
-        return this.#bus.publish(this.#topics.gone, { agent, nonce: FORGED, why: 'will', connection: 0 });
+        return this.#as(agent, this.#topics.gone, { agent, nonce: FORGED, why: 'will', connection: 0 });
       case 'garbage':
         return this.#garbage(agent);
       case 'old-epoch':
@@ -115,14 +119,19 @@ export class Liar {
 
   #command(agent: string, nonce: string, term: number, body: CommandBody, scheduler = this.#scheduler): Promise<void> {
     const id = `${LIE}${++this.#told}`;
-    return this.#bus.publish(this.#topics.command(agent), { id, term, scheduler, nonce, deadlineMs: 1000, body });
+    return this.#bus.publish(this.#topics.command(agent), { id, term, scheduler, nonce, deadlineMs: 1000, body, seal: NO_SEAL });
+  }
+
+  /** In the name of `agent`: on a broker without credentials anybody can. */
+  #as<T>(agent: string, topic: Topic<T>, value: T): Promise<void> {
+    return this.#bus.publishBytes(spokenBy(topic.name, agent), encode(topic.schema, value), topic.qos);
   }
 
   /** Somebody else says that it is this agent, at an address where nobody listens. */
   async #otherName(agent: string): Promise<void> {
     const hello = this.#hellos.get(agent);
     if (hello === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} has not introduced itself while we listened`);
-    await this.#bus.publish(this.#topics.hello, { ...hello, nonce: FORGED, addresses: ['192.0.2.1'], lanePort: 9 });
+    await this.#as(agent, this.#topics.hello, { ...hello, nonce: FORGED, addresses: ['192.0.2.1'], lanePort: 9 });
   }
 
   /** A machine that nobody knows yet, of a version that cannot be read. */
@@ -130,7 +139,7 @@ export class Liar {
     const hello = this.#hellos.get(agent);
     if (hello === undefined) throw new ChairError('AGENT_UNKNOWN', `${agent} has not introduced itself while we listened`);
     const stranger = { ...hello, agent: 'stranger', nonce: FORGED, schemaFingerprint: FORGED, schemaVersion: hello.schemaVersion + 1000 };
-    await this.#bus.publish(this.#topics.hello, stranger);
+    await this.#as(stranger.agent, this.#topics.hello, stranger);
   }
 
   /** For each wire of the plan in force a tensor that is none of its. */
@@ -138,17 +147,20 @@ export class Liar {
     const { wires, stages } = this.#prepared.get(`${agent} ${deployment} ${epoch}`) ?? { wires: [undefined], stages: [undefined] };
     const box = { start: [0, 0, 0, 0, 0, 0], end: [1, 1, 1, 1, 1, 3] };
     const route = stages.map(() => 0);
-    for (const [wire] of wires.slice(0, MOST_WIRES).entries()) {
+    for (const [wire, along] of wires.slice(0, MOST_WIRES).entries()) {
       const ids = { deployment, frame: 2 ** 40, attempt: 1, route, wire, lowWater: 0, remainingMs: 1000, term: this.#term, epoch };
       const { message } = encodeBox({ ...ids, dtype: 'float64' as const, dims: box.end }, 'raw', new Uint8Array(24), box, box);
-      await this.#bus.publishBytes(this.#topics.activation(agent), Buffer.concat([...message]), 0);
+      const sender =
+        along === undefined ? LIAR : along.fromStage === SOURCE ? DISPATCHER : stages[along.fromStage]?.agents[0]?.[along.fromPart];
+      await this.#bus.publishBytes(spokenBy(this.#topics.activation(agent), sender ?? LIAR), Buffer.concat([...message]), 0);
     }
   }
 
   async #garbage(agent: string): Promise<void> {
     const { hello, health, reply, gone, progress, trouble, request } = this.#topics;
-    const names = [hello, health, reply, gone, progress, trouble, request, this.#topics.command(agent)].map(({ name }) => name);
-    for (const name of [...names, this.#topics.activation(agent), this.#topics.submit]) {
+    const said = [hello, health, reply, gone, progress, trouble, request].map(({ name }) => name);
+    const names = [...said, this.#topics.activation(agent), this.#topics.submit].map((name) => spokenBy(name, agent));
+    for (const name of [...names, this.#topics.command(agent).name]) {
       await this.#bus.publishBytes(name, randomBytes(3 + Math.floor(Math.random() * 400)), 0);
     }
   }
@@ -163,7 +175,7 @@ export class Liar {
     ] as const) {
       const header = { ...ids, term, epoch: Math.max(0, of), dtype: 'float32' as const, dims: [4] };
       const { message } = encodeBox(header, 'raw', new Uint8Array(16), box, box);
-      await this.#bus.publishBytes(this.#topics.activation(agent), Buffer.concat([...message]), 0);
+      await this.#bus.publishBytes(spokenBy(this.#topics.activation(agent), LIAR), Buffer.concat([...message]), 0);
     }
   }
 }

@@ -3,7 +3,8 @@
  * sends on request. Only the asking end's clock is read.
  *
  *   round trip   small messages one after another: median, and the median distance from it
- *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last: bytes / (time - round trip), their median
+ *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last (two where time is short): bytes /
+ *                (time - round trip), their median (of two the quicker)
  *
  * One round that takes long is not the last of its size: code that runs for the first time, or a CPU quota that is used up, makes a round of 64 KB as slow as a link of a
  * hundredth of its rate. (A best of three would be a shaper's burst.)
@@ -45,6 +46,9 @@ const ROUND_BYTES = [64 * 1024, 256 * 1024, 1024 * 1024] as const;
 /** A round of this length is long against timers and scheduling. */
 const ENOUGH_MS = 60;
 const SAMPLES = 3;
+const LEAST_ROUNDS = 2;
+/** A link of less than half a Mbit/s, or something is wrong: another round would take as long. */
+const VERY_LONG_MS = 1000;
 const ECHO_MS = 2000;
 const ROUND_MS = 5000;
 /** What a peer may ask this end to send at once. */
@@ -98,7 +102,9 @@ export class LinkProbe {
     await this.#timed(peer, 'echo', 0);
     while (echoes.length < ECHOES && (echoes.length < 3 || nowMs() < untilMs)) echoes.push(await this.#timed(peer, 'echo', 0));
     const roundTripMs = median(echoes);
-    const up = await this.#direction(peer, 'fill', roundTripMs, untilMs, budgetBytes / 2);
+    // Half of the time for each: what is left over by the one may be nothing.
+    const halfMs = (nowMs() + untilMs) / 2;
+    const up = await this.#direction(peer, 'fill', roundTripMs, halfMs, budgetBytes / 2);
     const down = await this.#direction(peer, 'drain', roundTripMs, untilMs, budgetBytes / 2);
     const latencyMs = roundTripMs / 2;
     checkLink(`the measured link from ${this.#o.name} to ${peer}`, { bytesPerSecond: up.bytesPerSecond, latencyMs });
@@ -117,15 +123,18 @@ export class LinkProbe {
     };
   }
 
-  /** Always at least one round, however short the time. */
+  /** Always at least two rounds, however short the time, unless the first took very long. */
   async #direction(peer: string, kind: 'fill' | 'drain', roundTripMs: number, untilMs: number, budgetBytes: number) {
     let bytes = 0;
     let samples: { readonly size: number; readonly bytesPerSecond: number }[] = [];
     let step = 0;
-    while (samples.length < SAMPLES) {
+    let longestMs = 0;
+    for (let rounds = 0; samples.length < SAMPLES; rounds++) {
       const size = ROUND_BYTES[step] ?? MESSAGE_BYTES;
-      if (bytes > 0 && (this.#o.nowMs() >= untilMs || bytes + size > budgetBytes)) break;
+      const isEnough = rounds >= LEAST_ROUNDS || longestMs >= VERY_LONG_MS;
+      if (bytes > 0 && ((isEnough && this.#o.nowMs() >= untilMs) || bytes + size > budgetBytes)) break;
       const tookMs = await this.#timed(peer, kind, size);
+      longestMs = Math.max(longestMs, tookMs);
       bytes += size;
       samples = samples.filter((sample) => sample.size === size);
       samples.push({ size, bytesPerSecond: (size / throughputMs(tookMs, roundTripMs)) * 1000 });
@@ -133,7 +142,8 @@ export class LinkProbe {
       if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
     }
     const speeds = samples.map((sample) => sample.bytesPerSecond);
-    const bytesPerSecond = median(speeds);
+    // Of two the quicker one: what disturbs makes a round slow, never quick.
+    const bytesPerSecond = speeds.length === 2 ? Math.max(...speeds) : median(speeds);
     return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(speeds) / bytesPerSecond : 0, bytes };
   }
 

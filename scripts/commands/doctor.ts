@@ -7,6 +7,7 @@ import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
 import { withClient } from '../connection.js';
 import { judgeAgent, judgeGateway, judgeLanes } from '../doctor/cluster.js';
 import { bad, type Finding, findingsText, note, ok } from '../doctor/findings.js';
+import type { ClockFacts } from '../doctor/machine.js';
 import { agentDirectory, gatewayDirectory } from '../state-folder.js';
 
 /** Of larger clusters only links that plans need are measured: all pairs would take many minutes. */
@@ -22,7 +23,7 @@ export const doctor: CommandDefinition = {
     "Engine, memory, disk, clock, ports, multicast DNS, certificates; then each agent, and the lane between each pair, measured. For a gateway's or an agent's machine, or both, as their state folders say. Exit status 1 when something is bad.",
   arguments: [{ syntax: '[role]', description: 'gateway or agent: what this machine is, when it was not started here yet' }],
   options: [{ flags: '--skip-lanes', description: 'do not measure lanes: a second or so for each pair, a few MB each' }],
-  settings: ['cluster', 'broker', 'agent.name'],
+  settings: ['cluster', 'broker', 'credentials', 'insecure', 'agent.name'],
   json: true,
   examples: [
     { line: 'doctor', text: 'on the gateway, or on a device' },
@@ -43,8 +44,10 @@ async function examine(invocation: Invocation): Promise<Finding[]> {
   const { lookAtMachine } = await import('../doctor/machine.js');
   output.progress('looking at this machine');
   const folders = roles.map((role) => ({ area: areaOf(role, settings), directory: directoryOf(role, settings) }));
-  const here = await lookAtMachine({ folders });
+  const trust = await lookAtTrust(settings, roles);
+  const here = await lookAtMachine({ folders, ahead: trust.ahead });
   for (const role of roles) here.push(...(await lookAtRole(role, settings)));
+  here.push(...trust.findings);
   output.progress('looking for gateways on the network');
   const found = await lookAtNetwork(settings, roles);
   output.progress('asking the gateway');
@@ -104,6 +107,42 @@ function asideIn(directory: string): string[] {
     }
   };
   return ['', 'deployments', 'profiles', 'credentials'].flatMap(into);
+}
+
+/** Certificates of what runs here, and on a device the gateway's time. */
+async function lookAtTrust(settings: Settings, roles: readonly Role[]): Promise<{ ahead: ClockFacts['ahead']; findings: Finding[] }> {
+  if (!isSecure(settings)) {
+    const todo = 'In a network that you do not trust alone: start gateway and agents without --insecure.';
+    return {
+      ahead: undefined,
+      findings: [note('network', 'trust', 'no certificates: anybody who reaches the ports can listen and join', todo)],
+    };
+  }
+  const { askTime, judgeKeys, lookAtCertificate, openKeys } = await import('../doctor/certificates.js');
+  const { cluster, agent, credentials } = settings;
+  const findings: Finding[] = [];
+  let ahead: ClockFacts['ahead'];
+  if (roles.includes('agent')) {
+    const area = areaOf('agent', settings);
+    const directory = credentials === '' ? path.join(agentDirectory(settings), 'credentials') : credentials;
+    const time = await askTime(area, directory);
+    ahead = time.ahead;
+    const join = `On the gateway: token create --name ${agent.name}; it prints what to type here.`;
+    const nowMs = Date.now() - (ahead?.ms ?? 0);
+    const wanted = { cluster, role: 'agent', name: agent.name } as const;
+    findings.push(...(await lookAtCertificate({ area, directory, wanted, join, nowMs })), ...time.findings);
+  }
+  if (roles.includes('gateway')) {
+    const area = areaOf('gateway', settings);
+    const directory = path.join(gatewayDirectory(settings), 'credentials');
+    const wanted = { cluster, role: 'gateway' } as const;
+    const join = 'They are made when the gateway starts for the first time.';
+    findings.push(
+      ...(await lookAtCertificate({ area, directory: path.join(directory, 'gateway'), wanted, join, nowMs: Date.now() })),
+      ...judgeKeys(area, await openKeys(directory)),
+    );
+  }
+  return { ahead, findings };
 }
 
 /** Multicast DNS: who answers for this cluster. */

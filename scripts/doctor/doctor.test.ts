@@ -1,9 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { Authority } from '../../broker/credentials/authority.js';
 import type { AgentStatus, Health, LaneHealth, LinkStatus, StatusReport } from '../../broker/messages.js';
+import { type CertificateFacts, judgeCertificate, lookAtCertificate, openKeys } from './certificates.js';
 import { judgeAgent, judgeGateway, judgeLanes } from './cluster.js';
 import { bad, findingsText, note, ok } from './findings.js';
 import { judgeClock, judgeDisk, judgeMemory, judgeNode, lookAtMachine } from './machine.js';
@@ -79,11 +81,69 @@ describe('what doctor thinks of a machine', () => {
   it('runs the engine here, and says something of everything', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'mc-doctor-'));
     undo.push(() => rmSync(folder, { recursive: true, force: true }));
-    const findings = await lookAtMachine({ folders: [{ area: 'gateway', directory: path.join(folder, 'not', 'there') }] });
+    const findings = await lookAtMachine({
+      ahead: undefined,
+      folders: [{ area: 'gateway', directory: path.join(folder, 'not', 'there') }],
+    });
     expect(findings.map(({ check }) => check)).toEqual(['node', 'engine', 'memory', 'clock', 'disk']);
     expect(findings[1]).toMatchObject({ grade: 'ok', text: expect.stringMatching(/GMAC\/s/) });
     expect(findings[4]?.text).toMatch(/free of/);
     for (const { grade, todo } of findings) expect(todo === '').toBe(grade === 'ok');
+  });
+});
+
+describe('what doctor thinks of certificates', () => {
+  const day = 86_400_000;
+  const nowMs = Date.UTC(2027, 1, 1);
+  const facts: CertificateFacts = {
+    identity: { cluster: 'home', role: 'agent', name: 'pi-1' },
+    wanted: { cluster: 'home', role: 'agent', name: 'pi-1' },
+    ...{ fromMs: nowMs - 10 * day, toMs: nowMs + 20 * day, nowMs },
+  };
+
+  it.each<[string, Partial<CertificateFacts>, string, string]>([
+    ['one that is good', {}, 'ok', 'good for 20 days'],
+    ['one that was not renewed', { toMs: nowMs + 3 * day }, 'note', '3 days'],
+    ['one that is over', { toMs: nowMs - 3 * day }, 'bad', 'expired 3 days ago'],
+    ['one of the future', { fromMs: nowMs + day }, 'bad', 'not valid yet'],
+    ["another agent's", { wanted: { cluster: 'home', role: 'agent', name: 'pi-2' } }, 'bad', 'not of agent pi-2'],
+    ["another cluster's", { wanted: { cluster: 'office', role: 'agent', name: 'pi-1' } }, 'bad', "'office'"],
+    ["a viewer's where an agent is to run", { identity: { cluster: 'home', role: 'viewer', name: 'pi-1' } }, 'bad', 'viewer pi-1'],
+  ])('finds %s', (_, extra, grade, text) => {
+    const finding = judgeCertificate('agent pi-1', { ...facts, ...extra });
+    expect(finding).toMatchObject({ grade, text: expect.stringContaining(text) });
+    expect(finding.todo === '').toBe(grade === 'ok');
+  });
+
+  it('looks at what an authority really made: certificates, keys that are open, folders without any', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'mc-doctor-ca-'));
+    undo.push(() => rmSync(folder, { recursive: true, force: true }));
+    const authority = await Authority.open({ directory: folder, cluster: 'home' });
+    const directory = path.join(folder, 'gateway');
+    const options = {
+      area: 'gateway',
+      directory,
+      wanted: { cluster: 'home', role: 'gateway' },
+      join: 'Start it.',
+      nowMs: Date.now(),
+    } as const;
+    expect(await lookAtCertificate(options)).toMatchObject([
+      { grade: 'ok', text: expect.stringContaining("of cluster 'home', good for 29 days") },
+    ]);
+    expect(await openKeys(folder)).toEqual([]);
+    if (process.platform !== 'win32') {
+      chmodSync(path.join(directory, 'key.pem'), 0o644);
+      expect(await lookAtCertificate(options)).toMatchObject([
+        { grade: 'ok' },
+        { grade: 'bad', check: 'keys', todo: expect.stringContaining('chmod 600') },
+      ]);
+    }
+    expect(await lookAtCertificate({ ...options, directory: path.join(folder, 'none') })).toMatchObject([
+      { grade: 'note', todo: 'Start it.' },
+    ]);
+    writeFileSync(path.join(directory, 'cert.pem'), 'torn');
+    expect(await lookAtCertificate(options)).toMatchObject([{ grade: 'bad', text: expect.stringContaining('CREDENTIALS_DAMAGED') }]);
+    await authority.stop();
   });
 });
 

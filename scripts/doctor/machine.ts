@@ -210,7 +210,7 @@ function readText(file: string): string {
 export interface MachineOptions {
   /** Folders of state, with whose they are. */
   readonly folders: readonly { readonly area: string; readonly directory: string }[];
-  readonly ahead?: ClockFacts['ahead'];
+  readonly ahead: ClockFacts['ahead'];
 }
 
 export async function lookAtMachine({ folders, ahead }: MachineOptions): Promise<Finding[]> {

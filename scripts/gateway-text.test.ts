@@ -10,7 +10,8 @@ const facts: GatewayFacts = {
   stateDirectory: '/var/lib/x',
   settingsFile: undefined,
   announced: true,
-  insecure: true,
+  trust: undefined,
+  hereFlags: '',
   startedInMs: 712,
   program: 'musical-chair',
 };
@@ -33,9 +34,12 @@ describe('what a gateway prints when it is ready', () => {
   });
 
   it('says how a token is had where agents need one', () => {
-    const lines = joinLines({ ...facts, insecure: false }).join('\n');
-    expect(lines).toContain('musical-chair token create --name NAME --cluster home');
-    expect(lines).toContain('--token TOKEN');
-    expect(gatewayText({ ...facts, insecure: false })).not.toContain('INSECURE');
+    const trust = { host: '192.168.1.10', port: 8884, fingerprint: 'ab'.repeat(32) };
+    const lines = joinLines({ ...facts, trust, hereFlags: '--config /etc/x.yaml' });
+    expect(lines).toContain('  musical-chair token create --name NAME --cluster home --config /etc/x.yaml');
+    expect(lines).toContain('  musical-chair agent --name NAME --cluster home --gateway 192.168.1.10:8884 --token TOKEN');
+    const text = gatewayText({ ...facts, trust });
+    expect(text).not.toContain('INSECURE');
+    expect(text).toContain('192.168.1.10:8884, CA abababababababab');
   });
 });

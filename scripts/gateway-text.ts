@@ -1,5 +1,12 @@
 /** What a gateway prints when it is ready: where things are, and how an agent joins. Pure. */
 
+export interface GatewayTrust {
+  readonly host: string;
+  readonly port: number;
+  /** sha256 of the CA's certificate, hexadecimal. */
+  readonly fingerprint: string;
+}
+
 export interface GatewayFacts {
   readonly cluster: string;
   /** As another machine reaches it; without a password. */
@@ -13,8 +20,10 @@ export interface GatewayFacts {
   readonly settingsFile: string | undefined;
   /** It is announced on the local network. */
   readonly announced: boolean;
-  /** Anybody can listen and join. */
-  readonly insecure: boolean;
+  /** Where machines join, and the CA that they compare; undefined: anybody can listen and join. */
+  readonly trust: GatewayTrust | undefined;
+  /** Flags that commands on this machine need to find this gateway and its operator's key: '' when it is where they look anyway. */
+  readonly hereFlags: string;
   readonly startedInMs: number;
   /** How the CLI is called here, and on another machine. */
   readonly program: string;
@@ -23,27 +32,29 @@ export interface GatewayFacts {
 /**
  * The command lines that let an agent join, with a word on each: what is typed here, then what is typed on the device. The one place that knows them.
  */
-export function joinLines({ cluster, brokerUrl, announced, insecure, program }: GatewayFacts): string[] {
+export function joinLines({ cluster, brokerUrl, announced, trust, hereFlags, program }: GatewayFacts): string[] {
   const named = cluster === 'default' ? '' : ` --cluster ${cluster}`;
   const agent = `${program} agent --name NAME${named}`;
   const address = `${agent} --broker ${brokerUrl}`;
-  if (insecure) {
+  if (trust === undefined) {
     return announced
       ? ['An agent joins with, on its machine:', `  ${agent}`, 'or, where multicast does not get through:', `  ${address}`]
       : ['An agent joins with, on its machine:', `  ${address}`];
   }
   return [
     'An agent joins with a token of its own. Here, for the agent NAME:',
-    `  ${program} token create --name NAME${named}`,
-    'That prints what is then run on its machine:',
-    `  ${announced ? agent : address} --token TOKEN`,
+    `  ${program} token create --name NAME${named}${hereFlags === '' ? '' : ` ${hereFlags}`}`,
+    'It prints the line that is then run on its machine:',
+    `  ${agent} --gateway ${trust.host}:${trust.port} --token TOKEN`,
   ];
 }
 
 export function gatewayText(facts: GatewayFacts): string {
-  const { cluster, brokerUrl, external, dispatcherAddresses, dispatcherPort, stateDirectory, settingsFile, announced, startedInMs } = facts;
+  const { cluster, brokerUrl, external, dispatcherAddresses, dispatcherPort, stateDirectory, settingsFile, announced, startedInMs, trust } =
+    facts;
   const rows = [
     ['broker', `${brokerUrl}${external ? ' (not part of this process)' : ''}`],
+    ...(trust === undefined ? [] : [['joining', `${trust.host}:${trust.port}, CA ${trust.fingerprint.slice(0, 16)}`]]),
     ['frames', `${dispatcherAddresses[0] ?? '-'}:${dispatcherPort}`],
     ['state', stateDirectory],
     ['settings', settingsFile ?? 'no file: defaults, environment and flags'],
@@ -52,7 +63,7 @@ export function gatewayText(facts: GatewayFacts): string {
   return [
     `Ready ${(startedInMs / 1000).toFixed(2)} s after its start: the gateway of cluster '${cluster}'.`,
     ...rows.map(([what = '', where]) => `  ${what.padEnd(10)}${where}`),
-    ...(facts.insecure ? ['INSECURE: anybody who reaches these ports can listen, join and give orders.'] : []),
+    ...(facts.trust === undefined ? ['INSECURE: anybody who reaches these ports can listen, join and give orders.'] : []),
     ...joinLines(facts),
   ].join('\n');
 }

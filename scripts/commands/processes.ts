@@ -13,8 +13,7 @@ import { type GatewayFacts, gatewayText } from '../gateway-text.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PACKAGE_ROOT, PROGRAM, packageVersion } from '../package-root.js';
 import { withAnotherToken } from '../refused-token.js';
-import { notifySystemd } from '../service/notify.js';
-import { configFile } from '../settings.js';
+import { configFile, loadSettings } from '../settings.js';
 import { agentDirectory, gatewayDirectory } from '../state-folder.js';
 import { service as ofSystemd } from '../systemd.js';
 
@@ -47,7 +46,8 @@ async function runGateway(
     log: logger(invocation),
   });
   const stopped = untilStopped();
-  let unwatch = (): void => undefined;
+  const isWell = (): string => (gateway.serves ? '' : 'it does not reach the broker that it runs');
+  const told = ofSystemd({ isWell, log: logger(invocation) });
   await gateway.start();
   try {
     const startedInMs = performance.now();
@@ -55,10 +55,11 @@ async function runGateway(
     const { user, system } = process.cpuUsage();
     onAsked('start', () => ({ startedInMs, cpuMs: (user + system) / 1000 }));
     announceReady({ url: gateway.brokerUrl, startedInMs });
-    unwatch = await notifySystemd(() => gateway.serves, { log: logger(invocation) });
+    told.ready();
+    told.status(`cluster '${cluster}', ${publicUrl(gateway.brokerUrl)}`);
     await Promise.race([stopped, gateway.closed]);
   } finally {
-    unwatch();
+    told.stopping();
     await gateway.stop();
   }
   const failure = await gateway.closed;
@@ -76,6 +77,7 @@ function factsOf(
   const everywhere = 'host' in broker && broker.host === '0.0.0.0';
   const outside = everywhere ? gateway.brokerUrl.replace('127.0.0.1', dispatcherAddresses[0] ?? '127.0.0.1') : gateway.brokerUrl;
   const { config } = options;
+  const { gatehouse } = gateway;
   return {
     cluster: settings.cluster,
     brokerUrl: publicUrl(outside),
@@ -85,9 +87,24 @@ function factsOf(
     stateDirectory: gatewayDirectory(settings),
     settingsFile: configFile({ env: process.env, ...(typeof config === 'string' ? { file: config } : {}) }),
     announced: !settings.gateway.hidden,
-    insecure: !isSecure(settings),
+    trust:
+      gatehouse === undefined
+        ? undefined
+        : { host: new URL(publicUrl(outside)).hostname, port: gatehouse.port, fingerprint: gatehouse.authority.fingerprint },
+    hereFlags: hereFlags(settings, typeof config === 'string' ? config : undefined, gateway.brokerUrl),
     program: PROGRAM,
   };
+}
+
+/** What commands on this machine must be told because this gateway was told it by flags. */
+function hereFlags(settings: Settings, config: string | undefined, url: string): string {
+  if (config !== undefined) return `--config ${config}`;
+  const usual = loadSettings({ env: process.env });
+  const isElsewhere = gatewayDirectory(settings) !== gatewayDirectory({ ...usual, cluster: settings.cluster });
+  return [
+    ...(settings.gateway.hidden ? [`--broker ${publicUrl(url)}`] : []),
+    ...(isElsewhere ? [`--credentials ${path.join(gatewayDirectory(settings), 'credentials', 'operator')}`] : []),
+  ].join(' ');
 }
 
 const BYTES_PER_MBIT = 125_000;

@@ -1,6 +1,7 @@
 /** The cluster as the gateway knows it: agents, deployments, and the lane between each pair. Pure. */
 import type { AgentStatus, LaneHealth, LinkStatus, StatusReport } from '../../broker/messages.js';
 import { DISPATCHER } from '../../broker/topics.js';
+import { throttledNow } from '../../scheduler/dashboard/throttling.js';
 import { mbps } from '../../scheduler/links/table.js';
 import { bytesText, msText } from '../table.js';
 import { bad, type Finding, note, ok } from './findings.js';
@@ -50,11 +51,21 @@ export function judgeAgent(agent: AgentStatus, others: readonly AgentStatus[]): 
       ),
     );
   if (health === null) return [...found, note(area, 'health', 'it has said nothing of its health yet', 'Look again in a few seconds.')];
-  const { memoryFreeBytes: free, temperature, damaged } = health;
+  const { memoryFreeBytes: free, temperature, throttled, damaged } = health;
   if (free > 0 && free < 100 * MB)
     found.push(bad(area, 'memory', `${bytesText(free)} free`, 'Stop other programs there, or let it offer less (agent.memoryMb).'));
   if (temperature >= HOT_CELSIUS)
     found.push(note(area, 'heat', `${Math.round(temperature)} C: it slows itself down`, 'A heat sink, a fan, or air around it.'));
+  const powers = throttledNow(throttled);
+  if (powers.length > 0)
+    found.push(
+      note(
+        area,
+        'power',
+        `its firmware says: ${powers.join(', ')}`,
+        'A power supply of the size that the board wants, a short cable, a heat sink.',
+      ),
+    );
   if (damaged > 0)
     found.push(bad(area, 'disk', `${damaged} files on its disk were damaged`, 'Memory cards wear out: replace it before it forgets more.'));
   if (found.length > 0) return found;

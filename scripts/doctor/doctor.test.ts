@@ -23,7 +23,7 @@ function lane(peer: string, kind: LaneHealth['lane'], why = ''): LaneHealth {
 function agent(name: string, extra: Partial<AgentStatus> = {}, health: Partial<Health> = {}): AgentStatus {
   return {
     ...({ agent: name, state: 'ready', why: '', softwareVersion: '1.0', heldMs: 0 } as AgentStatus),
-    health: { memoryFreeBytes: 1e9, temperature: 45, damaged: 0, lanes: [], ...health } as unknown as Health,
+    health: { memoryFreeBytes: 1e9, temperature: 45, throttled: -1, damaged: 0, lanes: [], ...health } as unknown as Health,
     ...extra,
   };
 }
@@ -195,6 +195,7 @@ describe('what doctor thinks of a cluster', () => {
     ['was stopped', agent('a', { state: 'stopped' }), 'note', 'in order'],
     ['is refused', agent('a', { state: 'refused', why: 'another version' }), 'bad', 'another version'],
     ['is hot', agent('a', {}, { temperature: 84 }), 'note', '84 C'],
+    ['has too weak a power supply', agent('a', {}, { throttled: 0x50005 }), 'note', 'under-voltage'],
     ['has no memory', agent('a', {}, { memoryFreeBytes: 5e6 }), 'bad', '5.0 MB'],
     ['has a card that fails', agent('a', {}, { damaged: 3 }), 'bad', '3 files'],
     ['has said nothing yet', agent('a', { health: null }), 'note', 'nothing'],

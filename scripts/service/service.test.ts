@@ -16,7 +16,6 @@ import {
   UNIT_FILE,
   uninstallService,
 } from './install.js';
-import { notifySystemd, watchdogIntervalMs } from './notify.js';
 import { gatewayUnit, unitWord } from './unit.js';
 
 let root: string;
@@ -168,60 +167,3 @@ describe('gateway install', () => {
     expect(() => checkUser('nobody-of-this-name')).toThrow(expect.objectContaining({ code: 'SERVICE_FAILED' }));
   });
 });
-
-describe('what systemd is told', () => {
-  it('is nothing outside of a service', async () => {
-    const sent: string[] = [];
-    await notifySystemd(() => true, { env: {}, send: async (words) => void sent.push(words.join(' ')) });
-    expect(sent).toEqual([]);
-    expect(watchdogIntervalMs({ WATCHDOG_USEC: '60000000' }, 1)).toBe(0);
-    expect(watchdogIntervalMs({ NOTIFY_SOCKET: 'x', WATCHDOG_USEC: '60000000', WATCHDOG_PID: '2' }, 1)).toBe(0);
-    expect(watchdogIntervalMs({ NOTIFY_SOCKET: 'x', WATCHDOG_USEC: '60000000', WATCHDOG_PID: '1' }, 1)).toBe(20_000);
-  });
-
-  it('is that it is ready, then that it lives, for as long as it does its work', async () => {
-    const sent: string[] = [];
-    const lines: string[] = [];
-    let alive = true;
-    const stop = await notifySystemd(() => alive, {
-      env: { NOTIFY_SOCKET: 'x', WATCHDOG_USEC: '30000', WATCHDOG_PID: `${process.pid}` },
-      send: async (words) => void sent.push(words.join(' ')),
-      log: (line) => lines.push(line),
-    });
-    expect(sent).toEqual(['--ready']);
-    await until(() => sent.length > 3);
-    alive = false;
-    await until(() => lines.length > 0);
-    const said = sent.length;
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    expect(sent.length).toBe(said);
-    expect(lines).toHaveLength(1);
-    alive = true;
-    await until(() => sent.length > said);
-    stop();
-  });
-
-  it('may fail: it is said once, and the service goes on', async () => {
-    const lines: string[] = [];
-    let calls = 0;
-    const stop = await notifySystemd(() => true, {
-      env: { NOTIFY_SOCKET: 'x', WATCHDOG_USEC: '15000' },
-      send: async () => {
-        calls++;
-        throw new Error('no such program');
-      },
-      log: (line) => lines.push(line),
-    });
-    await until(() => calls > 3);
-    stop();
-    expect(lines).toHaveLength(1);
-  });
-});
-
-async function until(holds: () => boolean): Promise<void> {
-  for (const end = performance.now() + 10_000; performance.now() < end; ) {
-    if (holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error('never');
-}

@@ -48,11 +48,12 @@ async function runGateway(
   const stopped = untilStopped();
   const isWell = (): string => (gateway.serves ? '' : 'it does not reach the broker that it runs');
   const told = ofSystemd({ isWell, log: logger(invocation) });
+  const before = process.cpuUsage();
   await gateway.start();
   try {
     const startedInMs = performance.now();
     invocation.output.text(gatewayText({ ...factsOf(invocation, broker, gateway), startedInMs }));
-    const { user, system } = process.cpuUsage();
+    const { user, system } = process.cpuUsage(before);
     onAsked('start', () => ({ startedInMs, cpuMs: (user + system) / 1000 }));
     announceReady({ url: gateway.brokerUrl, startedInMs });
     told.ready();

@@ -93,12 +93,13 @@ afterAll(async () => {
 }, 60_000);
 
 describe('a gateway', { timeout: 120_000 }, () => {
-  it('is ready within two seconds of computing, and says where things are and how an agent joins', async () => {
+  it('takes less than a second of computing from its first line to its last, and says where things are and how an agent joins', async () => {
     const { startedInMs } = await gateway.ready;
     expect(startedInMs).toBeGreaterThan(0);
+    // Here it runs from source; the package's whole start is measured by check:package.
     const { cpuMs } = (await gateway.ask('start', { withinMs: 20_000 })) as { cpuMs: number };
     expect(cpuMs).toBeGreaterThan(0);
-    expect(cpuMs).toBeLessThan(2000);
+    expect(cpuMs).toBeLessThan(1000);
     const text = lines.join('\n');
     expect(text).toContain(file('state'));
     expect(text).toMatch(/agent --name NAME --cluster e2e --broker mqtt:\/\/127\.0\.0\.1:\d+/);
@@ -170,9 +171,9 @@ describe('a gateway', { timeout: 120_000 }, () => {
     expect(made.status).toBe(0);
     expect((await runCli(['config', 'init', '--out', file('made.yaml')])).stderr).toMatch(/^FILE_EXISTS: /);
     expect((await runCli(['config', 'check', file('made.yaml')])).status).toBe(0);
-    writeFileSync(file('made.yaml'), readFileSync(file('made.yaml'), 'utf8').replace('#port: 1883', 'prot: 1883'));
+    writeFileSync(file('made.yaml'), readFileSync(file('made.yaml'), 'utf8').replace('#dispatcherPort: 0', 'dispatchPort: 0'));
     const wrong = await runCli(['config', 'check', file('made.yaml')]);
-    expect(wrong.stdout).toMatch(/gateway\.prot in .*, line \d+, is not a\s+setting/);
+    expect(wrong.stdout).toMatch(/gateway\.dispatchPort in .*, line\s+\d+,\s+is\s+not\s+a\s+setting/);
     expect(wrong.status).toBe(2);
   });
 

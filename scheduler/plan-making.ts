@@ -143,6 +143,8 @@ export class PlanMaking {
     const { name, serving, request } = deployment;
     const now = this.#parts.drafting.expected(deployment);
     if (now === undefined || serving === undefined) return false;
+    // What was asked for counts, whatever it costs.
+    if (codedStages(draft) > codedStages(serving.draft)) return false;
     const want = { ...parseObjective(request.objective), pressed: false };
     const { move, why } = decide({
       current: worthOf(now, want),
@@ -196,4 +198,8 @@ export class PlanMaking {
     const { registry } = this.#o;
     return serving !== undefined && hasRoute(serving.plan.stages, (agent) => !registry.serves(agent, serving.nonces.get(agent) ?? ''));
   }
+}
+
+function codedStages({ stages }: PlanDraft): number {
+  return stages.filter(({ spec }) => spec.redundancy === 1).length;
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { boxDims, elementCount } from '../broker/tensor.js';
 import { drawZoo } from '../models/zoo/index.js';
 import { structureOf } from '../models/zoo/structure.js';
 import { DEPLOY_DEFAULTS } from './deploy-defaults.js';
@@ -11,6 +12,7 @@ import { manual } from './planners/manual.js';
 import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
 import { checkRequest } from './planning.js';
 import { redundancyOf } from './redundancy.js';
+import { repair } from './repair.js';
 import { hasRoute } from './router.js';
 import type { Incident } from './simulate/options.js';
 import { simulatePlan } from './simulate/simulate.js';
@@ -63,6 +65,54 @@ describe('a plan with redundancy', () => {
     expect(redundancyOf(plain)).toBeUndefined();
     // Bytes of the report are those of the estimate's links, as far as they come from or go to a parity.
     expect(report?.addedBytes).toBeLessThan(plan.estimate.links.reduce((sum, link) => sum + link.bytesPerFrame, 0));
+  });
+
+  it('is repaired at once when the agent is lost that merges and holds the parities: the parts stay, others take the rest', () => {
+    const on = problem('{profile: pi4, count: 4}', byHand(3));
+    const plan = planned(manual, on);
+    const [[merging = ''] = []] = plan.stages.find(({ spec }) => spec.redundancy !== 1)?.agents ?? [];
+    const slices = plan.cut.stages.map(({ parts }, s) =>
+      parts.map(({ weightBytes }, p) => ({
+        graph: { sha256: `${s}.${p}`, sizeBytes: 1 },
+        ...{ blobs: [], macs: 1, weightBytes, activationBytes: 0 },
+      })),
+    );
+    const left = on.devices.filter(({ agent }) => agent !== merging);
+    const answer = repair({
+      ...{ draft: plan, slices, lost: new Set([merging]), devices: left, mayTake: () => true },
+      ...{ links: on.links, objective: 'latency', inFlight: 0, pauseMs: () => 100 },
+    });
+    if (isRefusal(answer)) throw new Error(answer.reason);
+    const { draft, moves } = answer;
+    const whole = plan.stages.flatMap(({ spec }, s) => (spec.redundancy === 1 ? [] : [s]));
+    expect(moves.map(({ stage, from }) => [stage, from])).toEqual(whole.map((s) => [s, merging]));
+    expect(draft.why).toContain('stages go on without the parities that it held');
+    for (const [s, stage] of draft.stages.entries()) {
+      expect(stage.spec.redundancy).toBeUndefined();
+      expect(stage.agents.flat()).not.toContain(merging);
+      if (!whole.includes(s)) expect(stage.agents[0]).toEqual(plan.stages[s]?.agents[0]?.slice(0, -1));
+      // The very same slices.
+      expect(draft.cut.stages[s]?.parts).toEqual(plan.cut.stages[s]?.parts.slice(0, draft.cut.stages[s]?.parts.length));
+    }
+    // Every input is filled by what is left, each element once.
+    for (const [s, { parts }] of draft.cut.stages.entries()) {
+      for (const [p, part] of parts.entries()) {
+        const wires = draft.cut.wires.filter(({ toStage, toPart }) => toStage === s && toPart === p);
+        const came = part.inputs.map((_, i) =>
+          wires.filter(({ input }) => input === i).reduce((sum, { box }) => sum + elementCount(boxDims(box)), 0),
+        );
+        expect(came).toEqual(part.inputs.map(({ box }) => elementCount(boxDims(box))));
+      }
+    }
+    // With a spare the parities stay.
+    const spare = problem('{profile: pi4, count: 5}', byHand(3));
+    const roomy = repair({
+      ...{ draft: plan, slices, lost: new Set([merging]), devices: spare.devices.filter(({ agent }) => agent !== merging) },
+      ...{ mayTake: () => true, links: on.links, objective: 'latency', inFlight: 0, pauseMs: () => 100 },
+    });
+    expect(isRefusal(roomy) ? 0 : roomy.draft.stages.filter(({ spec }) => spec.redundancy === 1).length).toBe(
+      plan.stages.length - whole.length,
+    );
   });
 
   it('counts the parity as a seat in time and memory', () => {

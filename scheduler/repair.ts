@@ -8,9 +8,11 @@
  *   cost = pause until the slices are there + HORIZON_MS x the part of the service that is lost against the best repair, in ms
  *
  * So the fewest bytes are moved, unless that makes the plan much slower. Seats of one lost agent go to one other, as bands of following stages stay together
- * then, or each to its own, whichever costs less. No two parts of a coded stage come to one agent.
+ * then, or each to its own, whichever costs less. No two parts of a coded stage come to one agent; where nobody is left for the parities that a lost agent held,
+ * the stages go on without them until the next full plan.
  */
 import type { SliceRef } from '../broker/plan.js';
+import type { StageSpec } from '../models/slicing/partition.js';
 import { computeMs } from './planners/cost.js';
 import { bottleneckLine, mib, refuse, score, seatedDraft } from './planners/draft.js';
 import type { Estimate } from './planners/estimate.js';
@@ -87,6 +89,35 @@ interface Hole {
 type Takers = readonly string[];
 
 export function repair(question: RepairQuestion): Repair | PlanRefusal {
+  const answer = withItsParities(question);
+  const without = isRefusal(answer) ? withoutParities(question.draft, question.lost) : undefined;
+  if (without === undefined) return answer;
+  const other = withItsParities({ ...question, draft: without });
+  if (isRefusal(other)) return other;
+  const [done = '', ...rest] = other.draft.why.split('\n');
+  return { ...other, draft: { ...other.draft, why: [`${done}; stages go on without the parities that it held`, ...rest].join('\n') } };
+}
+
+/** The plan without the parities of lost agents, which nothing needs while all other parts are there. Undefined when they held none. */
+function withoutParities(draft: PlanDraft, lost: ReadonlySet<string>): PlanDraft | undefined {
+  const bare = new Set<number>();
+  for (const [s, { spec, agents }] of draft.stages.entries()) {
+    if (spec.redundancy === 1 && agents.some((replica) => lost.has(replica[spec.shares.length] ?? ''))) bare.add(s);
+  }
+  if (bare.size === 0) return undefined;
+  const parityOf = (stage: number): number => (bare.has(stage) ? (draft.cut.stages[stage]?.parts.length ?? 0) - 1 : -1);
+  const plain = ({ redundancy: _, ...spec }: StageSpec): StageSpec => spec;
+  const stages = draft.stages.map((stage, s) =>
+    bare.has(s) ? { spec: plain(stage.spec), agents: stage.agents.map((replica) => replica.slice(0, -1)) } : stage,
+  );
+  const cuts = draft.cut.stages.map(({ spec, parts, partShares }, s) =>
+    bare.has(s) ? { spec: plain(spec), parts: parts.slice(0, -1), partShares: partShares.slice(0, -1) } : { spec, parts, partShares },
+  );
+  const wires = draft.cut.wires.filter((wire) => wire.fromPart !== parityOf(wire.fromStage) && wire.toPart !== parityOf(wire.toStage));
+  return { ...draft, stages, cut: { stages: cuts, wires, inputs: draft.cut.inputs, outputs: draft.cut.outputs } };
+}
+
+function withItsParities(question: RepairQuestion): Repair | PlanRefusal {
   const repairing = new Repairing(question);
   const { holes } = repairing;
   if (holes.length === 0) return repairing.judge([], []) ?? refuse(`${REPAIR}: what is left of the plan does not fit into memory`);

@@ -11,8 +11,8 @@ import { pathToFileURL } from 'node:url';
 import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
 import { CLI_PATH, RUNS_FROM_SOURCE } from './package-root.js';
 
-/** A child that is not ready by then is stuck: starting takes about a second. */
-const READY_WITHIN_MS = 30_000;
+/** A child that is not ready by then is stuck: starting takes about a second, and many at once on a busy machine a minute. */
+const READY_WITHIN_MS = 90_000;
 const STOP_WITHIN_MS = 10_000;
 const ASK_WITHIN_MS = 2000;
 /** Last lines of a child's stderr, for the message when it fails. */

@@ -14,7 +14,7 @@ let client: ChairClient;
 beforeAll(async () => {
   net = await Net.build('resnet18', { scale: 0.125, size: 64, classes: 10, seed: 5 }, 8);
   ({ cluster, client } = await startCluster(net, 4));
-}, 60_000);
+}, 150_000);
 
 afterAll(async () => {
   await client?.close();

@@ -13,7 +13,7 @@ let client: ChairClient;
 beforeAll(async () => {
   net = await Net.build('alexnet', { scale: 0.125, size: 96, classes: 10, seed: 3 }, 6);
   ({ cluster, client } = await startCluster(net, AGENTS));
-}, 90_000);
+}, 150_000);
 
 afterAll(async () => {
   await client?.close();

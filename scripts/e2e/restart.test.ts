@@ -13,7 +13,7 @@ const processes = new Processes(() => net.folder);
 beforeAll(async () => {
   net = await Net.build('resnet18', { scale: 0.125, size: 64, classes: 10, seed: 5 });
   return () => net.remove();
-}, 60_000);
+}, 150_000);
 afterEach(() => processes.end(), 60_000);
 
 describe('a gateway that is killed under load', () => {

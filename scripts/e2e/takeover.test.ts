@@ -9,7 +9,7 @@ const processes = new Processes(() => net.folder);
 beforeAll(async () => {
   net = await Net.build('resnet18', { scale: 0.125, size: 64, classes: 10, seed: 5 });
   return () => net.remove();
-}, 60_000);
+}, 150_000);
 afterEach(() => processes.end(), 60_000);
 
 it('a name goes to the new process once the one that hangs is silent; that one ends when it wakes up, and no frame is lost', {

@@ -5,7 +5,7 @@ import type { Command } from './messages.js';
 import { NO_SEAL, sealCheck, sealCommand } from './seal.js';
 import { RenewedSource, type TestAuthority, testAuthority } from './test-credentials.js';
 
-const BODY = { kind: 'standby', standby: { deployment: 'd', slices: [], leaseMs: 1000.5 } } as const;
+const BODY = { kind: 'standby', standby: { deployment: 'd', slices: [], leaseMs: 1000.5, urgent: false } } as const;
 const COMMAND: Command = { id: 'c1', term: 3, scheduler: 's', nonce: 'n', deadlineMs: 12.25, body: BODY, seal: NO_SEAL };
 const TO = { cluster: 'test', agent: 'pi-1' };
 

@@ -53,7 +53,8 @@ async function world(undo: (() => unknown)[], limitBytes = 1e6) {
     for (const [sha, bytes] of plan.blobs) blobs.set(sha, bytes);
     return [...plan.slices];
   };
-  const stand = (slices: readonly SliceRef[], deployment = 'net') => standby.set({ deployment, slices, leaseMs: 1000 });
+  const stand = (slices: readonly SliceRef[], deployment = 'net', urgent = false) =>
+    standby.set({ deployment, slices, leaseMs: 1000, urgent });
   return { state, store, engine, sessions, epochs, standby, serve, stand };
 }
 
@@ -65,6 +66,23 @@ describe('slices that stand by', () => {
   });
   afterEach(async () => {
     for (const one of undo.splice(0).reverse()) await one();
+  });
+
+  it('wait for those that are urgent, whatever was begun, and go on when they are asked for again', async () => {
+    const { stand, serve, state, store } = it1;
+    const [patient, urgent] = [planOf(1), planOf(2)];
+    serve(patient);
+    const [slice] = serve(urgent);
+    state.answers = false;
+    const first = stand(patient.slices);
+    await eventually(() => state.asked > 0, 'the first to be asked for');
+    const second = stand(urgent.slices, 'net/next', true);
+    expect(await first).toMatchObject({ loaded: [], stored: [], why: expect.stringContaining('AGENT_BUSY') });
+    state.answers = true;
+    const sha = slice?.graph.sha256 ?? '';
+    expect(await second).toEqual({ loaded: [sha], stored: [], why: '' });
+    expect(slice && (await store.has(slice.graph))).toBe(true);
+    expect((await stand(patient.slices)).why).toBe('');
   });
 
   it('are fetched and loaded once, and what is prepared later takes them as they are', async () => {

@@ -44,6 +44,8 @@ export class Standby {
   private last: Promise<unknown> = Promise.resolve();
   private waiting = 0;
   private stopped = false;
+  /** Aborted when a list comes that somebody waits for. */
+  private unhurried = new AbortController();
   /** A fetch waits for a broker that is away as long as it takes: not beyond the end of the agent. */
   private readonly ending = new AbortController();
 
@@ -58,11 +60,16 @@ export class Standby {
   }
 
   /** Resolves when all of the list was tried. Never throws: what could not be had is said in the answer. */
-  set({ deployment, slices, leaseMs }: Asked): Promise<Standing> {
+  set({ deployment, slices, leaseMs, urgent }: Asked): Promise<Standing> {
     if (slices.length === 0) this.wanted.delete(deployment);
     else this.wanted.set(deployment, { slices, untilMs: this.options.nowMs() + leaseMs });
     this.waiting++;
-    const turn = this.last.then(() => this.bring(slices)).finally(() => this.waiting--);
+    if (urgent) {
+      this.unhurried.abort(new ChairError('AGENT_BUSY', 'other slices are needed sooner'));
+      this.unhurried = new AbortController();
+    }
+    const patience = urgent ? undefined : this.unhurried.signal;
+    const turn = this.last.then(() => this.bring(slices, patience)).finally(() => this.waiting--);
     this.last = turn;
     return turn;
   }
@@ -98,7 +105,8 @@ export class Standby {
     await this.last;
   }
 
-  private async bring(slices: readonly SliceRef[]): Promise<Standing> {
+  /** `patience`: nobody waits for it, until this is aborted; undefined = somebody does. */
+  private async bring(slices: readonly SliceRef[], patience: AbortSignal | undefined): Promise<Standing> {
     await this.drop();
     const loaded: string[] = [];
     const stored: string[] = [];
@@ -106,7 +114,8 @@ export class Standby {
     for (const slice of slices) {
       if (this.stopped) break;
       try {
-        (await this.have(slice)) ? loaded.push(slice.graph.sha256) : stored.push(slice.graph.sha256);
+        patience?.throwIfAborted();
+        (await this.have(slice, patience)) ? loaded.push(slice.graph.sha256) : stored.push(slice.graph.sha256);
       } catch (error) {
         const { code, message } = toChairError(error);
         why.push(`${slice.graph.sha256.slice(0, 8)}: ${code} ${message}`);
@@ -116,7 +125,7 @@ export class Standby {
   }
 
   /** True when it is loaded, false when it is on disk. */
-  private async have(slice: SliceRef): Promise<boolean> {
+  private async have(slice: SliceRef, patience: AbortSignal | undefined): Promise<boolean> {
     for (;;) {
       let interrupted = false;
       try {
@@ -124,17 +133,18 @@ export class Standby {
           signal.addEventListener('abort', () => {
             interrupted = true;
           });
-          await this.fetch(slice, AbortSignal.any([signal, this.ending.signal]));
+          const signals = [signal, this.ending.signal, ...(patience === undefined ? [] : [patience])];
+          await this.fetch(slice, AbortSignal.any(signals), patience === undefined ? undefined : this.pace);
           return this.load(slice);
         });
       } catch (error) {
         // What was fetched is kept: it goes on where it was.
-        if (!interrupted || this.stopped) throw error;
+        if (!interrupted || this.stopped || patience?.aborted === true) throw error;
       }
     }
   }
 
-  private async fetch(slice: SliceRef, signal: AbortSignal): Promise<void> {
+  private async fetch(slice: SliceRef, signal: AbortSignal, pace: Pace | undefined): Promise<void> {
     const { store, fetcher } = this.options;
     const refs = blobsOf(slice);
     for (const ref of refs) store.pin(ref.sha256);
@@ -145,7 +155,7 @@ export class Standby {
         if (!(await store.has(ref))) missing.push(ref);
       }
       await store.makeRoom(missing.reduce((sum, ref) => sum + ref.sizeBytes - Math.min(ref.sizeBytes, store.partBytes(ref.sha256)), 0));
-      await fetcher.fetchAll(missing, { signal, onBytes: () => undefined, pace: this.pace });
+      await fetcher.fetchAll(missing, { signal, onBytes: () => undefined, ...(pace === undefined ? {} : { pace }) });
     } finally {
       for (const ref of refs) store.unpin(ref.sha256);
     }

@@ -47,7 +47,7 @@ export class Seating {
   async fetch(placed: Placed, agent: string): Promise<string> {
     const slices = slicesOf(placed.plan, agent);
     // No deployment has such a name: what stands by for this one stays as it is.
-    const standby = { deployment: `${placed.plan.deployment}/next`, slices, leaseMs: FETCHED_LEASE_MS };
+    const standby = { deployment: `${placed.plan.deployment}/next`, slices, leaseMs: FETCHED_LEASE_MS, urgent: true };
     const { standing } = await this.#command(agent, placed.nonces.get(agent) ?? '', { kind: 'standby', standby }, fetchingMs(slices));
     return standing?.why ?? '';
   }

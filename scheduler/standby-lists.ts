@@ -123,7 +123,7 @@ export class StandbyLists {
   /** Why not all of it is there; '' when it is. Never throws. */
   async #send(list: List): Promise<string> {
     const { agent, nonce, deployment, slices } = list;
-    const standby = { deployment, slices, leaseMs: LEASE_MS };
+    const standby = { deployment, slices, leaseMs: LEASE_MS, urgent: false };
     const deadlineMs = STANDBY_MS + blobBytes(slices) / STANDBY_BYTES_PER_MS;
     try {
       const { standing } = await this.#o.commands.send(agent, nonce, this.#o.term(), { kind: 'standby', standby }, deadlineMs);

@@ -346,6 +346,8 @@ export interface Standby {
   readonly slices: readonly SliceRef[];
   /** Not asked again within this time, the agent gives them up. */
   readonly leaseMs: number;
+  /** Somebody waits for it: fetched as seats that are prepared are, before what is not urgent. */
+  readonly urgent: boolean;
 }
 
 /** Change to another program: see update-order.ts for what is signed. */

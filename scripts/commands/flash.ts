@@ -101,6 +101,10 @@ export const flash: CommandDefinition = {
     const request = await readRequest(flagsOf(options), settings.cluster, (ssid) =>
       askHidden(`Password of the Wi-Fi network ${ssid}: `, '--wifi-password-file'),
     );
+    if (typeof options.erase === 'string' && request.targets.length > 1)
+      throw new ChairError('USAGE', '--erase is for one card', {
+        todo: 'With several, somebody has to change them: the name is asked for each time.',
+      });
     const names = request.targets.map(({ card }) => card.name);
     const invite = await inviter(tokenFlags(options), settings, names);
     const cards = await run(request, {
@@ -108,7 +112,9 @@ export const flash: CommandDefinition = {
       force: options.force === true,
       confirm: async (device, card) => {
         const answer =
-          typeof options.erase === 'string' ? options.erase : await ask(eraseQuestion(device, card.name), `--erase ${device.name}`);
+          typeof options.erase === 'string'
+            ? options.erase
+            : await ask(eraseQuestion(device, card.name, card.name !== names[0]), `--erase ${device.name}`);
         return namesDevice(answer, device);
       },
       progress: (label) => {

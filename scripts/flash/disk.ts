@@ -2,7 +2,7 @@
  * Bytes at a place, in an image file or a block device. Synchronous, because the FAT library asks for sectors in the middle of its own calls;
  * only small pieces are read and written this way, whole images are streamed (`copy.ts`).
  */
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { ChairError } from '../../broker/errors.js';
 
 export interface Disk {
@@ -23,7 +23,15 @@ export function openDisk(file: string, mode: 'r' | 'r+'): Disk {
     const came = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
     throw new ChairError('FILE_NOT_FOUND', `${file} cannot be opened`, { expected: 'the path of an image file', came, cause });
   }
-  const { size } = fstatSync(fd);
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) {
+    closeSync(fd);
+    throw new ChairError('FILE_NOT_FOUND', `${file} is not a file`, {
+      expected: 'the path of an image file',
+      came: stat.isDirectory() ? 'a folder' : 'a device',
+    });
+  }
+  const { size } = stat;
   let open = true;
   return {
     sizeBytes: size,
@@ -41,8 +49,10 @@ export function openDisk(file: string, mode: 'r' | 'r+'): Disk {
       for (let done = 0; done < bytes.byteLength; ) done += writeSync(fd, bytes, done, bytes.byteLength - done, offset + done);
     },
     close: () => {
-      if (open) closeSync(fd);
+      if (!open) return;
       open = false;
+      if (mode === 'r+') fsyncSync(fd);
+      closeSync(fd);
     },
   };
 }

@@ -1,7 +1,11 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { formatToken } from '../../broker/credentials/token-text.js';
 import type { DeviceFacts } from './device.js';
 import { eraseQuestion, flashedText, namesDevice, progressText } from './flash-text.js';
-import { parseTokens } from './tokens.js';
+import { testFolder } from './test-image.js';
+import { parseTokens, readTokens } from './tokens.js';
 
 const device: DeviceFacts = {
   path: '/dev/sdb',
@@ -33,6 +37,7 @@ describe('the question before a card is erased', () => {
     expect(eraseQuestion(device, 'pi-1')).toBe(
       'Everything on /dev/sdb (SanDisk Ultra, 31.9 GB) will be erased for pi-1. Type sdb to go on: ',
     );
+    expect(eraseQuestion(device, 'pi-2', true)).toMatch(/^Now put in the card for pi-2\. Everything on/);
     expect(['sdb', ' sdb\n', '/dev/sdb'].every((answer) => namesDevice(answer, device))).toBe(true);
     expect(['', 'y', 'yes', 'sda', 'sdb1', 'SDB'].some((answer) => namesDevice(answer, device))).toBe(false);
   });
@@ -63,5 +68,31 @@ describe('a file of tokens', () => {
     ]);
     expect(() => parseTokens('mc1.a\n', ['pi-1', 'pi-2'])).toThrow('lines of a name and a token');
     expect(() => parseTokens('pi-1 mc1.a and more\n', ['pi-1', 'pi-2'])).toThrow('lines of a name and a token');
+  });
+
+  it('must be for the agents that are flashed, in their cluster', async () => {
+    const { folder, remove } = testFolder();
+    const file = path.join(folder, 'tokens');
+    const parts = {
+      fingerprint: 'ab'.repeat(32),
+      id: '0123456789abcdef',
+      secret: 'cd'.repeat(20),
+      cluster: 'lab',
+      name: 'pi-1',
+      role: 'agent',
+    } as const;
+    try {
+      writeFileSync(file, formatToken(parts));
+      expect(await readTokens(file, ['pi-1'], 'lab')('pi-1')).toEqual({ token: formatToken(parts) });
+      expect(() => readTokens(file, ['pi-2'], 'lab')).toThrow('got the agent pi-1');
+      expect(() => readTokens(file, ['pi-1'], 'default')).toThrow('expected the agent pi-1 of the cluster default');
+      writeFileSync(file, formatToken({ ...parts, role: 'operator' }));
+      expect(() => readTokens(file, ['pi-1'], 'lab')).toThrow('the operator pi-1');
+      writeFileSync(file, formatToken(parts).slice(0, -1));
+      expect(() => readTokens(file, ['pi-1'], 'lab')).toThrow(expect.objectContaining({ code: 'TOKEN_INVALID' }));
+      expect(() => readTokens(path.join(folder, 'none'), ['pi-1'], 'lab')).toThrow(expect.objectContaining({ code: 'FILE_NOT_FOUND' }));
+    } finally {
+      remove();
+    }
   });
 });

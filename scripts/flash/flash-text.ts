@@ -19,8 +19,9 @@ function timeText(seconds: number): string {
   return seconds < 100 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
 }
 
-export function eraseQuestion(device: DeviceFacts, name: string): string {
-  return `Everything on ${deviceText(device)} will be erased for ${name}. Type ${device.name} to go on: `;
+/** `next`: another card was written before, which may still be in the reader. */
+export function eraseQuestion(device: DeviceFacts, name: string, next = false): string {
+  return `${next ? `Now put in the card for ${name}. ` : ''}Everything on ${deviceText(device)} will be erased for ${name}. Type ${device.name} to go on: `;
 }
 
 /** `sdb` and `/dev/sdb` both name the device; nothing else does. */

@@ -182,6 +182,21 @@ describe.skipIf(absent !== '')(`flashing an image${absent === '' ? '' : ` (not h
     expect(t.invited).toEqual([]);
   });
 
+  it('never writes over the image or the bundle, or a folder, whatever is forced', async () => {
+    const t = set();
+    for (const out of [t.image.file, `${t.image.folder}/../${path.basename(t.image.folder)}/raspios-13-64.img`, bundle, t.image.folder])
+      await expect(flash(t.request({ targets: [{ card: FULL, out }] }), t.options({ force: true })), out).rejects.toThrow(
+        refusedWith('FLASH_OUTPUT_UNUSABLE'),
+      );
+  });
+
+  it('refuses an .xz that claims to unpack to more than any image has', async () => {
+    const t = set();
+    truncateSync(t.image.file, 70e9);
+    await expect(flash(t.request(), t.options())).rejects.toThrow(refusedWith('FLASH_IMAGE_FOREIGN', 'at most 64.0 GB; got 70.0 GB'));
+    await expect(flash(t.request({ image: t.image.folder }), t.options())).rejects.toThrow(refusedWith('FILE_NOT_FOUND', 'is not a file'));
+  });
+
   it('never writes over a file unless it is forced to, and then only when all went well', async () => {
     const t = set();
     const out = path.join(t.image.folder, 'pi-1.img');

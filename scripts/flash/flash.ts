@@ -3,13 +3,14 @@
  * device, the .xz file's end, the bundle, then (unpacked, if it must be) the image itself and its room; only then tokens are made and anything is written.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import { agentSettings, type BootFile, bootFilesOf } from '../bundle/boot-files.js';
 import { type Bundle, readBundle } from '../bundle/read.js';
+import { bytesText } from '../table.js';
 import type { Card } from './card.js';
 import { copyImage, type ImageSource, type Progress, readSource } from './copy.js';
 import { checkRoom, type PlannedFile, planFiles, writeFiles } from './customise.js';
@@ -61,33 +62,58 @@ interface Run {
   readonly bundleFile: string;
 }
 
+/** An image of Raspberry Pi OS has up to 15 GB; an .xz of a few kB can claim any size. */
+const MAX_IMAGE_BYTES = 64e9;
+
 /** Throws what its parts throw; nothing half-written is left, and no token is made for a card that cannot be. */
 export async function flash(request: FlashRequest, options: FlashOptions): Promise<FlashedCard[]> {
-  refuseOutputs(request.targets, options.force === true);
+  refuseOutputs(request, options.force === true);
   const source = readSource(request.image);
+  if (source.sizeBytes > MAX_IMAGE_BYTES)
+    throw new ChairError('FLASH_IMAGE_FOREIGN', `${request.image} is no image of Raspberry Pi OS`, {
+      expected: `at most ${bytesText(MAX_IMAGE_BYTES)}`,
+      came: bytesText(source.sizeBytes),
+    });
   if (request.device !== undefined) refuseDevice(request.device, source.sizeBytes, options.rules);
   const bundle = await readBundle(request.bundle, { arch: 'arm64' });
   const folder = request.device === undefined ? undefined : await mkdtemp(path.join(workFolder(), 'musical-chair-flash-'));
+  const parts = request.targets.flatMap(({ out }) => (out === undefined ? [] : [`${out}.part`]));
   const unpacked = source.streams === undefined ? undefined : `${path.resolve(folder ?? '', request.targets[0]?.out ?? 'image')}.base.part`;
+  const forget = removeWhenInterrupted([
+    ...parts,
+    ...(unpacked === undefined ? [] : [unpacked]),
+    ...(folder === undefined ? [] : [folder]),
+  ]);
   try {
     const run = await prepare(source, unpacked, { bundle, bundleFile: request.bundle }, options);
     await refuseFull(request.targets, run, options);
     const flashed: FlashedCard[] = [];
     for (const [i, target] of request.targets.entries()) {
       const last = i === request.targets.length - 1;
-      flashed.push(await flashOne(target, { ...run, temporary: run.temporary && last }, request.device, folder, options));
+      const done = await flashOne(target, { ...run, temporary: run.temporary && last }, request.device, folder, options);
+      flashed.push(done);
+      if (!last) options.note(`${done.name}: ${done.written}`);
     }
     return flashed;
   } finally {
+    forget();
     if (unpacked !== undefined) await rm(unpacked, { force: true });
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });
   }
 }
 
-function refuseOutputs(targets: readonly FlashTarget[], force: boolean): void {
-  const there = force ? undefined : targets.find(({ out }) => out !== undefined && existsSync(out))?.out;
-  if (there !== undefined)
-    throw new ChairError('FLASH_OUTPUT_UNUSABLE', `${there} exists already`, { todo: 'Give another --out, or --force to write over it.' });
+function refuseOutputs({ targets, image, bundle }: FlashRequest, force: boolean): void {
+  for (const { out } of targets) {
+    if (out === undefined || !existsSync(out)) continue;
+    const inputs = [image, bundle].filter((file) => existsSync(file)).map((file) => realpathSync(file));
+    if (inputs.includes(realpathSync(out)) || !statSync(out).isFile())
+      throw new ChairError('FLASH_OUTPUT_UNUSABLE', `${out} cannot be written`, {
+        expected: 'the path of a file that is neither the image nor the bundle',
+        came: statSync(out).isFile() ? 'one of them' : 'no file',
+      });
+    if (!force)
+      throw new ChairError('FLASH_OUTPUT_UNUSABLE', `${out} exists already`, { todo: 'Give another --out, or --force to write over it.' });
+  }
 }
 
 function refuseDevice(device: string, imageBytes: number, rules: DeviceRules | undefined): DeviceFacts {
@@ -104,8 +130,7 @@ async function prepare(
   options: FlashOptions,
 ): Promise<Run> {
   if (unpacked !== undefined) {
-    await mkdir(path.dirname(unpacked), { recursive: true });
-    await rm(unpacked, { force: true });
+    await makeRoom(unpacked);
     await copyImage(source, unpacked, options.progress('unpacking'));
   }
   const base: ImageSource = { file: unpacked ?? source.file, sizeBytes: source.sizeBytes };
@@ -171,8 +196,7 @@ async function flashOne(
   const { card, out = path.join(folder ?? '', 'card.img') } = target;
   const part = `${out}.part`;
   try {
-    await rm(part, { force: true });
-    await mkdir(path.dirname(path.resolve(part)), { recursive: true });
+    await makeRoom(part);
     if (!run.temporary || !(await moved(run.base.file, part)))
       await copyImage(run.base, part, options.progress(`copying for ${card.name}`));
     // The token is in it until the card's first boot.
@@ -191,6 +215,32 @@ async function flashOne(
     };
   } finally {
     await rm(part, { force: true });
+  }
+}
+
+/** Ctrl-C leaves no gigabytes behind, and no token. */
+function removeWhenInterrupted(files: readonly string[]): () => void {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const stop = (): void => {
+    for (const file of files) rmSync(file, { recursive: true, force: true });
+    process.exit(130);
+  };
+  for (const signal of signals) process.once(signal, stop);
+  return () => {
+    for (const signal of signals) process.off(signal, stop);
+  };
+}
+
+/** The folder is there, and what an interrupted run left under this name is not. */
+async function makeRoom(file: string): Promise<void> {
+  try {
+    await mkdir(path.dirname(path.resolve(file)), { recursive: true });
+    await rm(file, { force: true });
+  } catch (cause) {
+    throw new ChairError('FLASH_OUTPUT_UNUSABLE', `${file} cannot be written`, {
+      came: cause instanceof Error ? cause.message : String(cause),
+      cause,
+    });
   }
 }
 

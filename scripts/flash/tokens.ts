@@ -1,5 +1,6 @@
 /** Where the join tokens of cards come from: the gateway, or a file when it cannot be reached from here. */
 import { readFileSync } from 'node:fs';
+import { parseToken } from '../../broker/credentials/token-text.js';
 import { ChairError } from '../../broker/errors.js';
 import type { Settings } from '../config.js';
 import { parseDuration } from '../duration.js';
@@ -22,7 +23,7 @@ type Invite = (name: string) => Promise<Invitation>;
  */
 export async function inviter(flags: TokenFlags, settings: Settings, names: readonly string[]): Promise<Invite | undefined> {
   if (settings.insecure) return undefined;
-  if (flags.tokenFile !== undefined) return readTokens(flags.tokenFile, names);
+  if (flags.tokenFile !== undefined) return readTokens(flags.tokenFile, names, settings.cluster);
   const ttlMs = parseDuration(flags.ttl, '--ttl');
   const { withClient } = await import('../connection.js');
   await withClient(settings, async (client) => {
@@ -44,8 +45,8 @@ export async function inviter(flags: TokenFlags, settings: Settings, names: read
     });
 }
 
-/** One token for one card; or lines `NAME TOKEN`. Throws FILE_NOT_FOUND, USAGE. */
-export function readTokens(file: string, names: readonly string[]): Invite {
+/** One token for one card; or lines `NAME TOKEN`. Each says itself for whom it is. Throws FILE_NOT_FOUND, USAGE. */
+export function readTokens(file: string, names: readonly string[], cluster: string): Invite {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -58,6 +59,14 @@ export function readTokens(file: string, names: readonly string[]): Invite {
     throw new ChairError('USAGE', `${file} has no token for ${lacking}`, {
       expected: 'a line "NAME TOKEN" for each card, or the token alone for one card',
     });
+  for (const name of names) {
+    const token = parseToken(tokens.get(name) ?? '');
+    if (token.name !== name || token.cluster !== cluster || token.role !== 'agent')
+      throw new ChairError('USAGE', `the token for ${name} in ${file} is for somebody else`, {
+        expected: `the agent ${name} of the cluster ${cluster}`,
+        came: `the ${token.role} ${token.name} of the cluster ${token.cluster}`,
+      });
+  }
   return async (name) => ({ token: tokens.get(name) ?? '' });
 }
 

@@ -2,17 +2,23 @@
 import path from 'node:path';
 import { ChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
+import { trustOf } from '../broker/trust.js';
 import type { ChairClient, ClientOptions, DeployOptions } from '../scheduler/client.js';
 import { brokerUrl, type Settings } from './config.js';
 import type { Output } from './output.js';
 import { progressLine } from './report.js';
 import { bytesText } from './table.js';
 
-/** Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS. Whoever asks closes it. */
+/** Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, CREDENTIALS_..., CERTIFICATE_.... Whoever asks closes it. */
 export async function connectClient(settings: Settings, options: Partial<ClientOptions> = {}): Promise<ChairClient> {
   const { ChairClient } = await import('../scheduler/client.js');
+  const { commandCredentials } = await import('./credentials.js');
   const url = brokerUrl(settings);
-  return ChairClient.connect({ ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster, ...options });
+  const keeper = await commandCredentials(settings);
+  const trust = keeper === undefined ? {} : { trust: trustOf(keeper) };
+  // A dashboard may stay for weeks. Its timer keeps nothing alive.
+  keeper?.start();
+  return ChairClient.connect({ ...trust, ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster, ...options });
 }
 
 /** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS and what `use` throws. */

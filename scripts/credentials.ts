@@ -25,7 +25,7 @@ export function credentialDirectories(settings: Settings): string[] {
 }
 
 /**
- * Of a command that talks to the cluster; undefined when everything is plain. To be stopped after it. Throws CREDENTIALS_MISSING, CREDENTIALS_DAMAGED,
+ * Of a command that talks to the cluster; undefined when everything is plain. Throws CREDENTIALS_MISSING, CREDENTIALS_DAMAGED,
  * CREDENTIALS_WRONG (another cluster's).
  */
 export async function commandCredentials(settings: Settings): Promise<CredentialKeeper | undefined> {

@@ -3,10 +3,11 @@
  * that is said in a connection whose certificate that CA has signed; take the time from there, and check its certificate by it; make a key, and have it signed.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../errors.js';
+import { lockDirectory } from '../lock.js';
 import { writeWhole } from '../sealed-file.js';
 import {
   type Credentials,
@@ -57,8 +58,12 @@ const RECORD = 'enrolment.json';
  * CERTIFICATE_EXPIRED (the gateway's), TOKEN_..., JOIN_HELD (ask again: somebody has to approve it), JOIN_BUSY, GATEWAY_UNREACHABLE, CREDENTIALS_DAMAGED (disk full).
  */
 export async function enrol(options: EnrolmentOptions): Promise<Credentials> {
-  const { directory, gateway, clock, limits } = options;
   const token = parseToken(options.token);
+  return alone(options.directory, () => enrolWith(token, options));
+}
+
+async function enrolWith(token: TokenText, options: EnrolmentOptions): Promise<Credentials> {
+  const { directory, gateway, clock, limits } = options;
   const ca = await fetchAuthority(gateway, token, limits);
   await takeTime(gateway, { ca, cluster: token.cluster }, clock, limits);
   const { makeRequest } = await import('./certificates.js');
@@ -80,6 +85,13 @@ export async function renew(
   former: Credentials,
   options: Pick<EnrolmentOptions, 'directory' | 'gateway' | 'clock' | 'limits'>,
 ): Promise<Credentials> {
+  return alone(options.directory, () => renewAs(former, options));
+}
+
+async function renewAs(
+  former: Credentials,
+  options: Pick<EnrolmentOptions, 'directory' | 'gateway' | 'clock' | 'limits'>,
+): Promise<Credentials> {
   const { directory, gateway, clock, limits } = options;
   const { identity, ca } = former;
   await takeTime(gateway, { ca, cluster: identity.cluster }, clock, limits);
@@ -92,6 +104,22 @@ export async function renew(
   await writeCredentials(directory, made);
   await dropPendingKey(directory);
   return made;
+}
+
+/** One process at a time writes to a folder of credentials: commands of one person share theirs. Throws JOIN_BUSY, which passes. */
+async function alone<T>(directory: string, work: () => Promise<T>): Promise<T> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const unlock = await lockDirectory(directory, {
+    code: 'JOIN_BUSY',
+    what: 'the folder of credentials',
+    expected: 'one process that joins or renews there',
+    todo: 'Try again when it is done.',
+  });
+  try {
+    return await work();
+  } finally {
+    await unlock();
+  }
 }
 
 /** Asks the gateway for the time; whoever answers must have a certificate of this CA that is good at the time it says. */

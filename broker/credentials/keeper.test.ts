@@ -107,6 +107,27 @@ describe('the keeper', () => {
     expect(renewals).toHaveLength(1);
   });
 
+  it('takes up what another process has renewed in the same folder', async () => {
+    const [one, other] = [await keeper(), await keeper({ gateways: () => [] })];
+    world.clock.nowMs += 25 * DAY;
+    await world.authority.source.look();
+    await one.look();
+    expect(other.current.serial).not.toBe(one.current.serial);
+    await other.look();
+    expect(other.current).toEqual(one.current);
+  });
+
+  it('renews a folder that processes share so that it can be read, whoever is first', async () => {
+    const shared = await Promise.all(Array.from({ length: 4 }, () => keeper()));
+    world.clock.nowMs += 25 * DAY;
+    await world.authority.source.look();
+    await Promise.all(shared.map((kept) => kept.look()));
+    const { notAfterMs, serial } = await readCredentials(directory);
+    expect(notAfterMs).toBe(world.clock.nowMs + LIFETIME_MS);
+    await Promise.all(shared.map((kept) => kept.look()));
+    expect(new Set(shared.map(({ current }) => current.serial))).toEqual(new Set([serial]));
+  });
+
   it('that was revoked says so, and keeps asking for nothing else', async () => {
     const said: string[] = [];
     const kept = await keeper({ log: (line) => said.push(line), gateways: () => [at, at, at] });

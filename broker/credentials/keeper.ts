@@ -5,7 +5,7 @@
 import { X509Certificate } from 'node:crypto';
 import { isChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
-import type { Credentials } from './credentials.js';
+import { type Credentials, readCredentials, sameIdentity } from './credentials.js';
 import { renew, takeTime } from './enrolment.js';
 import type { EnrolmentAddress, EnrolmentLimits } from './enrolment-client.js';
 import type { GatewayClock } from './gateway-clock.js';
@@ -87,6 +87,7 @@ export class CredentialKeeper implements CredentialSource {
   async #look(): Promise<void> {
     const { directory, clock, gateways, log } = this.#o;
     const limits = { ...this.#o.limits, signal: this.#stopped.signal };
+    if (await this.#reread()) return this.#went();
     const { identity, ca } = this.#current;
     let failure: unknown;
     for (const gateway of await Promise.resolve()
@@ -97,10 +98,8 @@ export class CredentialKeeper implements CredentialSource {
         if (!this.isDue()) return this.#went();
         const made = await renew(this.#current, { directory, gateway, clock, limits });
         if (this.#stopped.signal.aborted) return;
-        this.#current = made;
-        this.#jitter = this.#random();
         log?.(`certificate renewed: good until ${new Date(made.notAfterMs).toISOString()}`);
-        this.#changes.emit();
+        this.#take(made);
         return this.#went();
       } catch (error) {
         failure = error;
@@ -109,6 +108,22 @@ export class CredentialKeeper implements CredentialSource {
       }
     }
     this.#failed(failure);
+  }
+
+  /** Another process may have renewed them: a command of the same person, or the gateway of this machine for its operator. */
+  async #reread(): Promise<boolean> {
+    const found = await readCredentials(this.#o.directory).catch(() => undefined);
+    const { identity, serial, notAfterMs } = this.#current;
+    if (found === undefined || found.serial === serial || found.notAfterMs < notAfterMs || !sameIdentity(found.identity, identity))
+      return false;
+    this.#take(found);
+    return !this.isDue();
+  }
+
+  #take(made: Credentials): void {
+    this.#current = made;
+    this.#jitter = this.#random();
+    this.#changes.emit();
   }
 
   /** By the gateway's time, as far as it is known. */

@@ -4,6 +4,7 @@ import { parseAddress } from '../../broker/credentials/enrolment-client.js';
 import type { CredentialKeeper } from '../../broker/credentials/keeper.js';
 import { ChairError, isChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
+import { trustOf } from '../../broker/trust.js';
 import type { Installation } from '../../node-agent/updating.js';
 import type { Gateway } from '../../scheduler/gateway.js';
 import { BUNDLE_NAME } from '../bundle/manifest.js';
@@ -326,7 +327,7 @@ async function serveAsAgent({ settings, log, stopped, keeper, installation, watc
     softwareVersion: installation?.name ?? packageVersion(),
     log,
     ...(installation === undefined ? {} : { installation }),
-    ...(keeper === undefined ? {} : { authority: () => ({ ca: keeper.current.ca, nowMs: keeper.nowMs() }) }),
+    ...(keeper === undefined ? {} : { trust: trustOf(keeper), authority: () => ({ ca: keeper.current.ca, nowMs: keeper.nowMs() }) }),
   });
   watch(running.agent);
   const leaving = new Promise<'drain'>((resolve) => onAsked('drain', () => resolve('drain')));

@@ -1,13 +1,16 @@
-/** A gateway with certificates: what operators ask over the broker, and what a revocation does to the scheduler. TLS on the broker is tested where it is made. */
+/** A gateway with certificates: joining, what operators ask over the broker, and what a revocation does, with everybody on TLS. */
 import { X509Certificate } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { readCredentials } from '../broker/credentials/credentials.js';
+import { type Role, readCredentials } from '../broker/credentials/credentials.js';
 import { enrol } from '../broker/credentials/enrolment.js';
 import { GatewayClock } from '../broker/credentials/gateway-clock.js';
-import { ChairClient } from './client.js';
+import { CredentialKeeper } from '../broker/credentials/keeper.js';
+import { fixedSource } from '../broker/credentials/source.js';
+import { trustOf } from '../broker/trust.js';
+import { ChairClient, type ClientOptions } from './client.js';
 import { Gateway } from './gateway.js';
 import { ScriptedAgent, scriptedSource } from './scripted-agent.js';
 
@@ -30,47 +33,88 @@ async function start(secure = true) {
     await rm(directory, { recursive: true, force: true });
   });
   await gateway.start();
-  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'home', name: 'alice-0123abcd' });
-  running.push(() => client.close());
-  return { gateway, client, directory };
+  const connect = async (options: Partial<ClientOptions> = {}): Promise<ChairClient> => {
+    const made = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'home', ...options });
+    running.push(() => made.close());
+    return made;
+  };
+  const operator = async () => trustOf(fixedSource(await readCredentials(join(directory, 'state', 'credentials', 'operator'))));
+  const client = await connect(secure ? { trust: await operator() } : {});
+  /** Joins, as a machine does whose clock says `systemMs`. */
+  const join_ = async (name: string, role: Role = 'agent', systemMs = Date.now()): Promise<CredentialKeeper> => {
+    const { token, enrolmentPort } = await client.trust({ action: 'invite', name, role, ttlMs: 3_600_000 });
+    const at = {
+      directory: join(directory, name),
+      gateway: { host: '127.0.0.1', port: enrolmentPort },
+      clock: new GatewayClock(() => systemMs),
+    };
+    const credentials = await enrol({ ...at, token });
+    // Another clock that was never set: as after a restart.
+    const keeper = new CredentialKeeper({ ...at, credentials, clock: new GatewayClock(() => systemMs), gateways: () => [at.gateway] });
+    running.push(() => keeper.stop());
+    return keeper;
+  };
+  const startAgent = async (name: string, systemMs?: number): Promise<ScriptedAgent> => {
+    const trust = trustOf(await join_(name, 'agent', systemMs));
+    const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'home', name, trust });
+    running.push(() => agent.stop());
+    return agent;
+  };
+  return { gateway, client, directory, connect, joined: join_, startAgent };
 }
+
+const stateOf = (gateway: Gateway, name: string): string | undefined => gateway.status().agents.find(({ agent }) => agent === name)?.state;
 
 describe('a gateway with certificates', () => {
   it('invites, lets in, shows, and throws out, as its operator asks; and writes down who asked', async () => {
-    const { gateway, client, directory } = await start();
-    const { token, enrolmentPort, tokens } = await client.trust({ action: 'invite', name: 'pi-1', role: 'agent', ttlMs: 3_600_000 });
-    expect(tokens).toMatchObject([{ name: 'pi-1', role: 'agent', state: 'open' }]);
-    const at = { host: '127.0.0.1', port: enrolmentPort };
-    const { identity } = await enrol({ directory: join(directory, 'pi'), token, gateway: at, clock: new GatewayClock() });
-    expect(identity).toEqual({ cluster: 'home', role: 'agent', name: 'pi-1' });
-    expect((await client.trust({ action: 'tokens' })).tokens).toMatchObject([{ state: 'used' }]);
-    expect((await client.trust({ action: 'members' })).members.map(({ name, state }) => `${name} ${state}`)).toEqual([
-      'gateway valid',
-      'operator valid',
-      'pi-1 valid',
-    ]);
-    const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'home', name: 'pi-1' });
-    running.push(() => agent.stop());
-    const spare = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'home', name: 'pi-2' });
-    running.push(() => spare.stop());
-    await expect.poll(() => gateway.status().agents.filter(({ state }) => state === 'ready').length, { timeout: 20_000 }).toBe(2);
-    await client.deploy({ name: 'm', model: 'scripted', agents: ['pi-1'] });
-    await client.undeploy('m');
-    expect((await client.trust({ action: 'revoke', name: 'pi-1', why: 'lost \u001b[2J' })).members).toMatchObject([
-      { state: 'revoked', why: 'lost \\u001b[2J' },
-    ]);
-    // What it says after that, on a broker that does not cut it off, is another matter.
+    const { gateway, client, startAgent } = await start();
+    await startAgent('pi-1');
+    await startAgent('pi-2');
+    await expect.poll(() => [stateOf(gateway, 'pi-1'), stateOf(gateway, 'pi-2')], { timeout: 20_000 }).toEqual(['ready', 'ready']);
+    expect((await client.trust({ action: 'tokens' })).tokens).toMatchObject([{ state: 'used' }, { state: 'used' }]);
+    const { members } = await client.trust({ action: 'members' });
+    expect(members.map(({ name, state }) => `${name} ${state}`)).toEqual(['gateway valid', 'operator valid', 'pi-1 valid', 'pi-2 valid']);
+    await client.deploy({ name: 'm', model: 'scripted', planner: 'single' });
+    const holder = gateway.status().deployments[0]?.plan?.seats[0]?.agent ?? 'pi-1';
+    const other = holder === 'pi-1' ? 'pi-2' : 'pi-1';
+    const revoked = await client.trust({ action: 'revoke', name: holder, why: 'lost \u001b[2J' });
+    expect(revoked.members).toMatchObject([{ state: 'revoked', why: 'lost \\u001b[2J' }]);
+    // Cut off, and its seats given to another.
+    expect(stateOf(gateway, holder)).toBe('lost');
     expect(gateway.status().events).toContainEqual(
-      expect.objectContaining({ kind: 'lost', text: 'agent pi-1: its certificate was revoked' }),
+      expect.objectContaining({ kind: 'lost', text: `agent ${holder}: its certificate was revoked` }),
     );
-    const { audit } = await client.trust({ action: 'audit', count: 5 });
-    expect(audit.map(({ event, by, about }) => `${event} | ${by} | ${about}`)).toEqual([
-      'token created | alice | agent pi-1',
-      'joined |  | agent pi-1',
-      'deployed | alice | m',
-      'undeployed | alice | m',
-      'revoked | alice | agent pi-1',
-    ]);
+    await expect.poll(() => gateway.status().deployments[0]?.plan?.seats.map(({ agent }) => agent), { timeout: 20_000 }).toEqual([other]);
+    expect(stateOf(gateway, holder)).toBe('lost');
+    await client.undeploy('m');
+    const { audit } = await client.trust({ action: 'audit', count: 100 });
+    const told = audit.filter(({ event }) => event !== 'authority made');
+    expect(told.map(({ event, by, about }) => `${event} | ${by} | ${about}`)).toEqual(
+      expect.arrayContaining([
+        'token created | operator | agent pi-1',
+        'joined |  | agent pi-1',
+        'deployed | operator | m',
+        `revoked | operator | agent ${holder}`,
+        'undeployed | operator | m',
+      ]),
+    );
+    expect(told.findIndex(({ event }) => event === 'revoked')).toBeLessThan(told.findIndex(({ code }) => code === 'CERTIFICATE_REVOKED'));
+  });
+
+  it('lets a board in whose clock says 1970, and one whose clock is a day off, on the port to join, the broker and lanes', async () => {
+    const { gateway, startAgent } = await start();
+    await startAgent('pi-1', 0);
+    await startAgent('pi-2', Date.now() + 40 * 86_400_000);
+    await expect.poll(() => [stateOf(gateway, 'pi-1'), stateOf(gateway, 'pi-2')], { timeout: 20_000 }).toEqual(['ready', 'ready']);
+  });
+
+  it('lets a viewer look, and nothing else', async () => {
+    const { connect, joined } = await start();
+    const viewer = await connect({ trust: trustOf(await joined('alice', 'viewer')), requestTimeoutMs: 1_000 });
+    expect((await viewer.status()).cluster).toBe('home');
+    for (const forbidden of [viewer.trust({ action: 'members' }), viewer.undeploy('m'), viewer.deploy({ name: 'm', model: 'scripted' })]) {
+      await expect(forbidden).rejects.toMatchObject({ code: 'BROKER_REFUSED' });
+    }
   });
 
   it('refuses what makes no sense, with the code that says why', async () => {

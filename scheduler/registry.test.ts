@@ -140,6 +140,11 @@ describe('registry', () => {
         { kind: 'lost', agent: 'a', why: 'its certificate was revoked' },
       ]);
       expect(registry.apply({ kind: 'revoked', agent: 'a' }, 100)).toEqual([]);
+      // What it said before it was cut off.
+      const out = `${Number(nonce) - 1}`;
+      expect(registry.apply({ kind: 'health', health: health('a', out) }, 110)).toEqual([]);
+      expect(registry.apply({ kind: 'hello', hello: hello('a', out) }, 120)).toEqual([]);
+      expect(registry.get('a')?.state).toBe('lost');
       readyAgent(registry, 'a', nonce, 200);
       expect(registry.get('a')?.state).toBe('ready');
     }

@@ -102,6 +102,8 @@ export class Registry {
   readonly #incompatible: (hello: Hello) => string | undefined;
   /** How many can hold seats. */
   #serving = 0;
+  /** Agents whose certificate was revoked: the process that had it. What it said before it was cut off may still come in. */
+  readonly #out = new Map<string, string>();
   #online = true;
   /** When our own link to the broker came back. */
   #onlineMs = Number.NEGATIVE_INFINITY;
@@ -137,9 +139,9 @@ export class Registry {
   apply(event: RegistryEvent, nowMs: number): RegistryChange[] {
     switch (event.kind) {
       case 'hello':
-        return this.#hello(event.hello, nowMs);
+        return this.#isOut(event.hello) ? [] : this.#hello(event.hello, nowMs);
       case 'health':
-        return this.#health(event.health, nowMs);
+        return this.#isOut(event.health) ? [] : this.#health(event.health, nowMs);
       case 'gone':
         return this.#gone(event.gone, nowMs);
       case 'unreachable':
@@ -258,9 +260,14 @@ export class Registry {
     const record = this.#agents.get(agent);
     if (record === undefined || !isAlive(record)) return [];
     const why = 'its certificate was revoked';
+    this.#out.set(agent, record.nonce);
     this.#reported.delete(agent);
     this.#set({ ...record, state: 'lost', why });
     return [{ kind: 'lost', agent, nonce: record.nonce, why }];
+  }
+
+  #isOut({ agent, nonce }: { readonly agent: string; readonly nonce: string }): boolean {
+    return this.#out.get(agent) === nonce;
   }
 
   #unreachable(agent: string, why: string): RegistryChange[] {
@@ -341,6 +348,7 @@ export class Registry {
   #forget(agent: string): void {
     this.#count(agent, -1);
     this.#agents.delete(agent);
+    this.#out.delete(agent);
     this.#holdDown.forget(agent);
     this.#reported.delete(agent);
   }

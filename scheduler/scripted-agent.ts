@@ -16,6 +16,7 @@ import { type Port, SINK } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { allocTensor, boxDims, copyBox, type Tensor } from '../broker/tensor.js';
 import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
+import type { Trust } from '../broker/trust.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { chain } from './planners/chain-model.js';
 
@@ -68,10 +69,16 @@ export function scriptedAnswer(input: Tensor, blocks = 3): Float32Array {
   return values;
 }
 
+function trusted({ trust }: ScriptedOptions): { readonly trust?: Trust } {
+  return trust === undefined ? {} : { trust };
+}
+
 export interface ScriptedOptions {
   readonly brokerUrl: string;
   readonly cluster: string;
   readonly name: string;
+  /** TLS with these credentials; default: plain. */
+  readonly trust?: Trust;
   readonly hello?: Partial<Hello>;
   readonly runMs?: number;
   /** Fails every prepare with this code; '' = not this one. */
@@ -107,7 +114,7 @@ export class ScriptedAgent {
   hung = false;
 
   static async start(options: ScriptedOptions): Promise<ScriptedAgent> {
-    const bus = await connectBus({ url: options.brokerUrl, id: options.name });
+    const bus = await connectBus({ url: options.brokerUrl, id: options.name, ...trusted(options) });
     const agent = new ScriptedAgent(options, bus);
     await agent.#start();
     return agent;
@@ -117,7 +124,7 @@ export class ScriptedAgent {
     this.#o = options;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    this.#lanes = createLanes({ id: options.name, cluster: options.cluster, bus, host: '127.0.0.1' });
+    this.#lanes = createLanes({ ...trusted(options), id: options.name, cluster: options.cluster, bus, host: '127.0.0.1' });
     this.#probe = new LinkProbe({ name: options.name, lanes: this.#lanes, topics: () => this.#topics, nowMs: () => performance.now() });
   }
 

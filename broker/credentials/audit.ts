@@ -56,12 +56,17 @@ export interface AuditOptions {
 
 const NAME = 'audit';
 const FIELD_CHARACTERS = 300;
+/** The same refusal once more within this is only counted. */
+const REPEAT_MS = 600_000;
+const MOST_REPEATED = 1_000;
 /** Refusals of one code in a row, and one more each so many ms. */
 const REFUSALS = { burst: 50, everyMs: 10_000 };
 
 export class AuditLog {
   readonly #o: AuditOptions;
   readonly #refusals = new Map<string, { readonly bucket: Bucket; unsaid: number }>();
+  /** Latest refusals that were written: when, and how often they came again. */
+  readonly #repeated = new Map<string, { readonly atMs: number; unsaid: number }>();
   #file: FileHandle | undefined;
   #bytes = 0;
   #writing: Promise<void> = Promise.resolve();
@@ -110,15 +115,25 @@ export class AuditLog {
 
   /** Undefined when there are too many of its code. Each code has a rate of its own: what strangers can do without end hides nothing that takes a secret or a key. */
   #counted(entry: AuditEntry, nowMs: number): AuditEntry | undefined {
-    const { code = '' } = entry;
+    const { code = '', about, from, detail } = entry;
+    const key = JSON.stringify([code, about, from, detail]);
+    const before = this.#repeated.get(key);
+    // Who was thrown out knocks on for ever.
+    if (before !== undefined && Math.abs(nowMs - before.atMs) < REPEAT_MS) {
+      before.unsaid++;
+      return undefined;
+    }
     const known = this.#refusals.get(code) ?? { bucket: new Bucket(REFUSALS), unsaid: 0 };
     this.#refusals.set(code, known);
     if (!known.bucket.take(nowMs)) {
       known.unsaid++;
       return undefined;
     }
-    const { unsaid } = known;
+    const unsaid = known.unsaid + (before?.unsaid ?? 0);
     known.unsaid = 0;
+    this.#repeated.delete(key);
+    this.#repeated.set(key, { atMs: nowMs, unsaid: 0 });
+    if (this.#repeated.size > MOST_REPEATED) this.#repeated.delete(this.#repeated.keys().next().value ?? '');
     return unsaid === 0 ? entry : { ...entry, unsaid };
   }
 

@@ -342,9 +342,11 @@ export class Authority {
         });
       }
       const identity: Identity = { cluster: this.#o.cluster, role: member.role, name };
+      // Said first, as it counts at once: what it causes comes after it in the log.
+      const said = this.audit.write({ event: 'revoked', by, about: identityText(identity), detail: why });
       await this.#void(identity, why, nowMs);
       await this.#keep(this.#book.nameRevoked(name, nowMs));
-      await this.audit.write({ event: 'revoked', by, about: identityText(identity), detail: why });
+      await said;
       // Of this gateway's own operator: it was the key that was not to be used any more.
       if (identity.name === 'operator') await this.#mendNow();
       return identity;

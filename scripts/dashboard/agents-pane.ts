@@ -42,8 +42,8 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
       cell: (a) => throttledCell(a),
     },
     { title: 'seats', rank: 7, least: 6, cell: ({ seats }) => ({ text: seatsText(seats) }) },
-    { title: 'cpu, last 2 min', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, SPARK, glyphs, 1), tone: 'accent' }) },
-    { title: 'frames/s, last 2 min', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, SPARK, glyphs), tone: 'accent' }) },
+    { title: 'cpu trend', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, SPARK, glyphs, 1), tone: 'accent' }) },
+    { title: 'frames/s trend', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, SPARK, glyphs), tone: 'accent' }) },
   ];
 }
 

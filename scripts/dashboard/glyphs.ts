@@ -30,7 +30,7 @@ const UNICODE: Glyphs = {
 const ASCII: Glyphs = {
   rule: '-',
   down: 'v',
-  upDown: 'x',
+  upDown: '=',
   right: '->',
   dots: '..',
   bar: '|',
@@ -50,14 +50,21 @@ export function showsUnicode(env: Readonly<Record<string, string | undefined>>):
   return /utf-?8/i.test(locale) && env.TERM !== 'linux';
 }
 
-/** The last `width` values as a row of signs: 0 is the lowest one, `most` (default: the largest shown) the highest. */
+/** `values` as a row of signs, oldest first, several of them in one when there are more than `width`: 0 is the lowest sign, `most` (default: the largest) the highest. */
 export function sparkline(values: readonly number[], width: number, { sparks }: Glyphs, most = 0): string {
-  const shown = values.slice(-Math.max(0, width));
+  if (width <= 0) return '';
+  const each = Math.max(1, Math.ceil(values.length / width));
+  // Counted from the newest: the last sign is always now.
+  const shown: number[] = [];
+  for (let end = values.length; end > 0; end -= each) {
+    const some = values.slice(Math.max(0, end - each), end);
+    shown.unshift(some.reduce((sum, value) => sum + value, 0) / some.length);
+  }
   const top = Math.max(most, ...shown);
   const signs = shown.map((value) => {
     if (!(value > 0) || top <= 0) return sparks[0] ?? ' ';
     const step = Math.ceil((value / top) * (sparks.length - 1));
     return sparks[Math.min(sparks.length - 1, Math.max(1, step))] ?? ' ';
   });
-  return signs.join('').padStart(Math.max(0, width));
+  return signs.join('').padStart(width);
 }

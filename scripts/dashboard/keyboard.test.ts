@@ -32,6 +32,7 @@ describe('keys', () => {
     expect(keys.feed('\u001b')).toEqual([]);
     expect(keys.flush()).toEqual(['escape']);
     expect(keys.feed('é')).toEqual(['é']);
+    expect(keys.feed('\u001be\u001b\u001b[A')).toEqual(['escape', 'e', 'escape', 'up']);
   });
 
   it('are not in what is pasted, nor in what a terminal answers', () => {

@@ -71,9 +71,9 @@ export class Keys {
         else if (SEQUENCES[sequence] !== undefined) keys.push(SEQUENCES[sequence]);
       } else if (BEGUN.test(after)) break;
       else {
-        // Escape and something else: Alt and a key, which means nothing here.
-        const [character = ''] = after;
-        this.#rest = after.slice(character.length);
+        // The key, and one after it that came in the same piece: Alt and a key is nothing else.
+        keys.push('escape');
+        this.#rest = after;
       }
     }
     return keys;

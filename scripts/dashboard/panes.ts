@@ -42,8 +42,8 @@ function deploymentColumns(width: number, glyphs: Glyphs): Column<DeploymentView
       cell: (d) => ({ text: String(d.failed), tone: d.failed > 0 ? 'bad' : 'plain' }),
     },
     { title: 'epoch', rank: 3, align: 'right', cell: (d) => ({ text: d.epoch === 0 ? '-' : String(d.epoch) }) },
-    { title: 'frames/s, last 2 min', rank: 4, cell: (d) => ({ text: sparkline(d.framesSeries, SPARK, glyphs), tone: 'accent' }) },
-    { title: 'p50, last 2 min', rank: 6, cell: (d) => ({ text: sparkline(d.p50Series, SPARK, glyphs), tone: 'accent' }) },
+    { title: 'frames/s trend', rank: 4, cell: (d) => ({ text: sparkline(d.framesSeries, SPARK, glyphs), tone: 'accent' }) },
+    { title: 'p50 trend', rank: 6, cell: (d) => ({ text: sparkline(d.p50Series, SPARK, glyphs), tone: 'accent' }) },
   ];
 }
 
@@ -69,15 +69,18 @@ function eventTone(kind: string): Tone {
   return GOOD_EVENTS.has(kind) ? 'good' : 'plain';
 }
 
+/** Columns of the time before an event. */
+const INDENT = 13;
+
 /** Newest first; one line each, or as many as they need. */
 export function eventLines(events: readonly EventView[], width: number, whole = false): Line[] {
   if (events.length === 0) return [line(' Nothing happened yet.', 'dim')];
   return events.flatMap(({ agoMs, kind, text }) => {
-    const head: Line = [span(` ${ago(agoMs).padStart(6)} ago  `, 'dim'), span(kind, eventTone(kind)), span(': ')];
-    if (!whole) return [[...head, span(text)]];
-    const words = text.split(' ').map((word): Line => line(word));
-    const [first = [], ...more] = wrapSpans(words, width - 14 - kind.length - 2, 0, 1);
-    return [[...head, ...first], ...more.map((one): Line => [span(' '.repeat(14 + kind.length)), ...one])];
+    const when = span(` ${ago(agoMs).padStart(6)} ago  `, 'dim');
+    if (!whole) return [[when, span(kind, eventTone(kind)), span(`: ${text}`)]];
+    const words = [[span(kind, eventTone(kind)), span(':')], ...text.split(' ').map((word): Line => line(word))];
+    const [first = [], ...more] = wrapSpans(words, width - INDENT, 2, 1);
+    return [[when, ...first], ...more.map((one): Line => [span(' '.repeat(INDENT)), ...one])];
   });
 }
 

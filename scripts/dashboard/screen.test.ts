@@ -100,8 +100,8 @@ describe('a screen', () => {
     expect(text).toContain('All is well.');
     expect(text).toMatch(/det +serving latency +12\.1 \(13\.9\) +82\/97 \(70\) +3 +0 +0 +7/);
     expect(text).toMatch(/stages 1-3 rows:4 +pi-1 25% +pi-2 25% +pi-3 25% +pi-4 25%/);
-    expect(text).toMatch(/↓ pi-4 → pi-5 relay 3\.2 ms 3\.6 MB\/s +3 lanes direct 0\.3 ms 10\.8 MB\/s/);
-    expect(text).toMatch(/↕ 6 lanes between them direct/);
+    expect(text).toMatch(/↓ pi-4 → pi-5 relay 3\.2 ms 3\.6 MB\/s +3 direct lanes 0\.3 ms, in all 10\.8 MB\/s/);
+    expect(text).toMatch(/↕ 6 direct lanes between them/);
     expect(text).toMatch(/stage 4 whole +pi-5/);
     expect(text).toMatch(/agent +state +cpu +mem +temp +queue +fps +p50 +p95 +recon +version/);
     expect(text).toMatch(/pi-5 +ready +80% +30% +74C +1 +12\.0 +12 +19 +0 +0\.1\.0/);
@@ -113,7 +113,7 @@ describe('a screen', () => {
     const text = shown(home, 200, 50);
     expect(text).toMatch(/Topology of det.*Events/);
     expect(text).toMatch(/frames\/s +predicted +p50 ms +p95 ms +predicted +in flight/);
-    expect(text).toMatch(/seats +cpu, last 2 min/);
+    expect(text).toMatch(/seats +cpu trend/);
     expect(text).toContain('det 3');
   });
 

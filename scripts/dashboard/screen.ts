@@ -191,7 +191,7 @@ function questionLine({ agent, undo }: { readonly agent: string; readonly undo: 
 
 function bodyLines(screen: Screen, rows: number): Line[] {
   const { view, ui, columns, glyphs } = screen;
-  if (ui.page === 'help') return scrolled(ruleLine('Help', '', columns, glyphs), helpLines(), screen, rows);
+  if (ui.page === 'help') return scrolled(ruleLine('Help', '', columns, glyphs), helpLines(columns), screen, rows);
   if (view === undefined) return [];
   const topology = view.topologies.find(({ deployment }) => deployment === chosenDeployment(view, ui));
   switch (ui.page) {
@@ -291,7 +291,7 @@ function overview(screen: Screen, view: DashboardView, rows: number): Line[] {
   const beside = columns >= BESIDE;
   const left = beside ? Math.floor(columns * 0.6) : columns;
   const shape = topologyLines(topology, left, glyphs);
-  const events = eventLines(view.events, beside ? columns - left - 1 : columns);
+  const events = eventLines(view.events, beside ? columns - left - 1 : columns, beside);
   const agentsWant = Math.max(1, shownAgents(view.agents, ui).length) + 2;
   // In the order in which they are given up: the last one first.
   const [agentRows = 0, deploymentRows = 0, eventRows = 0, shapeRows = 0] = shareRows(rows, [

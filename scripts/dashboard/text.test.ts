@@ -100,6 +100,9 @@ describe('signs', () => {
     expect(sparkline([0, 0.5, 1], 3, glyphsFor(false), 1)).toBe('_=#');
     expect(sparkline([0, 0], 2, glyphsFor(true))).toBe('▁▁');
     expect(sparkline([], 3, glyphsFor(true))).toBe('   ');
-    expect(sparkline([1, 2, 3, 4], 2, glyphsFor(true))).toBe('▇█');
+    expect(sparkline([1, 1, 3, 5], 2, glyphsFor(true))).toBe('▃█');
+    expect(sparkline(new Array(120).fill(7), 20, glyphsFor(true))).toBe('█'.repeat(20));
+    expect(sparkline([0, 0, 0, 8, 8], 2, glyphsFor(true))).toBe('▁█');
+    expect(sparkline([1], 0, glyphsFor(true))).toBe('');
   });
 });

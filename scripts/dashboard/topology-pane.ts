@@ -120,11 +120,16 @@ function laneWords(lanes: readonly Lane[], where: string, glyphs: Glyphs): Line[
   const place = where === '' ? '' : ` ${where}`;
   return sorted.map(([kind, some]): Line => {
     const [only] = some;
-    const who =
-      some.length === 1 && only !== undefined
-        ? `${named(only.from)} ${glyphs.right} ${named(only.to)} ${kindText(kind)}`
-        : `${some.length} lanes${place} ${kindText(kind)}`;
-    return [span(who, laneTone(kind)), span(` ${msRange(some)} ${speed(sumOf(some))}`)];
+    if (some.length === 1 && only !== undefined) {
+      return [
+        span(`${named(only.from)} ${glyphs.right} ${named(only.to)} ${kindText(kind)}`, laneTone(kind)),
+        span(` ${msRange(some)} ${speed(sumOf(some))}`),
+      ];
+    }
+    return [
+      span(`${some.length} ${kindText(kind)} lanes${place}`, laneTone(kind)),
+      span(` ${msRange(some)}, in all ${speed(sumOf(some))}`),
+    ];
   });
 }
 
@@ -147,7 +152,7 @@ function laneRank(kind: string): number {
 }
 
 function kindText(kind: string): string {
-  return kind === '' ? 'not used yet' : kind === 'gone' ? 'gone' : kind;
+  return kind === '' ? 'unused' : kind;
 }
 
 function laneTone(kind: string): Tone {

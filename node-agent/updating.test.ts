@@ -93,13 +93,16 @@ describe('an agent that is updated', () => {
   });
 
   it('on trial stays when it is confirmed, under its own name only', async () => {
-    const { updater, prefix, read, rejected } = await agent({ trialMs: 300 });
+    const { updater, order, prefix, read, rejected } = await agent({ trialMs: 1_000 });
     await writeFile(path.join(prefix, 'trial'), '1\n');
     updater.start();
+    await expect(updater.take(order(), 5_000)).rejects.toMatchObject({ code: 'UPDATE_REFUSED' });
     await expect(updater.confirm(NAME)).rejects.toMatchObject({ code: 'UPDATE_REFUSED' });
     await updater.confirm('1.0.0-0000000000000000');
     expect(await read('confirmed')).toBe('1.0.0-0000000000000000\n');
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await updater.take(order(), 5_000);
+    expect(await read('confirmed')).toBe('1.0.0-0000000000000000\n');
+    await new Promise((resolve) => setTimeout(resolve, 1_200));
     expect(rejected).toEqual([]);
   });
 

@@ -49,6 +49,7 @@ const TRIAL_MS = 180_000;
 
 export class Updater {
   private timer: NodeJS.Timeout | undefined;
+  private onTrial = false;
   private taking: { readonly name: string; readonly done: Promise<number> } | undefined;
 
   constructor(private readonly options: UpdaterOptions) {}
@@ -58,6 +59,7 @@ export class Updater {
     const { installation, trialMs = TRIAL_MS } = this.options;
     if (installation === undefined || !existsSync(path.join(installation.prefix, 'trial'))) return;
     this.options.log(`${installation.name} is on trial: the gateway has ${trialMs / 1000} s to confirm it`);
+    this.onTrial = true;
     this.timer = setTimeout(() => void this.reject(installation.name), trialMs);
   }
 
@@ -92,6 +94,7 @@ export class Updater {
       });
     }
     clearTimeout(this.timer);
+    this.onTrial = false;
     await this.write('confirmed', `${name}\n`);
     log(`${name} is confirmed`);
   }
@@ -101,6 +104,12 @@ export class Updater {
     if (installation === undefined) {
       throw new ChairError('UPDATE_REFUSED', `agent ${agent} was not installed from a bundle`, {
         todo: 'Update it the way it was installed.',
+      });
+    }
+    if (this.onTrial) {
+      throw new ChairError('UPDATE_REFUSED', `agent ${agent} has a program on trial`, {
+        expected: 'the gateway to confirm it first',
+        todo: 'Wait for it.',
       });
     }
     const known = authority();
@@ -139,7 +148,7 @@ export class Updater {
   private async layReady(update: Update, blob: string): Promise<void> {
     const folder = this.folder();
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    for (const name of ['order.json', 'bundle.tgz', 'rejected', 'confirmed']) await rm(path.join(folder, name), { force: true });
+    for (const name of ['order.json', 'bundle.tgz', 'rejected']) await rm(path.join(folder, name), { force: true });
     await link(blob, path.join(folder, 'bundle.tgz'));
     await this.write('order.json', `${JSON.stringify(update)}\n`);
   }

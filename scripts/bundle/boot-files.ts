@@ -71,10 +71,11 @@ export interface AgentSettings {
   readonly insecure?: boolean;
   /** Ports, when they are not the usual ones. */
   readonly brokerPort?: number;
+  readonly enrolmentPort?: number;
 }
 
 /** Text of agent.yaml: a settings file of the command line. */
-export function agentSettings({ cluster, name, gateway, insecure = false, brokerPort }: AgentSettings): string {
+export function agentSettings({ cluster, name, gateway, insecure = false, brokerPort, enrolmentPort }: AgentSettings): string {
   const scheme = insecure ? 'mqtt' : 'mqtts';
   const port = brokerPort ?? (insecure ? 1883 : 8883);
   const host = gateway?.includes(':') === true ? `[${gateway.replace(/^\[|\]$/g, '')}]` : gateway;
@@ -82,6 +83,10 @@ export function agentSettings({ cluster, name, gateway, insecure = false, broker
     cluster,
     ...(insecure ? { insecure } : {}),
     ...(host === undefined ? {} : { broker: `${scheme}://${host}:${port}` }),
-    agent: { name, directory: '/var/lib/musical-chair' },
+    agent: {
+      name,
+      directory: '/var/lib/musical-chair',
+      ...(host === undefined || enrolmentPort === undefined ? {} : { gateway: `${host}:${enrolmentPort}` }),
+    },
   })}`;
 }

@@ -314,6 +314,21 @@ function installed(apply = `cp -R "$4/versions/${OLD}" "$4/versions/${NEW}"; ech
   return { prefix, state, order, tell, launch, current, last, onTrial: () => existsSync(path.join(prefix, 'trial')) };
 }
 
+const NEWER = '1.2.0-2222222222222222';
+
+/** As `installed`, and `again` starts with another update than the first one. */
+function twice() {
+  const machine = installed(`cp -R "$4/versions/${OLD}" "$4/versions/$(cat "$4/next")"; cat "$4/next"`);
+  const next = path.join(machine.prefix, 'next');
+  writeFileSync(next, `${NEW}\n`);
+  const again = (): void => {
+    writeFileSync(next, `${NEWER}\n`);
+    machine.launch();
+  };
+  const { order, tell, launch, current, last, onTrial } = machine;
+  return [order, tell, launch, current, last, onTrial, again] as const;
+}
+
 describe('before each start of the agent', () => {
   it('nothing is done when there is nothing to do', () => {
     const { launch, current, prefix } = installed();
@@ -335,6 +350,19 @@ describe('before each start of the agent', () => {
     launch();
     expect(current()).toBe(NEW);
     expect(readdirSync(path.join(prefix, 'versions')).sort()).toEqual([OLD, NEW]);
+  });
+
+  it('an agent that was confirmed and goes on running takes the next update, and gives it up like the first', () => {
+    const [order, tell, launch, current, last, onTrial, again] = twice();
+    order();
+    launch();
+    tell('confirmed', NEW);
+    order();
+    again();
+    expect([current(), onTrial()]).toEqual([NEWER, true]);
+    for (let start = 2; start <= 4; start++) launch();
+    expect([current(), onTrial()]).toEqual([NEW, false]);
+    expect(last()).toContain(`failed ${NEWER}`);
   });
 
   it('a program that dies three times goes, and the one before runs again', () => {

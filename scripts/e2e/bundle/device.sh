@@ -1,15 +1,21 @@
 #!/bin/sh
-# A machine for the bundle test, in a mount namespace of its own (unshare --mount): device.sh MACHINE ROOT SHARED
+# A machine for the bundle test, in a mount namespace of its own (unshare --mount --pid): device.sh ROOT SHARED
 #
 # ROOT is '' for this system with fresh /opt, /etc, /var/lib and /boot, or a folder with another system, in which qemu runs what is foreign. SHARED is a folder
 # that both sides see: the card's boot partition stands in SHARED/boot. Does what a machine does: first boot, then the unit's commands again and again, for as long
-# as SHARED/on exists. SHARED/kill: the power goes.
+# as SHARED/on exists.
 set -eu
+mount --make-rprivate /
+# Of its own processes only, and gone with them.
+mount -t proc proc /proc 2>/dev/null || true
 root=$1
 shared=$2
-mount --make-rprivate /
 if [ -z "$root" ]; then
-    cp -a /etc "$shared/etc"
+    if [ ! -d "$shared/etc" ]; then
+        rm -rf "$shared/etc.new"
+        cp -a /etc "$shared/etc.new"
+        mv "$shared/etc.new" "$shared/etc"
+    fi
     mount --bind "$shared/etc" /etc
     for folder in /opt /var/lib /boot; do
         mkdir -p "$shared/disk$folder" "$folder"

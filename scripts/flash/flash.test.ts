@@ -8,7 +8,17 @@ import { smallProgram } from '../bundle/test-bundle.js';
 import { type FlashOptions, flash } from './flash.js';
 import type { FlashRequest } from './fleet.js';
 import { BARE, FULL } from './test-card.js';
-import { IMAGE_TOOLS, lacking, makeImage, sameImage, type TestImage, type TestImageOptions, testFolder, tool } from './test-image.js';
+import {
+  armProgram,
+  IMAGE_TOOLS,
+  lacking,
+  makeImage,
+  sameImage,
+  type TestImage,
+  type TestImageOptions,
+  testFolder,
+  tool,
+} from './test-image.js';
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => void)[] = [];
@@ -21,12 +31,7 @@ afterAll(shared.remove);
 const bundle = path.join(shared.folder, 'agent-arm64.tgz');
 
 beforeAll(async () => {
-  // A program for 64-bit ARM as far as its header says.
-  const node = path.join(shared.folder, 'node');
-  const elf = readFileSync('/bin/true');
-  elf.writeUInt16LE(183, 18);
-  writeFileSync(node, elf);
-  await makeBundle({ arch: 'arm64', node: { from: node }, dist: smallProgram(shared.folder), out: bundle });
+  await makeBundle({ arch: 'arm64', node: { from: armProgram(shared.folder) }, dist: smallProgram(shared.folder), out: bundle });
 });
 
 interface Tried {

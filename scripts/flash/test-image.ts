@@ -179,3 +179,12 @@ export function sameImage(image: TestImage, file: string): TestImage {
   const bootMib = (statSync(image.file).size - image.bootOffset) / MIB - ROOT_MIB - 1;
   return openImage(file, image.folder, image.bootOffset, bootMib);
 }
+
+/** In Node's place: a program for 64-bit ARM, as far as its header says. */
+export function armProgram(folder: string): string {
+  const file = path.join(folder, 'node');
+  const elf = readFileSync('/bin/true');
+  elf.writeUInt16LE(183, 18);
+  writeFileSync(file, elf);
+  return file;
+}

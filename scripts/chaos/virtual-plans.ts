@@ -135,13 +135,17 @@ export function questionOf({ draft: made, slices, nonces }: InForce, registry: R
 export function flawOf({ draft: before, lost, devices, mayTake }: RepairQuestion, { draft: now, moves, pauseMs }: Repair): string {
   const there = new Set(devices.map(({ agent }) => agent));
   if (!Number.isFinite(pauseMs)) return 'it never serves';
-  if (now.cut !== before.cut) return 'something is cut anew';
   for (const [s, { spec, agents }] of now.stages.entries()) {
+    const [was, is] = [before, now].map(({ cut }) => cut.stages[s]?.parts ?? []);
+    const { spec: specBefore, agents: seats = [] } = before.stages[s] ?? {};
+    const bare = specBefore?.redundancy === 1 && spec.redundancy !== 1;
+    if (is?.length !== (was?.length ?? 0) - (bare ? 1 : 0) || !is.every((part, p) => part === was?.[p])) return 'something is cut anew';
+    if (bare && !seats.some((replica) => lost.has(replica.at(-1) ?? ''))) return `stage ${s} gives up a parity that is there`;
     if (agents.length === 0) return `stage ${s} has no replica`;
     for (const replica of agents) {
       const fits = (one: readonly string[], but: ReadonlySet<string>): boolean =>
         one.every((agent, i) => agent === replica[i] || but.has(agent));
-      const olds = before.stages[s]?.agents ?? [];
+      const olds = seats.map((one) => one.slice(0, replica.length));
       const old = olds.find((one) => fits(one, new Set())) ?? olds.find((one) => fits(one, lost));
       if (old === undefined) return `stage ${s} is on ${replica.join(', ')}, which no replica was on before`;
       for (const [i, agent] of replica.entries()) {
@@ -160,6 +164,8 @@ export function flawOf({ draft: before, lost, devices, mayTake }: RepairQuestion
 /** Whether the plan in force stays: it is the same, or, when nothing forces a move, the other is not worth it. */
 export function stays(now: PlanDraft, then: PlanDraft, forced: boolean): boolean {
   if (planKey(now) === planKey(then)) return true;
+  const coded = ({ stages }: PlanDraft): number => stages.filter(({ spec }) => spec.redundancy === 1).length;
+  if (coded(then) > coded(now)) return false;
   const want = { objective: 'throughput', pressed: false } as const;
   const choice = { current: worthOf(now.estimate, want), candidate: worthOf(then.estimate, want), cost: MOVE_COST, recent: 0 };
   return !forced && !decide({ ...choice, horizonMs: USUAL_HORIZON_MS }).move;

@@ -360,9 +360,9 @@ export class Gateway {
   }
 }
 
-/** Who may bring frames to the dispatcher's lane, beside the agents of the cluster: '' or why not. */
+/** Who may come to the dispatcher's lane, besides those it knows: operators with frames, agents that join. '' or why not. */
 function whyNotClient({ role, name }: Identity): string {
-  return role === 'operator' ? '' : `${role} ${name} sends no frames`;
+  return role === 'operator' || role === 'agent' ? '' : `${role} ${name} sends no frames`;
 }
 
 /** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */

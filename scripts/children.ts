@@ -191,10 +191,18 @@ export class LocalCluster {
     const directory = options.directory ?? (await mkdtemp(path.join(tmpdir(), 'musical-chair-')));
     const { cluster = 'default', threads = 0, agentName = 'agent' } = options;
     const start = (name: string, args: readonly string[]): Child => new Child(name, args, (line) => options.onLine?.(name, line));
-    // Nothing listens outside this machine.
+    // Plain, since nothing listens outside this machine.
     const decides =
       options.brokerUrl === undefined ? ['gateway', '--port', String(options.port ?? 0)] : ['scheduler', '--broker', options.brokerUrl];
-    const gatewayArgs = [...decides, '--cluster', cluster, '--host', '127.0.0.1', ...(options.hidden === false ? [] : ['--hidden'])];
+    const gatewayArgs = [
+      ...decides,
+      '--insecure',
+      '--cluster',
+      cluster,
+      '--host',
+      '127.0.0.1',
+      ...(options.hidden === false ? [] : ['--hidden']),
+    ];
     const gateway = start('gateway', [...gatewayArgs, '--directory', path.join(directory, 'gateway')]);
     const agents: Child[] = [];
     try {
@@ -203,7 +211,19 @@ export class LocalCluster {
         const name = `${agentName}-${i}`;
         const where = ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1', '--directory', path.join(directory, name)];
         agents.push(
-          start(name, ['agent', '--cluster', cluster, '--broker', String(url), '--name', name, '--threads', String(threads), ...where]),
+          start(name, [
+            'agent',
+            '--insecure',
+            '--cluster',
+            cluster,
+            '--broker',
+            String(url),
+            '--name',
+            name,
+            '--threads',
+            String(threads),
+            ...where,
+          ]),
         );
       }
       await Promise.all(agents.map((a) => a.ready));

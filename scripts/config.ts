@@ -5,6 +5,8 @@
 import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';
+import { ChairError } from '../broker/errors.js';
+import { publicUrl } from '../broker/public-url.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 
 /**
@@ -22,12 +24,18 @@ export function brokerUrl({ broker }: Settings): string | undefined {
   return broker === 'auto' ? undefined : broker;
 }
 
-/** TLS with certificates unless --insecure is given; false: everything is plain unless a test asks for more. */
-const SECURE_BY_DEFAULT = process.env.MUSICAL_CHAIR_TEST_SECURE === '1';
-
 /** Everybody has a certificate, and talks TLS; the one place that decides it. */
 export function isSecure({ insecure }: Settings): boolean {
-  return SECURE_BY_DEFAULT && !insecure;
+  return !insecure;
+}
+
+/** Throws INSECURE_REFUSED for a plain broker where certificates are used. */
+export function checkPlain(settings: Settings, url: string | undefined): void {
+  if (!isSecure(settings) || url?.startsWith('mqtt:') !== true) return;
+  throw new ChairError('INSECURE_REFUSED', `${publicUrl(url)} is plain MQTT`, {
+    expected: 'mqtts://',
+    todo: 'If the gateway runs with --insecure, say so here, too: then anybody on the network may listen and give orders.',
+  });
 }
 
 /** Where the gateway's broker listens. */
@@ -52,7 +60,7 @@ export const settingsSchema = z.strictObject({
     .meta({ flag: 'cluster', argument: 'name' }),
   broker: z
     .string()
-    .regex(/^(auto|mqtts?:\/\/[^/\s]+)$/, 'auto, or a URL such as mqtt://gateway:1883')
+    .regex(/^(auto|mqtts?:\/\/[^/\s]+)$/, 'auto, or a URL such as mqtts://gateway:8883')
     .default('auto')
     .describe(
       "The MQTT broker that agents, clients and a separate scheduler connect to. auto: the cluster's gateway is looked for on the local network (mDNS).",
@@ -82,7 +90,7 @@ export const settingsSchema = z.strictObject({
         .string()
         .min(1)
         .default('0.0.0.0')
-        .describe('Address the broker and the dispatcher listen on. There is no authentication yet: 127.0.0.1 keeps them on this machine.')
+        .describe('Address the broker and the dispatcher listen on; 127.0.0.1 keeps them on this machine.')
         .meta({ flag: 'host', argument: 'address' }),
       port: port()
         .optional()

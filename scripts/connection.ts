@@ -4,7 +4,7 @@ import { ChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
 import { trustOf } from '../broker/trust.js';
 import type { ChairClient, ClientOptions, DeployOptions } from '../scheduler/client.js';
-import { brokerUrl, type Settings } from './config.js';
+import { brokerUrl, checkPlain, type Settings } from './config.js';
 import type { Output } from './output.js';
 import { progressLine } from './report.js';
 import { bytesText } from './table.js';
@@ -14,6 +14,7 @@ export async function connectClient(settings: Settings, options: Partial<ClientO
   const { ChairClient } = await import('../scheduler/client.js');
   const { commandCredentials } = await import('./credentials.js');
   const url = brokerUrl(settings);
+  checkPlain(settings, url);
   const keeper = await commandCredentials(settings);
   const trust = keeper === undefined ? {} : { trust: trustOf(keeper) };
   // A dashboard may stay for weeks. Its timer keeps nothing alive.

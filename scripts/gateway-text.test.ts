@@ -22,14 +22,15 @@ describe('what a gateway prints when it is ready', () => {
     for (const word of ['0.71 s', 'mqtt://192.168.1.10:1883', '192.168.1.10:1884', '/var/lib/x', 'no file', "cluster 'home'", 'INSECURE']) {
       expect(text).toContain(word);
     }
-    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home\n');
-    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home --broker mqtt://192.168.1.10:1883');
+    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home --insecure\n');
+    expect(text).toContain('\n  musical-chair agent --name NAME --cluster home --broker mqtt://192.168.1.10:1883 --insecure');
+    expect(text).toMatch(/traffic +plain, unprotected/);
   });
 
   it('says no word of multicast when the gateway is hidden', () => {
     expect(joinLines({ ...facts, announced: false, cluster: 'default' })).toEqual([
       'An agent joins with, on its machine:',
-      '  musical-chair agent --name NAME --broker mqtt://192.168.1.10:1883',
+      '  musical-chair agent --name NAME --broker mqtt://192.168.1.10:1883 --insecure',
     ]);
   });
 
@@ -39,7 +40,7 @@ describe('what a gateway prints when it is ready', () => {
     expect(lines).toContain('  musical-chair token create --name NAME --cluster home --config /etc/x.yaml');
     expect(lines).toContain('  musical-chair agent --name NAME --cluster home --gateway 192.168.1.10:8884 --token TOKEN');
     const text = gatewayText({ ...facts, trust });
-    expect(text).not.toContain('INSECURE');
+    expect(text).not.toMatch(/INSECURE|--insecure|plain/);
     expect(text).toContain('192.168.1.10:8884, CA abababababababab');
   });
 });

@@ -37,9 +37,8 @@ export function joinLines({ cluster, brokerUrl, announced, trust, hereFlags, pro
   const agent = `${program} agent --name NAME${named}`;
   const address = `${agent} --broker ${brokerUrl}`;
   if (trust === undefined) {
-    return announced
-      ? ['An agent joins with, on its machine:', `  ${agent}`, 'or, where multicast does not get through:', `  ${address}`]
-      : ['An agent joins with, on its machine:', `  ${address}`];
+    const plain = ['An agent joins with, on its machine:', `  ${announced ? agent : address} --insecure`];
+    return announced ? [...plain, 'or, where multicast does not get through:', `  ${address} --insecure`] : plain;
   }
   return [
     'An agent joins with a token of its own. Here, for the agent NAME:',
@@ -58,6 +57,7 @@ export function gatewayText(facts: GatewayFacts): string {
     ['frames', `${dispatcherAddresses[0] ?? '-'}:${dispatcherPort}`],
     ['state', stateDirectory],
     ['settings', settingsFile ?? 'no file: defaults, environment and flags'],
+    ['traffic', facts.trust === undefined ? 'plain, unprotected' : 'encrypted, with certificates (docs/security.md)'],
     ['found by', announced ? `multicast DNS, as cluster '${cluster}'` : 'its address only'],
   ];
   return [

@@ -52,7 +52,7 @@ describe('settings', () => {
       { MUSICAL_CHAIR_AGENT_THREADS: 'many' },
       /MUSICAL_CHAIR_AGENT_THREADS=many is wrong; expected integer 0 to 256/,
     ],
-    ['a broker that is no URL', 'broker: gateway', {}, /broker in .* is wrong; expected .*mqtt:\/\/gateway:1883/],
+    ['a broker that is no URL', 'broker: gateway', {}, /broker in .* is wrong; expected .*mqtts:\/\/gateway:8883/],
     ['a file that is no YAML', 'a: [', {}, /is not readable; expected YAML/],
     ['a file that is a list', '[1, 2]', {}, /has no settings/],
   ])('refuse %s', (_, yaml, env, message) => {

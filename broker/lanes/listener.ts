@@ -58,6 +58,8 @@ const NOT_AUTHORIZED = 5;
 /** SUBACK failure (3.9.3). */
 const SUBSCRIBE_FAILED = 0x80;
 const MAX_TOPICS_PER_CLIENT = 64;
+/** The third time is no race any more. */
+const STRANGER_REPORTED = 3;
 /** What a client did, as against what happened to its connection. */
 const REPORTED: readonly unknown[] = ['CODEC_INVALID', 'PACKET_TOO_LARGE', 'SENDER_WRONG', 'CERTIFICATE_REVOKED'];
 
@@ -73,6 +75,8 @@ export class Listener {
   readonly #sessions = new Set<Session>();
   /** Newest last, by name. Two live clients of one name do not throw each other out; the newest that subscribed gets the messages. */
   readonly #byName = new Map<string, Session[]>();
+  /** With certificates of ours, and not our peers: how often they came. */
+  readonly #strangers = new Map<string, number>();
   #port = 0;
   #anonymous = 0;
   #stopped = false;
@@ -223,12 +227,12 @@ export class Listener {
     // [MQTT-3.1.0-2]: a second CONNECT is a protocol violation.
     if (session.clientId !== '') throw new ChairError('CODEC_INVALID', 'a second CONNECT on one connection');
     if (packet.protocolVersion !== 3 && packet.protocolVersion !== 4) {
-      this.#reject(session, UNACCEPTABLE_VERSION, `MQTT protocol version ${packet.protocolVersion} is not spoken here`);
+      this.#reject(session, UNACCEPTABLE_VERSION, `MQTT protocol version ${packet.protocolVersion} is not spoken here`, 'CODEC_INVALID');
       return;
     }
     // [MQTT-3.1.3-8]: no id is for clean sessions only.
     if (packet.clientId === '' && packet.clean === false) {
-      this.#reject(session, IDENTIFIER_REJECTED, 'a client without an id asked for a stored session');
+      this.#reject(session, IDENTIFIER_REJECTED, 'a client without an id asked for a stored session', 'CODEC_INVALID');
       return;
     }
     // Addresses are reused (NAT, loopback, private networks): a frame must not vanish at a process that has no use for it.
@@ -238,11 +242,7 @@ export class Listener {
       this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`, code);
       return;
     }
-    const stranger = session.peer === undefined ? '' : this.#whyNot(session.peer, nameOf(packet.clientId));
-    if (stranger !== '') {
-      this.#reject(session, NOT_AUTHORIZED, `a lane was refused: ${stranger}`, 'SENDER_WRONG');
-      return;
-    }
+    if (session.peer !== undefined && !this.#admit(session, session.peer, nameOf(packet.clientId))) return;
     session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
     const name = nameOf(session.clientId);
     const others = this.#byName.get(name) ?? [];
@@ -253,15 +253,27 @@ export class Listener {
     session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
   }
 
-  #whyNot({ identity }: Peer, name: string): string {
-    return permitsClient(identity, name) || (this.#options.admits?.(name, identity) ?? '');
+  #admit(session: Session, { identity }: Peer, name: string): boolean {
+    const wrong = permitsClient(identity, name);
+    const stranger = wrong === '' ? (this.#options.admits?.(name, identity) ?? '') : '';
+    if (wrong === '' && stranger === '') {
+      this.#strangers.delete(name);
+      return true;
+    }
+    // Who is named our peer may hear of it before we do, and dials again.
+    const times = (this.#strangers.get(name) ?? 0) + 1;
+    this.#strangers.set(name, times);
+    const isReported = wrong !== '' || times === STRANGER_REPORTED;
+    this.#reject(session, NOT_AUTHORIZED, `a lane was refused: ${wrong || stranger}`, isReported ? 'SENDER_WRONG' : undefined);
+    return false;
   }
 
-  #reject(session: Session, returnCode: number, why: string, code: ErrorCode = 'CODEC_INVALID'): void {
+  /** Without a code it is not reported. */
+  #reject(session: Session, returnCode: number, why: string, code: ErrorCode | undefined): void {
     session.lane.control({ cmd: 'connack', returnCode, sessionPresent: false });
     // Let the answer out, then close.
     session.lane.socket.end();
-    this.#options.onRefused(new ChairError(code, why));
+    if (code !== undefined) this.#options.onRefused(new ChairError(code, why));
   }
 
   #subscribe(session: Session, packet: ISubscribePacket): void {

@@ -32,7 +32,8 @@ export async function untilAgentsReady(client: ChairClient, count: number): Prom
 export const cluster: CommandDefinition = {
   name: 'cluster',
   summary: 'Run a gateway and agents on this machine, each a process of its own',
-  description: 'For trying things out. Nothing listens outside this machine. Ctrl-C stops all of them.',
+  description:
+    'For trying things out. Nothing listens outside this machine, and nothing is encrypted (--insecure). Ctrl-C stops all of them.',
   options: [
     { flags: '--agents <count>', description: 'number of agents, 1 to 64', default: '4' },
     { flags: '--threads <count>', description: 'engine threads of each agent; default: the cores shared out' },
@@ -62,12 +63,12 @@ export const cluster: CommandDefinition = {
       const client = await ChairClient.connect({ brokerUrl: local.url, cluster: settings.cluster });
       const report = await untilAgentsReady(client, agents).finally(() => client.close());
       // A gateway outside this machine may serve a cluster of this name, too.
-      const options = ` --broker ${local.url}${settings.cluster === 'default' ? '' : ` --cluster ${settings.cluster}`}`;
+      const options = ` --insecure --broker ${local.url}${settings.cluster === 'default' ? '' : ` --cluster ${settings.cluster}`}`;
       output.report({ broker: local.url, agents: report.agents }, () =>
         [
           agentsText(report.agents, output.columns),
           '',
-          `The broker listens at ${local.url}. In another terminal:`,
+          `The broker listens at ${local.url}: plain, for this machine only. In another terminal:`,
           `  ${PROGRAM} models build alexnet --scale 0.5`,
           `  ${PROGRAM} deploy alexnet.onnx --cut rows:${agents}${options}`,
           `  ${PROGRAM} status${options}`,

@@ -156,7 +156,7 @@ export const demo: CommandDefinition = {
       }
       if (options.stay !== true) return;
       output.text(
-        `\nThe cluster stays up at ${local.url}. In another terminal:\n  ${PROGRAM} status --broker ${local.url}\n  ${PROGRAM} infer detection ${optionText(options, 'photo', path.relative(process.cwd(), PHOTO))} --broker ${local.url}\nCtrl-C stops everything.`,
+        `\nThe cluster stays up at ${local.url}. In another terminal:\n  ${PROGRAM} status --insecure --broker ${local.url}\n  ${PROGRAM} infer detection ${optionText(options, 'photo', path.relative(process.cwd(), PHOTO))} --insecure --broker ${local.url}\nCtrl-C stops everything.`,
       );
       await stopped;
     } finally {

@@ -1,5 +1,6 @@
 /** Every command, in the order of `--help` and of docs/commands.md. */
 import type { CommandDefinition } from '../command.js';
+import { acl } from './acl.js';
 import { adjust } from './adjust.js';
 import { bundle } from './bundle.js';
 import { cluster } from './cluster.js';
@@ -63,6 +64,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
   agentsApprove,
   agentsRevoke,
   audit,
+  acl,
   inspect,
   verify,
   bundle,

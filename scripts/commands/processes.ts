@@ -9,7 +9,7 @@ import type { Installation } from '../../node-agent/updating.js';
 import type { Gateway } from '../../scheduler/gateway.js';
 import { BUNDLE_NAME } from '../bundle/manifest.js';
 import type { CommandDefinition, Invocation } from '../command.js';
-import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
+import { brokerPort, brokerUrl, checkPlain, isSecure, type Settings } from '../config.js';
 import { type GatewayFacts, gatewayText } from '../gateway-text.js';
 import { announceReady, onAsked, untilStopped } from '../lifetime.js';
 import { PACKAGE_ROOT, PROGRAM, packageVersion } from '../package-root.js';
@@ -131,7 +131,7 @@ export const gateway: CommandDefinition = {
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],
-  examples: [{ line: 'gateway --port 1883', text: 'agents and clients connect to this machine' }],
+  examples: [{ line: 'gateway', text: 'agents and clients connect to this machine, on port 8883' }],
   run: (invocation) => {
     const { host } = invocation.settings.gateway;
     return runGateway(invocation, { host, port: brokerPort(invocation.settings) });
@@ -145,6 +145,8 @@ export const scheduler: CommandDefinition = {
     'cluster',
     'broker',
     'gateway.host',
+    'insecure',
+    'gateway.enrolPort',
     'gateway.dispatcherPort',
     'gateway.directory',
     'gateway.uploadMb',
@@ -154,7 +156,7 @@ export const scheduler: CommandDefinition = {
     ...LINK_SETTINGS,
     ...MEMBER_SETTINGS,
   ],
-  examples: [{ line: 'scheduler --broker mqtt://mosquitto:1883', text: 'only the broker is external' }],
+  examples: [{ line: 'scheduler --broker mqtts://mosquitto:8883', text: 'only the broker is external (docs/brokers.md: its access list)' }],
   run: (invocation) => {
     const url = brokerUrl(invocation.settings);
     if (url === undefined) {
@@ -164,6 +166,7 @@ export const scheduler: CommandDefinition = {
         todo: 'Gateways look for nobody: to run a broker, too, use the command gateway.',
       });
     }
+    checkPlain(invocation.settings, url);
     return runGateway(invocation, { url });
   },
 };
@@ -171,9 +174,14 @@ export const scheduler: CommandDefinition = {
 export const broker: CommandDefinition = {
   name: 'broker',
   summary: 'Run the MQTT broker alone',
-  settings: ['gateway.host', 'gateway.port'],
-  examples: [{ line: 'broker --port 1884', text: 'an MQTT 3.1.1 broker on port 1884' }],
+  description:
+    'For anything that speaks MQTT: it knows no certificates and no rights, so it wants --insecure. `gateway` has a broker of its own that does.',
+  settings: ['gateway.host', 'gateway.port', 'insecure'],
+  examples: [{ line: 'broker --insecure --port 1884', text: 'an MQTT 3.1.1 broker on port 1884' }],
   run: async (invocation) => {
+    if (!invocation.settings.insecure) {
+      throw new ChairError('INSECURE_REFUSED', 'a broker alone has no certificates', { expected: '--insecure', todo: 'Or use `gateway`.' });
+    }
     const { host, port = 1883 } = invocation.settings.gateway;
     const { startBroker } = await import('../../broker/server.js');
     const stopped = untilStopped();
@@ -254,7 +262,7 @@ export const agent: CommandDefinition = {
   ],
   examples: [
     { line: 'agent --name pi-3', text: 'one of these on each device' },
-    { line: 'agent --name pi-3 --broker mqtt://gateway:1883', text: 'where multicast does not get through' },
+    { line: 'agent --name pi-3 --broker mqtts://gateway:8883', text: 'where multicast does not get through' },
   ],
   options: [
     {
@@ -264,6 +272,7 @@ export const agent: CommandDefinition = {
   ],
   run: async (invocation) => {
     const { settings } = invocation;
+    checkPlain(settings, brokerUrl(settings));
     const stopped = untilStopped(DRAIN_MS + STOP_MS);
     const stop = new AbortController();
     void stopped.then(() => stop.abort());

@@ -30,7 +30,7 @@ const PROCESS: BrokerKind = {
   name: EXCHANGED ?? 'musical-chair broker',
   missing: '',
   start: async (port = 0) => {
-    const child = new Child('broker', ['broker', '--host', '127.0.0.1', '--port', String(port)]);
+    const child = new Child('broker', ['broker', '--insecure', '--host', '127.0.0.1', '--port', String(port)]);
     const { url } = await child.ready;
     const stop = async (): Promise<void> => {
       child.process.kill('SIGKILL');

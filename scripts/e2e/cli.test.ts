@@ -20,7 +20,7 @@ let takenPort = 0;
 let cluster: LocalCluster;
 
 const file = (name: string): string => path.join(folder, name);
-const onCluster = (...args: string[]): string[] => [...args, '--broker', cluster.url];
+const onCluster = (...args: string[]): string[] => [...args, '--insecure', '--broker', cluster.url];
 
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'mc-cli-'));
@@ -72,11 +72,11 @@ describe('the command line', { timeout: 60_000 }, () => {
 
   it('refuses what it cannot do in one line, with a status that tells usage from failure', async () => {
     expectRefusal(await runCli(['stauts'], { cwd: folder }), 'USAGE');
-    expectRefusal(await runCli(['status', '--broker', 'mqtt://127.0.0.1:1']), 'BROKER_UNREACHABLE');
+    expectRefusal(await runCli(['status', '--insecure', '--broker', 'mqtt://127.0.0.1:1']), 'BROKER_UNREACHABLE');
   });
 
   it('shows a stack only when asked to', async () => {
-    const result = await runCli(['status', '--broker', 'mqtt://127.0.0.1:1', '--verbose']);
+    const result = await runCli(['status', '--insecure', '--broker', 'mqtt://127.0.0.1:1', '--verbose']);
     expect(result.stderr).toMatch(/^BROKER_UNREACHABLE: .*\n.*\n\s+at /);
   });
 
@@ -99,8 +99,8 @@ describe('the command line', { timeout: 60_000 }, () => {
   });
 
   it('does not start a gateway on a port in use', async () => {
-    expectRefusal(await runCli(['broker', '--host', '127.0.0.1', '--port', String(takenPort)]), 'PORT_IN_USE');
-    const gateway = await runCli(['gateway', '--host', '127.0.0.1', '--port', String(takenPort), '--directory', file('g2')]);
+    expectRefusal(await runCli(['broker', '--insecure', '--host', '127.0.0.1', '--port', String(takenPort)]), 'PORT_IN_USE');
+    const gateway = await runCli(['gateway', '--insecure', '--host', '127.0.0.1', '--port', String(takenPort), '--directory', file('g2')]);
     expect(gateway.stderr).toMatch(/^PORT_IN_USE: /m);
     expect(gateway.status).toBe(1);
   });
@@ -157,7 +157,7 @@ describe('the command line with a cluster', { timeout: 60_000 }, () => {
   }, 60_000);
 
   it('refuses a second agent of the same name', async () => {
-    const args = ['agent', '--name', 'agent-1', '--directory', file('twin'), '--lane-host', '127.0.0.1', '--threads', '1'];
+    const args = ['agent', '--insecure', '--name', 'agent-1', '--directory', file('twin'), '--lane-host', '127.0.0.1', '--threads', '1'];
     const result = await runCli(onCluster(...args));
     expect(result.stderr).toMatch(/^AGENT_NAME_TAKEN: /m);
     expect(result.status).toBe(1);

@@ -112,7 +112,7 @@ afterAll(async () => {
   if (folder !== '') rmSync(folder, { recursive: true, force: true });
 }, 60_000);
 
-const dashboardCommand = () => [process.execPath, ...nodeFlags(), CLI_PATH, 'dashboard', '--broker', cluster.url];
+const dashboardCommand = () => [process.execPath, ...nodeFlags(), CLI_PATH, 'dashboard', '--insecure', '--broker', cluster.url];
 
 describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => {
   it('shows who is lost and who joins, through resizes and keys, and leaves the terminal as it was', { timeout: 120_000 }, async () => {
@@ -132,7 +132,7 @@ describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => 
     expect(lost).toMatch(/ago +\S/);
     await term.until('what was done about it', (screen) => /(re-planning|serving): net/.test(screen));
     const where = ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1', '--directory', path.join(folder, 'state', 'agent-4')];
-    joined = new Child('agent-4', ['agent', '--broker', cluster.url, '--name', 'agent-4', '--threads', '1', ...where]);
+    joined = new Child('agent-4', ['agent', '--insecure', '--broker', cluster.url, '--name', 'agent-4', '--threads', '1', ...where]);
     await term.until('agent-4 has joined', (screen) => /agent-4 +ready/.test(screen));
 
     term.resize(130, 40);
@@ -177,7 +177,7 @@ describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => 
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     const [text, json] = await Promise.all(
-      ['--once', '--json'].map((flag) => runCli(['dashboard', flag, '--broker', cluster.url], { timeoutMs: 40_000 })),
+      ['--once', '--json'].map((flag) => runCli(['dashboard', flag, '--insecure', '--broker', cluster.url], { timeoutMs: 40_000 })),
     );
     expect(text?.stdout).toContain('DEGRADED: agent-2 is lost');
     expect(text?.stdout).not.toContain('\u001b');
@@ -191,7 +191,7 @@ describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => 
 
   it('traces frames of every agent on one clock, with its error', { timeout: 60_000 }, async () => {
     const file = path.join(folder, 'trace.json');
-    const { status, stdout, stderr } = await runCli(['trace', '--frames', '20', '--out', file, '--broker', cluster.url], {
+    const { status, stdout, stderr } = await runCli(['trace', '--frames', '20', '--out', file, '--insecure', '--broker', cluster.url], {
       timeoutMs: 40_000,
     });
     expect(stderr).not.toContain('Error');

@@ -34,14 +34,14 @@ describe('processes that know only the name of their cluster', () => {
       running.push(() => child.stop());
       return child;
     };
-    const gateway = ['gateway', '--host', '127.0.0.1', '--port', '0'];
-    const agent = start('agent', ['agent', '--name', 'a', '--lane-host', '127.0.0.1', '--threads', '1']);
+    const gateway = ['gateway', '--insecure', '--host', '127.0.0.1', '--port', '0'];
+    const agent = start('agent', ['agent', '--insecure', '--name', 'a', '--lane-host', '127.0.0.1', '--threads', '1']);
     await agent.ready;
     const first = start('gateway', gateway);
     const { url } = await first.ready;
 
     const joined = async (): Promise<boolean> => {
-      const { status, stdout } = await runCli(['status', '--cluster', cluster, '--json']);
+      const { status, stdout } = await runCli(['status', '--insecure', '--cluster', cluster, '--json']);
       if (status !== 0) return false;
       const report: StatusReport = JSON.parse(stdout);
       return report.agents.some(({ agent: name, state }) => name === 'a' && state === 'ready');
@@ -49,7 +49,7 @@ describe('processes that know only the name of their cluster', () => {
     await until('the agent joins', joined);
     const { stdout } = await runCli(['discover', '--json']);
     expect(JSON.parse(stdout).gateways).toContainEqual(expect.objectContaining({ cluster, url }));
-    const other = await runCli(['status', '--cluster', `${cluster}-x`]);
+    const other = await runCli(['status', '--insecure', '--cluster', `${cluster}-x`]);
     expect(other.status).not.toBe(0);
     expect(other.stderr).toMatch(new RegExp(`GATEWAY_NOT_FOUND: .*'${cluster}-x'.*gateways of .*'${cluster}' at ${url}`));
 

@@ -84,7 +84,7 @@ export class Processes {
   }
 
   agent(url: string, name: string, lines: string[] = [], folder = name): Child {
-    const where = ['--broker', url, '--threads', '1', '--lane-host', '127.0.0.1', '--addresses', '127.0.0.1'];
+    const where = ['--insecure', '--broker', url, '--threads', '1', '--lane-host', '127.0.0.1', '--addresses', '127.0.0.1'];
     return this.start(folder, ['agent', '--name', name, ...where], lines);
   }
 

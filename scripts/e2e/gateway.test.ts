@@ -48,6 +48,7 @@ function start(name: string, args: readonly string[], onLine?: (line: string) =>
 
 const gatewayArgs = (directory: string): string[] => [
   'gateway',
+  '--insecure',
   '--cluster',
   'e2e',
   '--host',
@@ -66,6 +67,7 @@ beforeAll(async () => {
   url = String((await gateway.ready).url);
   agent = start('agent', [
     'agent',
+    '--insecure',
     '--cluster',
     'e2e',
     '--broker',
@@ -82,7 +84,7 @@ beforeAll(async () => {
     file('agent'),
   ]);
   await agent.ready;
-  const deployed = await runCli(['deploy', file('net.onnx'), '--name', 'net', '--cluster', 'e2e', '--broker', url]);
+  const deployed = await runCli(['deploy', file('net.onnx'), '--name', 'net', '--cluster', 'e2e', '--insecure', '--broker', url]);
   expect(deployed.stderr + deployed.stdout).toContain('net');
   expect(deployed.status).toBe(0);
 }, 120_000);
@@ -124,7 +126,7 @@ describe('a gateway', { timeout: 120_000 }, () => {
     expect(restored.status).toBe(0);
     const second = start('second', gatewayArgs('elsewhere'));
     const { url: other } = await second.ready;
-    const status = await runCli(['status', '--json', '--cluster', 'e2e', '--broker', String(other)]);
+    const status = await runCli(['status', '--json', '--cluster', 'e2e', '--insecure', '--broker', String(other)]);
     const report: StatusReport = JSON.parse(status.stdout);
     expect(report.deployments.map(({ name }) => name)).toEqual(['net']);
     expect(report.problems).toEqual([]);
@@ -136,7 +138,7 @@ describe('a gateway', { timeout: 120_000 }, () => {
     const settings = file('doctor.yaml');
     writeFileSync(
       settings,
-      `cluster: e2e\nbroker: ${url}\ngateway: {directory: ${file('state')}, host: 127.0.0.1}\nagent: {name: a, directory: ${file('agent')}}\n`,
+      `cluster: e2e\ninsecure: true\nbroker: ${url}\ngateway: {directory: ${file('state')}, host: 127.0.0.1}\nagent: {name: a, directory: ${file('agent')}}\n`,
     );
     const well = await runCli(['doctor', 'gateway', '--config', settings, '--json']);
     const report = JSON.parse(well.stdout) as {
@@ -161,7 +163,7 @@ describe('a gateway', { timeout: 120_000 }, () => {
     expect(report.ok).toBe(report.findings.every(({ grade }) => grade !== 'bad'));
     expect(well.status).toBe(report.ok ? 0 : 1);
     for (const { grade, todo } of report.findings) if (grade !== 'ok') expect(todo).not.toBe('');
-    const alone = await runCli(['doctor', 'agent', '--broker', 'mqtt://127.0.0.1:1', '--cluster', 'e2e', '--skip-lanes']);
+    const alone = await runCli(['doctor', 'agent', '--insecure', '--broker', 'mqtt://127.0.0.1:1', '--cluster', 'e2e', '--skip-lanes']);
     expect(alone.stdout).toMatch(/BAD {3}gateway {2,}BROKER_UNREACHABLE/);
     expect(alone.status).toBe(1);
   });

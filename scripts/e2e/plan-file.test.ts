@@ -15,7 +15,7 @@ let folder = '';
 let cluster: LocalCluster;
 
 const file = (name: string): string => path.join(folder, name);
-const mc = (...args: string[]): Promise<CliResult> => runCli([...args, '--broker', cluster.url]);
+const mc = (...args: string[]): Promise<CliResult> => runCli([...args, '--insecure', '--broker', cluster.url]);
 
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'mc-plan-'));

@@ -141,7 +141,21 @@ describe('profiles of a model on a cluster', { timeout: 300_000 }, () => {
     }
     try {
       const svg = path.join(folder, 'net.svg');
-      const args = ['profile', model, '--parts', '1..2', '--cuts', 'rows', '--runs', '3', '--budget-ms', '20', '--broker', cluster.url];
+      const args = [
+        'profile',
+        model,
+        '--parts',
+        '1..2',
+        '--cuts',
+        'rows',
+        '--runs',
+        '3',
+        '--budget-ms',
+        '20',
+        '--insecure',
+        '--broker',
+        cluster.url,
+      ];
       const shown = await runCli([...args, '--svg', svg], { timeoutMs: 100_000 });
       expect(shown.stderr).not.toMatch(/^[A-Z_]+: /m);
       expect(shown.stdout).toMatch(/ms whole/);

@@ -21,7 +21,11 @@ describe('a gateway that is killed under load', () => {
     const lines: string[] = [];
     const gatewayLines: string[] = [];
     const decide = (port: number): Child =>
-      processes.start('gateway', ['gateway', '--port', `${port}`, '--host', '127.0.0.1', '--hidden', '--hold-plans'], gatewayLines);
+      processes.start(
+        'gateway',
+        ['gateway', '--insecure', '--port', `${port}`, '--host', '127.0.0.1', '--hidden', '--hold-plans'],
+        gatewayLines,
+      );
     const first = decide(0);
     const url = String((await first.ready).url);
     await processes.agents(url, ['a', 'b'], lines);
@@ -60,7 +64,11 @@ describe('a scheduler that stands still while another one takes its place', () =
     processes.also(() => broker.stop());
     const said: Record<string, string[]> = { old: [], new: [], agents: [] };
     const decide = (name: string): Child =>
-      processes.start(name, ['scheduler', '--broker', broker.url, '--host', '127.0.0.1', '--hidden', '--hold-plans'], said[name]);
+      processes.start(
+        name,
+        ['scheduler', '--insecure', '--broker', broker.url, '--host', '127.0.0.1', '--hidden', '--hold-plans'],
+        said[name],
+      );
     const old = decide('old');
     await old.ready;
     await processes.agents(broker.url, ['c', 'd'], said.agents);

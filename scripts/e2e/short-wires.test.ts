@@ -46,7 +46,7 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
 
   /** The CLI beside the gateway. */
   async function cli(...args: string[]): Promise<string> {
-    const where = ['--broker', testbed.gateway.url, '--cluster', testbed.cluster];
+    const where = ['--insecure', '--broker', testbed.gateway.url, '--cluster', testbed.cluster];
     const [program = '', ...rest] = testbed.gateway.device.command([process.execPath, ...nodeFlags(), CLI_PATH, ...args, ...where]);
     const { stdout } = await promisify(execFile)(program, rest, { maxBuffer: 1e8 });
     return stdout;

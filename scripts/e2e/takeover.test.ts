@@ -15,7 +15,7 @@ afterEach(() => processes.end(), 60_000);
 it('a name goes to the new process once the one that hangs is silent; that one ends when it wakes up, and no frame is lost', {
   timeout: 120_000,
 }, async () => {
-  const gateway = processes.start('gateway', ['gateway', '--port', '0', '--host', '127.0.0.1', '--hidden', '--hold-plans']);
+  const gateway = processes.start('gateway', ['gateway', '--insecure', '--port', '0', '--host', '127.0.0.1', '--hidden', '--hold-plans']);
   const url = String((await gateway.ready).url);
   const said: string[] = [];
   const [, old] = await processes.agents(url, ['a', 'b'], said);

@@ -295,7 +295,7 @@ async function startIn(run: RunDirectory, watchdog: ChildProcess, options: Testb
   const agent: Makers['agent'] = (on, spec) => {
     const threads = options.threads ?? Math.ceil(spec.cpu);
     const listen = isolated ? [] : ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1'];
-    const args = ['agent', '--broker', gateway.url, '--name', on.name, '--threads', String(threads), ...own(on)];
+    const args = ['agent', '--insecure', '--broker', gateway.url, '--name', on.name, '--threads', String(threads), ...own(on)];
     return new TestbedNode(on, () => start(on, [...args, ...listen, ...(options.agentArguments ?? [])]));
   };
   const agents = conditions.agents.map((spec, i) => agent(device(`agent-${i + 1}`, { ...spec, disk: true }), spec));
@@ -326,7 +326,7 @@ async function startMiddle(
   let broker: TestbedNode | undefined;
   if (where === 'own') {
     const on = device('broker', { rateBits });
-    broker = new TestbedNode(on, () => start(on, ['broker', '--host', host, '--port', String(port)]));
+    broker = new TestbedNode(on, () => start(on, ['broker', '--insecure', '--host', host, '--port', String(port)]));
     await serving(broker);
   }
   const on = device('gateway', { ...spec, disk: true });
@@ -334,7 +334,7 @@ async function startMiddle(
   const gateway = new TestbedGateway(url, on, () => {
     const decides = broker === undefined ? ['gateway', '--port', String(port)] : ['scheduler', '--broker', url()];
     const plans = [...(holdPlans ? ['--hold-plans'] : []), ...(standbyMb === undefined ? [] : ['--standby-mb', String(standbyMb)])];
-    return start(on, [...decides, '--host', host, ...plans, ...own(on)]);
+    return start(on, [...decides, '--insecure', '--host', host, ...plans, ...own(on)]);
   });
   if (broker === undefined) await serving(gateway);
   else await gateway.child.ready;

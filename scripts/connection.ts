@@ -19,7 +19,13 @@ export async function connectClient(settings: Settings, options: Partial<ClientO
   const trust = keeper === undefined ? {} : { trust: trustOf(keeper) };
   // A dashboard may stay for weeks. Its timer keeps nothing alive.
   keeper?.start();
-  return ChairClient.connect({ ...trust, ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster, ...options });
+  try {
+    return await ChairClient.connect({ ...trust, ...(url === undefined ? {} : { brokerUrl: url }), cluster: settings.cluster, ...options });
+  } catch (error) {
+    // A dashboard tries again and again.
+    await keeper?.stop();
+    throw error;
+  }
 }
 
 /** Connects, hands the client over, and closes it whatever happens. Throws BROKER_UNREACHABLE, GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS and what `use` throws. */

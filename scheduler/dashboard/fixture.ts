@@ -149,7 +149,13 @@ export function homeReport(second = 0): StatusReport {
   return reportOf({
     uptimeMs: 11_520_000 + 1000 * second,
     agents,
-    deployments: [deploymentOf('det', planOf('det', seats, links), { live, completed: 1234 + 12 * second })],
+    deployments: [
+      deploymentOf('det', planOf('det', seats, links), {
+        losses: [{ agent: 'pi-4', outcome: 'repair', takers: ['pi-6'], missingBytes: 0, pauseMs: 40, why: '' }],
+        live,
+        completed: 1234 + 12 * second,
+      }),
+    ],
     lanes: lanesOf('dispatcher'),
     links: [
       {

@@ -46,6 +46,14 @@ export interface AgentView {
   readonly rawFallbacks: number;
   /** Measured times of real frames / predicted. */
   readonly correction: number;
+  /** What its loss would mean for each deployment that it has seats of, as things are now. */
+  readonly ifLost: readonly {
+    readonly deployment: string;
+    readonly outcome: string;
+    readonly takers: readonly string[];
+    readonly pauseMs: number;
+    readonly why: string;
+  }[];
   /** One value a sample, newest last. */
   readonly cpuSeries: readonly number[];
   readonly framesSeries: readonly number[];
@@ -120,7 +128,9 @@ export function viewOf(
     term: report.term,
     uptimeMs: report.uptimeMs,
     verdict: verdictOf(report, history),
-    agents: [...report.agents].sort((a, b) => byName(a.agent, b.agent)).map((agent) => agentView(agent, seats.get(agent.agent), history)),
+    agents: [...report.agents]
+      .sort((a, b) => byName(a.agent, b.agent))
+      .map((agent) => agentView(agent, seats.get(agent.agent), deployments, history)),
     deployments: deployments.map((one) => deploymentView(one, history)),
     topologies: deployments.filter(({ name }) => topology(name)).map((one) => topologyOf(one, states, lanes)),
     lanes: wantsLanes ? lanes.all(deployments.flatMap(({ plan }) => plan ?? [])) : [],
@@ -128,7 +138,12 @@ export function viewOf(
   };
 }
 
-function agentView(agent: AgentStatus, seats: ReadonlyMap<string, number> | undefined, history: History): AgentView {
+function agentView(
+  agent: AgentStatus,
+  seats: ReadonlyMap<string, number> | undefined,
+  deployments: readonly DeploymentStatus[],
+  history: History,
+): AgentView {
   const { state, why, heldMs, losses, memoryBytes, softwareVersion, addresses, lanePort, correction } = agent;
   const health = isGone(state) ? null : agent.health;
   const past = history.agents.get(agent.agent);
@@ -152,6 +167,11 @@ function agentView(agent: AgentStatus, seats: ReadonlyMap<string, number> | unde
     refusals: health?.refusals ?? [],
     damaged: health?.damaged ?? 0,
     rawFallbacks: health?.rawFallbacks ?? 0,
+    ifLost: deployments.flatMap(({ name, losses }) =>
+      losses.flatMap(({ agent: who, outcome, takers, pauseMs, why }) =>
+        who === agent.agent ? [{ deployment: name, outcome, takers, pauseMs, why }] : [],
+      ),
+    ),
     cpuSeries: past?.cpu ?? [],
     framesSeries: past?.frames ?? [],
   };

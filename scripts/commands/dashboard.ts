@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError } from '../../broker/errors.js';
 import type { CommandDefinition, Invocation } from '../command.js';
-import { brokerUrl } from '../config.js';
+import { brokerUrl, CLIENT_SETTINGS, isSecure } from '../config.js';
 import { connectClient } from '../connection.js';
 import { optionText } from '../deploy-options.js';
 import { wholeNumber } from '../output.js';
@@ -24,7 +24,7 @@ export const dashboard: CommandDefinition = {
     { flags: '--every <seconds>', description: 'look this often, 1 to 60', default: '1' },
     { flags: '--ascii', description: 'no signs beyond ASCII; default: by the locale' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'dashboard', text: 'until q' },
@@ -64,7 +64,7 @@ async function once({ options, settings, output }: Invocation): Promise<void> {
     const glyphs = glyphsFor(options.ascii !== true && showsUnicode(process.env));
     const seen = viewOf(report, observe(before, report, performance.now()));
     const lines = (): string => {
-      const made = reportLines(seen, output.columns, glyphs);
+      const made = reportLines(seen, output.columns, glyphs, !isSecure(settings));
       return coloured() ? made.map((one) => ansi(one, true, glyphs.unicode)).join('\n') : plainText(made, glyphs.unicode);
     };
     output.report(seen, lines, true);
@@ -99,6 +99,7 @@ async function live({ options, settings }: Invocation, everyMs: number): Promise
     canvas,
     glyphs,
     where: url === undefined ? `the gateway of cluster ${settings.cluster} (looked for on the local network)` : publicUrl(url),
+    insecure: !isSecure(settings),
     everyMs,
     nowMs: () => performance.now(),
     clock: () => new Date().toTimeString().slice(0, 8),

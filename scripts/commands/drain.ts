@@ -1,5 +1,6 @@
 /** `drain`: an agent without seats, to be stopped or updated while nobody notices. */
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
 
@@ -10,7 +11,7 @@ export const drain: CommandDefinition = {
     'Resolves when the agent holds no seat: then it may be stopped, updated or carried away, and no frame notices. It goes on running until somebody stops it. An agent that is started anew gets seats again by itself; --undo gives them to one that was not.',
   arguments: [{ syntax: '<agent>', description: 'name of the agent' }],
   options: [{ flags: '--undo', description: 'it may have seats again' }],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     { line: 'drain pi-3', text: 'pi-3 holds no seats any more' },

@@ -6,6 +6,7 @@ import type { DeploymentStatus, TraceReport } from '../../broker/messages.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import type { CommandDefinition } from '../command.js';
+import { CLIENT_SETTINGS } from '../config.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { type Output, wholeNumber } from '../output.js';
@@ -30,7 +31,7 @@ export const trace: CommandDefinition = {
     { flags: '--seconds <count>', description: 'end after so long, with what there is, 1 to 600', default: String(DEFAULT_SECONDS) },
     { flags: '--watch-only', description: 'send nothing: note only what clients send' },
   ],
-  settings: ['broker', 'cluster'],
+  settings: CLIENT_SETTINGS,
   json: true,
   examples: [
     {

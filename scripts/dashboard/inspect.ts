@@ -32,6 +32,7 @@ export function inspectLines(view: DashboardView, agent: AgentView, width: numbe
     line(''),
     line(' Seats', 'accent', { bold: true }),
     ...seatLines(view, agent),
+    ...lossLines(agent),
     ...refusalLines(agent, row),
     line(''),
     line(' Lanes', 'accent', { bold: true }),
@@ -78,6 +79,26 @@ function seatLines({ topologies }: DashboardView, { agent }: AgentView): Line[] 
     }),
   );
   return lines.length > 0 ? lines : [line('  none', 'dim')];
+}
+
+/** Outcomes as the scheduler names them, in words. */
+const OUTCOMES: Readonly<Record<string, string>> = {
+  'goes-on': 'frames go on without it',
+  repair: 'others take its seats, and have what they need',
+  fetching: 'others take its seats, once they have fetched what they lack',
+  plan: 'frames wait for another plan',
+  unknown: 'not worked out yet',
+};
+
+function lossLines({ ifLost }: AgentView): Line[] {
+  if (ifLost.length === 0) return [];
+  const lines = ifLost.map(({ deployment, outcome, takers, pauseMs, why }) => {
+    const who = takers.length === 0 ? '' : ` (${takers.join(', ')})`;
+    const pause = pauseMs > 0 ? `, in about ${millis(pauseMs)} ms` : '';
+    const tone: Tone = outcome === 'plan' ? 'warn' : 'plain';
+    return line(`  ${deployment}: ${OUTCOMES[outcome] ?? outcome}${who}${pause}${why === '' ? '' : `: ${why}`}`, tone);
+  });
+  return [line(''), line(' If it were lost', 'accent', { bold: true }), ...lines];
 }
 
 function refusalLines(agent: AgentView, row: (label: string, text: string, tone?: Tone) => Line): Line[] {

@@ -146,6 +146,11 @@ describe('a screen', () => {
     expect(never).toContain('no answer yet from mqtt://gateway:1883, asked for 12 s; asking again (REQUEST_TIMEOUT: no reply)');
   });
 
+  it('says on every page that nothing is encrypted', () => {
+    for (const page of PAGES) expect(shown(home, 80, 24, { page }, { contact: { ...LIVE, insecure: true } })).toContain('INSECURE');
+    expect(plainText(reportLines(home, 80, glyphsFor(true), true))).toContain('INSECURE');
+  });
+
   it('says first what is degraded', () => {
     const broken = {
       ...homeReport(0),
@@ -169,6 +174,7 @@ describe('a screen', () => {
     expect(text).toMatch(/pi-4 +pi-5 +relay +3\.2 +3\.6 MB\/s/);
     expect(text).toContain('p50 12 ms, p95 19 ms, waiting and computing; 1 wait now');
     expect(text).toMatch(/throttled +no/);
+    expect(text).toContain('det: others take its seats, and have what they need (pi-6), in about 40 ms');
   });
 
   it('explains the plan', () => {

@@ -61,7 +61,7 @@ function tooSmall(columns: number, rows: number): Line[] {
 }
 
 /** Without a screen: everything, as long as it is. */
-export function reportLines(view: DashboardView, columns: number, glyphs: Glyphs): Line[] {
+export function reportLines(view: DashboardView, columns: number, glyphs: Glyphs, insecure = false): Line[] {
   const part = (title: string, about: string, lines: readonly Line[]): Line[] => [
     line(''),
     ruleLine(title, about, columns, glyphs),
@@ -69,7 +69,11 @@ export function reportLines(view: DashboardView, columns: number, glyphs: Glyphs
   ];
   const { agents, deployments, topologies } = view;
   return [
-    [span(` Cluster ${view.cluster}`, 'plain', { bold: true }), span(`  up ${ago(view.uptimeMs)}  term ${view.term}`)],
+    [
+      span(` Cluster ${view.cluster}`, 'plain', { bold: true }),
+      span(`  up ${ago(view.uptimeMs)}  term ${view.term}`),
+      ...insecureSpans(insecure),
+    ],
     ...verdictLines(view, columns, view.verdict.reasons.length, glyphs),
     ...part('Deployments', '', deploymentLines(deployments, '', columns, glyphs)),
     ...topologies.flatMap((one) => part(`Topology of ${one.deployment}`, plannedBy(one), topologyLines(one, columns, glyphs))),
@@ -80,6 +84,11 @@ export function reportLines(view: DashboardView, columns: number, glyphs: Glyphs
     ),
     ...part('Events', '', eventLines(view.events.slice(0, 10), columns)),
   ].map((one) => fitLine(one, columns, glyphs.dots));
+}
+
+/** Said on every page. */
+function insecureSpans(insecure: boolean): Line {
+  return insecure ? [span('  INSECURE', 'warn', { bold: true })] : [];
 }
 
 /** Nothing is chosen where nobody can choose. */
@@ -101,7 +110,7 @@ function headLines(screen: Screen): Line[] {
   const left: Line = [
     span(' musical-chair', 'plain', { bold: true }),
     span(view === undefined ? '' : `  cluster ${view.cluster}`),
-    ...(contact.insecure === true ? [span('  NOT ENCRYPTED', 'warn', { bold: true })] : []),
+    ...insecureSpans(contact.insecure === true),
     span(about),
   ];
   const right: Line = [...(ui.paused ? [span('PAUSED  ', 'warn', { bold: true })] : []), heard, span(`  ${clock} `)];

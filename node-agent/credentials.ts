@@ -6,7 +6,7 @@ import { ENROLMENT_PORT, type EnrolmentAddress } from '../broker/credentials/enr
 import { GatewayClock } from '../broker/credentials/gateway-clock.js';
 import { CredentialKeeper } from '../broker/credentials/keeper.js';
 import { parseToken } from '../broker/credentials/token-text.js';
-import { seekBroker } from '../broker/discovery/finder.js';
+import { seekEnrolment } from '../broker/discovery/finder.js';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 
 export interface CredentialOptions {
@@ -65,7 +65,8 @@ async function joined(options: CredentialOptions, token: string, clock: GatewayC
   const known = await alreadyEnrolled(directory, token);
   if (known !== undefined) return known;
   try {
-    const made = await enrolPatiently({ directory, token, name, role: 'agent', clock, signal, log, find: () => find(options) });
+    const isGuess = options.gateway === undefined && options.brokerUrl === undefined;
+    const made = await enrolPatiently({ directory, token, name, role: 'agent', clock, signal, log, isGuess, find: () => find(options) });
     log(`joined cluster '${made.identity.cluster}' as ${identityText(made.identity)}`);
     return made;
   } catch (error) {
@@ -87,19 +88,19 @@ async function tokenIn(file: string): Promise<string> {
   }
 }
 
-/** Where to join. A wrong gateway is found out: it has another CA than the token. Throws GATEWAY_NOT_FOUND, which passes. */
-async function find({ gateway, brokerUrl, cluster, signal }: CredentialOptions): Promise<EnrolmentAddress> {
-  return gateway ?? besideBroker(brokerUrl ?? (await seekBroker({ cluster, signal })));
+/** Where to join: as told, beside the broker, or all that is heard of on the network. Throws GATEWAY_NOT_FOUND, which passes. */
+async function find({ gateway, brokerUrl, cluster, signal }: CredentialOptions): Promise<EnrolmentAddress[]> {
+  if (gateway !== undefined) return [gateway];
+  return brokerUrl === undefined ? seekEnrolment({ cluster, signal }) : [besideBroker(brokerUrl)];
 }
 
-/** Where to renew: as told, where it has joined, and beside the broker. */
-async function gatewaysOf({ gateway, brokerUrl, directory, cluster, signal }: CredentialOptions): Promise<EnrolmentAddress[]> {
+/** Where to renew: as told, where it has joined, beside the broker; and when none of these is there, where the gateway has moved to. */
+async function* gatewaysOf({ gateway, brokerUrl, directory, cluster, signal }: CredentialOptions): AsyncGenerator<EnrolmentAddress> {
+  if (gateway !== undefined) yield gateway;
   const record = await readRecord(directory);
-  const joined = record === undefined ? [] : [record.gateway];
-  const all = [...(gateway === undefined ? [] : [gateway]), ...joined, ...(brokerUrl === undefined ? [] : [besideBroker(brokerUrl)])];
-  // A gateway that has moved.
-  const found = gateway !== undefined || brokerUrl !== undefined ? undefined : await seekBroker({ cluster, signal }).catch(() => undefined);
-  return found === undefined ? all : [...all, besideBroker(found)];
+  if (record !== undefined) yield record.gateway;
+  if (brokerUrl !== undefined) yield besideBroker(brokerUrl);
+  if (gateway === undefined && brokerUrl === undefined) yield* await seekEnrolment({ cluster, signal });
 }
 
 function besideBroker(url: string): EnrolmentAddress {

@@ -12,6 +12,8 @@ export interface AnnouncementOptions {
   readonly softwareVersion: string;
   /** Where our own broker listens, or the URL of one outside. */
   readonly where: Where;
+  /** Where machines join, if they have to. */
+  readonly enrolmentPort?: number;
   readonly log?: (line: string) => void;
 }
 
@@ -19,14 +21,27 @@ const MQTT_PORT = 1883;
 const REACH_MS = 1_000;
 
 /** Not started yet. undefined when the broker is not for everybody, which is logged. */
-export async function announcerOf({ cluster, softwareVersion, where, log }: AnnouncementOptions): Promise<Announcer | undefined> {
+export async function announcerOf({
+  cluster,
+  softwareVersion,
+  where,
+  enrolmentPort,
+  log,
+}: AnnouncementOptions): Promise<Announcer | undefined> {
   const broker = await announced(where);
   if (broker === undefined) {
     log?.("not announced on the network: the broker's URL holds a password. Agents and commands need --broker");
     return undefined;
   }
   const { host, ...at } = broker;
-  const notice = { id: randomBytes(6).toString('hex'), cluster, host: hostname(), softwareVersion, ...at };
+  const notice = {
+    id: randomBytes(6).toString('hex'),
+    cluster,
+    host: hostname(),
+    softwareVersion,
+    ...at,
+    ...(enrolmentPort === undefined ? {} : { enrolmentPort }),
+  };
   return new Announcer({ notice, host, ...(log === undefined ? {} : { log }) });
 }
 

@@ -312,7 +312,8 @@ export class Gateway {
     if (announce === undefined) return;
     const encrypted = this.#trust !== undefined;
     const where = 'url' in broker ? broker : { host: broker.host ?? '0.0.0.0', port: this.#broker?.port ?? 0, encrypted };
-    const announcer = await announcerOf({ cluster, where, ...announce, ...(log === undefined ? {} : { log }) });
+    const gatehouse = this.#gatehouse === undefined ? {} : { enrolmentPort: this.#gatehouse.port };
+    const announcer = await announcerOf({ cluster, where, ...gatehouse, ...announce, ...(log === undefined ? {} : { log }) });
     if (announcer !== undefined) await (await this.#own(announcer)).start();
   }
 

@@ -142,7 +142,7 @@ describe('joining', () => {
     let asked = 0;
     const joining = enrolPatiently({
       ...{ directory: folder('pi'), token, clock: new GatewayClock(), signal: new AbortController().signal, pace: 0.01 },
-      find: async () => (asked++ === 0 ? { host: '127.0.0.1', port: 1 } : at),
+      find: async () => [asked++ === 0 ? { host: '127.0.0.1', port: 1 } : at],
       log: (line) => said.push(line),
     });
     await expect.poll(() => world.authority.members().some(({ state }) => state === 'held'), { timeout: 20_000 }).toBe(true);
@@ -154,10 +154,27 @@ describe('joining', () => {
     expect((await joining).identity.name).toBe('pi-1');
   });
 
+  it('finds the gateway of its token among those that say they are it', async () => {
+    const other = await testAuthority();
+    const impostor = await serve(other.authority);
+    const elsewhere = { host: '127.0.0.1', port: impostor.port };
+    const token = await invite(world.authority, 'pi-1');
+    const options = { directory: folder('pi'), token, clock: new GatewayClock(), signal: new AbortController().signal, pace: 0.01 };
+    try {
+      await expect(enrolPatiently({ ...options, find: async () => [elsewhere] })).rejects.toMatchObject({ code: 'CA_WRONG' });
+      let asked = 0;
+      const find = async () => (asked++ < 2 ? [elsewhere] : [{ host: '127.0.0.1', port: 1 }, elsewhere, at]);
+      expect((await enrolPatiently({ ...options, isGuess: true, find })).identity.name).toBe('pi-1');
+    } finally {
+      await impostor.stop();
+      await other.stop();
+    }
+  });
+
   it('is given up when it is asked to, and at once when waiting does not help', async () => {
     const stop = new AbortController();
     const patient = (token: string): Promise<unknown> =>
-      enrolPatiently({ directory: folder('pi'), token, clock: new GatewayClock(), signal: stop.signal, find: async () => at });
+      enrolPatiently({ directory: folder('pi'), token, clock: new GatewayClock(), signal: stop.signal, find: async () => [at] });
     await world.authority.createToken({ name: 'pi-1', role: 'agent', ttlMs: 60_000 }, 'test');
     await expect(patient('mc1.x')).rejects.toMatchObject({ code: 'TOKEN_INVALID' });
     const held = patient(await invite(world.authority, 'pi-2', { hold: true }));
@@ -175,7 +192,7 @@ describe('joining', () => {
           token,
           clock: new GatewayClock(),
           signal: new AbortController().signal,
-          find: async () => at,
+          find: async () => [at],
           pace: 0.05,
         }),
       ),

@@ -175,13 +175,17 @@ const PASSING = new Set<ErrorCode>([
   'GATEWAY_AMBIGUOUS',
   'DISCOVERY_UNAVAILABLE',
 ]);
+/** What answers there is not the gateway of the token. */
+const OTHERS = new Set<ErrorCode>(['CA_WRONG', 'CERTIFICATE_FOREIGN']);
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 60_000;
 const HELD_WAIT_MS = 5_000;
 
 export interface PatientOptions extends Omit<EnrolmentOptions, 'gateway'> {
-  /** Where the gateway is, asked before each attempt. */
-  readonly find: (signal: AbortSignal) => Promise<EnrolmentAddress>;
+  /** Where the gateway may be, asked before each attempt. Of several, the one that the token is of is found. */
+  readonly find: (signal: AbortSignal) => Promise<readonly EnrolmentAddress[]>;
+  /** It was only heard where it may be: then others than the token's are no end. */
+  readonly isGuess?: boolean;
   readonly signal: AbortSignal;
   readonly random?: () => number;
   readonly log?: (line: string) => void;
@@ -190,23 +194,17 @@ export interface PatientOptions extends Omit<EnrolmentOptions, 'gateway'> {
 }
 
 /** Joins, and waits for as long as it takes where waiting helps. Throws what `enrol` throws otherwise, STOPPED when the signal says so. */
-export async function enrolPatiently({
-  find,
-  signal,
-  random = Math.random,
-  log,
-  pace = 1,
-  ...options
-}: PatientOptions): Promise<Credentials> {
+export async function enrolPatiently(patience: PatientOptions): Promise<Credentials> {
+  const { find, isGuess = false, signal, random = Math.random, log, pace = 1, ...options } = patience;
   let said = '';
   for (let failures = 0; ; failures++) {
     try {
       signal.throwIfAborted();
-      return await enrol({ ...options, limits: { ...options.limits, signal }, gateway: await find(signal) });
+      return await enrolAtOneOf(await find(signal), { ...options, limits: { ...options.limits, signal } });
     } catch (thrown) {
       if (signal.aborted) throw new ChairError('STOPPED', 'joining was given up', { cause: thrown });
       const error = toChairError(thrown);
-      if (!PASSING.has(error.code)) throw error;
+      if (!PASSING.has(error.code) && !(isGuess && OTHERS.has(error.code))) throw error;
       if (error.code !== said) log?.(`${error.code}: ${error.message}; trying on`);
       said = error.code;
       // Full jitter: a room full of boards gets its power back at once.
@@ -214,6 +212,20 @@ export async function enrolPatiently({
       await delay(pace * (longest / 2 + (longest / 2) * random()), undefined, { signal }).catch(() => undefined);
     }
   }
+}
+
+async function enrolAtOneOf(gateways: readonly EnrolmentAddress[], options: Omit<EnrolmentOptions, 'gateway'>): Promise<Credentials> {
+  let failure: unknown = new ChairError('GATEWAY_NOT_FOUND', 'nobody said where machines can join');
+  for (const gateway of gateways) {
+    try {
+      return await enrol({ ...options, gateway });
+    } catch (error) {
+      failure = error;
+      const { code } = toChairError(error);
+      if (!OTHERS.has(code) && code !== 'GATEWAY_UNREACHABLE') throw error;
+    }
+  }
+  throw failure;
 }
 
 /** The CA of whoever answers, if it is the one that the token names. Nothing was sent by then but the question. */

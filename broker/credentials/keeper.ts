@@ -17,8 +17,8 @@ export interface KeeperOptions {
   readonly directory: string;
   readonly credentials: Credentials;
   readonly clock: GatewayClock;
-  /** Where the gateway may be, likeliest first; asked each time. */
-  readonly gateways: () => readonly EnrolmentAddress[] | Promise<readonly EnrolmentAddress[]>;
+  /** Where the gateway may be, likeliest first; asked each time, and no further than needed. */
+  readonly gateways: () => Iterable<EnrolmentAddress> | AsyncIterable<EnrolmentAddress>;
   readonly random?: () => number;
   readonly log?: (line: string) => void;
   /** Of certificates, as the gateway signs them; for tests. */
@@ -85,29 +85,36 @@ export class CredentialKeeper implements CredentialSource {
   }
 
   async #look(): Promise<void> {
-    const { directory, clock, gateways, log } = this.#o;
-    const limits = { ...this.#o.limits, signal: this.#stopped.signal };
-    if (await this.#reread()) return this.#went();
-    const { identity, ca } = this.#current;
+    const isNew = await this.#reread();
     let failure: unknown;
-    for (const gateway of await Promise.resolve()
-      .then(gateways)
-      .catch(() => [])) {
-      try {
-        await takeTime(gateway, { ca, cluster: identity.cluster }, clock, limits);
-        if (!this.isDue()) return this.#went();
-        const made = await renew(this.#current, { directory, gateway, clock, limits });
-        if (this.#stopped.signal.aborted) return;
-        log?.(`certificate renewed: good until ${new Date(made.notAfterMs).toISOString()}`);
-        this.#take(made);
-        return this.#went();
-      } catch (error) {
-        failure = error;
-        // Elsewhere there may be another gateway, but none that thinks otherwise.
-        if (isChairError(error, 'CERTIFICATE_REVOKED')) break;
+    try {
+      for await (const gateway of this.#o.gateways()) {
+        try {
+          await this.#lookAt(gateway);
+          return this.#went();
+        } catch (error) {
+          failure = error;
+          // Elsewhere there may be another gateway, but none that thinks otherwise.
+          if (isChairError(error, 'CERTIFICATE_REVOKED')) break;
+        }
       }
+    } catch (error) {
+      failure ??= error;
     }
-    this.#failed(failure);
+    if (isNew) this.#went();
+    else this.#failed(failure);
+  }
+
+  async #lookAt(gateway: EnrolmentAddress): Promise<void> {
+    const { directory, clock, log } = this.#o;
+    const limits = { ...this.#o.limits, signal: this.#stopped.signal };
+    const { identity, ca } = this.#current;
+    await takeTime(gateway, { ca, cluster: identity.cluster }, clock, limits);
+    if (!this.isDue()) return;
+    const made = await renew(this.#current, { directory, gateway, clock, limits });
+    if (this.#stopped.signal.aborted) return;
+    log?.(`certificate renewed: good until ${new Date(made.notAfterMs).toISOString()}`);
+    this.#take(made);
   }
 
   /** Another process may have renewed them: a command of the same person, or the gateway of this machine for its operator. */

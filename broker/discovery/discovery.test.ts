@@ -4,7 +4,15 @@ import { resources, until } from '../test-brokers.js';
 import { Announcer, type AnnouncerOptions } from './announcer.js';
 import { DNS_TYPE, type DnsMessage, encodeDns } from './dns-message.js';
 import { chooseBroker, type FindOptions, findGateways, seekBroker, trackBroker } from './finder.js';
-import { answerTo, type FoundGateway, GATEWAYS_QUESTION, type GatewayNotice, HeardRecords, recordsOf } from './gateway-notice.js';
+import {
+  announcement,
+  answerTo,
+  type FoundGateway,
+  GATEWAYS_QUESTION,
+  type GatewayNotice,
+  HeardRecords,
+  recordsOf,
+} from './gateway-notice.js';
 import { isOnLink } from './interfaces.js';
 import { type Heard, MDNS_GROUP, MulticastSocket } from './multicast-socket.js';
 
@@ -166,6 +174,28 @@ describe('discovery', () => {
     await new Promise<void>((resolve) => holder.close(() => resolve()));
     const found = await find(groupPort, { waitMs: 15_000, enough: (list) => list.length > 0 });
     expect(found.gateways).toHaveLength(1);
+  });
+});
+
+describe('where machines join', () => {
+  const heard = (what: Partial<GatewayNotice>): FoundGateway | undefined => {
+    const records = new HeardRecords();
+    records.add(announcement(recordsOf({ ...notice('aaaaaa'), ...what }, ['10.0.0.1'])), '10.0.0.1');
+    return records.gateways()[0];
+  };
+
+  it('is said beside the broker, and on the gateway itself when its broker is elsewhere', () => {
+    expect(heard({ encrypted: true, enrolmentPort: 9000 })).toMatchObject({
+      url: 'mqtts://10.0.0.1:1883',
+      enrolment: { host: '10.0.0.1', port: 9000 },
+    });
+    const elsewhere = heard({ brokerUrl: 'mqtts://broker:8883', port: 0, enrolmentPort: 8884 });
+    expect(elsewhere).toMatchObject({ url: 'mqtts://broker:8883', enrolment: { host: '10.0.0.1', port: 8884 } });
+  });
+
+  it('is not made up', () => {
+    expect(heard({})).not.toHaveProperty('enrolment');
+    for (const enrolmentPort of [0, -1, 65_536, Number.NaN]) expect(heard({ enrolmentPort })).not.toHaveProperty('enrolment');
   });
 });
 

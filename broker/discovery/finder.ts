@@ -118,6 +118,23 @@ export async function seekBroker({ cluster, waitMs = SEEK_MS, ...options }: Seek
   return chooseBroker(await findGateways({ ...options, waitMs, enough }), cluster);
 }
 
+/**
+ * Where machines of a cluster may join: all gateways that say so, as anybody can say it, and the token tells which it is. Throws GATEWAY_NOT_FOUND, DISCOVERY_UNAVAILABLE,
+ * STOPPED.
+ */
+export async function seekEnrolment({ cluster, waitMs = SEEK_MS, ...options }: SeekOptions): Promise<{ host: string; port: number }[]> {
+  const { gateways, interfaces } = await findGateways({ ...options, waitMs });
+  const ours = gateways.filter((gateway) => gateway.cluster === cluster);
+  const found = ours.flatMap(({ enrolment }) => (enrolment === undefined ? [] : [enrolment]));
+  if (found.length > 0) return found;
+  // Says which there are instead.
+  const url = chooseBroker({ gateways, interfaces }, cluster);
+  throw new ChairError('GATEWAY_NOT_FOUND', `the gateway of cluster '${cluster}' at ${url} lets nobody join`, {
+    expected: 'one with certificates',
+    todo: 'Does it run with --insecure?',
+  });
+}
+
 export interface TrackOptions extends SeekOptions {
   /** Lines for people. */
   readonly log?: (line: string) => void;

@@ -13,6 +13,8 @@ export interface GatewayNotice {
   readonly host: string;
   /** Port of the MQTT broker on the gateway; ignored when `brokerUrl` is given. */
   readonly port: number;
+  /** Where machines join, on the gateway itself; default: nobody needs to. */
+  readonly enrolmentPort?: number;
   /** It speaks TLS; default: it does not. */
   readonly encrypted?: boolean;
   /** A broker that runs elsewhere. */
@@ -28,6 +30,8 @@ export interface FoundGateway {
   /** The broker, at the address that answered first. */
   readonly url: string;
   readonly softwareVersion: string;
+  /** Where machines join, if that is said: on the gateway itself, wherever its broker is. */
+  readonly enrolment?: { readonly host: string; readonly port: number };
 }
 
 const TYPE: DnsName = ['_musical-chair', '_tcp', 'local'];
@@ -51,6 +55,7 @@ export function recordsOf(notice: GatewayNotice, addresses: readonly string[], t
     `cluster=${notice.cluster}`,
     `version=${notice.softwareVersion}`,
     ...(notice.encrypted === true ? ['tls=1'] : []),
+    ...(notice.enrolmentPort === undefined ? [] : [`enrol=${notice.enrolmentPort}`]),
     ...(notice.brokerUrl === undefined ? [] : [`broker=${notice.brokerUrl}`]),
   ];
   return [
@@ -140,9 +145,13 @@ export class HeardRecords {
       const cluster = txt === undefined ? undefined : entry(txt.strings, 'cluster');
       if (txt === undefined || srv === undefined || cluster === undefined) return [];
       const scheme = entry(txt.strings, 'tls') === '1' ? 'mqtts' : 'mqtt';
-      const url = entry(txt.strings, 'broker') ?? this.#urlOf(scheme, srv, this.#sources.get(keyOf(instance)) ?? '');
+      const address = this.#addressOf(srv, this.#sources.get(keyOf(instance)) ?? '');
+      const url =
+        entry(txt.strings, 'broker') ?? (address === undefined || srv.port === 0 ? undefined : `${scheme}://${address}:${srv.port}`);
       if (url === undefined || !URL_PATTERN.test(url)) return [];
-      return [{ name: instance[0] ?? '', cluster, url, softwareVersion: entry(txt.strings, 'version') ?? '' }];
+      const port = Number(entry(txt.strings, 'enrol'));
+      const enrolment = address !== undefined && port > 0 && port < 65_536 ? { enrolment: { host: address, port } } : {};
+      return [{ name: instance[0] ?? '', cluster, url, softwareVersion: entry(txt.strings, 'version') ?? '', ...enrolment }];
     });
   }
 
@@ -169,10 +178,9 @@ export class HeardRecords {
   }
 
   /** The address that answered is one that can be reached; else the first that is named. */
-  #urlOf(scheme: string, srv: RecordOf<'srv'>, source: string): string | undefined {
+  #addressOf(srv: RecordOf<'srv'>, source: string): string | undefined {
     const named = this.#all('a').flatMap((record) => (sameName(record.name, srv.target) ? [record.address] : []));
-    const address = named.includes(source) ? source : named[0];
-    return address === undefined || srv.port === 0 ? undefined : `${scheme}://${address}:${srv.port}`;
+    return named.includes(source) ? source : named[0];
   }
 
   #keep(record: DnsRecord): void {

@@ -186,7 +186,7 @@ export const enrol: CommandDefinition = {
     const { enrolPatiently } = await import('../../broker/credentials/enrolment.js');
     const { parseAddress } = await import('../../broker/credentials/enrolment-client.js');
     const { GatewayClock } = await import('../../broker/credentials/gateway-clock.js');
-    const { seekBroker } = await import('../../broker/discovery/finder.js');
+    const { seekEnrolment } = await import('../../broker/discovery/finder.js');
     const token = await tokenOf(optionText(options, 'token'), optionText(options, 'tokenFile'));
     const { cluster, role, name } = parseToken(token);
     const own = role === 'agent' ? `${agentDirectory({ ...settings, cluster }, name)}/credentials` : ownDirectory(cluster);
@@ -194,8 +194,7 @@ export const enrol: CommandDefinition = {
     const address = optionText(options, 'gateway');
     const stop = new AbortController();
     process.once('SIGINT', () => stop.abort());
-    const find = async () =>
-      address === '' ? parseAddress(new URL(await seekBroker({ cluster, signal: stop.signal })).hostname) : parseAddress(address);
+    const find = async () => (address === '' ? seekEnrolment({ cluster, signal: stop.signal }) : [parseAddress(address)]);
     // Before anything is waited for.
     if (address !== '') await find();
     const { identity, notAfterMs, serial } = await enrolPatiently({
@@ -203,6 +202,7 @@ export const enrol: CommandDefinition = {
       token,
       clock: new GatewayClock(),
       find,
+      isGuess: address === '',
       signal: stop.signal,
       log: (line) => output.note(line),
     });

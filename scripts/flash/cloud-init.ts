@@ -51,7 +51,13 @@ function userData({ card, facts, flashedAtMs }: FirstBootContext): Record<string
     ...(card.timeServers.length === 0 ? [] : [{ path: TIME_FILE, content: timeText(card.timeServers), permissions: '0644' }]),
   ];
   const commands = [
-    ...(card.wifi === undefined ? [] : [['rfkill', 'unblock', 'wifi']]),
+    ...(card.wifi === undefined
+      ? []
+      : [
+          ['rfkill', 'unblock', 'wifi'],
+          // The file that says so is read at the next boot: for this one.
+          ['iw', 'dev', 'wlan0', 'set', 'power_save', 'off'],
+        ]),
     ...(card.timeServers.length === 0 ? [] : [['systemctl', 'try-restart', '--no-block', 'systemd-timesyncd.service']]),
     // The first user of an image has no shell until somebody sets it up.
     ...(card.sshKeys.length === 0 ? [] : [['usermod', '--shell', '/bin/bash', card.user]]),

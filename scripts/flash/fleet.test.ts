@@ -85,6 +85,9 @@ describe('a request from flags', () => {
     ['a name that is no host name', { name: 'pi_1' }, 'letters, digits and dashes'],
     ['a gateway with a port', { gateway: 'gw:1883' }, '--gateway'],
     ['a key that is not there', { sshKey: '/no/such/key.pub' }, 'cannot be read'],
+    ['a country without a network', { wifiCountry: 'DE' }, '--wifi-country goes with --wifi'],
+    ['a hidden nothing', { wifiHidden: true }, '--wifi-hidden goes with --wifi'],
+    ['a user without a key', { user: 'anna' }, 'nobody can log in as anna'],
     ['no output', { out: undefined } as unknown as FlashFlags, '--out or --device'],
   ])('refuses %s', async (_what, more, text) => {
     await expect(read(more)).rejects.toThrow(text);

@@ -91,6 +91,7 @@ export type AskPassword = (ssid: string) => Promise<string>;
 
 /** Throws USAGE, CONFIG_INVALID, FILE_NOT_FOUND. */
 export async function readRequest(flags: FlashFlags, cluster: string, askPassword: AskPassword): Promise<FlashRequest> {
+  refuseAlone(flags);
   const fleet = flags.fleet === undefined ? fleetOfFlags(flags) : readFleet(flags.fleet, flags);
   const image = flags.image ?? fleet.image;
   const bundle = flags.bundle ?? fleet.bundle;
@@ -116,6 +117,16 @@ export async function readRequest(flags: FlashFlags, cluster: string, askPasswor
     'output',
   );
   return { image, bundle, targets, ...(flags.device === undefined ? {} : { device: flags.device }) };
+}
+
+/** A flag that would change nothing is a mistake of somebody who expects something of it. */
+function refuseAlone(flags: FlashFlags): void {
+  const alone = (['wifiCountry', 'wifiPasswordFile', 'wifiHidden'] as const).find((flag) => flags[flag] !== undefined);
+  if (alone === undefined || flags.wifi !== undefined) return;
+  throw new ChairError('USAGE', `--${alone.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} goes with --wifi`, {
+    expected: '--wifi SSID',
+    came: 'none',
+  });
 }
 
 function fleetOfFlags(flags: FlashFlags): Fleet {
@@ -188,6 +199,11 @@ function flagFields(flags: FlashFlags): Partial<CardFields> {
 }
 
 async function cardOf(name: string, cluster: string, fields: CardFields, ask: AskPassword): Promise<Card> {
+  if (fields.user !== undefined && fields.sshKey === undefined)
+    throw new ChairError('USAGE', `nobody can log in as ${fields.user} on ${name}`, {
+      expected: '--ssh-key, or sshKey in the fleet file',
+      came: 'none',
+    });
   const wifi = fields.wifi === undefined || fields.wifi === false ? undefined : await wifiOf(fields.wifi, ask);
   return {
     name: checkName(name),

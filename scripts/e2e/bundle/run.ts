@@ -63,9 +63,9 @@ class BundleTest {
     await this.#startGateway();
     for (const arch of architectures) await this.#machineOf(arch, dist);
     if (architectures.includes('x64')) {
+      await this.#watchdog();
       await this.#powerCuts(dist);
       await this.#updates(dist);
-      await this.#watchdog();
     }
   }
 
@@ -279,6 +279,8 @@ class BundleTest {
         `        after ${((performance.now() - from) / 1000).toFixed(0)} s: process ${before} was replaced by ${machine.systemd('MainPID')}`,
       );
     });
+    await machine.cut();
+    machine.on();
   }
 
   async #updates(dist: string): Promise<void> {

@@ -366,10 +366,13 @@ function whyNotClient({ role, name }: Identity): string {
   return role === 'operator' || role === 'agent' ? '' : `${role} ${name} sends no frames`;
 }
 
+/** Bridges of containers and virtual machines: nobody outside of this machine reaches their addresses. */
+const VIRTUAL = /^(docker|br-|veth|virbr|cni|podman)/;
+
 /** Where others find a listener on `host`: the host itself, or for "all interfaces" the addresses of those. */
 function reachableAddresses(host: string): string[] {
   if (host !== '0.0.0.0' && host !== '::') return [host];
-  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const all = Object.entries(networkInterfaces()).flatMap(([name, list]) => (VIRTUAL.test(name) ? [] : (list ?? [])));
   const outside = all.filter((a) => !a.internal && a.family === 'IPv4').map((a) => a.address);
   return outside.length > 0 ? outside.slice(0, 16) : ['127.0.0.1'];
 }

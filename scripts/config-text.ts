@@ -79,6 +79,13 @@ export function changedValues(settings: Settings, only: ConfigSection): Partial<
   );
 }
 
+/** As it may be shown: without passwords and tokens. */
+export function shownValue(key: string, value: unknown): unknown {
+  if (typeof value !== 'string') return value;
+  if (key === 'agent.token' && value !== '') return '(a token)';
+  return value.replace(/:\/\/[^@/\s]*@/, '://...@');
+}
+
 /** What `config check` prints. */
 export function checkText({ settings, findings, file, origins }: CheckedSettings, width = 80): string {
   if (settings === undefined) {
@@ -87,7 +94,7 @@ export function checkText({ settings, findings, file, origins }: CheckedSettings
   }
   const head = file === undefined ? 'No settings file was found: config init writes one.' : `${file} is right.`;
   if (origins.size === 0) return `${head}\nEverything is at its default.`;
-  const rows = [...origins].map(([key, origin]) => [key, String(settingValue(settings, key)), origin]);
+  const rows = [...origins].map(([key, origin]) => [key, String(shownValue(key, settingValue(settings, key))), origin]);
   return [
     head,
     'Not at the default, or said again:',

@@ -121,11 +121,16 @@ interface Context {
   readonly given: ReadonlyMap<string, string>;
 }
 
+/** A broker's URL may hold one, and what is wrong is logged. */
+function withoutPassword(text: string): string {
+  return text.replace(/:\/\/[^@/\s]*@/, '://...@');
+}
+
 /** `gateway.port in musical-chair.yaml, line 3,` */
 function placeOf(keys: readonly PropertyKey[], { file, given }: Context): { readonly text: string; readonly line: number | undefined } {
   const key = keys.map(String).join('.');
   const said = given.get(key);
-  if (said !== undefined) return { text: said, line: undefined };
+  if (said !== undefined) return { text: withoutPassword(said), line: undefined };
   const line = file?.lineOf(keys);
   return { text: `${key} in ${file?.path ?? 'the configuration'}${line === undefined ? '' : `, line ${line},`}`, line };
 }
@@ -154,7 +159,9 @@ function findingsOf(issue: SchemaIssue, context: Context): SettingFinding[] {
   const { text, line } = placeOf(issue.path, context);
   const setting = settings.find((s) => s.key === key);
   const value = valueAt(tree, issue.path);
-  const came = given.has(key) ? {} : { came: value === null ? 'nothing' : (JSON.stringify(value) ?? 'nothing').slice(0, 80) };
+  const came = given.has(key)
+    ? {}
+    : { came: value === null ? 'nothing' : withoutPassword(JSON.stringify(value) ?? 'nothing').slice(0, 80) };
   const expected = setting === undefined ? issue.message : expectedOf(setting, issue, value);
   const todo = setting === undefined ? {} : { todo: setting.description };
   return [{ key, line, error: new ChairError('CONFIG_INVALID', `${text} is wrong`, { expected, ...came, ...todo }) }];

@@ -22,6 +22,8 @@ export const AUDIT_EVENTS = [
   'deployed',
   'undeployed',
   'adjusted',
+  'backed up',
+  'restored',
 ] as const;
 export type AuditEvent = (typeof AUDIT_EVENTS)[number];
 

@@ -11,6 +11,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { access, type FileHandle, link, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { type AuditEntry, AuditLog } from '../../broker/credentials/audit.js';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import { flushDirectory, readSealed } from '../../broker/sealed-file.js';
 import { readCluster } from '../cluster-file.js';
@@ -88,13 +89,15 @@ export async function writeBackup(options: BackupOptions): Promise<BackupReport>
     const writer = new Writer(await open(part, 'wx', MODE), about.madeAtMs, options.onProgress);
     const { rows, leftOut } = await writer.all(about, snapshot);
     await inPlace(part, file);
+    const keys = rows.some((row) => row.path.startsWith(KEYS));
+    if (keys) await audited(path.join(stateDirectory, KEYS), { event: 'backed up', about: file, detail: 'with the keys of the cluster' });
     return {
       ...about,
       file,
       sizeBytes: writer.bytes,
       files: rows.length,
       deployments: deploymentsOf(rows),
-      keys: rows.some((row) => row.path.startsWith(KEYS)),
+      keys,
       leftOut,
     };
   } catch (error) {
@@ -116,6 +119,13 @@ export function listHash(about: unknown, rows: unknown): string {
   return createHash('sha256')
     .update(JSON.stringify([about, rows]))
     .digest('hex');
+}
+
+/** A word in the audit log of a folder of keys: whoever reads it later should know that there is a copy, or an older state. */
+export async function audited(directory: string, entry: AuditEntry): Promise<void> {
+  const log = new AuditLog({ directory });
+  await log.write({ by: 'somebody on this machine', ...entry });
+  await log.stop();
 }
 
 /** Names of the deployments whose plans are among these files. */

@@ -1,13 +1,15 @@
 /** A backup read, checked, and put in the place of a gateway's state folder. See backup.ts for its form. */
 import { createHash } from 'node:crypto';
 import { createReadStream, type Stats } from 'node:fs';
-import { chown, lstat, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { chown, lstat, mkdir, open, readdir, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import { lockDirectory } from '../../broker/lock.js';
 import { flushDirectory } from '../../broker/sealed-file.js';
+import { BEFORE, RESTORING } from '../cluster-file.js';
 import {
   ABOUT,
+  audited,
   BACKUP_FORMAT,
   type BackupAbout,
   deploymentsOf,
@@ -56,7 +58,8 @@ export async function checkBackup(file: string): Promise<{ readonly about: Backu
  */
 export async function restoreBackup(options: RestoreOptions): Promise<RestoreReport> {
   const { file, cluster, nowMs, onProgress } = options;
-  const directory = path.resolve(options.stateDirectory);
+  // What a link names is replaced, not the link: the disk it is on was chosen.
+  const directory = await realpath(options.stateDirectory).catch(() => path.resolve(options.stateDirectory));
   const size = await sizeOf(file);
   const made = await madeFolder(directory);
   const unlock = await lockDirectory(directory, {
@@ -65,14 +68,18 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRep
     expected: 'no gateway running there',
     todo: 'Stop it first (systemctl stop musical-chair-gateway): a running gateway is never overwritten.',
   });
-  const next = `${directory}.restoring-${process.pid}`;
+  const next = `${directory}${RESTORING}${process.pid}`;
   try {
-    await rm(next, { recursive: true, force: true });
+    await removeCutOff(directory);
     await mkdir(next, { mode: 0o700 });
     await checkRoom(next, size, file);
     const taker = new Taker(next, onProgress);
     const { about, rows } = await readBackup(file, (entry) => taker.take(entry), cluster);
     const leftOut = await taker.settle(rows);
+    if (rows.some((row) => row.path.startsWith(KEYS))) {
+      const detail = `the state of ${new Date(about.madeAtMs).toISOString()}; revocations since then are not in it`;
+      await audited(path.join(next, KEYS), { event: 'restored', about: file, detail });
+    }
     await takeOwner(next, await stat(directory));
     const replaced = await swap(directory, next, new Date(nowMs()), unlock);
     const kept = rows.filter((row) => !NOT_RESTORED.has(row.path));
@@ -265,7 +272,7 @@ async function takeOwner(folder: string, { uid, gid }: Stats): Promise<void> {
  */
 async function swap(directory: string, next: string, now: Date, unlock: () => Promise<void>): Promise<string> {
   const release = await lockDirectory(next, { code: 'CLUSTER_TAKEN', what: 'the folder', expected: 'nobody there', todo: 'Try again.' });
-  const aside = await freeName(`${directory}.before-${now.toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-')}`);
+  const aside = await freeName(`${directory}${BEFORE}${now.toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-')}`);
   const isEmpty = (await readdir(directory)).every((name) => name === 'lock');
   try {
     await rename(directory, aside);
@@ -291,6 +298,14 @@ async function swap(directory: string, next: string, now: Date, unlock: () => Pr
   await rm(path.join(aside, 'lock'), { force: true });
   if (isEmpty) await rm(aside, { recursive: true, force: true });
   return isEmpty ? '' : aside;
+}
+
+/** What restores left that were killed; we hold the folder, so nobody is at it. */
+async function removeCutOff(directory: string): Promise<void> {
+  const [parent, name] = [path.dirname(directory), path.basename(directory)];
+  for (const other of await readdir(parent)) {
+    if (other.startsWith(`${name}${RESTORING}`)) await rm(path.join(parent, other), { recursive: true, force: true });
+  }
 }
 
 async function freeName(wanted: string): Promise<string> {

@@ -3,7 +3,8 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import type { CommandDefinition } from '../command.js';
-import { type ConfigSection, checkText, configText } from '../config-text.js';
+import { listSettings } from '../config.js';
+import { type ConfigSection, checkText, configText, settingValue, shownValue } from '../config-text.js';
 import { optionText } from '../deploy-options.js';
 import { PROGRAM } from '../package-root.js';
 import { checkSettings, DEFAULT_CONFIG_FILES } from '../settings.js';
@@ -66,7 +67,11 @@ export const configCheck: CommandDefinition = {
     const { settings, findings, origins } = checked;
     const said = findings.map(({ key, line, error }) => ({ key, line: line ?? null, code: error.code, message: error.message }));
     const report = { ok: settings !== undefined, file: checked.file ?? null, findings: said, set: Object.fromEntries(origins) };
-    output.report({ ...report, settings: settings ?? null }, () => checkText(checked, output.columns));
+    const values =
+      settings === undefined
+        ? null
+        : Object.fromEntries(listSettings().map(({ key }) => [key, shownValue(key, settingValue(settings, key))]));
+    output.report({ ...report, settings: values }, () => checkText(checked, output.columns));
     if (settings === undefined) process.exitCode = 2;
   },
 };

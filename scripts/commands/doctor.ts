@@ -1,5 +1,5 @@
 /** `doctor`: what is wrong on this machine and in the cluster, and what to do about it. */
-import { existsSync, readdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import type { StatusReport } from '../../broker/messages.js';
 import type { CommandDefinition, Invocation } from '../command.js';
@@ -43,15 +43,31 @@ async function examine(invocation: Invocation): Promise<Finding[]> {
   const roles = rolesOf(invocation);
   const { lookAtMachine } = await import('../doctor/machine.js');
   output.progress('looking at this machine');
-  const folders = roles.map((role) => ({ area: areaOf(role, settings), directory: directoryOf(role, settings) }));
-  const trust = await lookAtTrust(settings, roles);
+  const closed = roles.filter((role) => isClosed(directoryOf(role, settings)));
+  const open = roles.filter((role) => !closed.includes(role));
+  const folders = open.map((role) => ({ area: areaOf(role, settings), directory: directoryOf(role, settings) }));
+  const trust = await lookAtTrust(settings, open);
   const here = await lookAtMachine({ folders, ahead: trust.ahead });
-  for (const role of roles) here.push(...(await lookAtRole(role, settings)));
+  for (const role of open) here.push(...(await lookAtRole(role, settings)));
+  for (const role of closed) {
+    const text = `${directoryOf(role, settings)} belongs to another user: not looked into`;
+    here.push(note(areaOf(role, settings), 'state', text, 'Run doctor as that user, or with sudo.'));
+  }
   here.push(...trust.findings);
   output.progress('looking for gateways on the network');
   const found = await lookAtNetwork(settings, roles);
   output.progress('asking the gateway');
   return [...here, ...found, ...(await lookAtCluster(invocation, roles))];
+}
+
+/** There, and of another user. */
+function isClosed(directory: string): boolean {
+  try {
+    accessSync(directory, constants.R_OK | constants.X_OK);
+    return false;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EACCES';
+  }
 }
 
 function rolesOf({ arguments: [said], settings }: Invocation): Role[] {

@@ -27,7 +27,7 @@ export interface CertificateFacts {
 }
 
 export function judgeCertificate(area: string, { identity, fromMs, toMs, wanted, nowMs }: CertificateFacts): Finding {
-  const said = `${identityText(identity)} of cluster '${identity.cluster}'`;
+  const said = `${identity.role === identity.name ? identity.role : identityText(identity)} of cluster '${identity.cluster}'`;
   const isOther =
     identity.cluster !== wanted.cluster || identity.role !== wanted.role || (wanted.name !== undefined && identity.name !== wanted.name);
   if (isOther) {

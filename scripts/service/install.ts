@@ -36,11 +36,17 @@ export interface InstallFacts {
   readonly user?: string;
 }
 
+/** It runs its broker itself, and everybody may read the file: a URL that holds a password stays out of it. */
+function serviceValues(settings: Settings): ReturnType<typeof changedValues> {
+  const { broker: _, ...values } = changedValues(settings, 'gateway');
+  return values;
+}
+
 /** What would be done. */
 export function installPlan({ settings, program, user }: InstallFacts): ServicePlan {
   const { gateway } = settings;
   const state = gateway.directory === '' ? SERVICE_STATE : path.resolve(gateway.directory);
-  const values = { ...changedValues(settings, 'gateway'), 'gateway.directory': state };
+  const values = { ...serviceValues(settings), 'gateway.directory': state };
   const ports = Object.entries(gateway).flatMap(([key, value]) => (/port$/i.test(key) && typeof value === 'number' ? [value] : []));
   const unit = gatewayUnit({
     program,
@@ -178,8 +184,8 @@ function checkExisting({ path: file, keep }: ServiceFile, root: string, settings
     if (isOurs(at)) return;
     throw new ChairError('FILE_EXISTS', `${file} was not written by gateway install`, { todo: 'Move it away, then install again.' });
   }
-  const theirs = changedValues(loadSettings({ file: at }), 'gateway');
-  const ours: Readonly<Record<string, unknown>> = changedValues(settings, 'gateway');
+  const theirs = serviceValues(loadSettings({ file: at }));
+  const ours: Readonly<Record<string, unknown>> = serviceValues(settings);
   const other = Object.keys(ours).filter((key) => ours[key] !== (theirs as Readonly<Record<string, unknown>>)[key]);
   if (other.length === 0) return;
   throw new ChairError('CONFIG_INVALID', `${file} is kept, and does not say what was asked for`, {

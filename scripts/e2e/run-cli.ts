@@ -34,7 +34,7 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
   });
-  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 20_000);
+  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000);
   return new Promise((resolve) => {
     child.once('close', (status) => {
       clearTimeout(timer);

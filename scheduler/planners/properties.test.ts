@@ -154,5 +154,5 @@ describe('auto where one device is best, or some are better left out', () => {
       // 1.2 GB of weights: on no device alone.
       expect(plan.stages.length, objective).toBeGreaterThan(1);
     }
-  }, 60_000);
+  }, 120_000);
 });

@@ -43,6 +43,8 @@ export const LEAST = { columns: 40, rows: 8 } as const;
 /** From so many columns on topology and events stand side by side. */
 const BESIDE = 120;
 const FEW_DEPLOYMENTS = 4;
+/** Of why the gateway does not answer. */
+const PROBLEM_LINES = 3;
 
 export function screenLines(screen: Screen): Line[] {
   const { columns, rows, glyphs } = screen;
@@ -124,14 +126,15 @@ function headLines(screen: Screen): Line[] {
 }
 
 /** The gateway does not answer: since when, and what that means for what is shown. */
-function silenceLines({ contact, view }: Screen): Line[] {
+function silenceLines({ contact, view, columns }: Screen): Line[] {
   if (contact.live) return [];
   const since =
     view === undefined
       ? `no answer yet from ${contact.where}, asked for ${ago(contact.silentMs)}`
       : `the gateway has not answered for ${ago(contact.silentMs)}; all below is as it was then`;
-  const why = contact.problem === '' ? '' : ` (${contact.problem})`;
-  return [line(` ${since}; asking again${why}`, 'bad', { bold: true, reverse: true })];
+  const words = contact.problem.split(' ').map((word): Line => line(word, 'bad'));
+  const why = contact.problem === '' ? [] : wrapSpans(words, columns - 2, 0, 1).slice(0, PROBLEM_LINES);
+  return [line(` ${since}; asking again`, 'bad', { bold: true, reverse: true }), ...why.map((one): Line => [span(' '), ...one])];
 }
 
 /** What is not well, at most `most` lines of it. */

@@ -121,6 +121,17 @@ describe('the running dashboard', () => {
     await until('agents', () => canvas.text.includes('6 agents: 6 ready'));
   });
 
+  it('ends with an error that asking again does not mend', async () => {
+    const gateway = new FakeGateway();
+    const connect = async (): Promise<Source> => {
+      throw new ChairError('CREDENTIALS_MISSING', 'this user has no certificate of the cluster');
+    };
+    const { canvas, ended } = start(Object.assign(gateway, { connect }));
+    await expect(ended).rejects.toMatchObject({ code: 'CREDENTIALS_MISSING' });
+    expect(canvas.log).toEqual(['enter', 'leave']);
+    open.splice(0);
+  });
+
   it('drains only after y, and shows what came of it', async () => {
     const { canvas, session, gateway } = start();
     await until('agents', () => canvas.text.includes('6 agents'));

@@ -2,7 +2,7 @@
  * The running dashboard: asks the gateway again and again, keeps what it needs of the past, and draws when something changed. The only part with timers; a gateway
  * that goes away is asked until it is back. It changes nothing in the cluster unless somebody says yes to a question.
  */
-import { toChairError } from '../../broker/errors.js';
+import { type ErrorCode, toChairError } from '../../broker/errors.js';
 import type { StatusReport } from '../../broker/messages.js';
 import { type History, NO_HISTORY, observe } from '../../scheduler/dashboard/history.js';
 import { byName } from '../../scheduler/dashboard/lanes.js';
@@ -54,6 +54,16 @@ interface Seen {
   readonly history: History;
 }
 
+/** What may be another time, when the gateway was not heard yet. Anything else (certificates, settings) asking again does not mend. */
+const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'BROKER_UNREACHABLE',
+  'BROKER_LOST',
+  'GATEWAY_NOT_FOUND',
+  'DISCOVERY_UNAVAILABLE',
+  'REQUEST_TIMEOUT',
+  'STOPPED',
+  'TLS_FAILED',
+]);
 const TICK_MS = 1000;
 /** A question that is just late is not said to be unanswered. */
 const LATE_MS = 2500;
@@ -77,18 +87,20 @@ export class Session {
   #ticker: NodeJS.Timeout | undefined;
   #stopped = false;
   #settle: () => void = () => undefined;
+  #fail: (error: unknown) => void = () => undefined;
   readonly #done: Promise<void>;
 
   constructor(options: SessionOptions) {
     this.#o = options;
     this.#startedMs = options.nowMs();
     this.#answeredMs = this.#startedMs;
-    this.#done = new Promise((resolve) => {
+    this.#done = new Promise((resolve, reject) => {
       this.#settle = resolve;
+      this.#fail = reject;
     });
   }
 
-  /** Resolves when somebody quit, or `stop` was called. */
+  /** Resolves when somebody quit, or `stop` was called. Throws what the gateway cannot be reached for, however often it is tried. */
   async run(): Promise<void> {
     const { canvas } = this.#o;
     canvas.enter();
@@ -170,6 +182,10 @@ export class Session {
       this.#answered(report);
     } catch (error) {
       const { code, message } = toChairError(error);
+      if (this.#source === undefined && !PASSING.has(code)) {
+        this.#fail(error);
+        return;
+      }
       this.#problem = `${code}: ${message}`;
       waitMs = CONNECT_AGAIN_MS;
     }

@@ -247,6 +247,7 @@ describe('broker with credentials', () => {
     await until('the will', () => wills.includes('pi-9'));
     expect(await codeOf(connectBus({ url: world.server.url, id: 'pi-9', trust: authority.trust(credentials) }))).toBe('BROKER_REFUSED');
     await until('the refusal', () => world.trust.refusals.some(({ error }) => error.code === 'CERTIFICATE_REVOKED'));
+    expect(world.trust.refusals.at(-1)?.who).toBe('agent pi-9');
     expect(other.connected).toBe(true);
   });
 

@@ -5,7 +5,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { connect, createSecureContext, createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls';
-import type { Credentials, Identity } from './credentials/credentials.js';
+import { type Credentials, type Identity, identityOf } from './credentials/credentials.js';
 import { verifyPeer } from './credentials/verify.js';
 import { ChairError, isChairError, toChairError } from './errors.js';
 import type { Trust } from './trust.js';
@@ -110,13 +110,14 @@ export function createTlsServer({ trust, onPeer, onRefused }: TlsServerOptions):
   });
   server.on('secureConnection', (socket) => {
     socket.on('error', () => undefined);
+    const certificate = socket.getPeerX509Certificate();
     try {
-      onPeer(socket, judge(socket.getPeerX509Certificate(), trust));
+      onPeer(socket, judge(certificate, trust));
     } catch (error) {
       socket.end(NOT_AUTHORIZED);
       socket.resume();
       setTimeout(() => socket.destroy(), FAREWELL_MS).unref();
-      refuse(toChairError(error), undefined, socket.remoteAddress ?? '');
+      refuse(toChairError(error), knownFrom(certificate, error), socket.remoteAddress ?? '');
     }
   });
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
@@ -130,6 +131,12 @@ export function createTlsServer({ trust, onPeer, onRefused }: TlsServerOptions):
 }
 
 const FAREWELL_MS = 1_000;
+
+/** Who was turned away, when our CA has said who it is. */
+function knownFrom(certificate: X509Certificate | undefined, error: unknown): Identity | undefined {
+  const isOurs = isChairError(error, 'CERTIFICATE_REVOKED') || isChairError(error, 'CERTIFICATE_EXPIRED');
+  return isOurs && certificate !== undefined ? identityOf(certificate) : undefined;
+}
 
 /** TLS sessions that servers gave us, and what they showed then: a resumed session saves both ends the signatures of a handshake. */
 export class TlsSessions {

@@ -1,7 +1,7 @@
 /** From the gateway's invitation over the card to the certificate: the token that a flashed card carries lets its agent in, once. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { enrol } from '../../broker/credentials/enrolment.js';
 import { GatewayClock } from '../../broker/credentials/gateway-clock.js';
 import { Gateway } from '../../scheduler/gateway.js';
@@ -13,11 +13,6 @@ import { flash } from './flash.js';
 import { FULL } from './test-card.js';
 import { armProgram, IMAGE_TOOLS, lacking, makeImage, sameImage, testFolder } from './test-image.js';
 import { inviter } from './tokens.js';
-
-// Read when scripts/config.ts is loaded.
-vi.hoisted(() => {
-  process.env.MUSICAL_CHAIR_TEST_SECURE = '1';
-});
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => unknown)[] = [];

@@ -3,7 +3,6 @@
  * token, at work, cut off, booted again, updated, and gone back. Needs root and Linux; for arm64 also qemu-user-static, apt and npm (a Debian root and Node are
  * fetched, and kept in .cache/bundle-test).
  */
-// Before anything reads it.
-process.env.MUSICAL_CHAIR_TEST_SECURE = '1';
-const { runBundleTest } = await import('./run.js');
+import { runBundleTest } from './run.js';
+
 process.exitCode = (await runBundleTest(process.argv.slice(2))) ? 0 : 1;

@@ -145,9 +145,11 @@ describe('Node for a bundle', () => {
     mkdirSync(path.join(folder, 'node-v22.0.0-linux/bin'), { recursive: true });
     writeFileSync(path.join(folder, 'node-v22.0.0-linux/bin/node'), readFileSync('/bin/true'));
     writeFileSync(path.join(folder, 'node-v22.0.0-linux/README.md'), 'x'.repeat(3000));
+    writeFileSync(path.join(folder, 'node-v22.0.0-linux/LICENSE'), 'Node.js is licensed');
     execFileSync('tar', ['-caf', `node.tar.${kind}`, 'node-v22.0.0-linux'], { cwd: folder });
-    const { bytes } = await readNode(arch, { from: path.join(folder, `node.tar.${kind}`) });
+    const { bytes, licence } = await readNode(arch, { from: path.join(folder, `node.tar.${kind}`) });
     expect(Buffer.from(bytes).equals(readFileSync('/bin/true'))).toBe(true);
+    expect(Buffer.from(licence ?? []).toString()).toBe('Node.js is licensed');
     execFileSync('tar', ['-caf', `empty.tar.${kind}`, 'node-v22.0.0-linux/README.md'], { cwd: folder });
     await expect(readNode(arch, { from: path.join(folder, `empty.tar.${kind}`) })).rejects.toMatchObject({ code: 'NODE_UNSUITABLE' });
   });

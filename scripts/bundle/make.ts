@@ -12,7 +12,7 @@ import { ChairError, toChairError } from '../../broker/errors.js';
 import { compileTo } from '../compile.js';
 import { PACKAGE_ROOT, packageVersion, RUNS_FROM_SOURCE } from '../package-root.js';
 import { type Architecture, formatManifest, MANIFEST, type ManifestFile, TOP } from './manifest.js';
-import { type NodeSource, readNode } from './node-binary.js';
+import { type NodeBinary, type NodeSource, readNode } from './node-binary.js';
 import { programFiles } from './program.js';
 import { type Bundle, readBundle } from './read.js';
 import { type TarEntry, writeTar } from './tar.js';
@@ -48,7 +48,7 @@ export async function makeBundle(options: BundleOptions): Promise<Bundle & { rea
     if (options.dist === undefined && RUNS_FROM_SOURCE) onStep('compiling');
     const dist = options.dist ?? compiled(scratch);
     onStep('collecting');
-    const entries = await collect(dist, arch, node.bytes);
+    const entries = await collect(dist, arch, node);
     const manifest = { version: packageVersion(), arch, node: node.version, files: entries.map(listed) };
     const head = { path: `${TOP}/${MANIFEST}`, mode: 0o644, bytes: Buffer.from(formatManifest(manifest)) };
     onStep('packing');
@@ -68,14 +68,15 @@ function compiled(scratch: string): string {
 }
 
 /** In the order of their paths, as they are listed: the archive does not depend on the order in which a disk gives names. */
-async function collect(dist: string, arch: Architecture, node: Uint8Array): Promise<TarEntry[]> {
-  const entries: TarEntry[] = [{ path: `${TOP}/bin/node`, mode: 0o755, bytes: node }];
+async function collect(dist: string, arch: Architecture, node: NodeBinary): Promise<TarEntry[]> {
+  const entries: TarEntry[] = [{ path: `${TOP}/bin/node`, mode: 0o755, bytes: node.bytes }];
   const add = (name: string, bytes: Uint8Array, executable = false): void => {
     entries.push({ path: `${TOP}/${name}`, mode: executable ? 0o755 : 0o644, bytes });
   };
   for (const { path: name, executable } of DEVICE_FILES) {
     add(name, await readFile(path.join(DEVICE_FOLDER, path.basename(name))), executable);
   }
+  if (node.licence !== undefined) add('bin/LICENSE', node.licence);
   add('LICENSE', await readFile(path.join(PACKAGE_ROOT, 'LICENSE')));
   add('app/package.json', Buffer.from(`${JSON.stringify({ name: 'musical-chair', version: packageVersion(), type: 'module' })}\n`));
   for (const { path: name, file } of programFiles({ dist, root: PACKAGE_ROOT, arch })) add(`app/${name}`, await readFile(file));

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import path from 'node:path';
 import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
@@ -12,6 +13,8 @@ export interface NodeBinary {
   readonly bytes: Uint8Array;
   /** `v20.19.5`; '' when the binary does not say. */
   readonly version: string;
+  /** Text of its licence, when it came with it. */
+  readonly licence: Uint8Array | undefined;
 }
 
 export interface NodeSource {
@@ -31,9 +34,10 @@ export async function readNode(arch: Architecture, { from, sha256 }: NodeSource)
     throw new ChairError('USAGE', '--node-sha256 is wrong', { expected: '64 hex digits', came: sha256.slice(0, 80) });
   }
   const given = await readSource(arch, from, sha256);
-  const bytes = await unwrap(given, from ?? process.execPath);
-  checkElf(bytes, arch, from ?? process.execPath);
-  return { bytes, version: versionIn(bytes) };
+  const what = from ?? process.execPath;
+  const { bytes, licence } = await unwrap(given, what);
+  checkElf(bytes, arch, what);
+  return { bytes, version: versionIn(bytes), licence: licence ?? (await licenceBeside(what)) };
 }
 
 async function readSource(arch: Architecture, from: string | undefined, sha256: string | undefined): Promise<Uint8Array> {
@@ -92,26 +96,36 @@ async function download(url: string): Promise<Uint8Array> {
   }
 }
 
-/** Out of an archive: the file whose path ends in `bin/node`. */
-async function unwrap(bytes: Uint8Array, what: string): Promise<Uint8Array> {
-  if (isElf(bytes)) return bytes;
+/** Of an installed Node: `LICENSE` above its `bin`, where its archive has it. */
+async function licenceBeside(file: string): Promise<Uint8Array | undefined> {
+  const text = await readFile(path.join(path.dirname(path.dirname(path.resolve(file))), 'LICENSE')).catch(() => undefined);
+  return text?.subarray(0, 200).toString('utf8').includes('Node.js') === true ? text : undefined;
+}
+
+type Unwrapped = Pick<NodeBinary, 'bytes' | 'licence'>;
+
+/** Out of an archive: the file whose path ends in `bin/node`, and the licence above it. */
+async function unwrap(bytes: Uint8Array, what: string): Promise<Unwrapped> {
+  if (isElf(bytes)) return { bytes, licence: undefined };
   const gzip = bytes[0] === 0x1f && bytes[1] === 0x8b;
   const xz = Buffer.from(bytes.subarray(0, 6)).equals(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]));
   if (!gzip && !xz) throw unsuitable(what, 'a Linux program, or a .tar.gz or .tar.xz that holds bin/node', 'neither');
-  const chunks: Uint8Array[] = [];
-  let found = false;
+  const found: { node?: Uint8Array[]; licence?: Uint8Array[] } = {};
   try {
-    await readTar(gzip ? Readable.from([bytes]).pipe(createGunzip()) : unxz(bytes), ({ path, sizeBytes }) => {
-      if (found || !/(^|\/)bin\/node$/.test(path) || sizeBytes > MOST_BYTES) return undefined;
-      found = true;
+    await readTar(gzip ? Readable.from([bytes]).pipe(createGunzip()) : unxz(bytes), ({ path: name, sizeBytes }) => {
+      const wanted = /(^|\/)bin\/node$/.test(name) ? 'node' : /^[^/]+\/LICENSE$/.test(name) ? 'licence' : undefined;
+      if (wanted === undefined || found[wanted] !== undefined || sizeBytes > MOST_BYTES) return undefined;
+      const chunks: Uint8Array[] = [];
+      found[wanted] = chunks;
       return { write: (chunk) => void chunks.push(Uint8Array.from(chunk)), end: () => undefined };
     });
   } catch (error) {
     if (isChairError(error, 'NODE_UNSUITABLE')) throw error;
     throw new ChairError('NODE_UNSUITABLE', `${what} cannot be unpacked`, { came: toChairError(error).message, cause: error });
   }
-  if (!found) throw unsuitable(what, 'an archive that holds bin/node', 'one that does not');
-  return Buffer.concat(chunks);
+  const { node, licence } = found;
+  if (node === undefined) throw unsuitable(what, 'an archive that holds bin/node', 'one that does not');
+  return { bytes: Buffer.concat(node), licence: licence === undefined ? undefined : Buffer.concat(licence) };
 }
 
 /** Node cannot read .xz: the tool of that name does. */

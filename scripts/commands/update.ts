@@ -1,4 +1,5 @@
 /** `update`: another program for running agents, one after another. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import type { Bundle } from '../bundle/read.js';
@@ -82,7 +83,9 @@ async function updateAll(client: ChairClient, bundles: readonly Chosen[], { opti
     }
     output.progress(`${agent} (${i + 1} of ${agents.length}): fetching, handing over, installing, starting ...`);
     try {
-      await updateOne(client, agent, bundles);
+      await watched(client, agent, updateOne(client, agent, bundles), (state) =>
+        output.progress(`${agent} (${i + 1} of ${agents.length}): ${state}`),
+      );
       output.note(`${agent}: updated`);
       rows.push({ ...row, result: 'updated' });
     } catch (error) {
@@ -92,6 +95,38 @@ async function updateAll(client: ChairClient, bundles: readonly Chosen[], { opti
     }
   }
   return rows;
+}
+
+const LOOK_MS = 1_000;
+
+/** What the agent does meanwhile; and a gateway that is started again knows nothing of an update that was under way. */
+async function watched(client: ChairClient, agent: string, work: Promise<void>, show: (state: string) => void): Promise<void> {
+  const done = new AbortController();
+  const look = async (): Promise<void> => {
+    let term: number | undefined;
+    while (!done.signal.aborted) {
+      // While the gateway is away there is nothing to see; the update itself says when that is the end of it.
+      const status = await client.status().catch(() => undefined);
+      term ??= status?.term;
+      if (status !== undefined && status.term !== term) {
+        throw new ChairError('UPDATE_FAILED', `the gateway was started again while agent ${agent} was updated`, {
+          todo: 'What it had not confirmed goes back by itself: see `status` in three minutes, and update again.',
+        });
+      }
+      const row = status?.agents.find((found) => found.agent === agent);
+      if (row !== undefined && !done.signal.aborted) show(`${row.state}, ${row.softwareVersion}`);
+      await delay(LOOK_MS, undefined, { signal: done.signal }).catch(() => undefined);
+    }
+  };
+  const looking = look();
+  // The loser's end is of no interest.
+  work.catch(() => undefined);
+  looking.catch(() => undefined);
+  try {
+    await Promise.race([work, looking.then(() => work)]);
+  } finally {
+    done.abort();
+  }
 }
 
 /** The gateway knows what each agent's processor is. */

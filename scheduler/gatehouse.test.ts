@@ -133,6 +133,15 @@ describe('a gateway with certificates', () => {
     await expect(client.trust({ action: 'dance' })).rejects.toMatchObject({ code: 'USAGE' });
   });
 
+  it('shows its lists whatever a reason is made of', async () => {
+    const { client, startAgent } = await start();
+    await startAgent('pi-1');
+    await client.trust({ action: 'revoke', name: 'pi-1', why: '\u{1f600}'.repeat(4000) });
+    const { members } = await client.trust({ action: 'members' });
+    expect(members.find(({ name }) => name === 'pi-1')?.why).toMatch(/^[ -~]{1,200}$/);
+    expect((await client.trust({ action: 'audit', count: 9 })).audit.length).toBeGreaterThan(3);
+  });
+
   it('keeps its authority over a restart, and has credentials for commands on the same machine', async () => {
     const { gateway, directory } = await start();
     const { fingerprint } = gateway.gatehouse?.authority ?? { fingerprint: '' };

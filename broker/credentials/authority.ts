@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { ChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import { NAME_PATTERN } from '../topics.js';
-import { type AuditEntry, AuditLog, type AuditRow } from './audit.js';
+import { type AuditEntry, AuditLog, type AuditRow, printable } from './audit.js';
 import { AuthorityFiles, type CertificateAuthority } from './authority-files.js';
 import { type Credentials, type Identity, identityOf, identityText, type Role } from './credentials.js';
 import type { Ledger } from './ledger.js';
@@ -81,6 +81,7 @@ const RESERVED = new Set(['gateway', 'scheduler', 'dispatcher', 'broker', 'opera
 /** `alice-1a2b3c4d` is how a client of alice is called. */
 export const SESSION = /-[0-9a-f]{8}$/;
 const LOOK_MS = 60_000;
+const WHY_CHARACTERS = 200;
 /** This was written later: a clock before it is one that was never set. */
 const EARLIEST_MS = Date.UTC(2025, 0, 1);
 
@@ -329,7 +330,9 @@ export class Authority {
   }
 
   /** Ends every certificate and every invitation of this name, at once and for good. Throws IDENTITY_UNKNOWN. */
-  revoke(name: string, why: string, by: string): Promise<Identity> {
+  revoke(name: string, reason: string, by: string): Promise<Identity> {
+    // It is kept for ever, and shown in lists.
+    const why = printable(reason).slice(0, WHY_CHARACTERS);
     return this.#inTurn(async () => {
       const nowMs = this.#now();
       const member = this.members().find((known) => known.name === name);

@@ -139,6 +139,22 @@ describe('the keeper', () => {
     expect(said[0]).toContain('revoked');
   });
 
+  it('takes the time at its start: by a clock twelve days behind, a certificate that is over would seem good', async () => {
+    world.clock.nowMs += 31 * DAY;
+    await world.authority.source.look();
+    const kept = await keeper({ clock: new GatewayClock(() => world.clock.nowMs - 12 * DAY) });
+    expect(kept.isDue()).toBe(false);
+    kept.start();
+    await expect.poll(() => kept.current.notAfterMs, { timeout: 20_000 }).toBe(world.clock.nowMs + LIFETIME_MS);
+  });
+
+  it('says nothing of a gateway that it only wanted the time from', async () => {
+    const said: string[] = [];
+    const kept = await keeper({ gateways: () => [{ host: '127.0.0.1', port: 1 }], log: (line) => said.push(line) });
+    await kept.look();
+    expect(said).toEqual([]);
+  });
+
   it('renews by itself, and stops in the middle of it', async () => {
     const kept = await keeper({ everyMs: 20 });
     kept.start();

@@ -29,6 +29,8 @@ export interface KeeperOptions {
 }
 
 const EVERY_MS = 3_600_000;
+/** A clock that is only counted on drifts by seconds a day, and that of the gateway may have been set. */
+const TIME_MS = 86_400_000;
 const FIRST_RETRY_MS = 60_000;
 
 export class CredentialKeeper implements CredentialSource {
@@ -41,6 +43,8 @@ export class CredentialKeeper implements CredentialSource {
   #jitter: number;
   #failures = 0;
   #said = '';
+  /** When the gateway was asked for the time, on the monotonic clock. */
+  #askedMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
 
@@ -110,6 +114,7 @@ export class CredentialKeeper implements CredentialSource {
     const limits = { ...this.#o.limits, signal: this.#stopped.signal };
     const { identity, ca } = this.#current;
     await takeTime(gateway, { ca, cluster: identity.cluster }, clock, limits);
+    this.#askedMs = performance.now();
     if (!this.isDue()) return;
     const made = await renew(this.#current, { directory, gateway, clock, limits });
     if (this.#stopped.signal.aborted) return;
@@ -147,6 +152,8 @@ export class CredentialKeeper implements CredentialSource {
   #failed(failure: unknown): void {
     if (this.#stopped.signal.aborted) return;
     this.#failures++;
+    // That there is no gateway to ask for the time is said elsewhere.
+    if (!this.isDue()) return;
     const said = failure === undefined ? 'no gateway is known to renew the certificate at' : toChairError(failure).message;
     if (said !== this.#said)
       this.#o.log?.(`certificate not renewed, good until ${new Date(this.#current.notAfterMs).toISOString()}: ${said}`);
@@ -158,9 +165,9 @@ export class CredentialKeeper implements CredentialSource {
     this.#timer = setTimeout(() => void this.#tick(), waitMs).unref();
   }
 
-  /** Without asking anybody as long as nothing is due: a thousand boards need not ask for the time each hour. */
+  /** At its start, and once a day: by a clock that is weeks behind, a certificate that is over would seem good. Else only when something is due. */
   async #tick(): Promise<void> {
-    if (this.isDue()) await this.look();
+    if (this.isDue() || performance.now() - this.#askedMs > TIME_MS) await this.look();
     const { everyMs = EVERY_MS } = this.#o;
     const retryMs = this.#failures === 0 ? everyMs : Math.min(everyMs, FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10));
     this.#plan(retryMs * (0.5 + this.#random() / 2));

@@ -22,6 +22,9 @@ describe('being accepted', () => {
     acceptance.accepted(3);
     vi.advanceTimersByTime(60_000);
     acceptance.accepted(4);
+    // A command of the scheduler before that took its time.
+    acceptance.accepted(3);
+    acceptance.accepted(4);
     expect(lines).toEqual(["accepted by the scheduler of cluster 'hom', term 3", "accepted by the scheduler of cluster 'hom', term 4"]);
   });
 

@@ -29,7 +29,8 @@ export class Acceptance {
   /** A command of this term came, and was obeyed. */
   accepted(term: number): void {
     clearTimeout(this.#timer);
-    if (this.#term === term) return;
+    // What a scheduler asked that was replaced meanwhile may be done only now.
+    if (this.#term !== undefined && term <= this.#term) return;
     this.#term = term;
     this.options.log(`accepted by the scheduler of cluster '${this.options.cluster}', term ${term}`);
   }

@@ -283,6 +283,31 @@ describe('bus', () => {
     expect(await codeOf(connectBus({ url, id: 'no/slash' }))).toBe('AGENT_NAME_INVALID');
   });
 
+  it.each(['stops', 'connects anew'])('leaves no socket behind to a broker that is gone without a word, when it %s', async (how) => {
+    const others: Socket[] = [];
+    // Takes the CONNECT, and the end of the connection, and never answers it: as from an address that is not ours any more.
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      others.push(socket);
+      socket.once('data', () => socket.write(Buffer.of(0x20, 2, 0, 0)));
+      socket.on('error', () => undefined);
+    });
+    const port = await listen(server, '127.0.0.1', 0);
+    onTestFinished(() => {
+      for (const socket of others) socket.destroy();
+      server.close();
+    });
+    const bus = await connected({ url: `mqtt://127.0.0.1:${port}`, id: 'a' });
+    const [first] = others;
+    if (how === 'stops') await bus.stop();
+    else bus.reconnect('it moved');
+    // What is written to a socket that is closed is answered with a reset.
+    await until('the reset', () => {
+      first?.write('x');
+      return first?.destroyed === true;
+    });
+    if (how === 'connects anew') await until('another connection', () => others.length === 2 && bus.connected);
+  });
+
   it('rejects what is on its way when it stops, and leaves nothing behind', async () => {
     const before = resources();
     const broker = await EMBEDDED.start();

@@ -140,7 +140,8 @@ describe('a screen', () => {
   it('says that the gateway does not answer, and for how long', () => {
     const silent = { ...LIVE, live: false, silentMs: 12_400, problem: 'REQUEST_TIMEOUT: no reply' };
     const text = shown(home, 100, 24, {}, { contact: silent });
-    expect(text).toContain('the gateway has not answered for 12 s; all below is as it was then; asking again');
+    expect(text).toContain('the gateway has not answered for 12 s; below is how it was; asking again');
+    expect(text).not.toContain('All is well');
     expect(text).toContain('no answer  12:44:03');
     const never = shown(undefined, 100, 24, {}, { contact: silent });
     expect(never).toContain('no answer yet from mqtt://gateway:1883, asked for 12 s; asking again');

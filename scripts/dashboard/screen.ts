@@ -105,7 +105,7 @@ function plannedBy({ epoch, planner }: { readonly epoch: number; readonly planne
 // ---- first and last lines ----------------------------------------------------------------------------------------------------
 
 function headLines(screen: Screen): Line[] {
-  const { view, contact, columns, rows, clock, glyphs, ui } = screen;
+  const { view, contact, columns, clock, glyphs, ui } = screen;
   const heard = contact.live ? span(`${glyphs.live} live`, 'good') : span(`${glyphs.live} no answer`, 'bad');
   const about =
     view === undefined ? '' : `  ${agentsCount(view.agents)}  ${columns < 90 ? '' : `up ${ago(view.uptimeMs)}  term ${view.term}  `}`;
@@ -118,11 +118,7 @@ function headLines(screen: Screen): Line[] {
   const right: Line = [...(ui.paused ? [span('PAUSED  ', 'warn', { bold: true })] : []), heard, span(`  ${clock} `)];
   const wide = right.reduce((sum, { text }) => sum + text.length, 0);
   const first = [...fitLine(left, Math.max(0, columns - wide), glyphs.dots), ...right];
-  return [
-    first,
-    ...silenceLines(screen),
-    ...(view === undefined ? [] : verdictLines(view, columns, Math.max(1, Math.floor(rows / 12)), glyphs)),
-  ];
+  return [first, ...silenceLines(screen), ...verdictNow(screen)];
 }
 
 /** The gateway does not answer: since when, and what that means for what is shown. */
@@ -131,10 +127,16 @@ function silenceLines({ contact, view, columns }: Screen): Line[] {
   const since =
     view === undefined
       ? `no answer yet from ${contact.where}, asked for ${ago(contact.silentMs)}`
-      : `the gateway has not answered for ${ago(contact.silentMs)}; all below is as it was then`;
+      : `the gateway has not answered for ${ago(contact.silentMs)}; below is how it was`;
   const words = contact.problem.split(' ').map((word): Line => line(word, 'bad'));
   const why = contact.problem === '' ? [] : wrapSpans(words, columns - 2, 0, 1).slice(0, PROBLEM_LINES);
   return [line(` ${since}; asking again`, 'bad', { bold: true, reverse: true }), ...why.map((one): Line => [span(' '), ...one])];
+}
+
+/** What was well when the gateway was last heard says nothing of now. */
+function verdictNow({ view, contact, columns, rows, glyphs }: Screen): Line[] {
+  if (view === undefined || (!contact.live && view.verdict.state === 'well')) return [];
+  return verdictLines(view, columns, Math.max(1, Math.floor(rows / 12)), glyphs);
 }
 
 /** What is not well, at most `most` lines of it. */

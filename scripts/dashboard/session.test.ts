@@ -103,7 +103,7 @@ describe('the running dashboard', () => {
     const asked = gateway.asked;
     skip(14_000);
     session.draw();
-    expect(canvas.text).toMatch(/the gateway has not answered for 14 s; all below is as it was then/);
+    expect(canvas.text).toMatch(/the gateway has not answered for 14 s; below is how it was/);
     expect(canvas.text).toContain('pi-3');
     await until('why', () => canvas.text.includes('REQUEST_TIMEOUT'));
     gateway.up = true;

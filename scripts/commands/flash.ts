@@ -32,6 +32,12 @@ function flagsOf(options: OptionValues): FlashFlags {
   };
 }
 
+/** Cards find the broker where this command found it. */
+function brokerPortOf(url: string): { brokerPort?: number } {
+  const port = Number(new URL(url).port);
+  return port === 0 ? {} : { brokerPort: port };
+}
+
 function tokenFlags(options: OptionValues): TokenFlags {
   return {
     ...(typeof options.tokenFile === 'string' ? { tokenFile: options.tokenFile } : {}),
@@ -109,6 +115,7 @@ export const flash: CommandDefinition = {
     const invite = await inviter(tokenFlags(options), settings, names);
     const cards = await run(request, {
       ...(invite === undefined ? {} : { invite }),
+      ...(settings.broker === 'auto' ? {} : brokerPortOf(settings.broker)),
       force: options.force === true,
       confirm: async (device, card) => {
         const answer =

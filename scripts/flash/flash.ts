@@ -26,11 +26,15 @@ import { chooseWriter } from './writers.js';
 export interface Invitation {
   readonly token: string;
   readonly expiresMs?: number;
+  /** Where the gateway takes it; left out: the usual port. */
+  readonly enrolmentPort?: number;
 }
 
 export interface FlashOptions {
   /** Undefined: a cluster without trust (`--insecure`), whose agents need no token. */
   readonly invite?: (name: string) => Promise<Invitation>;
+  /** Of the gateway's broker, when it is not the usual one. */
+  readonly brokerPort?: number;
   /** Existing files are written over. */
   readonly force?: boolean;
   /** The person has typed the device's name: true. Asked once per card, when its image is ready. */
@@ -50,6 +54,9 @@ export interface FlashedCard {
   readonly writer: string;
   readonly tokenExpiresMs?: number;
 }
+
+/** As long as any token: while it is asked whether all has room. */
+const STANDING_IN: Invitation = { token: 'x'.repeat(512), enrolmentPort: 65_535 };
 
 /** What is the same for all cards. */
 interface Run {
@@ -156,26 +163,23 @@ async function refuseFull(targets: readonly FlashTarget[], run: Run, options: Fl
           came: run.facts.system,
           todo: 'Use a newer image, or a cable and no --wifi.',
         });
-      await checkRoom(disk, run.facts, await planCard(card, run, 'x'.repeat(512), options));
+      await checkRoom(disk, run.facts, await planCard(card, run, options.invite === undefined ? undefined : STANDING_IN, options));
     }
   } finally {
     disk.close();
   }
 }
 
-async function planCard(card: Card, run: Run, token: string | undefined, options: FlashOptions): Promise<PlannedFile[]> {
+async function planCard(card: Card, run: Run, invitation: Invitation | undefined, options: FlashOptions): Promise<PlannedFile[]> {
   const settings = agentSettings({
     cluster: card.cluster,
     name: card.name,
     insecure: options.invite === undefined,
     ...(card.gateway === undefined ? {} : { gateway: card.gateway }),
+    ...(options.brokerPort === undefined ? {} : { brokerPort: options.brokerPort }),
+    ...(invitation?.enrolmentPort === undefined ? {} : { enrolmentPort: invitation.enrolmentPort }),
   });
-  const files: readonly BootFile[] = await bootFilesOf(
-    run.bundleFile,
-    run.bundle,
-    settings,
-    options.invite === undefined ? undefined : token,
-  );
+  const files: readonly BootFile[] = await bootFilesOf(run.bundleFile, run.bundle, settings, invitation?.token);
   const firstBoot = run.writer.write({
     card,
     facts: run.facts,
@@ -203,7 +207,7 @@ async function flashOne(
     await chmod(part, 0o600);
     const confirmed = device === undefined ? undefined : await confirmDevice(device, card, run.base.sizeBytes, options);
     const invitation = await options.invite?.(card.name);
-    await writeFiles(part, run.facts, await planCard(card, run, invitation?.token, options));
+    await writeFiles(part, run.facts, await planCard(card, run, invitation, options));
     if (confirmed === undefined) await rename(part, out);
     else await writeDevice(part, confirmed, deviceProgress(card, confirmed, options));
     return {

@@ -57,6 +57,7 @@ describe.skipIf(absent !== '')(`a card of a cluster with trust${absent === '' ? 
     const days = ((card?.tokenExpiresMs ?? 0) - before) / 86_400_000;
     expect(days).toBeGreaterThan(6.99);
     expect(days).toBeLessThan(7.01);
+    expect(sameImage(image, out).read('musical-chair/agent.yaml')).toContain(`192.168.1.10:${gateway.gatehouse?.port}`);
     const token = sameImage(image, out).read('musical-chair/token').trim();
     expect(readFileSync(out).indexOf(token)).toBe(readFileSync(out).lastIndexOf(token));
     const at = { host: '127.0.0.1', port: gateway.gatehouse?.port ?? 0 };

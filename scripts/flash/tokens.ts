@@ -41,8 +41,8 @@ export async function inviter(flags: TokenFlags, settings: Settings, names: read
   return (name) =>
     withClient(settings, async (client) => {
       const request = { action: 'invite', name, role: 'agent', ttlMs, hold, replace } as const;
-      const { token, tokens } = await client.trust(request);
-      return { token, ...(tokens[0] === undefined ? {} : { expiresMs: tokens[0].expiresMs }) };
+      const { token, tokens, enrolmentPort } = await client.trust(request);
+      return { token, enrolmentPort, ...(tokens[0] === undefined ? {} : { expiresMs: tokens[0].expiresMs }) };
     });
 }
 

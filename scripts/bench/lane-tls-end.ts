@@ -50,7 +50,13 @@ async function timed(work: () => Promise<void>): Promise<number> {
 }
 
 const asked = (argument: unknown): EndQuestion => argument as EndQuestion;
-const pattern = (bytes: number): Uint8Array => Uint8Array.from({ length: bytes }, (_, i) => (i * 31) & 0xff);
+/** Made once: it costs more than sending it. */
+const patterns = new Map<number, Uint8Array>();
+function pattern(bytes: number): Uint8Array {
+  const made = patterns.get(bytes) ?? Uint8Array.from({ length: bytes }, (_, i) => (i * 31) & 0xff);
+  patterns.set(bytes, made);
+  return made;
+}
 const sessions = new TlsSessions();
 
 onAsked('meet', (argument) => lanes.setPeers([{ agent: other, addresses: ['127.0.0.1'], lanePort: asked(argument).port }]));

@@ -82,7 +82,7 @@ export interface AgentsPane {
 
 /** Title line and rows; of more than `rows` those around the selected one, and how many are not shown. */
 export function agentLines({ agents, total, selected: name, filter }: AgentsPane, width: number, rows: number, glyphs: Glyphs): Line[] {
-  if (total === 0) return [line(' No agent has joined yet. On each device: musical-chair agent --name NAME', 'dim')];
+  if (total === 0) return [line(' No agent has joined yet. How to: musical-chair token create --name NAME', 'dim')];
   if (agents.length === 0) return [line(` No agent matches "${filter}". Escape shows all again.`, 'dim')];
   const at = Math.max(
     0,

@@ -126,11 +126,9 @@ describe('a gateway that is started again', () => {
     expect(deployments[0]?.epoch).toBeGreaterThan(before.deployments[0]?.epoch ?? 0);
     await until('the seats of the term before are released', () => agents.every(({ epochs }) => epochs.size === 1));
     for (const [i, { commands }] of agents.entries()) {
-      expect(commands.slice(commandsBefore[i]).filter((kind) => kind !== 'ping' && kind !== 'peers')).toEqual([
-        'prepare',
-        'commit',
-        'release',
-      ]);
+      const kinds = commands.slice(commandsBefore[i]).filter((kind) => kind !== 'ping' && kind !== 'peers');
+      // One whose answer was late is sent again.
+      expect(kinds.filter((kind, at) => kind !== kinds[at - 1])).toEqual(['prepare', 'commit', 'release']);
     }
   });
 

@@ -19,8 +19,17 @@ type Kind = (typeof KINDS)[number];
 const DEBIAN_PACKAGE: Readonly<Record<Kind, string>> = { mosquitto: 'mosquitto', bridged: 'mosquitto', rabbitmq: 'rabbitmq-server' };
 /** Where a broker or a process that has one is started. */
 const STARTS = ['broker/server.ts', 'scripts/children.ts', 'scripts/e2e/run-cli.ts'];
-/** About the embedded broker itself: its limits, rules, counts and clock. */
-const EMBEDDED_ONLY = ['broker/server.test.ts', 'broker/clock.test.ts'];
+/** About the embedded broker itself: its limits, rules, counts and clock, what it answers to the letter, and whom it lets in. */
+const EMBEDDED_ONLY = [
+  ...[
+    'broker/server.test.ts',
+    'broker/clock.test.ts',
+    'broker/paho.test.ts',
+    'broker/server-trust.test.ts',
+    'broker/lanes/lanes-trust.test.ts',
+  ],
+  ...['scripts/e2e/join.test.ts', 'scripts/e2e/trust.test.ts'],
+];
 /** In network namespaces, from where the one node on this machine's loopback cannot be reached. */
 const NAMESPACES = 'scripts/testbed/testbed.ts';
 /** More than any test file holds at once, for each of two workers. */

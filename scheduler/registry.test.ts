@@ -149,6 +149,10 @@ describe('registry', () => {
       expect(registry.get('a')?.state).toBe('ready');
     }
     expect(registry.apply({ kind: 'revoked', agent: 'nobody' }, 300)).toEqual([]);
+    // The same process, by a new certificate.
+    registry.apply({ kind: 'revoked', agent: 'a' }, 400);
+    readyAgent(registry, 'a', '4', 20_000);
+    expect(registry.get('a')?.state).toBe('ready');
   });
 
   it('holds an agent back that is lost again and again, for ever longer, and forgives it when it stays', () => {

@@ -85,6 +85,8 @@ export const RETURN_MS = 6_000;
 const JITTER = 0.5;
 /** Of an agent that a peer cannot reach, so many health messages are waited for. */
 const MISSED_WHEN_REPORTED = 1;
+/** What was on its way from an agent when it was cut off has come in by then. */
+const ECHO_MS = 10_000;
 /** What an interval can be; what an agent says beyond that is not believed. */
 const HEALTH_MS = { least: 50, most: 60_000, usual: 1000 };
 /** Why an agent drains that did not ask for it. */
@@ -102,8 +104,8 @@ export class Registry {
   readonly #incompatible: (hello: Hello) => string | undefined;
   /** How many can hold seats. */
   #serving = 0;
-  /** Agents whose certificate was revoked: the process that had it. What it said before it was cut off may still come in. */
-  readonly #out = new Map<string, string>();
+  /** Agents whose certificate was revoked: the process that had it, and until when what it said before it was cut off may still come in. */
+  readonly #out = new Map<string, { readonly nonce: string; readonly untilMs: number }>();
   #online = true;
   /** When our own link to the broker came back. */
   #onlineMs = Number.NEGATIVE_INFINITY;
@@ -139,15 +141,15 @@ export class Registry {
   apply(event: RegistryEvent, nowMs: number): RegistryChange[] {
     switch (event.kind) {
       case 'hello':
-        return this.#isOut(event.hello) ? [] : this.#hello(event.hello, nowMs);
+        return this.#isOut(event.hello, nowMs) ? [] : this.#hello(event.hello, nowMs);
       case 'health':
-        return this.#isOut(event.health) ? [] : this.#health(event.health, nowMs);
+        return this.#isOut(event.health, nowMs) ? [] : this.#health(event.health, nowMs);
       case 'gone':
         return this.#gone(event.gone, nowMs);
       case 'unreachable':
         return this.#unreachable(event.agent, event.why);
       case 'revoked':
-        return this.#revoked(event.agent);
+        return this.#revoked(event.agent, nowMs);
       case 'drain':
         return this.#drain(event.agent, event.undo);
       case 'tick':
@@ -256,18 +258,20 @@ export class Registry {
   }
 
   /** It has not flapped: if it is let in again, it is welcome at once. */
-  #revoked(agent: string): RegistryChange[] {
+  #revoked(agent: string, nowMs: number): RegistryChange[] {
     const record = this.#agents.get(agent);
     if (record === undefined || !isAlive(record)) return [];
     const why = 'its certificate was revoked';
-    this.#out.set(agent, record.nonce);
+    this.#out.set(agent, { nonce: record.nonce, untilMs: nowMs + ECHO_MS });
     this.#reported.delete(agent);
     this.#set({ ...record, state: 'lost', why });
     return [{ kind: 'lost', agent, nonce: record.nonce, why }];
   }
 
-  #isOut({ agent, nonce }: { readonly agent: string; readonly nonce: string }): boolean {
-    return this.#out.get(agent) === nonce;
+  /** Later it is in by a new certificate: a process that runs takes up what was joined in its folder. */
+  #isOut({ agent, nonce }: { readonly agent: string; readonly nonce: string }, nowMs: number): boolean {
+    const out = this.#out.get(agent);
+    return out?.nonce === nonce && nowMs < out.untilMs;
   }
 
   #unreachable(agent: string, why: string): RegistryChange[] {

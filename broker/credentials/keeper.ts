@@ -167,6 +167,7 @@ export class CredentialKeeper implements CredentialSource {
 
   /** At its start, and once a day: by a clock that is weeks behind, a certificate that is over would seem good. Else only when something is due. */
   async #tick(): Promise<void> {
+    await this.#reread();
     if (this.isDue() || performance.now() - this.#askedMs > TIME_MS) await this.look();
     const { everyMs = EVERY_MS } = this.#o;
     const retryMs = this.#failures === 0 ? everyMs : Math.min(everyMs, FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10));

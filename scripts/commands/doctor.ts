@@ -1,6 +1,7 @@
 /** `doctor`: what is wrong on this machine and in the cluster, and what to do about it. */
 import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
+import { isChairError } from '../../broker/errors.js';
 import type { StatusReport } from '../../broker/messages.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerPort, brokerUrl, isSecure, type Settings } from '../config.js';
@@ -214,6 +215,10 @@ async function lookAtCluster({ settings, options, output }: Invocation, roles: r
       return findingsOfCluster(report, names, measured && names.length <= MOST_MEASURED, own);
     });
   } catch (error) {
+    if (isChairError(error, 'CREDENTIALS_MISSING') && !roles.includes('gateway')) {
+      const todo = 'Run doctor on the gateway, or join as a person: token create --role operator there, enrol here.';
+      return [note('cluster', 'gateway', 'not asked: people on this machine have no certificate of the cluster', todo)];
+    }
     return [thrownAt('cluster', 'gateway', error)];
   }
 }

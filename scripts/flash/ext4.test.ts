@@ -1,9 +1,12 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { memoryDisk, openDisk } from './disk.js';
 import { Ext4 } from './ext4.js';
 import { lacking, testFolder, tool } from './test-image.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking('mkfs.ext4');
 const { folder, remove } = testFolder();

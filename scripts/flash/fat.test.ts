@@ -1,11 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type Disk, openDisk } from './disk.js';
 import { FatVolume, looksLikeFat } from './fat.js';
 import { type Partition, readPartitions } from './partitions.js';
 import { IMAGE_TOOLS, lacking, makeImage, type TestImage, testFolder, tool } from './test-image.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => void)[] = [];

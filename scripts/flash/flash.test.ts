@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
 import { makeBundle } from '../bundle/make.js';
 import { smallProgram } from '../bundle/test-bundle.js';
@@ -19,6 +19,9 @@ import {
   testFolder,
   tool,
 } from './test-image.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => void)[] = [];
@@ -145,7 +148,7 @@ describe.skipIf(absent !== '')(`flashing an image${absent === '' ? '' : ` (not h
   });
 
   it.each<[string, TestImageOptions, string, ((file: string) => void) | undefined]>([
-    ['a full boot partition', { boot: { fill: randomBytes(7 * 1024 * 1024) } }, 'FLASH_BOOT_FULL', undefined],
+    ['a full boot partition', { boot: { fill: Buffer.alloc(7 * 1024 * 1024) } }, 'FLASH_BOOT_FULL', undefined],
     ['the 32-bit system', { bits: 32 }, 'FLASH_IMAGE_32_BIT', undefined],
     ['an image that was flashed before', { boot: { 'musical-chair/start.sh': 'x' } }, 'FLASH_IMAGE_FOREIGN', undefined],
     ['an image that was cut off', {}, 'FLASH_IMAGE_DAMAGED', (file) => truncateSync(file, 10 * 1024 * 1024)],

@@ -1,9 +1,12 @@
 import { truncateSync } from 'node:fs';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { openDisk } from './disk.js';
 import { type ImageFacts, inspectImage } from './image.js';
 import { IMAGE_TOOLS, lacking, makeImage, type TestImageOptions, testFolder } from './test-image.js';
 import { chooseWriter } from './writers.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => void)[] = [];

@@ -1,10 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { memoryDisk } from './disk.js';
 import { readPartitions } from './partitions.js';
 import { lacking, testFolder } from './test-image.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking('sfdisk');
 const { folder, remove } = testFolder();

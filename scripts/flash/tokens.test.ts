@@ -1,7 +1,7 @@
 /** From the gateway's invitation over the card to the certificate: the token that a flashed card carries lets its agent in, once. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { enrol } from '../../broker/credentials/enrolment.js';
 import { GatewayClock } from '../../broker/credentials/gateway-clock.js';
 import { Gateway } from '../../scheduler/gateway.js';
@@ -13,6 +13,9 @@ import { flash } from './flash.js';
 import { FULL } from './test-card.js';
 import { armProgram, IMAGE_TOOLS, lacking, makeImage, sameImage, testFolder } from './test-image.js';
 import { inviter } from './tokens.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking(...IMAGE_TOOLS);
 const ends: (() => unknown)[] = [];

@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type DeviceFacts, describeDevice, whyNot } from './device.js';
 import { lacking, testFolder, tool } from './test-image.js';
 import { writeDevice } from './write-device.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const MIB = 1024 * 1024;
 const ends: (() => void)[] = [];

@@ -1,9 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { copyImage, readSource } from './copy.js';
 import { lacking, testFolder, tool } from './test-image.js';
+
+// Each makes images with a dozen programs, which wait for each other on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const absent = lacking('xz');
 const { folder, remove } = testFolder();

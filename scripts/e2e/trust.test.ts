@@ -51,6 +51,8 @@ beforeAll(async () => {
     stateDirectory: path.join(folder, 'gateway'),
     broker: { host: '127.0.0.1', port: 0 },
     createEngine: () => createOnnxRuntimeEngine({ threads: 1 }),
+    // All in one process, on a machine that may be busy: nobody is lost for being slow. Who is revoked is gone by its Last Will.
+    membership: { missedHealth: 60, holdDown: { baseMs: 0 } },
     log: (line) => lines.push(line),
   });
   await gateway.start();
@@ -85,7 +87,7 @@ async function infer(): Promise<number> {
   return compare(expected, outputs).maxRelDiff;
 }
 
-describe('a cluster with credentials', { timeout: 60_000 }, () => {
+describe('a cluster with credentials', { timeout: 120_000 }, () => {
   it('deploys, measures links and runs frames over direct lanes, encrypted from end to end', async () => {
     const report = await client.deploy({ name: 'net', model: path.join(folder, 'net.onnx'), cut: 'stages:3' });
     expect(new Set(report.seats.map(({ agent }) => agent)).size).toBe(3);
@@ -108,9 +110,9 @@ describe('a cluster with credentials', { timeout: 60_000 }, () => {
 
   it('lets a viewer look, and nothing else', async () => {
     const trust = authority.trust(await authority.make('viewer', 'bob'));
-    const viewer = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: CLUSTER, trust, requestTimeoutMs: 3_000 });
+    const viewer = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: CLUSTER, trust, requestTimeoutMs: 10_000 });
     try {
-      expect((await viewer.status()).deployments[0]?.state).toBe('serving');
+      await expect.poll(async () => (await viewer.status()).deployments[0]?.state, { timeout: 20_000 }).toBe('serving');
       expect((await viewer.peers('pi-1')).tables.length).toBe(1);
       await expect(viewer.undeploy('net')).rejects.toMatchObject({ code: 'BROKER_REFUSED' });
       await expect(viewer.infer('net', input, { deadlineMs: 2_000 })).rejects.toMatchObject({ code: 'BROKER_REFUSED' });
@@ -142,9 +144,10 @@ describe('a cluster with credentials', { timeout: 60_000 }, () => {
     const from = performance.now();
     authority.revoke('pi-3');
     await expect
-      .poll(async () => (await client.status()).agents.find(({ agent }) => agent === 'pi-3')?.state, { timeout: 5_000 })
+      .poll(async () => (await client.status()).agents.find(({ agent }) => agent === 'pi-3')?.state, { timeout: 10_000 })
       .toBe('lost');
-    expect(performance.now() - from).toBeLessThan(5_000);
+    // By its Last Will: silence would take a minute.
+    expect(performance.now() - from).toBeLessThan(10_000);
     await expect
       .poll(async () => (await client.status('net')).deployments[0]?.plan?.seats.map(({ agent }) => agent), { timeout: 30_000 })
       .not.toContain('pi-3');

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isChairError, toChairError } from '../../broker/errors.js';
+import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Testbed, TestbedNode } from '../testbed/testbed.js';
 import type { Violation } from './fencing.js';
@@ -13,6 +13,8 @@ import type { Stage } from './stage.js';
 const RESTART_TRIES = 15;
 const RESTART_PAUSE_MS = 1000;
 const UNDEPLOY_TRIES = 20;
+/** An agent that leaves has 30 s to hand over its seats, and then some to end. */
+const LEAVE_WITHIN_MS = 60_000;
 
 /** Why a process may end by itself: it will be started again, as any service is. */
 const SUPERVISED: ReadonlySet<string> = new Set(['AGENT_NAME_TAKEN', 'CLUSTER_TAKEN', 'BROKER_UNREACHABLE', 'AGENT_STORE_FULL']);
@@ -198,7 +200,10 @@ export class Faults {
   async #leave(node: TestbedNode): Promise<void> {
     this.#running.delete(node.name);
     await node.child.ask('drain');
-    await node.child.ended;
+    const left = await Promise.race([node.child.ended.then(() => true), delay(LEAVE_WITHIN_MS, false, { ref: false })]);
+    if (left) return;
+    await node.kill();
+    throw new ChairError('INTERNAL', `${node.name} was asked to leave and did not end within ${LEAVE_WITHIN_MS / 1000} s`);
   }
 
   /** Nobody to lie about, or the broker is away: then nobody hears it either. */

@@ -12,21 +12,21 @@ import { setStage } from './stage.js';
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 
 describe('chaos', () => {
-  it('breaks nothing that must hold in a few rounds of a known seed: all lose their power, two do within a second, and one hangs while another is killed', async () => {
+  it('breaks nothing that must hold in a few rounds of a known seed: two lose their power within a second, all do, and one hangs while another is killed', async () => {
     const lines: string[] = [];
     const note = (line: string): void => void lines.push(line);
     // More of a core than usual: starting from source takes long.
     const stage = await setStage({ agents: 4, spares: 1, device: { ...DEFAULT_DEVICE, cpu: 0.3 } });
     try {
       const record = await runChaos(stage, {
-        seed: 23,
+        seed: 268,
         forMs: 400_000,
         rounds: 3,
-        kinds: ['kill', 'hang', 'rot', 'lie', 'broker-kill'],
+        kinds: ['kill', 'rot', 'hang', 'lie', 'broker-kill'],
         note,
       });
       expect(record.violations, lines.join('\n')).toEqual([]);
-      expect(record.rounds.map(({ kinds }) => kinds.toSorted().join())).toEqual(['kill,kill,kill,kill', 'kill,kill', 'hang,kill,lie']);
+      expect(record.rounds.map(({ kinds }) => kinds.toSorted().join())).toEqual(['kill,kill', 'kill,kill,kill,kill', 'hang,kill,lie']);
       expect(record.frames).toBeGreaterThan(50);
       expect(record.maxRelDiff).toBeGreaterThan(0);
       expect(recordText(record)).toMatch(/Everything that must hold held/);

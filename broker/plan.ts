@@ -79,6 +79,8 @@ export interface Wire {
 
 /** Terms count the starts of schedulers. Beyond this it is none, and who says so is wrong; well below what a message can carry, so that a later one can always be said. */
 export const MAX_TERM = 2 ** 40;
+/** A scheduler that lost its folder believes agents that others reigned so many terms above its own. Else one that lies could use up all terms there are. */
+export const MOST_TERMS_AHEAD = 1_000_000;
 
 export interface Plan {
   readonly deployment: string;

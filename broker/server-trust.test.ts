@@ -176,6 +176,12 @@ describe('broker with credentials', () => {
     await stock(world, 'alice-1a2b3c4d~x', alice);
   });
 
+  it('keeps no session for anybody who is away: what is said to him would be kept for ever', async () => {
+    const world = await served();
+    for (let i = 0; i < 3; i++) await expect(stock(world, `pi-1~${i}`, pi1, { clean: false })).rejects.toThrow(/Identifier rejected/);
+    expect(world.trust.refusals.map(({ error, who }) => `${error.code} ${who}`)).toEqual(Array(3).fill('BROKER_REFUSED agent pi-1'));
+  });
+
   it("ends the connection of an agent that publishes in another's name, leaves a Will there, or retains, and nobody hears it", async () => {
     const world = await served();
     const scheduler = await bus(world, 'scheduler', gateway);

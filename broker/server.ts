@@ -222,6 +222,16 @@ class EmbeddedBroker implements BrokerServer {
       return;
     }
     const peer = this.#peers.get(client.conn);
+    if (peer !== undefined && clean === false) {
+      // It would be kept in memory, with all that is said to it, for as long as the broker runs.
+      const error = new ChairError(
+        'BROKER_REFUSED',
+        `${identityText(peer.identity)} asked for a stored session: nothing is kept for those who are away`,
+      );
+      this.#options.trust?.refused?.(error, peer.identity, addressOf(client));
+      turnAway(IDENTIFIER_REJECTED, error);
+      return;
+    }
     const why = clientId.length > MOST_ID_CHARACTERS ? 'its id is too long' : peer && permitsClient(peer.identity, nameOf(clientId));
     if (why !== undefined && why !== '') {
       const error = new ChairError('BROKER_REFUSED', `a client was turned away: ${why}`);

@@ -142,6 +142,43 @@ describe('dispatcher', () => {
     expect(troubled).toEqual(['b']);
   });
 
+  it('takes no result of an attempt that was never made', async () => {
+    dispatcher.install(PLAN, 2);
+    await submit(1);
+    for (const attempt of [0, 2, 3, 2 ** 31 - 1]) for (const wire of [1, 3] as const) await answer(wire, 7, { attempt });
+    expect(results).toEqual([]);
+    expect(refusals.of('FRAME_LATE')).toBe(8);
+    await answer(1, 10);
+    await answer(3, 20);
+    expect(results).toMatchObject([{ values: [10, 10, 20, 20] }]);
+  });
+
+  it('does not give up frames for an agent that they are not under way through', async () => {
+    const [stage] = PLAN.stages;
+    const other = network.lanes('z');
+    other.on(topics.activation('z'), ({ payload }) => void issued.push(decodeActivation(payload).header));
+    await other.start();
+    dispatcher.install({ ...PLAN, stages: stage === undefined ? [] : [{ ...stage, agents: [['a'], ['z']] }] }, 2);
+    await submit(1);
+    const reporter = issued[0]?.route[0] === 1 ? 'a' : 'z';
+    const trouble: Trouble = {
+      ...{
+        agent: reporter,
+        deployment: 'm',
+        term: 3,
+        epoch: 1,
+        frame: 1,
+        attempt: 1,
+        peer: reporter === 'a' ? 'z' : 'a',
+        code: 'LANE_DOWN',
+        message: '',
+      },
+    };
+    await broker.bus(reporter).publish(topics.trouble, trouble);
+    await settle();
+    expect([troubled, dispatcher.stats('m').reissued, refusals.of('SENDER_WRONG')]).toEqual([[], 0, 1]);
+  });
+
   it('issues again what is under way through an agent that moved, by the same plan', async () => {
     dispatcher.install(PLAN, 2);
     await submit(1);

@@ -221,7 +221,7 @@ export class Dispatcher {
       refusals?.count('EPOCH_STALE', `${resultText(header)} came when its epoch was over`);
       return;
     }
-    if (!served.frames.awaits(header.frame)) {
+    if (!served.frames.awaits(header.frame, header.attempt)) {
       refusals?.count('FRAME_LATE', `${resultText(header)} is not waited for any more`);
       return;
     }
@@ -263,6 +263,13 @@ export class Dispatcher {
       refusals?.count(
         'SENDER_WRONG',
         `agent ${trouble.agent} has no seat in ${trouble.deployment} epoch ${trouble.epoch}, and reports trouble there`,
+      );
+      return;
+    }
+    if (!served.frames.concerns(trouble.frame, trouble.attempt, trouble.agent)) {
+      refusals?.count(
+        'SENDER_WRONG',
+        `agent ${trouble.agent} reports trouble with frame ${trouble.frame} attempt ${trouble.attempt} of ${trouble.deployment}, which is not under way through it`,
       );
       return;
     }

@@ -108,9 +108,16 @@ export class FrameTable<Input, Output> {
     return this.#queue.size;
   }
 
-  /** True while a result of this frame is still wanted. */
-  awaits(number: number): boolean {
-    return this.#admitted.has(number);
+  /** True while a result of this frame is still wanted, and the attempt is one that was made. */
+  awaits(number: number, attempt: number): boolean {
+    const frame = this.#admitted.get(number);
+    return frame !== undefined && attempt >= 1 && attempt <= frame.attempts;
+  }
+
+  /** False for an agent that has nothing to do with this attempt: it can know of no trouble there. */
+  concerns(number: number, attempt: number, agent: string): boolean {
+    const live = this.#admitted.get(number)?.live.find((a) => a.attempt === attempt);
+    return live === undefined || live.agents.has(agent) || live.missing.has(agent);
   }
 
   /** True while an attempt runs, or may still answer, in this epoch. */

@@ -398,9 +398,12 @@ describe('gateway', () => {
     expect(second.status().term).toBe(term + 1);
     await startAgent(second, 'a', { hello: { term: 40 } });
     await until('the term is raised', () => second.status().term === 41);
-    // A term that is no count of starts would leave no room for ours.
-    await startAgent(second, 'b', { hello: { term: 2 ** 51 } });
-    await until('it is said', () => second.status().events.some(({ kind, text }) => kind === 'refuse' && /agent b .* term/.test(text)));
+    // A term that is no count of starts would leave no room for ours: agents would refuse each that comes after it, for ever.
+    for (const [i, wrong] of [2 ** 51, 2 ** 40, 2 ** 40 - 1, 1_000_042].entries()) {
+      await startAgent(second, `b${i}`, { hello: { term: wrong } });
+      const said = new RegExp(`agent b${i} .* term`);
+      await until('it is said', () => second.status().events.some(({ kind, text }) => kind === 'refuse' && said.test(text)));
+    }
     expect(second.status().term).toBe(41);
   });
 

@@ -4,7 +4,7 @@
  */
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { CommandBody, Health, Hello, Reply, Trouble } from '../broker/messages.js';
-import { MAX_TERM } from '../broker/plan.js';
+import { MAX_TERM, MOST_TERMS_AHEAD } from '../broker/plan.js';
 import type { Refusals } from '../broker/refusals.js';
 import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/version.js';
 import type { Commands } from './commands.js';
@@ -52,7 +52,8 @@ export class Members {
   hello(said: Hello): void {
     const { reigning, learning, commands, refusals, log } = this.#o;
     const { hello, wrong } = plausible(said);
-    if (hello.term > MAX_TERM) {
+    // Above the last there is none to take.
+    if (hello.term >= MAX_TERM || hello.term > reigning.term + MOST_TERMS_AHEAD) {
       const todo = "remove the file 'term' from its directory and start it again";
       const text = `agent ${hello.agent} says that it obeyed term ${hello.term}, which no scheduler had; ${todo}`;
       refusals.count('EPOCH_STALE', text);

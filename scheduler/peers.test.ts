@@ -189,6 +189,26 @@ describe('an agent that moved', () => {
   });
 });
 
+describe('a lane that broke', () => {
+  const broke = (agent: string, peer: string, nonce = `${agent}1`): void =>
+    peers.health({ ...health(agent, 0, [lane(peer, 'direct')]), nonce }, { ...health(agent, 0, [lane(peer, 'relay', 'reset')]), nonce });
+
+  it('is believed of peers only, and of agents that serve', () => {
+    peers.sync();
+    // It has no seat beside b, or none at all; a process that has not the name; one that is gone.
+    broke('spare', 'b');
+    peers.unreached('b', 'spare', 'LANE_DOWN');
+    broke('a', 'b', 'another');
+    broke('nobody', 'b');
+    expect(seen.broken).toEqual([]);
+    broke('a', 'b');
+    expect(seen.broken).toEqual(['b: the direct lane of a to it broke (reset)']);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: 'a1', why: 'will', connection: 0 } }, now);
+    broke('a', 'b');
+    expect(seen.broken).toHaveLength(1);
+  });
+});
+
 describe('the dispatcher', () => {
   it('says of its own lanes which broke: only those that were direct', () => {
     peers.ownLane('a', 'relay', 'not yet');

@@ -70,9 +70,11 @@ export class Peers {
 
   /** What an agent's lanes say of its peers. `before`: its last health. */
   health(before: Health | null | undefined, now: Health): void {
-    for (const { peer, why } of brokenLanes(before, now))
-      this.#broke(peer, `the direct lane of ${now.agent} to it broke (${why})`, now.agent);
     const table = this.#tables.get(now.agent);
+    if (this.#o.registry.serves(now.agent, now.nonce)) {
+      for (const { peer, why } of brokenLanes(before, now))
+        this.#broke(peer, `the direct lane of ${now.agent} to it broke (${why})`, now.agent);
+    }
     const holds = now.peersTerm === this.#o.term() && now.peersVersion === table?.version;
     if (table === undefined || holds || this.#o.registry.get(now.agent)?.nonce !== now.nonce) return;
     if (this.#o.now() - (this.#toldMs.get(now.agent) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS) this.#tell(now.agent);
@@ -179,7 +181,9 @@ export class Peers {
 
   #broke(peer: string, why: string, by: string): void {
     const isMoving = (name: string): boolean => this.#o.now() - (this.#movedMs.get(name) ?? Number.NEGATIVE_INFINITY) < MOVING_MS;
-    if (!isMoving(peer) && !isMoving(by)) this.#o.onBroken(peer, why);
+    // Who has nothing to do with a peer has nothing to say of it: else any agent could keep seats from any other.
+    const knows = by === DISPATCHER || this.#tables.get(by)?.rows.some(({ agent }) => agent === peer) === true;
+    if (knows && !isMoving(peer) && !isMoving(by)) this.#o.onBroken(peer, why);
   }
 
   /** Not waited for: an agent that did not get it says so in its health. */

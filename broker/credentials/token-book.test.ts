@@ -42,6 +42,13 @@ describe('a token', () => {
     expect(texts[0]).toMatch(/^TOKEN_REFUSED /);
   });
 
+  it('of a name that was revoked stays so when the clock goes back: also one that was over by then, and one whose key may not come again', () => {
+    const [, used] = new TokenBook([token(), token({ id: 'bb' })]).presented(shown(), T0);
+    const book = used.nameRevoked('pi-1', T0 + 2 * REPEAT_MS);
+    expect(codeOf(book.presented(shown(), T0 + 1))).toBe('TOKEN_REFUSED');
+    expect(codeOf(book.presented(shown({ id: 'bb' }), T0 + 1))).toBe('TOKEN_REFUSED');
+  });
+
   it('is over at its time, for another name, and for another role', () => {
     const book = new TokenBook([token()]);
     expect(codeOf(book.presented(shown(), T0 + 3_600_001))).toBe('TOKEN_EXPIRED');

@@ -69,6 +69,10 @@ export function isOver({ state, expiresMs, sinceMs }: TokenRecord, nowMs: number
   return state !== 'used' && state !== 'held' ? true : nowMs > sinceMs + REPEAT_MS;
 }
 
+function isEnded({ state }: TokenRecord): boolean {
+  return state === 'revoked' || state === 'locked';
+}
+
 /** Tokens by id; changes give a new book and leave the old one as it is, so that what could not be written has not happened. */
 export class TokenBook {
   readonly #records: ReadonlyMap<string, TokenRecord>;
@@ -146,9 +150,9 @@ export class TokenBook {
     return [next, this.#with(next)];
   }
 
-  /** As `revoked`, of all that are for this name, but one. */
+  /** As `revoked`, of all that are for this name, but one. Also of those that are over by their time: clocks go back. */
   nameRevoked(name: string, nowMs: number, except = ''): TokenBook {
-    const ends = (known: TokenRecord): boolean => known.name === name && known.id !== except && !isOver(known, nowMs);
+    const ends = (known: TokenRecord): boolean => known.name === name && known.id !== except && !isEnded(known);
     return new TokenBook(this.all().map((known) => (ends(known) ? ended(known, 'revoked', nowMs) : known)));
   }
 

@@ -102,6 +102,31 @@ describe('a deployment whose objective changes', () => {
     await until('the old epoch is gone', () => agents.every(({ epochs }) => epochs.size === 1));
   });
 
+  it('follows one of several who ask at once; the others are told so, and nobody waits for ever', async () => {
+    const { gateway, client } = await cluster(['a', 'b']);
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'latency' });
+    const asked = [1, 2, 3].map((weight) => client.adjust({ ...adjust, objective: 'throughput', weight }));
+    const outcomes = (await Promise.allSettled(asked)).map((one) =>
+      one.status === 'fulfilled' ? '' : (one.reason as { code: string }).code,
+    );
+    expect(outcomes.toSorted()).toEqual(['', 'DEPLOYMENT_NOT_READY', 'DEPLOYMENT_NOT_READY']);
+    expect(gateway.status().deployments[0]).toMatchObject({ weight: outcomes.indexOf('') + 1, objective: 'throughput', state: 'serving' });
+  });
+
+  it('may be removed while it moves: who asked is told', async () => {
+    const { client } = await cluster(['a', 'b']);
+    for (const waitMs of [0, 2, 5, 10, 20, 40]) {
+      await client.deploy({ name: 'm', model: 'scripted', objective: 'latency' });
+      const asked = client.adjust({ ...adjust, objective: 'throughput' }).then(
+        () => '',
+        ({ code }: { code: string }) => code,
+      );
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+      await client.undeploy('m');
+      expect(['', 'DEPLOYMENT_REMOVED', 'DEPLOYMENT_UNKNOWN']).toContain(await asked);
+    }
+  });
+
   it('stays where it is when its plan is the best one, and is told so', async () => {
     const { gateway, client } = await cluster(['a', 'b']);
     await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput' });

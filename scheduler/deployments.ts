@@ -211,11 +211,7 @@ export class Deployments {
     const { serving, request, manual } = deployment;
     const changed = { ...request, objective: objective || request.objective, weight: weight || request.weight };
     checkRequest(changed);
-    if (serving === undefined || deployment.next !== undefined || deployment.planning || deployment.first !== undefined) {
-      throw new ChairError('DEPLOYMENT_NOT_READY', `the plan of deployment '${name}' is being changed`, {
-        todo: 'Ask again when it serves.',
-      });
-    }
+    if (serving === undefined || isChanging(deployment)) throw changing(name);
     if (manual !== undefined || request.plan !== '') {
       throw new ChairError('PLAN_INVALID', `the plan of deployment '${name}' was made by hand`, {
         expected: 'a plan that a planner made',
@@ -228,13 +224,20 @@ export class Deployments {
     const cost = this.#drafting.cost(serving.draft, draft);
     if (dryRun) return { ...report, why: `${draft.why}\n${same ? 'It is the plan in force.' : costText(cost)}` };
     this.#planMaking.checkWanted(deployment);
+    // While the planner was at work another one may have asked for something, or an agent was lost.
+    if (deployment.serving !== serving || deployment.request !== request || isChanging(deployment)) throw changing(name);
     deployment.request = changed;
-    await this.#executing.save(deployment);
-    if (same) return report;
+    if (same) {
+      await this.#executing.save(deployment);
+      return report;
+    }
+    // At once: whoever asks, or removes it, while it is saved, must find it.
     const settled = new Promise<void>((resolve, reject) => {
       deployment.first = { resolve, reject };
     });
+    settled.catch(() => undefined);
     deployment.retargeted = true;
+    await this.#executing.save(deployment);
     this.#executing.kick(deployment);
     await settled;
     const now = deployment.serving;
@@ -344,4 +347,13 @@ export class Deployments {
     const held = this.all().flatMap(({ serving, next, draining, restoring }) => [serving, next, restoring?.placed, ...draining.values()]);
     return new Set(held.flatMap((placed) => (placed === undefined ? [] : blobsOf(placed.plan))));
   }
+}
+
+/** Its plan, or what is asked of it. */
+function isChanging({ next, planning, first }: Deployment): boolean {
+  return next !== undefined || planning || first !== undefined;
+}
+
+function changing(name: string): ChairError {
+  return new ChairError('DEPLOYMENT_NOT_READY', `the plan of deployment '${name}' is being changed`, { todo: 'Ask again when it serves.' });
 }

@@ -231,14 +231,14 @@ export class Deployments {
       await this.#executing.save(deployment);
       return report;
     }
-    // At once: whoever asks, or removes it, while it is saved, must find it.
+    // At once: whoever asks, removes it, or has found a better plan while it is saved must find it.
     const settled = new Promise<void>((resolve, reject) => {
       deployment.first = { resolve, reject };
     });
     settled.catch(() => undefined);
     deployment.retargeted = true;
-    await this.#executing.save(deployment);
     this.#executing.kick(deployment);
+    await this.#executing.save(deployment);
     await settled;
     const now = deployment.serving;
     return now === undefined ? report : { ...now.report, details: this.#drafting.details(deployment, now.draft) };

@@ -110,7 +110,8 @@ export class LinkKeeper {
     const key = pairKey(a, b);
     const [from, to] = b === DISPATCHER ? [b, a] : [a, b];
     try {
-      const found = await measure(from, to, BUDGET, evenIfBusy);
+      // An agent may say that it measured another link: it was asked for this one.
+      const found = { ...(await measure(from, to, BUDGET, evenIfBusy)), peer: to };
       this.#table.measured(from, found, now());
       this.#failed.delete(key);
       this.#changed(true);

@@ -195,6 +195,12 @@ describe('the keeper of links', () => {
     ['a', 'b'],
   ];
 
+  it('takes what an agent answers for the link that it was asked for, whatever peer it names', async () => {
+    const { kept } = keeper({ measure: async () => found('c', 10e6) });
+    await kept.ensure([['a', 'b']]);
+    expect(kept.status().map(({ from, to }) => `${from}>${to}`)).toEqual(['a>b', 'b>a']);
+  });
+
   it('measures what a draft uses once, and again when it is old', async () => {
     const { kept, asked, pass } = keeper();
     expect(await kept.ensure(PAIRS)).toBe(2);

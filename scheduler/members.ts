@@ -136,7 +136,7 @@ export class Members {
     } else if (kind === 'joined') {
       // Without seats nothing else would tell an agent that it is known here.
       this.#tell(agent, nonce, { kind: 'ping', ping: { padBytes: 0 } });
-    } else if (kind === 'ready') deployments().agentBack(agent, nonce);
+    } else if (kind === 'ready' || kind === 'draining') deployments().agentBack(agent, nonce);
     else if (kind === 'refuse') {
       const { code, message } = change;
       refusals.count(code, `agent ${agent}: ${message}`);

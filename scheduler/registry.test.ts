@@ -76,6 +76,20 @@ describe('registry', () => {
     expect(registry.apply({ kind: 'drain', agent: 'nobody', undo: false }, 10)).toEqual([]);
   });
 
+  it('gives no seats to an agent that was drained, lost for a moment, and is back as the same process, until that is taken back', () => {
+    const registry = new Registry();
+    readyAgent(registry, 'a', '1', 0);
+    registry.apply({ kind: 'drain', agent: 'a', undo: false }, 1);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will', connection: 0 } }, 2);
+    registry.apply({ kind: 'hello', hello: hello('a', '1') }, 3);
+    expect(kinds(registry.apply({ kind: 'health', health: health('a', '1') }, 4))).toEqual(['draining']);
+    expect(registry.get('a')).toMatchObject({ state: 'draining', why: 'an operator asked for it' });
+    expect(kinds(registry.apply({ kind: 'drain', agent: 'a', undo: true }, 5))).toEqual(['ready']);
+    registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'will', connection: 0 } }, 6);
+    readyAgent(registry, 'a', '1', 100_000);
+    expect(registry.get('a')?.state).toBe('ready');
+  });
+
   it('gives seats again to an agent that was drained and started anew', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);

@@ -106,6 +106,8 @@ export class Registry {
   #serving = 0;
   /** Agents whose certificate was revoked: the process that had it, and until when what it said before it was cut off may still come in. */
   readonly #out = new Map<string, { readonly nonce: string; readonly untilMs: number }>();
+  /** Agents that an operator drains: the process. That it is lost and comes back changes nothing of that. */
+  readonly #drained = new Map<string, string>();
   #online = true;
   /** When our own link to the broker came back. */
   #onlineMs = Number.NEGATIVE_INFINITY;
@@ -227,6 +229,10 @@ export class Registry {
       this.#set({ ...seen, state: 'joining', why: held });
       return record.why === held ? [] : [{ kind: 'held', agent, nonce, why: held }];
     }
+    if (record.state === 'joining' && this.#drained.get(agent) === nonce) {
+      this.#set({ ...seen, state: 'draining', why: BY_OPERATOR });
+      return [{ kind: 'draining', agent, nonce, why: BY_OPERATOR }];
+    }
     this.#set({ ...seen, state: 'ready', why: '' });
     return [{ kind: record.state === 'suspect' ? 'recovered' : 'ready', agent, nonce }];
   }
@@ -290,10 +296,12 @@ export class Registry {
     if (undo) {
       // What the agent asked for itself, only it can take back: it is about to stop.
       if (record.state !== 'draining' || record.why !== BY_OPERATOR) return [];
+      this.#drained.delete(agent);
       this.#set({ ...record, state: 'ready', why: '' });
       return [{ kind: 'ready', agent, nonce }];
     }
     if (record.state === 'draining') return [];
+    this.#drained.set(agent, nonce);
     this.#set({ ...record, state: 'draining', why: BY_OPERATOR });
     return [{ kind: 'draining', agent, nonce, why: BY_OPERATOR }];
   }
@@ -353,6 +361,7 @@ export class Registry {
     this.#count(agent, -1);
     this.#agents.delete(agent);
     this.#out.delete(agent);
+    this.#drained.delete(agent);
     this.#holdDown.forget(agent);
     this.#reported.delete(agent);
   }

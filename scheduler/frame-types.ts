@@ -18,6 +18,9 @@ export interface FrameLimits {
   readonly keptMs: number;
 }
 
+/** Nobody waits longer for a frame, whatever he says: one without an end would keep its place for ever. */
+export const MOST_DEADLINE_MS = 86_400_000;
+
 export const FRAME_LIMITS: FrameLimits = {
   queueFrames: 256,
   queueBytes: 256 * 2 ** 20,

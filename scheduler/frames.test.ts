@@ -1,6 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Answer, ATTEMPTS, FRAME_LIMITS, type FrameEffect, type FrameLimits, type InForce, type Issue } from './frame-types.js';
+import {
+  type Answer,
+  ATTEMPTS,
+  FRAME_LIMITS,
+  type FrameEffect,
+  type FrameLimits,
+  type InForce,
+  type Issue,
+  MOST_DEADLINE_MS,
+} from './frame-types.js';
 import { FrameTable } from './frames.js';
 
 type Effect = FrameEffect<string, string>;
@@ -51,6 +60,15 @@ describe('frames', () => {
     const again = frames.trouble(lost(1, 1, failing), 1);
     expect(again.map((e) => e.kind)).toEqual(['cancel', 'issue']);
     expect(issues(again)[0]).toMatchObject({ attempt: 2, route: [first?.route[0] === 0 ? 1 : 0] });
+  });
+
+  it('ends every frame, also one for which somebody says that he waits for ever', () => {
+    const frames = table();
+    frames.withdraw('nobody is there');
+    for (const [i, deadlineMs] of [Number.POSITIVE_INFINITY, Number.MAX_VALUE, Number.NaN].entries())
+      frames.submit(submission(i, deadlineMs), 0);
+    expect(answers(frames.tick(LIMITS.deadlineMs))).toMatchObject([{ sequence: 2, error: { code: 'FRAME_DEADLINE' } }]);
+    expect(answers(frames.tick(MOST_DEADLINE_MS)).map(({ sequence }) => sequence)).toEqual([0, 1]);
   });
 
   it('waits before the only route is tried again, and not at all when a new plan comes', () => {

@@ -21,6 +21,7 @@ import {
   type FrameError,
   type FrameLimits,
   type InForce,
+  MOST_DEADLINE_MS,
   type Submission,
 } from './frame-types.js';
 import { LatencyStats } from './latency-stats.js';
@@ -159,7 +160,7 @@ export class FrameTable<Input, Output> {
       sequence,
       input,
       bytes,
-      deadlineAtMs: nowMs + (submission.deadlineMs > 0 ? submission.deadlineMs : this.#limits.deadlineMs),
+      deadlineAtMs: nowMs + Math.min(MOST_DEADLINE_MS, submission.deadlineMs > 0 ? submission.deadlineMs : this.#limits.deadlineMs),
       submittedAtMs: nowMs,
       number: 0,
       admittedAtMs: nowMs,

@@ -4,7 +4,7 @@
  *
  *   round trip   small messages one after another: median, and the median distance from it
  *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last (two where time is short): bytes /
- *                (time - round trip), their median (of two the quicker)
+ *                (time - round trip), their median (of two the later)
  *
  * One round that takes long is not the last of its size: code that runs for the first time, or a CPU quota that is used up, makes a round of 64 KB as slow as a link of a
  * hundredth of its rate. (A best of three would be a shaper's burst.)
@@ -142,8 +142,8 @@ export class LinkProbe {
       if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
     }
     const speeds = samples.map((sample) => sample.bytesPerSecond);
-    // Of two the quicker one: what disturbs makes a round slow, never quick.
-    const bytesPerSecond = speeds.length === 2 ? Math.max(...speeds) : median(speeds);
+    // Of two the later one: the first may be a shaper's burst, or code that runs for the first time.
+    const bytesPerSecond = speeds.length === 2 ? (speeds[1] ?? 0) : median(speeds);
     return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(speeds) / bytesPerSecond : 0, bytes };
   }
 

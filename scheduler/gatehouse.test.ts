@@ -87,8 +87,13 @@ describe('a gateway with certificates', () => {
     await expect.poll(() => gateway.status().deployments[0]?.plan?.seats.map(({ agent }) => agent), { timeout: 20_000 }).toEqual([other]);
     expect(stateOf(gateway, holder)).toBe('lost');
     await client.undeploy('m');
-    const { audit } = await client.trust({ action: 'audit', count: 100 });
-    const told = audit.filter(({ event }) => event !== 'authority made');
+    const audited = async () => {
+      const { audit } = await client.trust({ action: 'audit', count: 100 });
+      return audit.filter(({ event }) => event !== 'authority made');
+    };
+    // It is told that it is out when it comes again.
+    await expect.poll(async () => (await audited()).some(({ code }) => code === 'CERTIFICATE_REVOKED'), { timeout: 20_000 }).toBe(true);
+    const told = await audited();
     expect(told.map(({ event, by, about }) => `${event} | ${by} | ${about}`)).toEqual(
       expect.arrayContaining([
         'token created | operator | agent pi-1',

@@ -84,9 +84,15 @@ beforeAll(async () => {
     file('agent'),
   ]);
   await agent.ready;
+  // Connected is not accepted yet.
+  const states = async (): Promise<string[]> => {
+    const { stdout } = await runCli(['status', '--json', '--cluster', 'e2e', '--insecure', '--broker', url]);
+    return (JSON.parse(stdout) as StatusReport).agents.map(({ state }) => state);
+  };
+  await vi.waitFor(async () => expect(await states()).toEqual(['ready']), { timeout: 60_000, interval: 200 });
   const deployed = await runCli(['deploy', file('net.onnx'), '--name', 'net', '--cluster', 'e2e', '--insecure', '--broker', url]);
   expect(deployed.stderr + deployed.stdout).toContain('net');
-  expect(deployed.status).toBe(0);
+  expect(deployed.status, deployed.stderr).toBe(0);
 }, 120_000);
 
 afterAll(async () => {

@@ -167,10 +167,15 @@ export class ChairError extends Error {
   }
 }
 
+/** True for a code of ours; not for names that every object has. */
+export function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERROR_CODES, code);
+}
+
 /** True for an error of ours, optionally of one code. Works across worker threads, where prototypes are lost. */
 export function isChairError(error: unknown, code?: ErrorCode): error is ChairError {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return false;
-  return error.code in ERROR_CODES && (code === undefined || error.code === code);
+  return isErrorCode(error.code) && (code === undefined || error.code === code);
 }
 
 /** Turns anything thrown into a ChairError: ours pass through, others become `fallback` with the cause kept. */

@@ -1,7 +1,7 @@
 /** A client's requests to the scheduler: over the broker, each with a deadline and an answer that is for it alone. */
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../broker/errors.js';
+import { ChairError, type ErrorCode, isErrorCode, toChairError } from '../broker/errors.js';
 import type { RequestBody, Response } from '../broker/messages.js';
 import type { Topics } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
@@ -64,5 +64,5 @@ export function isHarmless(body: RequestBody): boolean {
 
 /** Of a later version's code, which this one does not know: INTERNAL. */
 export function codeOf(code: string): ErrorCode {
-  return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
+  return isErrorCode(code) ? code : 'INTERNAL';
 }

@@ -1,7 +1,7 @@
 /** Commands to agents and their replies: request/response with id and deadline. */
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
+import { ChairError, isErrorCode } from '../broker/errors.js';
 import type { Command, CommandBody, Reply } from '../broker/messages.js';
 import { NO_SEAL } from '../broker/seal.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
@@ -52,7 +52,7 @@ export class Commands {
       await this.#bus.publish(this.#topics.command(agent), command);
       const reply = await wait.reply;
       if (reply.code === '') return reply;
-      throw new ChairError(isCode(reply.code) ? reply.code : 'INTERNAL', reply.message);
+      throw new ChairError(isErrorCode(reply.code) ? reply.code : 'INTERNAL', reply.message);
     } finally {
       wait.cancel(new ChairError('STOPPED', 'the request is over'));
       asked.delete(entry);
@@ -103,8 +103,4 @@ export class Commands {
 
 function processKey(agent: string, nonce: string): string {
   return `${agent} ${nonce}`;
-}
-
-function isCode(code: string): code is ErrorCode {
-  return code in ERROR_CODES;
 }

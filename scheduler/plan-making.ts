@@ -196,7 +196,9 @@ export class PlanMaking {
   /** Whether frames still find a way through the plan in force, by other replicas or without a part that a parity stands in for. */
   #isPassable({ serving }: Deployment): boolean {
     const { registry } = this.#o;
-    return serving !== undefined && hasRoute(serving.plan.stages, (agent) => !registry.serves(agent, serving.nonces.get(agent) ?? ''));
+    if (serving === undefined) return false;
+    // Who has given up his seats for a plan that did not come about is there, but has none.
+    return hasRoute(serving.plan.stages, (agent) => serving.vacated.has(agent) || !registry.serves(agent, serving.nonces.get(agent) ?? ''));
   }
 }
 

@@ -1,7 +1,7 @@
 /** The client's side of sending a model: a few chunks at once, acknowledged, from where the gateway stands. */
 import { open } from 'node:fs/promises';
 import type { Bus } from '../broker/bus.js';
-import { ChairError, ERROR_CODES, type ErrorCode, isChairError } from '../broker/errors.js';
+import { ChairError, isChairError, isErrorCode } from '../broker/errors.js';
 import type { ModelAnswer, ModelFile, ModelOffer, UploadAck } from '../broker/messages.js';
 import type { Topics } from '../broker/topics.js';
 import { type ModelFilePlace, modelFiles } from '../models/onnx/model-files.js';
@@ -142,7 +142,7 @@ class Sender {
 
   #acknowledged({ sha256, heldBytes, code, message }: UploadAck): void {
     if (sha256 !== this.#file.sha256) return;
-    this.#failure = code === '' ? undefined : new ChairError(code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL', message);
+    this.#failure = code === '' ? undefined : new ChairError(isErrorCode(code) ? code : 'INTERNAL', message);
     if (code === '') {
       // Less than before: the gateway threw it away. More than was sent: another client sends the same file.
       if (heldBytes < this.#base) this.#next = heldBytes;

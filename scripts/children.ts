@@ -8,7 +8,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ChairError, ERROR_CODES, type ErrorCode } from '../broker/errors.js';
+import { ChairError, isErrorCode } from '../broker/errors.js';
 import { CLI_PATH, RUNS_FROM_SOURCE } from './package-root.js';
 
 /** A child that is not ready by then is stuck: starting takes about a second, and many at once on a busy machine a minute. */
@@ -158,7 +158,7 @@ export class Child {
   failure(): ChairError {
     const line = [...this.#lines].reverse().find((l) => /^[A-Z_]+: /.test(l)) ?? this.#lines.at(-1) ?? 'it said nothing';
     const [, code = '', text = line] = /^([A-Z_]+): (.*)$/.exec(line) ?? [];
-    return new ChairError(code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL', `${this.name}: ${text}`);
+    return new ChairError(isErrorCode(code) ? code : 'INTERNAL', `${this.name}: ${text}`);
   }
 
   /** SIGTERM, then SIGKILL when it does not go. Idempotent. */
@@ -246,5 +246,5 @@ export class LocalCluster {
 /** An error as it came over IPC. */
 function told(error: unknown): ChairError {
   const { code = '', message = '' } = typeof error === 'object' && error !== null ? (error as { code?: string; message?: string }) : {};
-  return new ChairError(code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL', message);
+  return new ChairError(isErrorCode(code) ? code : 'INTERNAL', message);
 }

@@ -3,7 +3,7 @@ import type { X509Certificate } from 'node:crypto';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
-import { ChairError, ERROR_CODES, type ErrorCode, isChairError, toChairError } from '../errors.js';
+import { ChairError, isChairError, isErrorCode, toChairError } from '../errors.js';
 import type { Credentials } from './credentials.js';
 
 /** Where a gateway takes requests to join. */
@@ -146,8 +146,8 @@ async function exchanged(socket: TLSSocket, at: EnrolmentAddress, { method, path
 function refusalOf({ status, text }: EnrolmentReply): ChairError {
   const said = fieldsOf(text);
   const [code, message] = [said.code, said.message];
-  if (typeof code === 'string' && typeof message === 'string' && code in ERROR_CODES && code !== 'INTERNAL') {
-    return new ChairError(code as ErrorCode, message.slice(0, 1000));
+  if (typeof code === 'string' && typeof message === 'string' && isErrorCode(code) && code !== 'INTERNAL') {
+    return new ChairError(code, message.slice(0, 1000));
   }
   const came = typeof message === 'string' ? message.slice(0, 200) : `status ${status}`;
   return new ChairError('GATEWAY_UNREACHABLE', 'the gateway could not answer', { came });

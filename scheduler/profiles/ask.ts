@@ -1,5 +1,5 @@
 /** The client's side of a profile job: asks until it is done. The job has a name, so a lost answer or a restarted gateway only means to ask again. */
-import { ChairError, ERROR_CODES, type ErrorCode, toChairError } from '../../broker/errors.js';
+import { ChairError, type ErrorCode, isErrorCode, toChairError } from '../../broker/errors.js';
 import type { ProfileReport, ProfileRequest } from '../../broker/messages.js';
 
 export interface AskOptions {
@@ -37,5 +37,5 @@ export async function answeredProfile(request: ProfileRequest, options: AskOptio
 }
 
 function codeOf(code: string): ErrorCode {
-  return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
+  return isErrorCode(code) ? code : 'INTERNAL';
 }

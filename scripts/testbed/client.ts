@@ -2,7 +2,7 @@
  * A client inside the testbed's network, called from outside it: the methods of ChairClient, and a load of random frames. A process has one
  * network namespace, so the caller's own sockets could not reach the testbed.
  */
-import { ChairError, ERROR_CODES, type ErrorCode } from '../../broker/errors.js';
+import { ChairError, isErrorCode } from '../../broker/errors.js';
 import type { PeersReport, PlanReport, ProfileReport, StatusReport } from '../../broker/messages.js';
 import type { ChairClient, InferResult, ProfileOptions } from '../../scheduler/client.js';
 import type { Child } from '../children.js';
@@ -151,6 +151,6 @@ export class TestbedClient implements Methods {
     const waiting = this.#waiting.get(id);
     this.#waiting.delete(id);
     if (error === undefined) waiting?.resolve(value as never);
-    else waiting?.reject(new ChairError(error.code in ERROR_CODES ? (error.code as ErrorCode) : 'INTERNAL', error.message));
+    else waiting?.reject(new ChairError(isErrorCode(error.code) ? error.code : 'INTERNAL', error.message));
   }
 }

@@ -1,6 +1,7 @@
 /**
  * Where frames enter and results leave. This is the shell: lanes and timers in, effects out. What becomes of a frame is decided in
  * frames.ts. From the scheduler it needs to know only which plan is in force and which agents are gone.
+ * Long, because everything that enters acts on the same table of deployments; intake, assembly of results, traces and checks of what comes are files of their own.
  */
 import { decodeActivation, decodeSubmit, encodeBox, encodeResult } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';

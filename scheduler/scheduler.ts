@@ -1,6 +1,7 @@
 /**
  * The scheduler's shell: what comes from the bus becomes events of the registry, what the registry says becomes steps of deployments,
  * requests are answered. Decisions are in registry.ts, reconcile.ts and planners/.
+ * Long, because it is where the parts are put together and their starts and ends are put in order; what each does is in files of its own.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Gatehouse } from '../broker/credentials/gatehouse.js';

@@ -5,6 +5,8 @@
  * - A token is bound to a key before that key is signed, and a signature is recorded before it leaves. Power that fails in between leaves a token that the same key
  *   may use again, and never two keys with one token.
  * - A name that joins anew is void up to that moment before its token is bound: there is never a second machine with the name.
+ *
+ * Long, because all of it goes through that one queue, in orders that matter; tokens, certificates, files and the audit log are files of their own.
  */
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';

@@ -2,6 +2,7 @@
  * The same faults in virtual time, for the parts that decide: the registry, reconcile, the local repair and the frames' state machine, of thousands of agents that are
  * not there. Machines, broker and gateway are here, with what the registry makes of them; deployments are virtual-service.ts. What must hold is looked at after every
  * event. No I/O, no clock; randomness only from the seed.
+ * Long, because machines, broker and gateway act on each other within one step of one clock.
  */
 import type { Health, Hello } from '../../broker/messages.js';
 import { createRandom, seedFor } from '../../models/random.js';

@@ -153,10 +153,11 @@ export class Forwarder {
       }
       const { deployment } = epoch;
       const sizeBytes = epoch.seats.ends(wire).bytes;
-      tracer?.left('serialise', deployment, frame, frame.seat, startMs, peer, sizeBytes);
+      const target = { peer, wire: along };
+      tracer?.left('serialise', deployment, frame, frame.seat, startMs, target, sizeBytes);
       const sendMs = nowMs();
       await lanes.send(peer, topics.activation(peer), message);
-      tracer?.left('send', deployment, frame, frame.seat, sendMs, peer, sizeBytes);
+      tracer?.left('send', deployment, frame, frame.seat, sendMs, target, sizeBytes);
       // What is sent to this process itself, its receiver may keep.
       if (peer === lanes.id) return false;
       for (const bytes of copies) buffers.give(bytes);

@@ -28,17 +28,19 @@ describe('a trace', () => {
     tracer.arrived('d', { frame: 7, attempt: 1 }, seat, 50);
     run(7, 12.5, 14, 20);
     clock.ms = 21;
-    tracer.left('serialise', 'd', { frame: 7, attempt: 1 }, seat, 20.25, 'pi-2', 400);
+    const target = { peer: 'pi-2', wire: { toStage: 4, toPart: 1 } };
+    tracer.left('serialise', 'd', { frame: 7, attempt: 1 }, seat, 20.25, target, 400);
     clock.ms = 22;
-    tracer.left('send', 'd', { frame: 7, attempt: 1 }, seat, 21, 'pi-2', 400);
+    tracer.left('send', 'd', { frame: 7, attempt: 1 }, seat, 21, target, 400);
+    const nowhere = { peer: '', toStage: -1, toPart: 0 };
     const of = { frame: 7, attempt: 1, stage: 2, replica: 0, part: 1 };
     expect(tracer.read('d')).toMatchObject({ agent: 'pi-1', frames: 1, dropped: 0, why: '' });
     expect(tracer.read('d').spans).toEqual([
-      { kind: 'receive', ...of, peer: '', startUs: 10_000, durationUs: 2500, bytes: 150 },
-      { kind: 'wait', ...of, peer: '', startUs: 12_500, durationUs: 1500, bytes: 0 },
-      { kind: 'compute', ...of, peer: '', startUs: 14_000, durationUs: 6000, bytes: 0 },
-      { kind: 'serialise', ...of, peer: 'pi-2', startUs: 20_250, durationUs: 750, bytes: 400 },
-      { kind: 'send', ...of, peer: 'pi-2', startUs: 21_000, durationUs: 1000, bytes: 400 },
+      { kind: 'receive', ...of, ...nowhere, startUs: 10_000, durationUs: 2500, bytes: 150 },
+      { kind: 'wait', ...of, ...nowhere, startUs: 12_500, durationUs: 1500, bytes: 0 },
+      { kind: 'compute', ...of, ...nowhere, startUs: 14_000, durationUs: 6000, bytes: 0 },
+      { kind: 'serialise', ...of, peer: 'pi-2', toStage: 4, toPart: 1, startUs: 20_250, durationUs: 750, bytes: 400 },
+      { kind: 'send', ...of, peer: 'pi-2', toStage: 4, toPart: 1, startUs: 21_000, durationUs: 1000, bytes: 400 },
     ]);
   });
 

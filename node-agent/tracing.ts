@@ -3,6 +3,7 @@
  * hook. Bounded in frames, spans and time; the clock is an argument.
  */
 import type { Trace, TraceSpan, TraceSpans } from '../broker/messages.js';
+import type { Wire } from '../broker/plan.js';
 import type { Job, RunSpan } from './runner.js';
 import type { Seat } from './seats.js';
 
@@ -13,6 +14,13 @@ const MORE_FRAMES = 64;
 
 /** A frame as headers name it. */
 type Frame = { readonly frame: number; readonly attempt: number };
+
+/** Where a box goes: an agent or the dispatcher, and the wire that says which seat there. */
+interface Target {
+  readonly peer: string;
+  readonly wire: Pick<Wire, 'toStage' | 'toPart'>;
+}
+const NOWHERE: Target = { peer: '', wire: { toStage: -1, toPart: 0 } };
 
 export class Tracer {
   #wanted: Trace | undefined;
@@ -66,7 +74,7 @@ export class Tracer {
     if (this.#wanted === undefined || !this.#notes(epoch.deployment, frame.frame)) return;
     const key = keyOf(frame, frame.seat);
     const firstMs = this.#first.get(key);
-    if (firstMs !== undefined) this.#note('receive', frame, frame.seat, firstMs, readyMs, '', this.#bytes.get(key) ?? 0);
+    if (firstMs !== undefined) this.#note('receive', frame, frame.seat, firstMs, readyMs, NOWHERE, this.#bytes.get(key) ?? 0);
     this.#first.delete(key);
     this.#bytes.delete(key);
     this.#note('wait', frame, frame.seat, readyMs, startMs);
@@ -74,9 +82,9 @@ export class Tracer {
   }
 
   /** A box was encoded for a peer, or went to it. */
-  left(kind: 'serialise' | 'send', deployment: string, frame: Frame, seat: Seat, startMs: number, peer: string, bytes: number): void {
+  left(kind: 'serialise' | 'send', deployment: string, frame: Frame, seat: Seat, startMs: number, target: Target, bytes: number): void {
     if (this.#wanted === undefined || !this.#notes(deployment, frame.frame)) return;
-    this.#note(kind, frame, seat, startMs, this.nowMs(), peer, bytes);
+    this.#note(kind, frame, seat, startMs, this.nowMs(), target, bytes);
   }
 
   #notes(deployment: string, frame: number): boolean {
@@ -88,15 +96,16 @@ export class Tracer {
     return true;
   }
 
-  #note(kind: string, { frame, attempt }: Frame, seat: Seat, fromMs: number, toMs: number, peer = '', bytes = 0): void {
+  #note(kind: string, { frame, attempt }: Frame, seat: Seat, fromMs: number, toMs: number, target = NOWHERE, bytes = 0): void {
     if (this.#spans.length >= MOST_SPANS) {
       this.#dropped++;
       return;
     }
     const { stage, replica, part } = seat;
     const startUs = Math.round(1000 * fromMs);
+    const { toStage, toPart } = target.wire;
     this.#spans.push({
-      ...{ kind, frame, attempt, stage, replica, part, peer, startUs, bytes },
+      ...{ kind, frame, attempt, stage, replica, part, peer: target.peer, toStage, toPart, startUs, bytes },
       durationUs: Math.max(0, Math.round(1000 * toMs) - startUs),
     });
   }

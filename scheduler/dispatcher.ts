@@ -336,10 +336,10 @@ export class Dispatcher {
       const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box);
       if (fallback !== '') served.rawFallbacks++;
       const bytes = tensorBytes(tensor.dtype, header.dims);
-      if (noted) this.trace.left('serialise', frame, attempt, startMs, agent, bytes);
+      if (noted) this.trace.left('serialise', frame, attempt, startMs, { agent, wire }, bytes);
       const sendMs = this.#now();
       const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message);
-      if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, agent, bytes)).catch(() => undefined);
+      if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, { agent, wire }, bytes)).catch(() => undefined);
       sent.catch((error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
         const trouble = { frame, attempt, agent: DISPATCHER, peer: agent, code, message };

@@ -14,13 +14,20 @@ describe("the dispatcher's trace", () => {
     expect([5, 6, 7].map((frame) => trace.issued('d', frame, 1))).toEqual([true, true, false]);
     expect(trace.issued('d', 5, 2)).toBe(true);
     clock.ms = 140;
-    trace.left('send', 5, 1, 130, 'pi-1', 9);
+    trace.left('send', 5, 1, 130, { agent: 'pi-1', wire: { toStage: 0, toPart: 3 } }, 9);
     trace.answered('d', 5, 2, 35);
     trace.answered('d', 7, 1, 1);
     expect(trace.read('d')).toMatchObject({ agent: 'dispatcher', frames: 1, why: '' });
+    const none = { stage: -1, replica: 0, part: 0 };
     expect(trace.read('d').spans).toEqual([
-      { kind: 'send', frame: 5, attempt: 1, stage: -1, replica: 0, part: 0, peer: 'pi-1', startUs: 130_000, durationUs: 10_000, bytes: 9 },
-      { kind: 'frame', frame: 5, attempt: 2, stage: -1, replica: 0, part: 0, peer: '', startUs: 105_000, durationUs: 35_000, bytes: 0 },
+      {
+        ...{ kind: 'send', frame: 5, attempt: 1, ...none, peer: 'pi-1', toStage: 0, toPart: 3 },
+        ...{ startUs: 130_000, durationUs: 10_000, bytes: 9 },
+      },
+      {
+        ...{ kind: 'frame', frame: 5, attempt: 2, ...none, peer: '', toStage: -1, toPart: 0 },
+        ...{ startUs: 105_000, durationUs: 35_000, bytes: 0 },
+      },
     ]);
     clock.ms = 2000;
     trace.start(WISH);

@@ -1,5 +1,6 @@
 /** What the dispatcher notes of frames while somebody asked for it: taken to answered, and each box on its way out. Bounded; the clock is an argument. */
 import type { TraceSpan, TraceSpans } from '../broker/messages.js';
+import type { Wire } from '../broker/plan.js';
 import { DISPATCHER } from '../broker/topics.js';
 
 const MOST_SPANS = 20_000;
@@ -9,6 +10,13 @@ export interface TraceWish {
   readonly frames: number;
   readonly forMs: number;
 }
+
+/** Where a box goes, and along which wire. */
+interface Target {
+  readonly agent: string;
+  readonly wire: Pick<Wire, 'toStage' | 'toPart'>;
+}
+const NOWHERE: Target = { agent: '', wire: { toStage: -1, toPart: 0 } };
 
 export class FrameTrace {
   #wish: TraceWish | undefined;
@@ -54,8 +62,8 @@ export class FrameTrace {
   }
 
   /** A box was encoded for an agent, or went to it. */
-  left(kind: 'serialise' | 'send', frame: number, attempt: number, startMs: number, peer: string, bytes: number): void {
-    this.#note(kind, frame, attempt, startMs, this.nowMs(), peer, bytes);
+  left(kind: 'serialise' | 'send', frame: number, attempt: number, startMs: number, target: Target, bytes: number): void {
+    this.#note(kind, frame, attempt, startMs, this.nowMs(), target, bytes);
   }
 
   /** A frame is answered, `latencyMs` after it was taken. */
@@ -63,16 +71,18 @@ export class FrameTrace {
     if (this.#wish?.deployment !== deployment || !this.#begun.has(frame)) return;
     const now = this.nowMs();
     this.#answered++;
-    this.#note('frame', frame, attempts, now - latencyMs, now, '', 0);
+    this.#note('frame', frame, attempts, now - latencyMs, now, NOWHERE, 0);
   }
 
-  #note(kind: string, frame: number, attempt: number, fromMs: number, toMs: number, peer: string, bytes: number): void {
+  #note(kind: string, frame: number, attempt: number, fromMs: number, toMs: number, target: Target, bytes: number): void {
     if (this.#spans.length >= MOST_SPANS) {
       this.#dropped++;
       return;
     }
     const startUs = Math.round(1000 * fromMs);
     const durationUs = Math.max(0, Math.round(1000 * toMs) - startUs);
-    this.#spans.push({ kind, frame, attempt, stage: -1, replica: 0, part: 0, peer, startUs, durationUs, bytes });
+    const { toStage, toPart } = target.wire;
+    const of = { kind, frame, attempt, stage: -1, replica: 0, part: 0, peer: target.agent, toStage, toPart };
+    this.#spans.push({ ...of, startUs, durationUs, bytes });
   }
 }

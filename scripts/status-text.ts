@@ -77,8 +77,9 @@ const byName =
   (a: T, b: T): number =>
     name(a).localeCompare(name(b), 'en', { numeric: true });
 
-export function agentsText(unsorted: readonly AgentStatus[], width = 80): string {
-  if (unsorted.length === 0) return 'No agents. Start one with: musical-chair agent --broker URL --name NAME';
+export function agentsText(unsorted: readonly AgentStatus[], width = 80, encrypted = false): string {
+  if (unsorted.length === 0)
+    return `No agent has joined yet. How to: musical-chair ${encrypted ? 'token create --name NAME' : 'agent --insecure --name NAME'}`;
   const agents = [...unsorted].sort(byName((a) => a.agent));
   const temperature = agents.some((a) => (a.health?.temperature ?? 0) > 0);
   const columns: Column[] = [
@@ -273,7 +274,7 @@ export function statusText(report: StatusReport, width = 80): string {
     ...(report.encrypted ? [] : wrapText(INSECURE_TEXT, width, '  ')),
     ...(report.problems.length === 0 ? [] : ['', 'To be looked at:', ...report.problems.flatMap((text) => wrapText(text, width, '  '))]),
     '',
-    agentsText(agents, width),
+    agentsText(agents, width, report.encrypted),
     ...(machines === '' ? [] : [machines]),
     '',
     deployments.length === 0 ? 'No deployments.' : deployments.map((d) => deploymentText(d, width, gone)).join('\n\n'),

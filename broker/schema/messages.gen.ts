@@ -444,6 +444,10 @@ export interface TraceSpan {
   readonly part: number;
   /** Of serialise and send: to whom; '' otherwise. */
   readonly peer: string;
+  /** Of serialise and send: the stage that takes it, -2 = it is a result. Otherwise -1. */
+  readonly toStage: number;
+  /** Of serialise and send: the part of that stage. Otherwise 0. */
+  readonly toPart: number;
   /** On the process's own monotonic clock. */
   readonly startUs: number;
   readonly durationUs: number;

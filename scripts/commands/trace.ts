@@ -11,7 +11,7 @@ import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { type Output, wholeNumber } from '../output.js';
 import { formatTable } from '../table.js';
-import { traceFile, wholeFrames } from '../trace-file.js';
+import { inOrder, traceFile, wholeFrames } from '../trace-file.js';
 
 const DEFAULT_FRAMES = 100;
 const DEFAULT_SECONDS = 60;
@@ -62,7 +62,10 @@ export const trace: CommandDefinition = {
         });
       });
       const rows = summary(report, whole);
-      output.report({ file, frames: whole.size, agents: rows }, () => summaryText(file, whole.size, rows, output.columns));
+      const frameMs = meanMs(report, whole);
+      output.report({ file, frames: whole.size, frameMs, agents: rows }, () =>
+        summaryText(file, whole.size, frameMs, rows, output.columns),
+      );
     });
   },
 };
@@ -147,7 +150,7 @@ const AT_ONCE = 4;
 
 interface SummaryRow {
   readonly agent: string;
-  /** Mean of a run, ms. */
+  /** Of a frame, mean; all of the agent's seats together. */
   readonly receiveMs: number;
   readonly waitMs: number;
   readonly computeMs: number;
@@ -158,7 +161,7 @@ interface SummaryRow {
 }
 
 function summary({ agents }: TraceReport, frames: ReadonlySet<number>): SummaryRow[] {
-  return agents
+  return inOrder(agents)
     .filter(({ agent }) => agent !== DISPATCHER)
     .map(({ agent, spans, errorUs, why }) => {
       const mine = spans.filter(({ frame }) => frames.has(frame));
@@ -177,7 +180,15 @@ function summary({ agents }: TraceReport, frames: ReadonlySet<number>): SummaryR
     });
 }
 
-function summaryText(file: string, frames: number, rows: readonly SummaryRow[], width: number): string {
+/** From taken to answered at the gateway. */
+function meanMs({ agents }: TraceReport, frames: ReadonlySet<number>): number {
+  const whole = agents.flatMap(({ agent, spans }) =>
+    agent === DISPATCHER ? spans.filter(({ kind, frame }) => kind === 'frame' && frames.has(frame)) : [],
+  );
+  return whole.reduce((sum, { durationUs }) => sum + durationUs, 0) / 1000 / Math.max(1, whole.length);
+}
+
+function summaryText(file: string, frames: number, frameMs: number, rows: readonly SummaryRow[], width: number): string {
   const right = (title: string) => ({ title, align: 'right' as const });
   const table = formatTable(
     [{ title: 'agent' }, right('receive'), right('wait'), right('compute'), right('serialise'), right('send'), right('clock +-')],
@@ -188,9 +199,10 @@ function summaryText(file: string, frames: number, rows: readonly SummaryRow[], 
     width,
   );
   return [
-    `${file}: ${frames} frames. Milliseconds for each frame:`,
+    `${file}: ${frames} frames; from taken to answered ${frameMs.toFixed(1)} ms each, of which, in ms, an agent's seats together:`,
     table,
     ...rows.flatMap(({ agent, why }) => (why === '' ? [] : [`  ${agent}: ${why}`])),
+    'receive: from the first box to the last one; wait: for the engine; send: until the socket took it. Seats and agents work at the same time.',
     'Open it at https://ui.perfetto.dev (the file stays on your machine) or in chrome://tracing.',
   ].join('\n');
 }

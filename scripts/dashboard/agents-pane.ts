@@ -6,13 +6,18 @@ import { SPARK, stateTone, WIDE } from './look.js';
 import { type Column, tableLines } from './table.js';
 import { fitLine, type Line, line, span, type Tone } from './text.js';
 
+/** Below so many columns, trends are short. */
+const ROOMY = 150;
+
 const figure = (agent: AgentView, text: string, tone: Tone = 'plain'): { text: string; tone: Tone } =>
   agent.live ? { text, tone } : { text: '-', tone: 'dim' };
 
 function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
   const wide = width >= WIDE;
+  // Seats are read, trends are glanced at: these give way first.
+  const spark = wide && width < ROOMY ? SPARK / 2 : SPARK;
   return [
-    { title: 'agent', rank: 0, least: 8, cell: ({ agent }) => ({ text: agent }) },
+    { title: 'agent', rank: 0, least: 16, cell: ({ agent }) => ({ text: agent }) },
     { title: 'state', rank: 0, cell: ({ state, heldMs }) => ({ text: heldMs > 0 ? 'held' : state, tone: stateTone(state) }) },
     { title: 'cpu', rank: 1, align: 'right', cell: (a) => figure(a, percent(a.cpu), a.cpu > 0.95 ? 'warn' : 'plain') },
     { title: 'mem', rank: 1, align: 'right', cell: (a) => memoryCell(a) },
@@ -42,8 +47,8 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
       cell: (a) => throttledCell(a),
     },
     { title: 'seats', rank: 7, least: 6, cell: ({ seats }) => ({ text: seatsText(seats) }) },
-    { title: 'cpu trend', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, SPARK, glyphs, 1), tone: 'accent' }) },
-    { title: 'frames/s trend', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, SPARK, glyphs), tone: 'accent' }) },
+    { title: 'cpu trend', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, spark, glyphs, 1), tone: 'accent' }) },
+    { title: 'frames/s trend', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, spark, glyphs), tone: 'accent' }) },
   ];
 }
 

@@ -11,6 +11,8 @@ import { ChairClient } from '../../scheduler/client.js';
 import { Child, LocalCluster, nodeFlags } from '../children.js';
 import { untilAgentsReady } from '../commands/cluster.js';
 import { CLI_PATH } from '../package-root.js';
+import { brokenRules } from '../test-trace-rules.js';
+import type { TraceFile } from '../trace-file.js';
 import { runCli } from './run-cli.js';
 
 const tmuxIsThere = spawnSync('tmux', ['-V']).status === 0;
@@ -197,9 +199,10 @@ describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => 
     expect(stderr).not.toContain('Error');
     expect(status).toBe(0);
     expect(stdout).toMatch(/20 frames/);
-    const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as {
-      traceEvents: { ph: string; cat?: string; ts?: number; dur?: number; pid: number; args?: { frame?: number; name?: string } }[];
-    };
+    const written = JSON.parse(readFileSync(file, 'utf8')) as TraceFile;
+    expect(brokenRules(written)).toEqual([]);
+    const { traceEvents } = written;
+    expect(traceEvents.filter(({ ph }) => ph === 'f').length).toBeGreaterThan(20);
     const kinds = new Set(traceEvents.flatMap(({ cat, ph }) => (ph === 'X' && cat !== undefined ? [cat] : [])));
     expect([...kinds].sort()).toEqual(['compute', 'frame', 'receive', 'send', 'serialise', 'wait']);
     // On one clock: what agents compute lies within the frame, as the gateway saw it, but for what the clocks may be off.

@@ -22,7 +22,11 @@ async function until(what: string, holds: () => boolean, timeoutMs = 20_000): Pr
 }
 
 /** Agents that take 300 ms for the whole model, as their probes say: for latency it is cut, for throughput each has it whole. */
-async function cluster(names: readonly string[], options: Partial<ScriptedOptions> = {}) {
+async function cluster(
+  names: readonly string[],
+  options: Partial<ScriptedOptions> = {},
+  { holdPlans = true, source = scriptedSource() } = {},
+) {
   const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-adjust-'));
   const broker = { host: '127.0.0.1', port: 0 };
   const gateway = new Gateway({
@@ -30,8 +34,8 @@ async function cluster(names: readonly string[], options: Partial<ScriptedOption
     stateDirectory,
     broker,
     laneHost: '127.0.0.1',
-    source: scriptedSource(),
-    holdPlans: true,
+    source,
+    holdPlans,
   });
   running.push(async () => {
     await gateway.stop();
@@ -218,5 +222,29 @@ describe('old and new seats that do not fit together', () => {
     await until('it is settled', () => gateway.status().deployments[0]?.state === 'serving');
     const sent = await frames.stop();
     expect(gateway.status().deployments[0]).toMatchObject({ completed: sent, failed: 0 });
+  });
+});
+
+describe('a deployment that has no plan on what another one leaves', () => {
+  it('is given room: the other serves on with fewer agents, and loses no frame', async () => {
+    // Memory for the engine and one of both models.
+    const hello = { probeMacsPerSecond: 1e10, memoryBytes: 112 * 2 ** 20 + 1e9 };
+    const { gateway, client } = await cluster(
+      ['a', 'b', 'c'],
+      { hello },
+      { holdPlans: false, source: scriptedSource(3, { weightBytes: 2e8 }) },
+    );
+    const agentsOf = (name: string): string[] => {
+      const seats = gateway.status().deployments.find((each) => each.name === name)?.plan?.seats ?? [];
+      return seats.map(({ agent }) => agent).sort();
+    };
+    await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput', planner: 'replicas' });
+    expect(agentsOf('m')).toEqual(['a', 'b', 'c']);
+    const frames = load(client);
+    await until('frames run, and the demand is known', () => (gateway.status().deployments[0]?.completed ?? 0) > 200);
+    await client.deploy({ name: 'n', model: 'scripted', objective: 'throughput', planner: 'replicas' });
+    const sent = await frames.stop();
+    expect([...agentsOf('m'), ...agentsOf('n')].sort()).toEqual(['a', 'b', 'c']);
+    expect(gateway.status().deployments.find(({ name }) => name === 'm')).toMatchObject({ completed: sent, failed: 0 });
   });
 });

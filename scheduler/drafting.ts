@@ -54,10 +54,11 @@ export class Drafting {
 
   /**
    * Drafts, measures the links that the draft would use, and drafts again while that taught something new. Once frames are served, or were before a
-   * restart, there is no time for it: then what is known counts.
+   * restart, there is no time for it, and what is only supposed is no reason to: then what is known counts.
    */
-  async draft(deployment: Deployment, supposed: Supposed = {}): Promise<PlanDraft> {
-    if (deployment.serving !== undefined || deployment.savedModel !== undefined) return this.#drafted(deployment, supposed);
+  async draft(deployment: Deployment, supposed?: Supposed): Promise<PlanDraft> {
+    if (supposed !== undefined || deployment.serving !== undefined || deployment.savedModel !== undefined)
+      return this.#drafted(deployment, supposed);
     let draft = await this.#drafted(deployment);
     const untilMs = this.#o.now() + MEASURE_MS;
     for (let round = 0; round < MEASURE_ROUNDS; round++) {

@@ -22,9 +22,17 @@ import { chain } from './planners/chain-model.js';
 
 export const ROWS = 12;
 
+/** `macs` and `weightBytes` are each block's. */
+interface ScriptedModel {
+  readonly macs?: number;
+  readonly weightBytes?: number;
+  readonly verify?: () => Promise<number>;
+}
+
 /** A model of equal blocks without a file; `parseCut` takes kind:parts. */
-export function scriptedSource(blocks = 3, options: { readonly macs?: number; readonly verify?: () => Promise<number> } = {}): ModelSource {
-  const facts = chain(new Array(blocks).fill({ macs: options.macs ?? 1e9, weightBytes: 1e6, rows: ROWS }), ROWS);
+export function scriptedSource(blocks = 3, options: ScriptedModel = {}): ModelSource {
+  const { macs = 1e9, weightBytes = 1e6 } = options;
+  const facts = chain(new Array(blocks).fill({ macs, weightBytes, rows: ROWS }), ROWS);
   const whole = facts.cut([{ nodes: [0, blocks], cut: 'whole', shares: [1] }]);
   const { inputs, outputs } = 'refused' in whole ? { inputs: [], outputs: [] } : whole;
   const model: LoadedModel = {

@@ -34,6 +34,8 @@ interface World {
   readonly demand?: (deployment: string, second: number) => number;
   readonly memoryMib?: number;
   readonly agents?: number;
+  /** A planner takes so long. */
+  readonly planningSeconds?: number;
 }
 
 interface Wanted {
@@ -76,7 +78,10 @@ class Cluster {
       deployments: () => this.deployments,
       sample: (name) => ({ submitted: this.#submitted.get(name) ?? 0, queued: this.#queued.get(name) ?? 0 }),
       expected: (deployment, supposed) => this.#expected(deployment, supposed),
-      draft: async (deployment, supposed) => this.#draft(deployment, supposed),
+      draft: async (deployment, supposed) => {
+        this.second += world.planningSeconds ?? 0;
+        return this.#draft(deployment, supposed);
+      },
       cost: (from, to) => {
         const moves = agentMoves({ from, to, cpuOf: () => 1 });
         return { prepareMs: prepareMs(moves, this.#links(), new Map()), pauseMs: 0, bytes: 0 };
@@ -373,6 +378,21 @@ describe('two deployments', { timeout: 120_000 }, () => {
     const moves = cluster.moves.length;
     await cluster.run(360);
     expect(cluster.moves.length).toBe(moves);
+  });
+
+  it('take what another gave up at once, also where planning takes long', async () => {
+    const cluster = new Cluster({ demand: shifting, memoryMib: 900, agents: 7, planningSeconds: 1 }, [
+      { ...both[0], agents: ['a1'] } as Wanted,
+      both[1] as Wanted,
+    ]);
+    const m = cluster.deployment('m');
+    m.request = { ...m.request, agents: [] };
+    await cluster.run(360);
+    const gave = cluster.moves.findIndex(({ why }) => why.startsWith('m needs'));
+    const [given, taken] = cluster.moves.slice(gave);
+    expect(given?.deployment).toBe('n');
+    expect(taken?.deployment).toBe('m');
+    expect((taken?.second ?? Number.NaN) - (given?.second ?? Number.NaN)).toBeLessThanOrEqual(5);
   });
 
   it('make room for one that has no plan on what they leave, as little as it needs', async () => {

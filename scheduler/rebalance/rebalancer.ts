@@ -65,8 +65,18 @@ interface State {
   /** The next change of its plan was decided here. */
   own: boolean;
   looking: boolean;
+  /** Another deployment gives up agents for it: what is decided is carried out as soon as it has let go, however long planning takes. */
+  awaits: Awaited | undefined;
   /** Shown by status: what the last look found. */
   found: string;
+}
+
+interface Awaited {
+  readonly giver: string;
+  readonly freed: readonly string[];
+  /** The giver's plan that holds them. */
+  readonly until: Placed;
+  readonly sinceMs: number;
 }
 
 const LOOK_MS = 1000;
@@ -103,7 +113,7 @@ export class Rebalancer {
     for (const deployment of all) {
       const state = this.#states.get(deployment.name);
       if (state === undefined || !isFree(deployment, state)) continue;
-      const signal = this.#observed(deployment, state, nowMs);
+      const signal = this.#given(state, nowMs) ?? this.#observed(deployment, state, nowMs);
       if (signal === undefined) continue;
       this.#busy = true;
       try {
@@ -119,6 +129,17 @@ export class Rebalancer {
       }
       return;
     }
+  }
+
+  /** The second half of a shift: the giver has let go of what it gives up. */
+  #given(state: State, nowMs: number): Signal | undefined {
+    const { awaits } = state;
+    if (awaits === undefined) return undefined;
+    const giver = this.#o.deployments().find(({ name }) => name === awaits.giver);
+    const holds = giver !== undefined && (giver.serving === awaits.until || giver.draining.size > 0);
+    if (holds && nowMs - awaits.sinceMs < ROOM_MS) return undefined;
+    state.awaits = undefined;
+    return holds ? undefined : { kind: 'agents', why: `${awaits.giver} gave up ${awaits.freed.join(', ')}` };
   }
 
   /** What asks for another plan. While no agent is ready nothing can be predicted, and nothing moved. */
@@ -173,7 +194,7 @@ export class Rebalancer {
     const fresh = { placed: serving, promised: undefined, able: new Set(this.#o.able(deployment)), looking: false };
     if (known === undefined) {
       const made = { demand: new DemandMeter(), watch: new Watch(nowMs), moves: new Moves() };
-      this.#states.set(name, { ...made, ...fresh, others: new Map(), pressed: false, own: false, found: '' });
+      this.#states.set(name, { ...made, ...fresh, others: new Map(), pressed: false, own: false, awaits: undefined, found: '' });
     } else if (known.placed !== serving) {
       known.moves.add(nowMs, known.own, planKey(known.placed.draft));
       known.watch.changed(nowMs);
@@ -270,8 +291,9 @@ export class Rebalancer {
     if (!decision.move) return;
     for (const agent of found.freed) giver.yielded.set(agent, deployment.name);
     deployment.yielded.clear();
+    state.awaits = { giver: giver.name, freed: found.freed, until: theirs.placed, sinceMs: nowMs };
     this.#move(giver, theirs, found.giverDraft, `${deployment.name} needs ${found.freed.join(', ')} more: ${decision.why}`);
-    // As soon as the giver has let go, its agents are news for the taker.
+    // Should that come to nothing now, its agents are news for the taker when they are free.
     state.able = new Set([...state.able].filter((agent) => !found.freed.includes(agent)));
   }
 

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeploymentStatus } from '../../broker/messages.js';
 import type { LoadReport, LoadRequest, TestbedClient } from '../testbed/client.js';
-import { DEFAULT_DEVICE } from '../testbed/devices.js';
+import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Bench, BenchContext } from './bench.js';
 import { type Cluster, onCluster, STANDBY } from './cluster.js';
 import { atLeast, atMost, type Figure, figure } from './figures.js';
@@ -72,10 +72,10 @@ const failed = (reports: Iterable<LoadReport>): number => [...reports].reduce((s
 const servedRate = ({ endedAtMs }: LoadReport, fromMs: number, untilMs: number): number =>
   (endedAtMs.filter((ms) => ms >= fromMs && ms < untilMs).length * 1000) / (untilMs - fromMs);
 
-async function started(cluster: Cluster, objective: string): Promise<Map<Name, TestbedClient>> {
+async function started(cluster: Cluster, planner = 'auto'): Promise<Map<Name, TestbedClient>> {
   const clients = new Map<Name, TestbedClient>();
   for (const name of [...NAMES].reverse()) {
-    await cluster.deploy({ name, ...(await cluster.network(name)), objective });
+    await cluster.deploy({ name, ...(await cluster.network(name)), objective: 'throughput', planner });
     clients.set(name, await cluster.testbed.client());
   }
   return clients;
@@ -83,7 +83,8 @@ async function started(cluster: Cluster, objective: string): Promise<Map<Name, T
 
 async function demandMoves(context: BenchContext, cluster: Cluster): Promise<Figure[]> {
   const { client } = cluster;
-  const clients = await started(cluster, 'throughput');
+  // Whole networks, of which an agent holds one: cut ones share every agent, and nothing has to move.
+  const clients = await started(cluster, 'replicas');
   const [firstMs, secondMs, lastMs] = context.quick ? [45_000, 75_000, 15_000] : [60_000, 100_000, 30_000];
   const first = await loads(clients, { alexnet: LIGHT, resnet18: HEAVY }, firstMs);
   const before = agentsOf(await deploymentOf(client, 'alexnet'));
@@ -112,7 +113,7 @@ async function demandMoves(context: BenchContext, cluster: Cluster): Promise<Fig
 /** Agents get between two thirds and all of their share, anew every five seconds; clients ask for half to one and a half times the mean, anew every ten. */
 async function noise(context: BenchContext, cluster: Cluster): Promise<Figure[]> {
   const { client, testbed } = cluster;
-  const clients = await started(cluster, 'throughput');
+  const clients = await started(cluster);
   const totalMs = context.quick ? 120_000 : 600_000;
   let state = 7;
   const random = (): number => {
@@ -155,12 +156,14 @@ async function noise(context: BenchContext, cluster: Cluster): Promise<Figure[]>
   ];
 }
 
+const agentsWith = (memoryBytes: number): DeviceSpec[] => Array.from({ length: AGENTS }, () => ({ ...DEFAULT_DEVICE, memoryBytes }));
+
 async function run(context: BenchContext): Promise<object> {
   const conditions: Record<string, object> = {};
   const one = (name: string, memoryBytes: number, work: (context: BenchContext, cluster: Cluster) => Promise<Figure[]>) => ({
     name,
     run: () =>
-      onCluster(context, { ...STANDBY, agents: Array.from({ length: AGENTS }, () => ({ ...DEFAULT_DEVICE, memoryBytes })) }, (cluster) => {
+      onCluster(context, { ...STANDBY, holdPlans: false, agents: agentsWith(memoryBytes) }, (cluster) => {
         conditions[name] = cluster.testbed.conditions;
         return work(context, cluster);
       }),

@@ -45,7 +45,7 @@ export const ERROR_CODES = {
     'A measured or configured link has a speed or latency that cannot be (zero, negative, not a number, absurdly high); it is not used.',
   DISCOVERY_UNAVAILABLE: 'This process cannot take part in multicast DNS (the port is held by another program, or there is no network).',
   GATEWAY_NOT_FOUND: 'No gateway of the cluster answered on the local network.',
-  GATEWAY_AMBIGUOUS: 'Several gateways on the local network say that they serve the cluster.',
+  GATEWAY_AMBIGUOUS: 'Several gateways on the local network say that they serve the cluster, and nothing tells them apart.',
   LANE_DOWN: 'No lane to the peer is up, direct or relayed.',
   REQUEST_TIMEOUT: 'No reply came before the deadline; the message says what was waited for.',
   STOPPED: 'The component was stopped while the request was under way.',

@@ -51,6 +51,8 @@ const MAX_OFFLINE_BYTES = 1024 * 1024;
 /** More than mqtt.js's own connect time-out: it only acts when that has failed to. */
 const WATCHDOG_EXTRA_MS = 1_000;
 const FAREWELL_MS = 500;
+/** Turned away again and again, the gateway is asked so often whether our certificate is over. */
+const LOOK_AGAIN_MS = 60_000;
 /** MQTT over TLS (IANA). */
 const SECURE_PORT = 8883;
 
@@ -108,6 +110,7 @@ class MqttBus implements Bus {
   #dialling: Socket | undefined;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
+  #lookedMs = Number.NEGATIVE_INFINITY;
   /** Of the latest attempt. */
   #url: string;
   readonly #sessions = new TlsSessions();
@@ -397,10 +400,19 @@ class MqttBus implements Bus {
   #again(error: Error): void {
     if (this.#stopping !== undefined) return;
     this.#options.onFailed?.(error);
+    if (isChairError(error, 'BROKER_REFUSED')) this.#lookAtCertificate();
     const waitMs = backoffMs(this.#failures++, this.#options.random ?? Math.random);
     this.#retry = setTimeout(() => {
       this.#attempt().catch((error: Error) => this.#again(error));
     }, waitMs);
+  }
+
+  /** The broker does not let us in: by the gateway's clock our certificate may be over, which ours does not say. Renewed meanwhile, the next attempt shows the new one. */
+  #lookAtCertificate(): void {
+    const { trust } = this.#options;
+    if (trust === undefined || performance.now() - this.#lookedMs < LOOK_AGAIN_MS) return;
+    this.#lookedMs = performance.now();
+    void trust.source.look();
   }
 
   // ---- publishing --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import { identityText } from './credentials/credentials.js';
 import { ChairError, isChairError } from './errors.js';
 import { listen } from './listen.js';
 import { PacketGuard } from './packet-guard.js';
-import { createTlsServer, type Peer } from './tls.js';
+import { createTlsServer, endWhenOver, type Peer } from './tls.js';
 import { nameOf } from './topics.js';
 import type { Trust } from './trust.js';
 
@@ -205,6 +205,13 @@ class EmbeddedBroker implements BrokerServer {
     const guard = new PacketGuard(socket, maxPacketBytes, patience);
     this.#sockets.set(socket, { guard, peer });
     if (peer !== undefined) this.#peers.set(guard, peer);
+    const { trust } = this.#options;
+    if (peer !== undefined && trust !== undefined) {
+      endWhenOver(socket, peer, trust, (error) => {
+        trust.refused?.(error, peer.identity, socket.remoteAddress ?? '');
+        guard.destroy(error);
+      });
+    }
     socket.once('close', () => {
       this.#sockets.delete(socket);
       this.#closedBytes.in += socket.bytesRead;

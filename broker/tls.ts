@@ -4,9 +4,10 @@
  */
 import type { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { connect, createSecureContext, createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls';
-import { type Credentials, type Identity, identityOf } from './credentials/credentials.js';
-import { verifyPeer } from './credentials/verify.js';
+import { type Credentials, type Identity, identityOf, identityText } from './credentials/credentials.js';
+import { CLOCK_TOLERANCE_MS, validityOf, verifyPeer } from './credentials/verify.js';
 import { ChairError, isChairError, toChairError } from './errors.js';
 import type { Trust } from './trust.js';
 
@@ -14,6 +15,36 @@ import type { Trust } from './trust.js';
 export interface Peer {
   readonly identity: Identity;
   readonly serial: string;
+  /** Of its certificate, ms since 1970. */
+  readonly notAfterMs: number;
+}
+
+/** Clocks are set, and no timer waits for 30 days: it is looked again so often. */
+const LOOK_MS = 3_600_000;
+
+/**
+ * Ends what a connection carries when the certificate of its other end is over, by the gateway's time: a certificate ends connections as it keeps new ones out. Whoever
+ * renewed his in time comes back with the new one. The gateway's own stays: whoever has its key has everything. Forgotten when the socket closes.
+ */
+export function endWhenOver(
+  socket: Pick<Socket, 'once'>,
+  { identity, notAfterMs }: Peer,
+  { source }: Trust,
+  end: (error: ChairError) => void,
+): void {
+  if (identity.role === 'gateway') return;
+  let timer: NodeJS.Timeout | undefined;
+  const look = (): void => {
+    const leftMs = notAfterMs + CLOCK_TOLERANCE_MS - source.nowMs();
+    if (leftMs >= 0) {
+      timer = setTimeout(look, Math.min(leftMs + 1, LOOK_MS)).unref();
+      return;
+    }
+    const over = new Date(notAfterMs).toISOString();
+    end(new ChairError('CERTIFICATE_EXPIRED', `the certificate that ${identityText(identity)} came with has expired (${over})`));
+  };
+  socket.once('close', () => clearTimeout(timer));
+  look();
 }
 
 /** Whoever opens a connection and says nothing has so long. */
@@ -78,7 +109,7 @@ function judge(certificate: X509Certificate | undefined, trust: Trust): Peer {
     nowMs,
     isRevoked: (peer, serial) => trust.isRevoked(peer, serial),
   });
-  return { identity, serial: certificate.serialNumber };
+  return { identity, serial: certificate.serialNumber, notAfterMs: validityOf(certificate)[1] };
 }
 
 export interface TlsServerOptions {
@@ -160,6 +191,52 @@ export class TlsSessions {
 
 const MOST_SESSIONS = 256;
 
+export interface AskOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly trust: Trust;
+  /** Ends it: what it is aborted with is what `certificateAt` rejects with. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The certificate of whoever listens there, who has its key; nothing is said to him, and nobody has judged it. Rejects with BROKER_UNREACHABLE, CERTIFICATE_FOREIGN
+ * when none is shown.
+ */
+export async function certificateAt({ host, port, trust, signal }: AskOptions): Promise<X509Certificate> {
+  const socket = connect({
+    host,
+    port,
+    secureContext: contextOf(trust.source.current),
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  });
+  socket.on('error', () => undefined);
+  const abort = (): void => void socket.destroy(toChairError(signal.reason));
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    if (signal.aborted) abort();
+    await new Promise<void>((resolve, reject) => {
+      socket.once('secureConnect', resolve);
+      socket.once('error', reject);
+      socket.once('close', () => reject(new Error('the connection closed during the handshake')));
+    });
+    const certificate = socket.getPeerX509Certificate();
+    if (certificate === undefined) throw new ChairError('CERTIFICATE_FOREIGN', `who listens at ${host}:${port} shows no certificate`);
+    return certificate;
+  } catch (error) {
+    if (isChairError(error, 'CERTIFICATE_FOREIGN')) throw error;
+    throw new ChairError('BROKER_UNREACHABLE', `no TLS connection to ${host}:${port}: ${toChairError(error).message}`, { cause: error });
+  } finally {
+    signal.removeEventListener('abort', abort);
+    // In order, so that nobody has to note a connection that broke; whoever does not close his end is cut off.
+    socket.end();
+    const timer = setTimeout(() => socket.destroy(), FAREWELL_MS).unref();
+    socket.once('close', () => clearTimeout(timer));
+    socket.resume();
+  }
+}
+
 export interface DialOptions {
   readonly host: string;
   readonly port: number;
@@ -214,6 +291,11 @@ export function dialTls({ host, port, trust, accepts, sessions }: DialOptions): 
         if (why !== '') throw new ChairError('CERTIFICATE_FOREIGN', `${host}:${port} is not who it should be: ${why}`);
         socket.off('close', closed);
         socket.off('error', fail);
+        endWhenOver(socket, found, trust, (error) => {
+          // What would be resumed began with the former certificate.
+          sessions?.delete(key);
+          socket.destroy(error);
+        });
         resolve(found);
       } catch (error) {
         fail(toChairError(error));

@@ -18,7 +18,7 @@ export interface PeerRules {
 }
 
 /** Clocks of two machines that both took the gateway's time differ by less. */
-const CLOCK_TOLERANCE_MS = 120_000;
+export const CLOCK_TOLERANCE_MS = 120_000;
 
 /**
  * Who the holder of this certificate is. Throws CERTIFICATE_FOREIGN (another CA or cluster, an unexpected role, none of ours), CERTIFICATE_REVOKED, and at last

@@ -1,11 +1,13 @@
 /** Finds gateways on the local network: asks by multicast DNS, and listens for one that comes up meanwhile. */
 import { randomInt } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ChairError } from '../errors.js';
+import { ChairError, toChairError } from '../errors.js';
+import { Repetition } from '../repetition.js';
 import type { DnsQuestion } from './dns-message.js';
 import { type FoundGateway, HeardRecords } from './gateway-notice.js';
 import { ipv4Interfaces, type NetworkInterface } from './interfaces.js';
 import { type Heard, MDNS_PORT, MulticastSocket } from './multicast-socket.js';
+import { type GatewayProof, Proofs } from './proofs.js';
 
 export interface FindOptions {
   /** Longest time to look. */
@@ -17,6 +19,8 @@ export interface FindOptions {
   /** Ask again at these times after the first question; default 1 s, 3 s. */
   readonly askAgainMs?: readonly number[];
   readonly signal?: AbortSignal;
+  /** Ends the search with what was found so far. */
+  readonly done?: AbortSignal;
   readonly interfaces?: () => readonly NetworkInterface[];
   /** Default 5353. */
   readonly groupPort?: number;
@@ -35,7 +39,7 @@ const ASK_AGAIN_MS = [1_000, 3_000];
 
 /** Looks for gateways of any cluster. Throws DISCOVERY_UNAVAILABLE when no socket can be had; STOPPED when the signal says so. */
 export async function findGateways(options: FindOptions): Promise<Findings> {
-  const { waitMs, enough = () => false, settleMs = SETTLE_MS, signal, interfaces = ipv4Interfaces, groupPort = MDNS_PORT } = options;
+  const { waitMs, enough = () => false, settleMs = SETTLE_MS, signal, done, interfaces = ipv4Interfaces, groupPort = MDNS_PORT } = options;
   const heard = new HeardRecords();
   const ended = new AbortController();
   const end = () => ended.abort();
@@ -59,7 +63,7 @@ export async function findGateways(options: FindOptions): Promise<Findings> {
     for (const from of asking.interfaces) await asking.multicast(query, from);
   };
   const timers: NodeJS.Timeout[] = [setTimeout(end, waitMs)];
-  signal?.addEventListener('abort', end, { once: true });
+  for (const one of [signal, done]) one?.addEventListener('abort', end, { once: true });
   try {
     signal?.throwIfAborted();
     await asking.open();
@@ -75,7 +79,7 @@ export async function findGateways(options: FindOptions): Promise<Findings> {
   } finally {
     for (const timer of timers) clearTimeout(timer);
     clearTimeout(settling);
-    signal?.removeEventListener('abort', end);
+    for (const one of [signal, done]) one?.removeEventListener('abort', end);
     asking.close();
     listening.close();
   }
@@ -110,13 +114,78 @@ export interface SeekOptions extends Pick<FindOptions, 'interfaces' | 'groupPort
   readonly waitMs?: number;
 }
 
+export interface SeekBrokerOptions extends SeekOptions {
+  /** Anybody can say that he is the gateway: with this only one counts that proves it. Default: all do, and several are ambiguous. */
+  readonly proof?: GatewayProof;
+  /** Somebody said that he is the gateway, and is not. */
+  readonly onFalse?: (url: string, error: Error) => void;
+}
+
 const SEEK_MS = 3_000;
 
-/** Looks for the gateway of a cluster, once. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, DISCOVERY_UNAVAILABLE, STOPPED. */
-export async function seekBroker({ cluster, waitMs = SEEK_MS, ...options }: SeekOptions): Promise<string> {
+/**
+ * Looks for the gateway of a cluster, once. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS (several that nothing tells apart; with `proof`: several that have proven it),
+ * DISCOVERY_UNAVAILABLE, STOPPED.
+ */
+export async function seekBroker({ proof, onFalse = () => undefined, ...options }: SeekBrokerOptions): Promise<string> {
+  if (proof !== undefined) return seekProven(proof, onFalse, options);
+  const { cluster, waitMs = SEEK_MS, ...find } = options;
   const enough = (found: readonly FoundGateway[]): boolean => found.some((gateway) => gateway.cluster === cluster);
-  return chooseBroker(await findGateways({ ...options, waitMs, enough }), cluster);
+  return chooseBroker(await findGateways({ ...find, waitMs, enough }), cluster);
 }
+
+/** Whoever announces himself is tried while the search goes on: however many lie, and however loud, the one that has proven itself ends it. */
+async function seekProven(
+  proof: GatewayProof,
+  onFalse: (url: string, error: Error) => void,
+  { cluster, waitMs = SEEK_MS, ...options }: SeekOptions,
+): Promise<string> {
+  const found = new AbortController();
+  let settling: NodeJS.Timeout | undefined;
+  const proofs = new Proofs(proof, () => {
+    // There may be another one, of the same CA: a folder that was restored on a second machine.
+    settling ??= setTimeout(() => found.abort(), SETTLE_MS);
+  });
+  const enough = (heard: readonly FoundGateway[]): boolean => {
+    for (const gateway of heard)
+      if (gateway.cluster === cluster) proofs.consider([gateway.url, ...(gateway.also ?? []).map(({ url }) => url)]);
+    return false;
+  };
+  try {
+    const findings = await findGateways({ ...options, waitMs, enough, done: found.signal });
+    // Heard at last, and not tried to the end yet.
+    if (proofs.proven.size === 0) await proofs.settled();
+    for (const [url, error] of proofs.refuted) onFalse(url, error);
+    if (proofs.proven.size === 0) throw notProven(findings, cluster, proofs.refuted);
+    const gateways = [...proofs.proven].map(([serial, url]) => ({ name: `certificate ${serial}`, cluster, url, softwareVersion: '' }));
+    return chooseBroker({ ...findings, gateways }, cluster);
+  } finally {
+    clearTimeout(settling);
+    proofs.stop();
+  }
+}
+
+function notProven(findings: Findings, cluster: string, refuted: ReadonlyMap<string, Error>): ChairError {
+  if (refuted.size === 0) {
+    try {
+      chooseBroker({ ...findings, gateways: findings.gateways.filter((gateway) => gateway.cluster !== cluster) }, cluster);
+    } catch (error) {
+      return toChairError(error);
+    }
+  }
+  const came = [...refuted].map(([url, error]) => `${url} (${error.message})`);
+  return new ChairError(
+    'GATEWAY_NOT_FOUND',
+    `nobody who says on the local network that he is the gateway of cluster '${cluster}' has its certificate`,
+    {
+      expected: 'one with a certificate of the CA that our own is of',
+      came: came.length > MOST_SHOWN ? `${came.slice(0, MOST_SHOWN).join(', ')} and ${came.length - MOST_SHOWN} more` : came.join(', '),
+      todo: 'Does the gateway run? Give its address with --broker if somebody on this network pretends to be it.',
+    },
+  );
+}
+
+const MOST_SHOWN = 5;
 
 /**
  * Where machines of a cluster may join: all gateways that say so, as anybody can say it, and the token tells which it is. Throws GATEWAY_NOT_FOUND, DISCOVERY_UNAVAILABLE,
@@ -125,7 +194,8 @@ export async function seekBroker({ cluster, waitMs = SEEK_MS, ...options }: Seek
 export async function seekEnrolment({ cluster, waitMs = SEEK_MS, ...options }: SeekOptions): Promise<{ host: string; port: number }[]> {
   const { gateways, interfaces } = await findGateways({ ...options, waitMs });
   const ours = gateways.filter((gateway) => gateway.cluster === cluster);
-  const found = ours.flatMap(({ enrolment }) => (enrolment === undefined ? [] : [enrolment]));
+  const places = ours.flatMap((gateway) => [gateway, ...(gateway.also ?? [])]);
+  const found = places.flatMap(({ enrolment }) => (enrolment === undefined ? [] : [enrolment]));
   if (found.length > 0) return found;
   // Says which there are instead.
   const url = chooseBroker({ gateways, interfaces }, cluster);
@@ -135,7 +205,7 @@ export async function seekEnrolment({ cluster, waitMs = SEEK_MS, ...options }: S
   });
 }
 
-export interface TrackOptions extends SeekOptions {
+export interface TrackOptions extends SeekBrokerOptions {
   /** Lines for people. */
   readonly log?: (line: string) => void;
   /** Longest wait before the address of a gateway that came up is given: many agents hear it in the same millisecond. Default 0. */
@@ -152,6 +222,9 @@ const TRACK_MS = { first: 5_000, later: 15_000 };
  */
 export function trackBroker(options: TrackOptions): (signal: AbortSignal) => Promise<string> {
   const { log = () => undefined, spreadMs = 0, random = Math.random, ...seek } = options;
+  const liars = new Repetition(log);
+  const onFalse = (url: string, error: Error): void =>
+    liars.say('', `passed over ${url}, which says that it is the gateway of cluster '${seek.cluster}': ${error.message}`);
   let last: string | undefined;
   let tryLast = false;
   let failures = 0;
@@ -164,7 +237,7 @@ export function trackBroker(options: TrackOptions): (signal: AbortSignal) => Pro
     tryLast = true;
     try {
       const waitMs = failures === 0 ? TRACK_MS.first : TRACK_MS.later;
-      const url = await seekBroker({ waitMs, ...seek, signal });
+      const url = await seekBroker({ onFalse, waitMs, ...seek, signal });
       await delay(random() * spreadMs, undefined, { signal });
       if (url !== last) log(`found the gateway of cluster '${seek.cluster}' at ${url}`);
       last = url;

@@ -22,16 +22,22 @@ export interface GatewayNotice {
   readonly softwareVersion: string;
 }
 
+/** Where a gateway is. */
+export interface Place {
+  /** The broker, at the address that answered first. */
+  readonly url: string;
+  /** Where machines join, if that is said: on the gateway itself, wherever its broker is. */
+  readonly enrolment?: { readonly host: string; readonly port: number };
+}
+
 /** What was found. */
-export interface FoundGateway {
+export interface FoundGateway extends Place {
   /** Name of the instance, for people: `lab on pi-1 3f2a90`. */
   readonly name: string;
   readonly cluster: string;
-  /** The broker, at the address that answered first. */
-  readonly url: string;
   readonly softwareVersion: string;
-  /** Where machines join, if that is said: on the gateway itself, wherever its broker is. */
-  readonly enrolment?: { readonly host: string; readonly port: number };
+  /** Where others say that it is: it answers from several addresses, or somebody speaks in its name. For those who can tell who is there. */
+  readonly also?: readonly Place[];
 }
 
 const TYPE: DnsName = ['_musical-chair', '_tcp', 'local'];
@@ -112,40 +118,55 @@ function isKnown(known: DnsRecord, record: DnsRecord): boolean {
 
 // ---- the finder's side ---------------------------------------------------------------------------------------------------------
 
-/** What was heard of gateways so far, oldest first. Everything else that is said on a network is passed over. */
+/**
+ * What was heard of gateways so far, oldest first. Everything else that is said on a network is passed over. Anybody can say anything, in the name of a gateway, too: so
+ * what each machine says stands by itself, and nothing of it takes away, replaces or crowds out what another said.
+ */
 export class HeardRecords {
-  readonly #records = new Map<string, DnsRecord>();
-  /** Address that an instance's SRV record came from. */
-  readonly #sources = new Map<string, string>();
+  /** By the address of who said them, first heard first. */
+  readonly #sources = new Map<string, Map<string, DnsRecord>>();
+  #count = 0;
 
-  /** Takes in a response that came from `source`. A goodbye takes an instance away. */
+  /** Takes in a response that came from `source`. A goodbye takes an instance away, as far as the same source spoke of it. */
   add(message: DnsMessage, source: string): void {
     if (!message.response) return;
     const records = [...message.answers, ...message.additionals];
     for (const record of records) {
       const ofInstance = (record.type === 'srv' || record.type === 'txt') && sameName(record.name.slice(1), TYPE);
       if (record.type === 'ptr' && sameName(record.name, TYPE)) {
-        if (record.ttlSeconds === 0) this.#remove(record.target);
-        else this.#keep(record);
-      } else if (ofInstance && record.ttlSeconds > 0) {
-        this.#keep(record);
-        if (record.type === 'srv' && !this.#sources.has(keyOf(record.name))) this.#sources.set(keyOf(record.name), source);
-      }
+        if (record.ttlSeconds === 0) this.#remove(record.target, source);
+        else this.#keep(record, source);
+      } else if (ofInstance && record.ttlSeconds > 0) this.#keep(record, source);
     }
-    const hosts = this.#all('srv').map(({ target }) => keyOf(target));
+    const hosts = this.#said(source, 'srv').map(({ target }) => keyOf(target));
     for (const record of records)
-      if (record.type === 'a' && record.ttlSeconds > 0 && hosts.includes(keyOf(record.name))) this.#keep(record);
+      if (record.type === 'a' && record.ttlSeconds > 0 && hosts.includes(keyOf(record.name))) this.#keep(record, source);
   }
 
-  /** Gateways whose cluster and address are known. */
+  /** Gateways whose cluster and address are known. What several sources say of one instance of a cluster is one gateway, at the first one's place. */
   gateways(): FoundGateway[] {
-    return this.#instances().flatMap((instance) => {
-      const txt = this.#find(instance, 'txt');
-      const srv = this.#find(instance, 'srv');
+    const found = new Map<string, FoundGateway>();
+    for (const source of this.#sources.keys()) {
+      for (const gateway of this.#gatewaysOf(source)) {
+        const key = `${gateway.cluster} ${gateway.name}`;
+        const first = found.get(key);
+        const { url, enrolment } = gateway;
+        const also = [...(first?.also ?? []), { url, ...(enrolment === undefined ? {} : { enrolment }) }];
+        if (first === undefined) found.set(key, gateway);
+        else if (![first, ...(first.also ?? [])].some((place) => place.url === url)) found.set(key, { ...first, also });
+      }
+    }
+    return [...found.values()];
+  }
+
+  #gatewaysOf(source: string): FoundGateway[] {
+    return this.#instances(source).flatMap((instance) => {
+      const txt = this.#find(source, instance, 'txt');
+      const srv = this.#find(source, instance, 'srv');
       const cluster = txt === undefined ? undefined : entry(txt.strings, 'cluster');
       if (txt === undefined || srv === undefined || cluster === undefined) return [];
       const scheme = entry(txt.strings, 'tls') === '1' ? 'mqtts' : 'mqtt';
-      const address = this.#addressOf(srv, this.#sources.get(keyOf(instance)) ?? '');
+      const address = this.#addressOf(source, srv);
       const url =
         entry(txt.strings, 'broker') ?? (address === undefined || srv.port === 0 ? undefined : `${scheme}://${address}:${srv.port}`);
       if (url === undefined || !URL_PATTERN.test(url)) return [];
@@ -157,43 +178,67 @@ export class HeardRecords {
 
   /** What to ask for next: responders may leave out what they were not asked for. */
   questions(): DnsQuestion[] {
-    const missing = this.#instances().flatMap((instance): DnsQuestion[] => {
-      const srv = this.#find(instance, 'srv');
-      if (srv === undefined || this.#find(instance, 'txt') === undefined) return [{ name: instance, type: DNS_TYPE.any, unicast: false }];
-      return this.#find(srv.target, 'a') === undefined ? [{ name: srv.target, type: DNS_TYPE.a, unicast: false }] : [];
-    });
-    return [GATEWAYS_QUESTION, ...missing.slice(0, MOST_QUESTIONS)];
+    const missing = [...this.#sources.keys()].map((source) =>
+      this.#instances(source).flatMap((instance): DnsQuestion[] => {
+        const srv = this.#find(source, instance, 'srv');
+        if (srv === undefined || this.#find(source, instance, 'txt') === undefined)
+          return [{ name: instance, type: DNS_TYPE.any, unicast: false }];
+        return this.#find(source, srv.target, 'a') === undefined ? [{ name: srv.target, type: DNS_TYPE.a, unicast: false }] : [];
+      }),
+    );
+    // In turn: one who leaves much out does not keep others from being asked.
+    const longest = Math.max(0, ...missing.map(({ length }) => length));
+    const inTurn = Array.from({ length: longest }, (_, i) => missing.flatMap((questions) => questions[i] ?? [])).flat();
+    return [GATEWAYS_QUESTION, ...inTurn.slice(0, MOST_QUESTIONS)];
   }
 
-  #instances(): DnsName[] {
-    return this.#all('ptr').map(({ target }) => target);
+  #instances(source: string): DnsName[] {
+    return this.#said(source, 'ptr').map(({ target }) => target);
   }
 
-  #all<T extends DnsRecord['type']>(type: T): RecordOf<T>[] {
-    return [...this.#records.values()].filter((record): record is RecordOf<T> => record.type === type);
+  #said<T extends DnsRecord['type']>(source: string, type: T): RecordOf<T>[] {
+    return [...(this.#sources.get(source)?.values() ?? [])].filter((record): record is RecordOf<T> => record.type === type);
   }
 
-  #find<T extends DnsRecord['type']>(name: DnsName, type: T): RecordOf<T> | undefined {
-    return this.#all(type).find((record) => sameName(record.name, name));
+  #find<T extends DnsRecord['type']>(source: string, name: DnsName, type: T): RecordOf<T> | undefined {
+    return this.#said(source, type).find((record) => sameName(record.name, name));
   }
 
   /** The address that answered is one that can be reached; else the first that is named. */
-  #addressOf(srv: RecordOf<'srv'>, source: string): string | undefined {
-    const named = this.#all('a').flatMap((record) => (sameName(record.name, srv.target) ? [record.address] : []));
+  #addressOf(source: string, srv: RecordOf<'srv'>): string | undefined {
+    const named = this.#said(source, 'a').flatMap((record) => (sameName(record.name, srv.target) ? [record.address] : []));
     return named.includes(source) ? source : named[0];
   }
 
-  #keep(record: DnsRecord): void {
-    const { ttlSeconds: _ttl, unique: _unique, ...said } = record;
-    if (this.#records.size < MOST_RECORDS) this.#records.set(JSON.stringify(said), record);
+  #keep(record: DnsRecord, source: string): void {
+    const { ttlSeconds: _ttl, unique: _unique, ...what } = record;
+    const key = JSON.stringify(what);
+    if (this.#sources.get(source)?.has(key) === true || !this.#hasRoom(source)) return;
+    const records = this.#sources.get(source) ?? new Map<string, DnsRecord>();
+    this.#sources.set(source, records.set(key, record));
+    this.#count++;
   }
 
-  #remove(instance: DnsName): void {
-    for (const [key, record] of this.#records) {
+  /** When there is none, whoever has said most has his latest words forgotten; if that is the same one, he is not listened to. */
+  #hasRoom(source: string): boolean {
+    if (this.#count < MOST_RECORDS) return true;
+    const [loudest, records] = [...this.#sources].reduce((most, one) => (one[1].size > most[1].size ? one : most));
+    if (loudest === source) return false;
+    this.#drop(loudest, [...records.keys()].at(-1) ?? '');
+    return true;
+  }
+
+  #remove(instance: DnsName, source: string): void {
+    for (const [key, record] of this.#sources.get(source) ?? []) {
       const points = record.type === 'ptr' && sameName(record.target, instance);
-      if (points || sameName(record.name, instance)) this.#records.delete(key);
+      if (points || sameName(record.name, instance)) this.#drop(source, key);
     }
-    this.#sources.delete(keyOf(instance));
+  }
+
+  #drop(source: string, key: string): void {
+    const records = this.#sources.get(source);
+    if (records?.delete(key) === true) this.#count--;
+    if (records?.size === 0) this.#sources.delete(source);
   }
 }
 

@@ -6,6 +6,7 @@ import { connect, type Socket } from 'node:net';
 import type { Packet } from 'mqtt-packet';
 import { backoffMs } from '../backoff.js';
 import type { Identity } from '../credentials/credentials.js';
+import { isChairError } from '../errors.js';
 import { plainAddress } from '../host.js';
 import type { PeerEntry } from '../messages.js';
 import { dialTls, type TlsSessions } from '../tls.js';
@@ -257,6 +258,12 @@ export class Dialler {
   #lost(error: Error | undefined): void {
     this.#lane = undefined;
     clearInterval(this.#ping);
+    // Nothing is wrong with the link: there is another certificate by now, and nobody has to be told.
+    if (isChairError(error, 'CERTIFICATE_EXPIRED') && !this.#stopped) {
+      this.#why = error.message;
+      void this.#attempt();
+      return;
+    }
     this.#again(error?.message ?? 'the peer closed the connection');
   }
 

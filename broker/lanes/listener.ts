@@ -9,7 +9,7 @@ import type { Identity } from '../credentials/credentials.js';
 import { ChairError, type ErrorCode } from '../errors.js';
 import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
-import { createTlsServer, type Peer } from '../tls.js';
+import { createTlsServer, endWhenOver, type Peer } from '../tls.js';
 import { byAnyone, nameOf, ownerOf, spokenBy } from '../topics.js';
 import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
@@ -179,6 +179,8 @@ export class Listener {
       }),
     };
     this.#sessions.add(session);
+    const { trust } = this.#options;
+    if (peer !== undefined && trust !== undefined) endWhenOver(socket, peer, trust, (error) => session.lane.end(error));
     session.timer = setTimeout(() => session.lane.end(new Error('CONNECT did not come in time')), this.#options.connectTimeoutMs);
   }
 

@@ -44,6 +44,8 @@ interface Done extends Prepared {
 }
 
 const NOTHING: Prepared = { fetchedBytes: 0, loadMs: 0 };
+/** Commands that are not done again when they come again, the latest: weeks of measurements. */
+const REMEMBERED = 4096;
 
 /** The reply, or undefined for a command that was meant for another process of this name. Never throws. */
 export async function answer(commands: Commands, command: Command, agent: string): Promise<Reply | undefined> {
@@ -60,6 +62,8 @@ export async function answer(commands: Commands, command: Command, agent: string
 
 export class Commands {
   private orphans: NodeJS.Timeout | undefined;
+  /** By id: a broker that keeps a signed command and says it again later starts nothing by that, and a scheduler that lost the answer gets it. */
+  private readonly done = new Map<string, Promise<Done>>();
   private stopped = false;
   /** Commands of schedulers that were replaced. */
   refused = 0;
@@ -93,6 +97,15 @@ export class Commands {
     if (expect) return NOTHING;
     const link = await probe.measure(peer.agent, { budgetMs, budgetBytes });
     return { ...NOTHING, link };
+  }
+
+  private once(id: string, act: () => Promise<Done>): Promise<Done> {
+    const before = this.done.get(id);
+    if (before !== undefined) return before;
+    const now = act();
+    this.done.set(id, now);
+    if (this.done.size > REMEMBERED) this.done.delete(this.done.keys().next().value ?? '');
+    return now;
   }
 
   stop(): void {
@@ -131,7 +144,7 @@ export class Commands {
         this.options.onReleased();
         return NOTHING;
       case 'peers':
-        if (peers.replace(term, body.peers.version, body.peers.peers)) lanes.setPeers(peers.all);
+        if (peers.replace(term, body.peers.version, body.peers.peers, body.peers.out)) lanes.setPeers(peers.all);
         return NOTHING;
       case 'refuse':
         this.options.onRefused(refusal(body.refuse.code, body.refuse.message));
@@ -139,7 +152,7 @@ export class Commands {
       case 'ping':
         return NOTHING;
       case 'measure':
-        return this.measure(body.measure);
+        return this.once(id, () => this.measure(body.measure));
       case 'standby':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Ask another one.' });
         return { ...NOTHING, standing: await this.options.standby.set(body.standby) };
@@ -151,8 +164,11 @@ export class Commands {
         return NOTHING;
       case 'trace': {
         const { tracer } = this.options;
-        if (!body.trace.collect) tracer.start(body.trace);
-        return body.trace.collect ? { ...NOTHING, trace: tracer.read(body.trace.deployment) } : NOTHING;
+        if (body.trace.collect) return { ...NOTHING, trace: tracer.read(body.trace.deployment) };
+        return this.once(id, async () => {
+          tracer.start(body.trace);
+          return NOTHING;
+        });
       }
       case 'profile':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });

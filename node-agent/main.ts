@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { cpuLimit } from '../broker/control-groups.js';
 import { trackBroker } from '../broker/discovery/finder.js';
+import { gatewayProof } from '../broker/discovery/gateway-proof.js';
 import { type ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { connectBus } from '../broker/mqtt-bus.js';
@@ -86,7 +87,9 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     connect: async (will) => {
       const { cluster, broker } = config;
       const found = broker === FIND_BROKER;
-      const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS }) : broker;
+      // Anybody on the network can announce a gateway: with credentials, only the one of our CA counts.
+      const proof = options.trust === undefined ? {} : { proof: gatewayProof(options.trust) };
+      const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS, ...proof }) : broker;
       const onFailed = (error: Error): void => failures.say(config.name, error);
       const bus = await connectBus({ ...trusted, url, id: config.name, will, retryFirst: true, onFailed });
       waiting = setTimeout(() => {

@@ -30,6 +30,8 @@ export interface AgentOptions {
   readonly measure?: Measure;
   /** Credentials: commands are obeyed only with the scheduler's signature. Default: none, and all are obeyed. */
   readonly trust?: Trust;
+  /** A connection to the broker that was made with a certificate which has been renewed since is made anew within this time, at random; default ten minutes. */
+  readonly reconnectWithinMs?: number;
   /** Default: the configured limit or the machine's, and this process's anonymous memory. */
   readonly memory?: () => Memory;
   /** Addresses of this machine; default: those of its network interfaces. Announced when the configuration names none. */

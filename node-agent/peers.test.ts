@@ -44,6 +44,20 @@ describe('the peer table', () => {
     expect(table.all).toEqual([peer('b', 2)]);
   });
 
+  it('names nobody who was thrown out, whatever else does, until he is let in again', () => {
+    const table = new PeerTable('me');
+    table.prepare(epoch(1), [peer('b'), peer('thief')]);
+    table.borrow(peer('thief'), 0);
+    table.replace(1, 1, [neighbour('b'), neighbour('thief')]);
+    expect(table.all).toContainEqual(peer('thief'));
+    table.replace(1, 2, [neighbour('b')], ['thief', 'other']);
+    expect(table.all).toEqual([peer('b')]);
+    table.prepare(epoch(2), [peer('thief')]);
+    expect(table.all).toEqual([peer('b')]);
+    table.replace(1, 3, [neighbour('b')], ['other']);
+    expect(table.all).toContainEqual(peer('thief'));
+  });
+
   it('keeps a peer whose link was measured for a while, through changes of the table', () => {
     const table = new PeerTable('me');
     table.borrow(peer('far'), 1000);

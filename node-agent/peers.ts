@@ -1,7 +1,7 @@
 /**
  * Who this agent exchanges activations with, and where they listen. Three sources, the first one that names a peer counts: the table, which the scheduler
  * tells whole and in versions; what prepares named, for as long as their epochs are held, since a new scheduler may not know these yet; and peers whose
- * link was measured, for a while, since a plan may use it next. Pure.
+ * link was measured, for a while, since a plan may use it next. Whom the table names as thrown out is none, whatever names him. Pure.
  */
 import type { Neighbour, PeerEntry } from '../broker/messages.js';
 import type { EpochKey } from './epochs.js';
@@ -12,6 +12,7 @@ const BORROWED_MS = 30_000;
 export class PeerTable {
   private told = { term: 0, version: 0 };
   private table = new Map<string, PeerEntry>();
+  private out: ReadonlySet<string> = new Set();
   private prepared: { readonly key: EpochKey; readonly peers: readonly PeerEntry[] }[] = [];
   private readonly borrowed = new Map<string, { readonly peer: PeerEntry; readonly untilMs: number }>();
 
@@ -23,10 +24,11 @@ export class PeerTable {
   }
 
   /** Replaces the table. False when it is not newer than what is known. */
-  replace(term: number, version: number, neighbours: readonly Neighbour[]): boolean {
+  replace(term: number, version: number, neighbours: readonly Neighbour[], out: readonly string[] = []): boolean {
     const { told } = this;
     if (term < told.term || (term === told.term && version <= told.version)) return false;
     this.told = { term, version };
+    this.out = new Set(out);
     this.table = new Map(neighbours.map(({ agent, addresses, lanePort }) => [agent, { agent, addresses, lanePort }]));
     return true;
   }
@@ -55,6 +57,7 @@ export class PeerTable {
     for (const { peers } of this.prepared) for (const peer of peers) all.set(peer.agent, peer);
     for (const [agent, peer] of this.table) all.set(agent, peer);
     all.delete(this.self);
+    for (const agent of this.out) all.delete(agent);
     return [...all.values()];
   }
 }

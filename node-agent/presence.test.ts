@@ -1,14 +1,18 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encodeActivation } from '../broker/activation.js';
 import { MAGIC } from '../broker/codec.js';
+import type { Credentials } from '../broker/credentials/credentials.js';
+import { type CredentialSource, fixedSource } from '../broker/credentials/source.js';
 import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
 import type { Command, CommandBody, Gone, Health, Hello, PeersQuestion, Reply, Trouble } from '../broker/messages.js';
 import { SCHEMA_VERSION } from '../broker/schema/version.js';
 import { NO_SEAL } from '../broker/seal.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
+import { trustOf } from '../broker/trust.js';
 import { Agent } from './agent.js';
 import { parseAgentConfig } from './config.js';
+import type { AgentOptions } from './options.js';
 import { eventually, folder, rowsBox, ToyEngine, toyPlan } from './test-world.js';
 
 const topics = topicsOf('c');
@@ -43,8 +47,9 @@ afterEach(async () => {
 });
 
 /** Health comes in its turn only every `healthMs`. */
-async function start(healthMs = 60_000): Promise<Agent> {
+async function start(healthMs = 60_000, options: Partial<AgentOptions> = {}): Promise<Agent> {
   const agent = new Agent({
+    ...options,
     config: parseAgentConfig({ name: 'a', cluster: 'c', broker: 'memory', directory: await folder(undo), healthMs }),
     softwareVersion: '1',
     connect: async (will) => {
@@ -73,7 +78,7 @@ async function ask(agent: Agent, body: CommandBody, term = 1): Promise<Reply> {
 }
 
 const told = (agent: Agent, version: number, peers = [neighbour('b')], term = 1) =>
-  ask(agent, { kind: 'peers', peers: { version, peers } }, term);
+  ask(agent, { kind: 'peers', peers: { version, peers, out: [] } }, term);
 
 describe('an agent and its peer table', () => {
   it('asks for it at every connection, and says which one it holds', async () => {
@@ -135,6 +140,30 @@ describe('an agent whose address changes', () => {
     own = ['10.0.0.3', '127.0.0.1'];
     await eventually(() => heard.hellos.length === 2, 'the second hello');
     expect(heard.hellos[1]).toMatchObject({ connection: 1 });
+  });
+});
+
+describe('an agent whose certificate was renewed', () => {
+  it('comes back to the broker with the new one, without a farewell, before the connection of the old one is ended', async () => {
+    let renewed = (): void => undefined;
+    const source: CredentialSource = {
+      ...fixedSource({} as Credentials),
+      onChange: (listener) => {
+        renewed = listener;
+        return () => undefined;
+      },
+    };
+    await start(60_000, { trust: trustOf(source), reconnectWithinMs: 20 });
+    expect(heard.hellos).toHaveLength(1);
+    renewed();
+    renewed();
+    await eventually(() => heard.hellos.length === 2, 'the second hello');
+    expect(heard.hellos[1]).toMatchObject({ connection: 1, nonce: heard.hellos[0]?.nonce });
+    expect(heard.gones).toEqual([]);
+    its.lose();
+    await eventually(() => heard.gones.length === 1, 'the Will');
+    // Of the connection that is there, and of no other.
+    expect(heard.gones[0]).toMatchObject({ why: 'will', connection: 1 });
   });
 });
 

@@ -19,6 +19,8 @@ import { within } from './within.js';
 
 /** Longest wait for a farewell to leave. */
 export const FAREWELL_MS = 1000;
+/** After a renewal, agents do not come back to the broker all at once. */
+const RECONNECT_WITHIN_MS = 600_000;
 /** Lanes that break together are told together. */
 const LANES_TOLD_MS = 20;
 
@@ -96,12 +98,14 @@ export class Presence {
       void this.sayHello();
     });
     const offDisconnect = bus.onDisconnect(() => this.acceptance.lost());
+    const offRenewed = this.watchCertificate(parts);
     return () => {
       clearInterval(health);
       clearTimeout(soon);
       offPeer();
       offConnect();
       offDisconnect();
+      offRenewed();
       this.acceptance.stop();
     };
   }
@@ -141,9 +145,30 @@ export class Presence {
       if (parts.bus.connected) void this.sayHello();
       return;
     }
+    this.reconnect(parts, `its own address ${from} is gone`);
+  }
+
+  private reconnect({ bus }: Parts, why: string): void {
     // Its Will, when the broker comes to speak it, is of a connection that this agent gave up.
     this.connection++;
-    parts.bus.reconnect(`its own address ${from} is gone`, this.will);
+    bus.reconnect(why, this.will);
+  }
+
+  /** The broker ends a connection when the certificate that it began with is over, and takes the agent for lost: so it comes back with a new one in time. */
+  private watchCertificate(parts: Parts): () => void {
+    const { trust, reconnectWithinMs = RECONNECT_WITHIN_MS } = this.host.options;
+    let timer: NodeJS.Timeout | undefined;
+    const off = trust?.source.onChange(() => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        // While it is away it comes back with the new one anyhow.
+        if (parts.bus.connected) this.reconnect(parts, 'its certificate was renewed');
+      }, Math.random() * reconnectWithinMs).unref();
+    });
+    return () => {
+      clearTimeout(timer);
+      off?.();
+    };
   }
 
   private ownAddresses(): readonly string[] {

@@ -289,6 +289,8 @@ export interface Release {
 export interface Peers {
   readonly version: number;
   readonly peers: readonly Neighbour[];
+  /** Agents whose certificate was revoked: lanes with them end at once, whatever else names them. */
+  readonly out: readonly string[];
 }
 
 /** The scheduler tells an agent that it may not join (name taken, schema too old). It should stop with this code. */

@@ -10,7 +10,7 @@ const DRAIN_MS = 60_000;
 const LOOK_MS = 50;
 
 export interface DrainingParts {
-  readonly members: Pick<Members, 'drain' | 'registry'>;
+  readonly members: Pick<Members, 'drain' | 'kept' | 'registry'>;
   readonly deployments: Pick<Deployments, 'seats' | 'all'>;
   readonly now: () => number;
 }
@@ -21,6 +21,8 @@ export interface DrainingParts {
  */
 export async function drained({ agent, undo }: DrainRequest, { members, deployments, now }: DrainingParts): Promise<void> {
   members.drain(agent, undo);
+  // Before anybody believes it: a gateway that is killed now knows it when it is back.
+  await members.kept();
   if (undo) return;
   const until = now() + DRAIN_MS;
   while (deployments.seats(agent)) {
@@ -33,6 +35,6 @@ export async function drained({ agent, undo }: DrainRequest, { members, deployme
         todo: 'Seats move when others have room for them.',
       });
     }
-    await delay(LOOK_MS);
+    await delay(LOOK_MS, undefined, { ref: false });
   }
 }

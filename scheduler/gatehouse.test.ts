@@ -9,6 +9,8 @@ import { enrol } from '../broker/credentials/enrolment.js';
 import { GatewayClock } from '../broker/credentials/gateway-clock.js';
 import { CredentialKeeper } from '../broker/credentials/keeper.js';
 import { fixedSource } from '../broker/credentials/source.js';
+import { connectBus } from '../broker/mqtt-bus.js';
+import { topicsOf } from '../broker/topics.js';
 import { trustOf } from '../broker/trust.js';
 import { ChairClient, type ClientOptions } from './client.js';
 import { Gateway } from './gateway.js';
@@ -68,8 +70,10 @@ const stateOf = (gateway: Gateway, name: string): string | undefined => gateway.
 describe('a gateway with certificates', () => {
   it('invites, lets in, shows, and throws out, as its operator asks; and writes down who asked', async () => {
     const { gateway, client, startAgent } = await start();
-    await startAgent('pi-1');
-    await startAgent('pi-2');
+    const agents = new Map([
+      ['pi-1', await startAgent('pi-1')],
+      ['pi-2', await startAgent('pi-2')],
+    ]);
     await expect.poll(() => [stateOf(gateway, 'pi-1'), stateOf(gateway, 'pi-2')], { timeout: 20_000 }).toEqual(['ready', 'ready']);
     expect((await client.trust({ action: 'tokens' })).tokens).toMatchObject([{ state: 'used' }, { state: 'used' }]);
     const { members } = await client.trust({ action: 'members' });
@@ -79,14 +83,19 @@ describe('a gateway with certificates', () => {
     const other = holder === 'pi-1' ? 'pi-2' : 'pi-1';
     const revoked = await client.trust({ action: 'revoke', name: holder, why: 'lost \u001b[2J' });
     expect(revoked.members).toMatchObject([{ state: 'revoked', why: 'lost \\u001b[2J' }]);
-    // Cut off, and its seats given to another.
+    // Cut off, the others told to end their lanes with it, and its seats given to another.
     expect(stateOf(gateway, holder)).toBe('lost');
+    await expect.poll(() => agents.get(other)?.out, { timeout: 10_000 }).toEqual([holder]);
     expect(gateway.status().events).toContainEqual(
       expect.objectContaining({ kind: 'lost', text: `agent ${holder}: its certificate was revoked` }),
     );
     await expect.poll(() => gateway.status().deployments[0]?.plan?.seats.map(({ agent }) => agent), { timeout: 20_000 }).toEqual([other]);
     expect(stateOf(gateway, holder)).toBe('lost');
     await client.undeploy('m');
+    const bundle = { agent: other, name: '0.1.0-0123456789abcdef', arch: 'x64', sha256: '0'.repeat(64), sizeBytes: 1 };
+    await expect(client.update(bundle)).rejects.toMatchObject({ code: 'UPDATE_REFUSED' });
+    await client.drain(other);
+    await client.drain(other, { undo: true });
     const audited = async () => {
       const { audit } = await client.trust({ action: 'audit', count: 100 });
       return audit.filter(({ event }) => event !== 'authority made');
@@ -101,6 +110,10 @@ describe('a gateway with certificates', () => {
         'deployed | operator | m',
         `revoked | operator | agent ${holder}`,
         'undeployed | operator | m',
+        `update ordered | operator | agent ${other}`,
+        `update failed | operator | agent ${other}`,
+        `drained | operator | agent ${other}`,
+        `drain undone | operator | agent ${other}`,
       ]),
     );
     expect(told.findIndex(({ event }) => event === 'revoked')).toBeLessThan(told.findIndex(({ code }) => code === 'CERTIFICATE_REVOKED'));
@@ -113,13 +126,44 @@ describe('a gateway with certificates', () => {
     await expect.poll(() => [stateOf(gateway, 'pi-1'), stateOf(gateway, 'pi-2')], { timeout: 20_000 }).toEqual(['ready', 'ready']);
   });
 
-  it('lets a viewer look, and nothing else', async () => {
-    const { connect, joined } = await start();
-    const viewer = await connect({ trust: trustOf(await joined('alice', 'viewer')), requestTimeoutMs: 1_000 });
+  it('lets a viewer look, and nothing else, whatever it asks and wherever', async () => {
+    const { gateway, connect, joined } = await start();
+    const trust = trustOf(await joined('alice', 'viewer'));
+    const viewer = await connect({ trust, requestTimeoutMs: 5_000 });
     expect((await viewer.status()).cluster).toBe('home');
-    for (const forbidden of [viewer.trust({ action: 'members' }), viewer.undeploy('m'), viewer.deploy({ name: 'm', model: 'scripted' })]) {
+    expect((await viewer.peers()).tables).toEqual([]);
+    // A trace makes agents note what they do, and shows when whose frames came.
+    const trace = { deployment: 'm', frames: 1, forMs: 1000, collect: false };
+    for (const forbidden of [
+      viewer.trust({ action: 'members' }),
+      viewer.undeploy('m'),
+      viewer.deploy({ name: 'm', model: 'scripted' }),
+      viewer.adjust({ name: 'm', objective: '', weight: 0, dryRun: true }),
+      viewer.drain('pi-1'),
+      viewer.trace(trace),
+      viewer.trace({ ...trace, collect: true }),
+      viewer.links({ measure: true, evenIfBusy: false, agents: [] }),
+    ]) {
       await expect(forbidden).rejects.toMatchObject({ code: 'BROKER_REFUSED' });
+      await expect(forbidden).rejects.toThrow(/is not for viewers/);
     }
+    expect((await viewer.status()).cluster).toBe('home');
+    // One who writes his own program, and asks where viewers may ask.
+    const topics = topicsOf('home');
+    const bus = await connectBus({ url: gateway.brokerUrl, id: 'alice-00000001', trust });
+    running.push(() => bus.stop());
+    const codes: string[] = [];
+    await bus.subscribe(topics.response(bus.id), ({ code }) => codes.push(code));
+    for (const [i, body] of [
+      { kind: 'trace', trace } as const,
+      { kind: 'trace', trace: { ...trace, collect: true } } as const,
+      { kind: 'drain', drain: { agent: 'pi-1', undo: false } } as const,
+      { kind: 'links', links: { measure: true, evenIfBusy: true, agents: [] } } as const,
+    ].entries()) {
+      await bus.publish(topics.ask, { id: `own ${i}`, client: bus.id, deadlineMs: 1000, body });
+      await expect.poll(() => codes.length, { timeout: 10_000 }).toBe(i + 1);
+    }
+    expect(new Set(codes)).toEqual(new Set(['BROKER_REFUSED']));
   });
 
   it('refuses what makes no sense, with the code that says why', async () => {

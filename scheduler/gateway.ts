@@ -255,6 +255,7 @@ export class Gateway {
       problems,
       files,
       linksFile: join(stateDirectory, 'links'),
+      drainsFile: join(stateDirectory, 'drains'),
       correctionsFile: join(stateDirectory, 'corrections'),
       removeDamaged: (blobs) => removeDamaged(directories.storeDirectory, blobs),
       clean: async (slices, idle) => {
@@ -282,6 +283,9 @@ export class Gateway {
 
     // Before anything here answers anybody: another scheduler may be at work. Before frames come: those of deployments of before are taken.
     await scheduler.claim(Math.max(0, ...saved.map(({ plan }) => plan.term)));
+    // Agents that run since before this gateway did may still hold lanes with those.
+    for (const { name, role, state } of gatehouse?.authority.members() ?? [])
+      if (role === 'agent' && state === 'revoked') scheduler.revoked(name);
     scheduler.restore(saved);
     await (await this.#own(dispatcher)).start();
     await lanes.start();

@@ -60,18 +60,20 @@ export class KeptRows<Row> {
     this.#dueMs = Number.POSITIVE_INFINITY;
     const rows = this.#rows;
     this.#rows = undefined;
-    if (rows !== undefined) this.#writing = this.#writing.then(() => this.#write(rows()));
+    if (rows !== undefined) this.#writing = this.#writing.then(() => this.#write(rows));
     return this.#writing;
   }
 
-  async #write(rows: readonly Row[]): Promise<void> {
+  /** What could not be written is tried again later. */
+  async #write(rows: () => readonly Row[]): Promise<void> {
     const { file, format, what, unsaved, problems, log } = this.#o;
     try {
-      await writeSealed(file, JSON.stringify({ format, rows }), 'GATEWAY_STORE_FULL');
+      await writeSealed(file, JSON.stringify({ format, rows: rows() }), 'GATEWAY_STORE_FULL');
       problems.clear(`save ${what}`);
     } catch (thrown) {
       const text = `${unsaved}: ${toChairError(thrown).message}`;
       if (problems.set(`save ${what}`, text)) log('failed', text);
+      if (this.#rows === undefined) this.changed(rows, false);
     }
   }
 

@@ -10,9 +10,11 @@ import { OUR_SCHEMAS, reconcile as reconcileSchemas } from '../broker/schema/ver
 import type { Commands } from './commands.js';
 import type { Deployments } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { DrainsFile } from './drains-file.js';
 import type { Learning } from './learning.js';
 import { Peers, type PeersOptions } from './peers.js';
 import { plausible } from './plausible.js';
+import type { Problems } from './problems.js';
 import { type AgentRecord, followSuspicion, Registry, type RegistryChange, type RegistryEvent, type RegistryOptions } from './registry.js';
 import type { Reigning } from './reigning.js';
 
@@ -24,6 +26,10 @@ export interface MembersOptions extends Pick<PeersOptions, 'dispatcherPeer' | 'l
   readonly deployments: () => Deployments;
   readonly learning: () => Learning;
   readonly refusals: Refusals;
+  /** Standing problems, for `status`. */
+  readonly problems: Problems;
+  /** Where it is kept over restarts whom an operator drains; default: it is not. */
+  readonly drainsFile?: Pick<DrainsFile, 'load' | 'changed' | 'flush'> | undefined;
 }
 
 /** A process that has lost its name is told so often at most. */
@@ -35,6 +41,10 @@ export class Members {
   readonly #o: MembersOptions;
   /** When somebody was last told that an agent's name is another's, by agent. */
   readonly #toldMs = new Map<string, number>();
+  /** Agents that stand among the problems as not believed. */
+  #doubted: readonly string[] = [];
+  /** As it was given to the file. */
+  #drained: Registry['drained'] = new Map();
 
   constructor(options: MembersOptions) {
     this.#o = options;
@@ -47,6 +57,18 @@ export class Members {
       onMoved: (agent) => dispatcher.agentMoved(agent),
       term: () => reigning.term,
     });
+  }
+
+  /** Whom an operator drained before; before anybody says hello. */
+  async load(): Promise<void> {
+    const drains = (await this.#o.drainsFile?.load()) ?? [];
+    this.registry.apply({ kind: 'drained before', drains }, this.#o.now());
+    this.#drained = this.registry.drained;
+  }
+
+  /** Resolves when it is on the disk whom an operator drains, or is said not to be. */
+  async kept(): Promise<void> {
+    await this.#o.drainsFile?.flush();
   }
 
   hello(said: Hello): void {
@@ -88,14 +110,24 @@ export class Members {
   /** Throws AGENT_UNKNOWN, AGENT_BUSY for one that is not at work or asked to leave itself. */
   drain(agent: string, undo: boolean): void {
     const before = this.registry.get(agent);
-    if (before === undefined) throw new ChairError('AGENT_UNKNOWN', `no agent is called ${agent}`);
+    const wasDrained = this.registry.drained.has(agent);
+    if (before === undefined && !(undo && wasDrained)) throw new ChairError('AGENT_UNKNOWN', `no agent is called ${agent}`);
     this.apply({ kind: 'drain', agent, undo });
-    const { state, why } = this.registry.get(agent) ?? before;
+    // Taken back while it is away.
+    if (undo && wasDrained && !this.registry.drained.has(agent)) return;
+    const { state, why } = this.registry.get(agent) ?? before ?? { state: 'not here', why: '' };
     if (state === (undo ? 'ready' : 'draining') || (undo && state === 'suspect')) return;
     throw new ChairError('AGENT_BUSY', undo ? `agent ${agent} cannot be given seats` : `agent ${agent} cannot be drained`, {
       expected: undo ? 'an agent that is ready, or drained by an operator' : 'an agent that is ready',
       came: `${state}${why === '' ? '' : `: ${why}`}`,
     });
+  }
+
+  /** Its certificate is void: others take its seats, and end their lanes with it now. */
+  revoked(agent: string): void {
+    this.peers.revoked(agent);
+    this.apply({ kind: 'revoked', agent });
+    this.peers.sync();
   }
 
   /** An agent could not send to a peer. */
@@ -106,12 +138,33 @@ export class Members {
   apply(event: RegistryEvent): void {
     const { learning, deployments, onPeers, now } = this.#o;
     const changes = this.registry.apply(event, now()).filter((change) => this.#changed(change));
+    this.#keepDrains();
+    if (event.kind === 'tick') this.#showDoubts();
     if (changes.length === 0) return;
     learning().agentsChanged();
     const alive = this.registry.all().filter(({ agent, nonce }) => this.registry.serves(agent, nonce));
     onPeers(this.peers.entries(alive.map(({ agent }) => agent)));
     this.peers.sync();
     deployments().agentsChanged(changes.some((change) => change.kind === 'ready'));
+  }
+
+  #keepDrains(): void {
+    const { drained } = this.registry;
+    if (drained === this.#drained) return;
+    this.#drained = drained;
+    this.#o.drainsFile?.changed(() => [...this.registry.drained].map(([agent, nonce]) => ({ agent, nonce })), true);
+  }
+
+  #showDoubts(): void {
+    const { problems, log } = this.#o;
+    const doubted = this.peers.doubted();
+    for (const { agent, times, peer } of doubted) {
+      const said = `agent ${agent} says again and again that peers cannot be reached, and they answer`;
+      problems.set(`doubt ${agent}`, `${said} (${times} times, ${peer} at last): its word alone does not count. Is its own network bad?`);
+      if (!this.#doubted.includes(agent)) log('doubted', said);
+    }
+    for (const agent of this.#doubted) if (!doubted.some((one) => one.agent === agent)) problems.clear(`doubt ${agent}`);
+    this.#doubted = doubted.map(({ agent }) => agent);
   }
 
   /** True when it is one of an agent that is known. */
@@ -128,12 +181,14 @@ export class Members {
       return false;
     }
     followSuspicion(dispatcher.suspects, change);
+    if (kind === 'lost' || kind === 'stopped' || kind === 'joined') this.peers.gone(agent);
     log(kind, `agent ${agent}${'why' in change ? `: ${change.why}` : ''}${'message' in change ? `: ${change.message}` : ''}`);
     if (kind === 'lost' || kind === 'stopped') {
       commands.lost(agent, nonce, change.why);
       dispatcher.agentLost(agent);
       deployments().agentGone(agent, kind === 'lost');
     } else if (kind === 'joined') {
+      this.peers.back(agent);
       // Without seats nothing else would tell an agent that it is known here.
       this.#tell(agent, nonce, { kind: 'ping', ping: { padBytes: 0 } });
     } else if (kind === 'ready' || kind === 'draining') deployments().agentBack(agent, nonce);

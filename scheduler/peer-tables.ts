@@ -64,6 +64,8 @@ export interface PeerTable {
   /** Grows with each change, of any table. */
   readonly version: number;
   readonly rows: readonly Neighbour[];
+  /** Whom nobody may have to do with. */
+  readonly out: readonly string[];
 }
 
 export interface Seen {
@@ -72,6 +74,8 @@ export interface Seen {
   readonly agents: readonly string[];
   /** Where an agent, or the dispatcher, listens; undefined = nobody knows it. */
   readonly entry: (name: string) => PeerEntry | undefined;
+  /** Agents whose certificate was revoked: everybody is told, since their lanes may outlive what tables name. Default: none. */
+  readonly out?: readonly string[];
 }
 
 export class PeerTables {
@@ -83,7 +87,7 @@ export class PeerTables {
   }
 
   /** Makes the tables anew; returns the agents whose table is another one now. Tables of agents that are not named are forgotten. */
-  update({ plans, agents, entry }: Seen): string[] {
+  update({ plans, agents, entry, out = [] }: Seen): string[] {
     const named = new Set(agents);
     for (const agent of this.#tables.keys()) if (!named.has(agent)) this.#tables.delete(agent);
     const slices = new Map<string, string[]>();
@@ -95,12 +99,12 @@ export class PeerTables {
     const changed: string[] = [];
     for (const agent of agents) {
       const rows = [...relationsOf(plans, agent)].flatMap(([name, relation]) => {
-        const at = entry(name);
+        const at = out.includes(name) ? undefined : entry(name);
         return at === undefined ? [] : [{ ...at, ...relation, slices: slicesOf(name) }];
       });
-      const text = JSON.stringify(rows);
+      const text = JSON.stringify([rows, out]);
       if (this.#tables.get(agent)?.text === text) continue;
-      this.#tables.set(agent, { version: ++this.#version, rows, text });
+      this.#tables.set(agent, { version: ++this.#version, rows, out, text });
       changed.push(agent);
     }
     return changed;

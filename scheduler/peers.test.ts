@@ -149,6 +149,38 @@ describe('peer tables', () => {
   });
 });
 
+describe('an agent whose certificate was revoked', () => {
+  const outOf = (agent: string) =>
+    got.flatMap(({ agent: to, command: { body } }) => (to === agent && body.kind === 'peers' ? [body.peers] : [])).at(-1);
+
+  it('is out of the tables of those who have seats beside it at once, though the plan names it, and everybody is told', async () => {
+    peers.sync();
+    await delivered();
+    expect(outOf('a')).toMatchObject({ out: [] });
+    registry.apply({ kind: 'revoked', agent: 'b' }, now);
+    peers.revoked('b');
+    peers.sync();
+    await delivered();
+    expect(outOf('a')?.peers.map(({ agent }) => agent)).toEqual([DISPATCHER]);
+    for (const agent of ['a', 'spare']) expect(outOf(agent)).toMatchObject({ out: ['b'] });
+    // Neither do prepares name it, nor the dispatcher's own lanes.
+    expect(peers.entries(['a', 'b']).map(({ agent }) => agent)).toEqual([DISPATCHER, 'a']);
+    peers.back('b');
+    peers.sync();
+    await delivered();
+    expect(outOf('a')).toMatchObject({ out: [] });
+    expect(outOf('a')?.peers.map(({ agent }) => agent)).toEqual([DISPATCHER, 'b']);
+  });
+
+  it('is told of for long, but not without end', async () => {
+    for (let i = 0; i < 1000; i++) peers.revoked(`x${i}`);
+    peers.sync();
+    await delivered();
+    expect(outOf('a')?.out.length).toBeLessThanOrEqual(256);
+    expect(outOf('a')?.out.at(-1)).toBe('x999');
+  });
+});
+
 describe('an agent that moved', () => {
   const move = async (addresses: string[]): Promise<void> => {
     peers.sync();
@@ -206,6 +238,43 @@ describe('a lane that broke', () => {
     registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: 'a1', why: 'will', connection: 0 } }, now);
     broke('a', 'b');
     expect(seen.broken).toHaveLength(1);
+  });
+});
+
+describe('a neighbour that says at every health that a peer cannot be reached', () => {
+  const lies = (times: number): void => {
+    for (let i = 0; i < times; i++) {
+      now += 500;
+      peers.health(health('a', 0, [lane('b', 'direct')]), health('a', 0, [lane('b', 'relay', 'reset')]));
+      peers.unreached('b', 'a', 'LANE_DOWN');
+      now += 500;
+      peers.health(null, health('b', 0));
+    }
+  };
+
+  it('is not believed any more when the peer answers each time; what the dispatcher sees still counts, and another agent', () => {
+    peers.sync();
+    lies(60);
+    // Twice in each of the first three seconds: by its health, and by frames.
+    expect(seen.broken).toHaveLength(6);
+    expect(peers.doubted()).toMatchObject([{ agent: 'a', peer: 'b' }]);
+    seen.broken = [];
+    peers.ownLane('b', 'direct', '');
+    peers.ownLane('b', 'down', 'reset');
+    peers.health(health('b', 0, [lane('a', 'direct')]), health('b', 0, [lane('a', 'relay', 'reset')]));
+    expect(seen.broken.map((text) => text.slice(0, 1))).toEqual(['b', 'a']);
+    now += 30 * 60_000;
+    expect(peers.doubted()).toEqual([]);
+  });
+
+  it('was right when the peer is lost then', () => {
+    peers.sync();
+    for (let i = 0; i < 10; i++) {
+      peers.unreached('b', 'a', 'LANE_DOWN');
+      peers.gone('b');
+      peers.health(null, health('b', 0));
+    }
+    expect(seen.broken).toHaveLength(10);
   });
 });
 

@@ -10,6 +10,7 @@ import type { Commands } from './commands.js';
 import type { Deployment } from './deployment.js';
 import { brokenLanes, type PeerTable, PeerTables } from './peer-tables.js';
 import type { AgentRecord, Registry } from './registry.js';
+import { type Doubted, Witnesses } from './witnesses.js';
 
 /** A table that an agent does not hold is told again after this time. */
 const AGAIN_MS = 3000;
@@ -17,6 +18,8 @@ const AGAIN_MS = 3000;
 const MOVE_MS = 1500;
 /** Lanes of an agent that moved break, and that says nothing of it, for so long. */
 const MOVING_MS = 5000;
+/** Names that are told to be out: the latest. Of others no plan has known anything for long. */
+const MOST_OUT = 256;
 
 export interface PeersOptions {
   readonly registry: Registry;
@@ -39,6 +42,7 @@ export interface PeersOptions {
 export class Peers {
   readonly #o: PeersOptions;
   readonly #tables = new PeerTables();
+  readonly #witnesses = new Witnesses();
   /** What the tables were made of. */
   #madeOf: readonly unknown[] = [];
   /** When each process was last told a table that it does not hold. */
@@ -46,6 +50,8 @@ export class Peers {
   readonly #movedMs = new Map<string, number>();
   /** Agents that the dispatcher has a direct lane to. */
   readonly #direct = new Set<string>();
+  /** Agents whose certificate was revoked, the latest last. */
+  readonly #out = new Set<string>();
 
   constructor(options: PeersOptions) {
     this.#o = options;
@@ -62,6 +68,19 @@ export class Peers {
     for (const agent of this.#update()) this.#tell(agent);
   }
 
+  /** Its certificate is void: from the next `sync` on no table names it, and all agents are told to have nothing to do with it. */
+  revoked(agent: string): void {
+    this.#out.delete(agent);
+    this.#out.add(agent);
+    const [oldest = ''] = this.#out;
+    if (this.#out.size > MOST_OUT) this.#out.delete(oldest);
+  }
+
+  /** It has joined, with a certificate that is good. */
+  back(agent: string): void {
+    this.#out.delete(agent);
+  }
+
   /** An agent asks for its table. */
   asked({ agent, nonce }: PeersQuestion): void {
     this.sync();
@@ -71,6 +90,7 @@ export class Peers {
   /** What an agent's lanes say of its peers. `before`: its last health. */
   health(before: Health | null | undefined, now: Health): void {
     const table = this.#tables.get(now.agent);
+    if (this.#o.registry.get(now.agent)?.nonce === now.nonce) this.#witnesses.heard(now.agent, this.#o.now());
     if (this.#o.registry.serves(now.agent, now.nonce)) {
       for (const { peer, why } of brokenLanes(before, now))
         this.#broke(peer, `the direct lane of ${now.agent} to it broke (${why})`, now.agent);
@@ -78,6 +98,16 @@ export class Peers {
     const holds = now.peersTerm === this.#o.term() && now.peersVersion === table?.version;
     if (table === undefined || holds || this.#o.registry.get(now.agent)?.nonce !== now.nonce) return;
     if (this.#o.now() - (this.#toldMs.get(now.agent) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS) this.#tell(now.agent);
+  }
+
+  /** This agent is gone, or another process of its name is here: whoever said that it cannot be reached was right. */
+  gone(agent: string): void {
+    this.#witnesses.gone(agent);
+  }
+
+  /** Agents whose word on their peers does not count, since it was contradicted too often. */
+  doubted(): Doubted[] {
+    return this.#witnesses.doubted(this.#o.now());
   }
 
   /** `by` could not send to this agent. */
@@ -159,10 +189,11 @@ export class Peers {
     const alive = this.#alive();
     const hellos = registry.all().map(({ hello }) => hello);
     // Plans and hellos are never changed, only replaced.
-    const madeOf = [...plans, ...hellos, ...alive, placeText(dispatcherPeer())];
+    const out = [...this.#out];
+    const madeOf = [...plans, ...hellos, ...alive, placeText(dispatcherPeer()), out.join(' ')];
     if (madeOf.length === this.#madeOf.length && madeOf.every((one, i) => one === this.#madeOf[i])) return [];
     this.#madeOf = madeOf;
-    const seen = { plans: plans as Plan[], agents: alive, entry: (name: string) => this.#entry(name) };
+    const seen = { plans: plans as Plan[], agents: alive, out, entry: (name: string) => this.#entry(name) };
     for (const [agent, atMs] of this.#movedMs) if (this.#o.now() - atMs > MOVING_MS) this.#movedMs.delete(agent);
     for (const agent of this.#toldMs.keys()) if (!alive.includes(agent)) this.#toldMs.delete(agent);
     return this.#tables.update(seen);
@@ -175,6 +206,7 @@ export class Peers {
 
   #entry(name: string): PeerEntry | undefined {
     if (name === DISPATCHER) return this.#o.dispatcherPeer();
+    if (this.#out.has(name)) return undefined;
     const hello = this.#o.registry.get(name)?.hello;
     return hello && { agent: name, addresses: hello.addresses, lanePort: hello.lanePort };
   }
@@ -183,7 +215,8 @@ export class Peers {
     const isMoving = (name: string): boolean => this.#o.now() - (this.#movedMs.get(name) ?? Number.NEGATIVE_INFINITY) < MOVING_MS;
     // Who has nothing to do with a peer has nothing to say of it: else any agent could keep seats from any other.
     const knows = by === DISPATCHER || this.#tables.get(by)?.rows.some(({ agent }) => agent === peer) === true;
-    if (knows && !isMoving(peer) && !isMoving(by)) this.#o.onBroken(peer, why);
+    if (!knows || isMoving(peer) || isMoving(by)) return;
+    if (this.#witnesses.says(by, peer, this.#o.now())) this.#o.onBroken(peer, why);
   }
 
   /** Not waited for: an agent that did not get it says so in its health. */
@@ -206,7 +239,7 @@ export class Peers {
     const record = this.#o.registry.get(agent);
     if (table === undefined || record === undefined) return undefined;
     this.#toldMs.set(agent, this.#o.now());
-    const body = { kind: 'peers', peers: { version: table.version, peers: table.rows } } as const;
+    const body = { kind: 'peers', peers: { version: table.version, peers: table.rows, out: table.out } } as const;
     return { nonce: record.nonce, body };
   }
 }

@@ -97,6 +97,27 @@ describe('registry', () => {
     registry.apply({ kind: 'gone', gone: { agent: 'a', nonce: '1', why: 'stopped', connection: 0 } }, 2);
     readyAgent(registry, 'a', '2', 3);
     expect(registry.get('a')?.state).toBe('ready');
+    expect([...registry.drained]).toEqual([]);
+  });
+
+  it('knows whom an operator drained before this scheduler began, until that is taken back, here or while it is away', () => {
+    const registry = new Registry();
+    const drains = ['a', 'b', 'c'].map((agent) => ({ agent, nonce: '1' }));
+    expect(registry.apply({ kind: 'drained before', drains }, 0)).toEqual([]);
+    readyAgent(registry, 'a', '1', 1);
+    expect(registry.get('a')).toMatchObject({ state: 'draining', why: 'an operator asked for it' });
+    registry.apply({ kind: 'drain', agent: 'a', undo: true }, 2);
+    registry.apply({ kind: 'drain', agent: 'b', undo: true }, 2);
+    readyAgent(registry, 'b', '1', 3);
+    // A process that nobody drained.
+    readyAgent(registry, 'c', '2', 3);
+    for (const agent of ['a', 'b', 'c']) expect(registry.get(agent)?.state).toBe('ready');
+    expect([...registry.drained]).toEqual([]);
+    // It is not a memory without end.
+    registry.apply({ kind: 'drained before', drains: Array.from({ length: 3000 }, (_, i) => ({ agent: `x${i}`, nonce: '1' })) }, 4);
+    registry.apply({ kind: 'drain', agent: 'a', undo: false }, 5);
+    expect(registry.drained.size).toBeLessThanOrEqual(1000);
+    expect(registry.drained.get('a')).toBe('1');
   });
 
   it('suspects and then loses a hung agent, and takes it back when it speaks again', () => {

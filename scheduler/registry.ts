@@ -30,6 +30,12 @@ export interface AgentRecord {
   readonly seenMs: number;
 }
 
+/** A process that an operator drains. */
+export interface Drain {
+  readonly agent: string;
+  readonly nonce: string;
+}
+
 export type RegistryEvent =
   | { readonly kind: 'hello'; readonly hello: Hello }
   | { readonly kind: 'health'; readonly health: Health }
@@ -40,6 +46,8 @@ export type RegistryEvent =
   | { readonly kind: 'revoked'; readonly agent: string }
   /** An operator wants its seats moved, or takes that back. It goes on running, and says nothing of it. */
   | { readonly kind: 'drain'; readonly agent: string; readonly undo: boolean }
+  /** Processes that an operator drained before this scheduler began. */
+  | { readonly kind: 'drained before'; readonly drains: readonly Drain[] }
   /** Time passes: at least twice a second. */
   | { readonly kind: 'tick' }
   /** The scheduler's own link to the broker. While it is down, silence says nothing about the agents. */
@@ -91,6 +99,8 @@ const ECHO_MS = 10_000;
 const HEALTH_MS = { least: 50, most: 60_000, usual: 1000 };
 /** Why an agent drains that did not ask for it. */
 export const BY_OPERATOR = 'an operator asked for it';
+/** Drains of agents that never come back are kept no further than this. */
+const MOST_DRAINS = 1000;
 /** Lost, stopped and refused agents are shown this long. */
 const FORGET_AFTER_MS = 3_600_000;
 
@@ -106,8 +116,7 @@ export class Registry {
   #serving = 0;
   /** Agents whose certificate was revoked: the process that had it, and until when what it said before it was cut off may still come in. */
   readonly #out = new Map<string, { readonly nonce: string; readonly untilMs: number }>();
-  /** Agents that an operator drains: the process. That it is lost and comes back changes nothing of that. */
-  readonly #drained = new Map<string, string>();
+  #drained: ReadonlyMap<string, string> = new Map();
   #online = true;
   /** When our own link to the broker came back. */
   #onlineMs = Number.NEGATIVE_INFINITY;
@@ -134,6 +143,11 @@ export class Registry {
     return record !== undefined && record.nonce === nonce && SERVING.has(record.state);
   }
 
+  /** Agents that an operator drains: the process. That it is lost and comes back changes nothing of that. Another map when something has changed. */
+  get drained(): ReadonlyMap<string, string> {
+    return this.#drained;
+  }
+
   /** How often the agent was lost, and how long it is held back for that. */
   flapping(agent: string, nowMs: number): { readonly losses: number; readonly heldMs: number } {
     const isHeld = this.#agents.get(agent)?.state === 'joining';
@@ -154,6 +168,9 @@ export class Registry {
         return this.#revoked(event.agent, nowMs);
       case 'drain':
         return this.#drain(event.agent, event.undo);
+      case 'drained before':
+        this.#drained = new Map(event.drains.slice(-MOST_DRAINS).map(({ agent, nonce }) => [agent, nonce]));
+        return [];
       case 'tick':
         return this.#tick(nowMs);
       case 'offline':
@@ -199,6 +216,8 @@ export class Registry {
       this.#set({ ...known, hello, seenMs: nowMs });
       return changes;
     }
+    // Started anew: what was said of the process before is over.
+    if (this.#drained.get(agent) !== nonce) this.#setDrained(agent, undefined);
     this.#set(fresh);
     return [...changes, { kind: 'joined', agent, nonce }];
   }
@@ -266,9 +285,10 @@ export class Registry {
   /** It has not flapped: if it is let in again, it is welcome at once. */
   #revoked(agent: string, nowMs: number): RegistryChange[] {
     const record = this.#agents.get(agent);
-    if (record === undefined || !isAlive(record)) return [];
+    if (record === undefined) return [];
     const why = 'its certificate was revoked';
     this.#out.set(agent, { nonce: record.nonce, untilMs: nowMs + ECHO_MS });
+    if (!isAlive(record)) return [];
     this.#reported.delete(agent);
     this.#set({ ...record, state: 'lost', why });
     return [{ kind: 'lost', agent, nonce: record.nonce, why }];
@@ -291,19 +311,29 @@ export class Registry {
 
   #drain(agent: string, undo: boolean): RegistryChange[] {
     const record = this.#agents.get(agent);
-    if (record === undefined || !SERVING.has(record.state)) return [];
+    if (record === undefined || !SERVING.has(record.state)) {
+      // It is away: when it comes back it gets seats.
+      if (undo) this.#setDrained(agent, undefined);
+      return [];
+    }
     const { nonce } = record;
     if (undo) {
       // What the agent asked for itself, only it can take back: it is about to stop.
       if (record.state !== 'draining' || record.why !== BY_OPERATOR) return [];
-      this.#drained.delete(agent);
+      this.#setDrained(agent, undefined);
       this.#set({ ...record, state: 'ready', why: '' });
       return [{ kind: 'ready', agent, nonce }];
     }
     if (record.state === 'draining') return [];
-    this.#drained.set(agent, nonce);
+    this.#setDrained(agent, nonce);
     this.#set({ ...record, state: 'draining', why: BY_OPERATOR });
     return [{ kind: 'draining', agent, nonce, why: BY_OPERATOR }];
+  }
+
+  #setDrained(agent: string, nonce: string | undefined): void {
+    if (this.#drained.get(agent) === nonce) return;
+    const others = [...this.#drained].filter(([name]) => name !== agent);
+    this.#drained = new Map(nonce === undefined ? others : [...others, [agent, nonce] as const].slice(-MOST_DRAINS));
   }
 
   #tick(nowMs: number): RegistryChange[] {
@@ -361,7 +391,6 @@ export class Registry {
     this.#count(agent, -1);
     this.#agents.delete(agent);
     this.#out.delete(agent);
-    this.#drained.delete(agent);
     this.#holdDown.forget(agent);
     this.#reported.delete(agent);
   }

@@ -132,6 +132,43 @@ describe('a gateway that is started again', () => {
     }
   });
 
+  it('tells whoever waits for an answer of the one before that it will not come', async () => {
+    const world = await World.make();
+    const { gateway } = await world.serving(['a']);
+    const client = await ChairClient.connect({ brokerUrl: world.brokerUrl, cluster: 'test', requestTimeoutMs: 5_000 });
+    running.push(() => client.close());
+    // Its seats have nowhere to go: that takes a minute.
+    const waiting = codeOf(client.drain('a'));
+    await until('it drains', () => gateway.status().agents[0]?.state === 'draining');
+    await gateway.stop();
+    const stoppedMs = performance.now();
+    await world.gateway();
+    expect(await waiting).toBe('STOPPED');
+    expect(performance.now() - stoppedMs).toBeLessThan(30_000);
+  });
+
+  it('gives no seats to an agent that an operator had drained, until that is taken back', async () => {
+    const world = await World.make();
+    const { gateway, client, report } = await world.serving(['a', 'b']);
+    const drained = report.seats[0]?.agent === 'a' ? 'a' : 'b';
+    const stateOf = (at: Gateway) => at.status().agents.find(({ agent }) => agent === drained);
+    await client.drain(drained);
+    // As a kill leaves it: what was answered is on the disk, whatever is written at the end is not.
+    const kept = await readFile(join(world.stateDirectory, 'drains'));
+    await gateway.stop();
+    await writeFile(join(world.stateDirectory, 'drains'), kept);
+    const again = await world.gateway();
+    await until('it is back', () => stateOf(again)?.health != null);
+    expect(stateOf(again)).toMatchObject({ state: 'draining', why: 'an operator asked for it' });
+    expect(again.status().deployments[0]?.plan?.seats.map(({ agent }) => agent)).not.toContain(drained);
+    await client.drain(drained, { undo: true });
+    expect(stateOf(again)?.state).toBe('ready');
+    await again.stop();
+    const third = await world.gateway();
+    await until('it is back', () => stateOf(third)?.health != null);
+    expect(stateOf(third)?.state).toBe('ready');
+  });
+
   it('finishes the frames that were under way: each has one result, and it is right', async () => {
     const world = await World.make();
     const { gateway, client } = await world.serving(['a', 'b'], { cut: 'stages:2' }, { runMs: 20 });

@@ -4,7 +4,7 @@
  * Long, because it is where the parts are put together and their starts and ends are put in order; what each does is in files of its own.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Gatehouse } from '../broker/credentials/gatehouse.js';
+import type { Decision, Gatehouse } from '../broker/credentials/gatehouse.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LinkProbe } from '../broker/link-probe.js';
 import type {
@@ -29,6 +29,7 @@ import type { Deployment } from './deployment.js';
 import { Deployments, type DeploymentsOptions } from './deployments.js';
 import type { Dispatcher } from './dispatcher.js';
 import { drained } from './draining.js';
+import { DrainsFile } from './drains-file.js';
 import { Learning } from './learning.js';
 import { LinkFile } from './links/file.js';
 import { CorrectionFile } from './live/file.js';
@@ -84,6 +85,8 @@ export interface SchedulerOptions extends ReigningOptions {
   readonly files?: DeploymentsOptions['files'];
   /** Where links are kept over restarts; default: they are not. */
   readonly linksFile?: string;
+  /** Where it is kept whom an operator drains; default: it is not. */
+  readonly drainsFile?: string;
   /** Where what real frames say of predictions is kept; default: it is not. */
   readonly correctionsFile?: string;
   readonly removeDamaged?: DeploymentsOptions['removeDamaged'];
@@ -177,13 +180,17 @@ export class Scheduler {
   }
 
   #makeMembers(): Members {
-    const { dispatcherPeer, lanes = () => [], onPeers = () => undefined, dispatcher, membership } = this.#o;
+    const { dispatcherPeer, lanes = () => [], onPeers = () => undefined, dispatcher, membership, drainsFile: file } = this.#o;
+    const { problems = new Problems() } = this.#o;
+    const log = (kind: string, text: string): void => this.#log(kind, text);
     return new Members({
+      problems,
+      drainsFile: file === undefined ? undefined : new DrainsFile({ file, problems, log }),
       ...{ dispatcherPeer, lanes, onPeers, dispatcher, membership, now: this.#now },
       ...{ commands: this.#commands, reigning: this.#reigning, refusals: this.#refusals },
       deployments: () => this.#deployments,
       learning: () => this.#learning,
-      log: (kind, text) => this.#log(kind, text),
+      log,
     });
   }
 
@@ -253,6 +260,7 @@ export class Scheduler {
   async claim(atLeast = 0): Promise<void> {
     await this.#reigning.begin(atLeast);
     await this.#learning.load();
+    await this.#members.load();
   }
 
   /** What was deployed in an earlier term; before anything that brings frames is started. */
@@ -303,6 +311,7 @@ export class Scheduler {
     await this.#profiles?.stop();
     await this.#deployments.stop();
     await this.#learning.stop();
+    await this.#members.kept();
     this.#commands.stop();
     for (const undo of this.#undo.splice(0)) await undo();
   }
@@ -343,9 +352,9 @@ export class Scheduler {
     this.#members.peers.ownLane(agent, lane, why);
   }
 
-  /** Its certificate is void: others take its seats, whatever becomes of its connection. */
+  /** Its certificate is void: others take its seats, whatever becomes of its connection, and have nothing to do with it any more. */
   revoked(agent: string): void {
-    this.#members.apply({ kind: 'revoked', agent });
+    this.#members.revoked(agent);
   }
 
   /** What the deploy requests of all deployments call their models and calibration files. */
@@ -416,7 +425,7 @@ export class Scheduler {
       case 'profile':
         return { profile: await this.#profile(body.profile) };
       case 'update':
-        await this.#update(body.update);
+        await this.#update(body.update, client);
         return {};
       case 'peers':
         return { peers: this.#members.peers.report(body.peers.agent) };
@@ -424,6 +433,7 @@ export class Scheduler {
         if (gatehouse === undefined) throw new ChairError('TRUST_OFF', 'this gateway runs without certificates');
         return { trust: await gatehouse.answer(body.trust, client) };
       case 'drain':
+        gatehouse?.decided(body.drain.undo ? 'drain undone' : 'drained', `agent ${body.drain.agent}`, client, '');
         await drained(body.drain, { members: this.#members, deployments: this.#deployments, now: this.#now });
         return {};
       case 'trace':
@@ -436,9 +446,20 @@ export class Scheduler {
     return this.#profiles.request(request);
   }
 
-  async #update(request: UpdateRequest): Promise<void> {
+  /** Begin and end stand in the audit log: a gateway that is killed meanwhile has still said who wanted it. */
+  async #update(request: UpdateRequest, client: string): Promise<void> {
     if (this.#updating === undefined) throw new ChairError('UPDATE_REFUSED', 'this scheduler does not update agents');
-    return this.#updating.update(request);
+    const { agent, name } = request;
+    const decided = (event: Decision, detail: string): void => this.#o.gatehouse?.decided(event, `agent ${agent}`, client, detail);
+    decided('update ordered', `to ${name}`);
+    try {
+      const isNew = await this.#updating.update(request);
+      decided('updated', isNew ? `runs ${name}` : `ran ${name} already`);
+    } catch (error) {
+      const { code, message } = toChairError(error);
+      decided('update failed', `${code}: ${message}`);
+      throw error;
+    }
   }
 
   async #offer(offer: ModelOffer): Promise<ModelAnswer> {

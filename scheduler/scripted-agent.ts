@@ -115,6 +115,8 @@ export class ScriptedAgent {
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly epochs = new Map<string, Epoch>();
   readonly commands: string[] = [];
+  /** With whom it was last told to have nothing to do. */
+  out: readonly string[] = [];
   /** By deployment: graphs of slices to have at hand. */
   readonly standby = new Map<string, readonly string[]>();
   refused = '';
@@ -256,6 +258,7 @@ export class ScriptedAgent {
       const epoch = this.epochs.get(`${body.commit.deployment} ${body.commit.epoch}`);
       if (epoch !== undefined) epoch.committed = true;
     } else if (body.kind === 'release') this.epochs.delete(`${body.release.deployment} ${body.release.epoch}`);
+    else if (body.kind === 'peers') this.out = body.peers.out;
     else if (body.kind === 'measure') {
       const { peer, ...budget } = body.measure;
       this.#lanes.setPeers([peer]);

@@ -48,13 +48,13 @@ export class Updating {
   }
 
   /**
-   * Resolves when the agent runs the bundle and was confirmed; at once when it runs it already. Throws AGENT_UNKNOWN, UPDATE_REFUSED, BUNDLE_WRONG_ARCH,
+   * Resolves when the agent runs the bundle and was confirmed; at once, with false, when it runs it already. Throws AGENT_UNKNOWN, UPDATE_REFUSED, BUNDLE_WRONG_ARCH,
    * MODEL_NOT_FOUND (the bundle was not sent here), UPDATE_FAILED (it runs the former one again), REQUEST_TIMEOUT, and what the agent refuses it with.
    */
-  async update(request: UpdateRequest): Promise<void> {
+  async update(request: UpdateRequest): Promise<boolean> {
     const { agent, name } = request;
     const record = this.#checked(request);
-    if (record.hello.softwareVersion === name) return;
+    if (record.hello.softwareVersion === name) return false;
     if (this.#busy !== '') {
       throw new ChairError('UPDATE_REFUSED', `agent ${this.#busy} is being updated`, {
         expected: 'one agent at a time',
@@ -69,6 +69,7 @@ export class Updating {
       await this.#well(back);
       await this.options.commands.send(agent, back.nonce, this.options.term(), { kind: 'confirm', confirm: { name } }, CONFIRM_MS);
       this.options.log('updated', `agent ${agent} runs ${name}`);
+      return true;
     } catch (error) {
       this.options.log('update failed', `agent ${agent}: ${error instanceof Error ? error.message : String(error)}`);
       throw error;

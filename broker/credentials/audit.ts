@@ -22,6 +22,11 @@ export const AUDIT_EVENTS = [
   'deployed',
   'undeployed',
   'adjusted',
+  'drained',
+  'drain undone',
+  'update ordered',
+  'updated',
+  'update failed',
   'backed up',
   'restored',
 ] as const;

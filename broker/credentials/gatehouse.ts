@@ -5,7 +5,7 @@
 import { hostname, networkInterfaces } from 'node:os';
 import { ChairError } from '../errors.js';
 import type { AuditEntryRow, MemberRow, TokenRow, TrustReport, TrustRequest } from '../messages.js';
-import { type AuditRow, printable } from './audit.js';
+import { type AuditEvent, type AuditRow, printable } from './audit.js';
 import { Authority, type AuthorityOptions, SESSION } from './authority.js';
 import { ROLES, type Role } from './credentials.js';
 import { EnrolmentServer } from './enrolment-server.js';
@@ -97,9 +97,9 @@ export class Gatehouse {
     }
   }
 
-  /** What an operator decided about deployments, for the audit log. */
-  decided(event: 'deployed' | 'undeployed' | 'adjusted', deployment: string, client: string, detail: string): void {
-    this.authority.note({ event, by: ownerOf(client), about: deployment, detail });
+  /** What an operator decided about deployments and agents, for the audit log. */
+  decided(event: Decision, about: string, client: string, detail: string): void {
+    this.authority.note({ event, by: ownerOf(client), about, detail });
   }
 
   #members(name = ''): MemberRow[] {
@@ -116,6 +116,12 @@ export class Gatehouse {
     return tokenRow(record);
   }
 }
+
+/** What operators decide besides who may be here. */
+export type Decision = Extract<
+  AuditEvent,
+  'deployed' | 'undeployed' | 'adjusted' | 'drained' | 'drain undone' | 'update ordered' | 'updated' | 'update failed'
+>;
 
 /** Of a client's name: `alice-1a2b3c4d` is one of alice's. */
 function ownerOf(client: string): string {

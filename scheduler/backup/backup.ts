@@ -27,7 +27,7 @@ export const STATE = 'state/';
 const MODE = 0o600;
 const SHA256 = /(^|\/)[0-9a-f]{64}$/;
 /** Written sealed: what is damaged there would only be put aside by whoever restores it. */
-const SEALED = /^(cluster|term|links|corrections|deployments\/[^/]+\.json|credentials\/(tokens|issued|revoked)\.json)$/;
+const SEALED = /^(cluster|term|links|corrections|drains|deployments\/[^/]+\.json|credentials\/(tokens|issued|revoked)\.json)$/;
 export const KEYS = 'credentials/';
 
 export interface BackupAbout {

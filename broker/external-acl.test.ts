@@ -35,6 +35,8 @@ describe('access lists for other brokers', () => {
 
 interface Mosquitto {
   readonly url: string;
+  /** Its access list is of these now. */
+  reload(members: readonly Credentials[]): void;
 }
 
 /** Mosquitto as docs/brokers.md says it is set up. */
@@ -46,6 +48,14 @@ async function startMosquitto(authority: TestAuthority, members: readonly Creden
     writeFileSync(join(directory, name), text);
     return join(directory, name);
   };
+  const aclOf = (credentials: readonly Credentials[]): string =>
+    file(
+      'acl',
+      externalAcl(
+        'mosquitto',
+        credentials.map(({ identity }) => identity),
+      ),
+    );
   const free = createServer();
   const port = await listen(free, '127.0.0.1', 0);
   await new Promise<void>((resolve) => free.close(() => resolve()));
@@ -61,19 +71,17 @@ async function startMosquitto(authority: TestAuthority, members: readonly Creden
       'require_certificate true',
       'use_subject_as_username true',
       'retain_available false',
-      `acl_file ${file(
-        'acl',
-        externalAcl(
-          'mosquitto',
-          members.map(({ identity }) => identity),
-        ),
-      )}`,
+      `acl_file ${aclOf(members)}`,
       '',
     ].join('\n'),
   );
   const child = spawn('mosquitto', ['-c', config], { stdio: 'ignore', env: { ...process.env, PATH: MOSQUITTO_PATH } });
   onTestFinished(() => void child.kill('SIGKILL'));
-  return { url: `mqtts://127.0.0.1:${port}` };
+  const reload = (now: readonly Credentials[]): void => {
+    aclOf(now);
+    child.kill('SIGHUP');
+  };
+  return { url: `mqtts://127.0.0.1:${port}`, reload };
 }
 
 describe.skipIf(MOSQUITTO.missing !== '')(
@@ -86,7 +94,7 @@ describe.skipIf(MOSQUITTO.missing !== '')(
         authority.make('agent', 'pi-1'),
         authority.make('agent', 'pi-2'),
       ]);
-      const { url } = await startMosquitto(authority, [gateway, pi1, pi2]);
+      const { url, reload } = await startMosquitto(authority, [gateway, pi1, pi2]);
       const connected = async (id: string, credentials: Credentials) => {
         const bus = await connectBus({ url, id, trust: authority.trust(credentials), retryFirst: true, random: () => 0 });
         onTestFinished(() => bus.stop());
@@ -126,6 +134,25 @@ describe.skipIf(MOSQUITTO.missing !== '')(
       expect(overheard.filter((topic) => topic.includes('pi-2'))).toEqual([]);
       expect(heard).toEqual(['pi-1']);
       expect(subjectOf(pi1.identity)).toBe('CN=pi-1,OU=agent,O=test');
+
+      // pi-1 is revoked: its connection stays, and says and hears nothing from the moment of the reload on; that of pi-2 does.
+      const other = await connected('pi-2', pi2);
+      const others: number[] = [];
+      await other.subscribe(topics.reign, ({ term }) => others.push(term));
+      reload([gateway, pi2]);
+      for (let term = 4, isDeaf = false; !isDeaf; term++) {
+        expect(term).toBeLessThan(100);
+        await scheduler.publish(topics.reign, { term, scheduler: 's', schemaFingerprint: '', schemaVersion: 1 });
+        await until('pi-2 hears', () => others.includes(term));
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        isDeaf = !reigns.includes(term);
+      }
+      expect(agent.connected).toBe(true);
+      heard.length = 0;
+      await agent.publish(topics.gone, { agent: 'pi-1', nonce: '', why: 'stopped', connection: 0 }).catch(() => undefined);
+      await other.publish(topics.gone, { agent: 'pi-2', nonce: '', why: 'stopped', connection: 0 });
+      await until('pi-2', () => heard.length > 0);
+      expect(heard).toEqual(['pi-2']);
     });
   },
 );

@@ -2,6 +2,7 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
 import { trackBroker } from '../broker/discovery/finder.js';
+import { gatewayProof } from '../broker/discovery/gateway-proof.js';
 import { ChairError } from '../broker/errors.js';
 import type {
   AdjustRequest,
@@ -47,7 +48,7 @@ export interface ClientOptions {
   readonly name?: string;
   /** Frames outstanding at once; more wait in here. Default 16. */
   readonly window?: number;
-  /** For status and undeploy; default 10,000 ms. A gateway that is silent for three times as long is given up while it deploys. */
+  /** For status and undeploy; default 10,000 ms. A gateway that is silent for three times as long is given up, whatever it does. */
   readonly requestTimeoutMs?: number;
   /** Send frames through the broker even when the dispatcher could be reached directly. */
   readonly relayOnly?: boolean;
@@ -104,7 +105,8 @@ export class ChairClient {
   static async connect(options: ClientOptions): Promise<ChairClient> {
     const { brokerUrl, cluster, trust } = options;
     const name = clientName(options);
-    const bus = await connectBus({ url: brokerUrl ?? trackBroker({ cluster }), id: name, ...(trust === undefined ? {} : { trust }) });
+    const url = brokerUrl ?? trackBroker({ cluster, ...(trust === undefined ? {} : { proof: gatewayProof(trust) }) });
+    const bus = await connectBus({ url, id: name, ...(trust === undefined ? {} : { trust }) });
     const client = new ChairClient(options, name, bus);
     try {
       await client.#requests.start();
@@ -121,9 +123,16 @@ export class ChairClient {
     this.name = name;
     this.#bus = bus;
     this.#topics = topicsOf(options.cluster);
-    const { cluster, window = 16, trust } = options;
+    const { cluster, window = 16, trust, requestTimeoutMs: silentMs = 10_000 } = options;
     const trusted = trust === undefined ? {} : { trust };
-    this.#requests = new ClientRequests({ bus, topics: this.#topics, client: name, cluster });
+    this.#requests = new ClientRequests({
+      bus,
+      topics: this.#topics,
+      client: name,
+      cluster,
+      silentMs,
+      mayOnlyLook: trust !== undefined && ownIdentity(trust).role === 'viewer',
+    });
     this.#frames = new ClientFrames({ ...trusted, bus, topics: this.#topics, client: name, cluster, window, where: () => this.#where() });
   }
 

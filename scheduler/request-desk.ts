@@ -7,6 +7,8 @@ import { isHarmless } from './client-requests.js';
 
 /** QoS 1 may deliver a request twice: ids of so many are remembered. */
 const REMEMBERED_REQUESTS = 500;
+/** Answers that may have been lost with a connection: the last ones are said again when they are asked for again. */
+const REMEMBERED_ANSWERS = 32;
 /** An answer that is too long to send would be none. */
 const MESSAGE_CHARACTERS = 4000;
 const EMPTY = { status: null, plan: null, model: null, profile: null, peers: null, trust: null, trace: null };
@@ -24,6 +26,9 @@ export interface RequestDeskOptions {
 export class RequestDesk {
   readonly #o: RequestDeskOptions;
   readonly #requests = new Set<string>();
+  /** Not answered yet: they may take minutes, in which many others come. */
+  readonly #running = new Set<string>();
+  readonly #answers = new Map<string, Response>();
   #stopped = false;
 
   constructor(options: RequestDeskOptions) {
@@ -45,7 +50,9 @@ export class RequestDesk {
   }
 
   async #take(request: Request, answer: RequestDeskOptions['answer']): Promise<void> {
-    if (!NAME_PATTERN.test(request.client) || this.#o.ignore(request.client) || this.#requests.has(request.id)) return;
+    if (!NAME_PATTERN.test(request.client) || this.#o.ignore(request.client)) return;
+    if (this.#requests.has(request.id) || this.#running.has(request.id)) return this.#sayAgain(request);
+    this.#running.add(request.id);
     this.#requests.add(request.id);
     if (this.#requests.size > REMEMBERED_REQUESTS) this.#requests.delete(this.#requests.values().next().value ?? '');
     let response: Response;
@@ -55,7 +62,24 @@ export class RequestDesk {
       const error = toChairError(thrown);
       response = { id: request.id, code: error.code, message: error.message.slice(0, MESSAGE_CHARACTERS), ...EMPTY };
     }
+    this.#running.delete(request.id);
     if (this.#stopped) return;
+    if (!isHarmless(request.body)) this.#remember(request, response);
+    await this.#say(request, response);
+  }
+
+  /** To who asked, and to nobody who only knows the id. */
+  async #sayAgain(request: Request): Promise<void> {
+    const response = this.#answers.get(keyOf(request));
+    if (response !== undefined && !this.#stopped) await this.#say(request, response);
+  }
+
+  #remember(request: Request, response: Response): void {
+    this.#answers.set(keyOf(request), response);
+    if (this.#answers.size > REMEMBERED_ANSWERS) this.#answers.delete(this.#answers.keys().next().value ?? '');
+  }
+
+  async #say(request: Request, response: Response): Promise<void> {
     try {
       await this.#o.bus.publish(this.#o.topics.response(request.client), response);
     } catch (error) {
@@ -63,6 +87,10 @@ export class RequestDesk {
       this.#o.log('unanswered', `${request.client}: ${toChairError(error).message}`);
     }
   }
+}
+
+function keyOf({ id, client }: Request): string {
+  return `${client} ${id}`;
 }
 
 async function refuse({ kind }: RequestBody): Promise<never> {

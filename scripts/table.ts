@@ -3,17 +3,20 @@
 export interface Column {
   readonly title: string;
   readonly align?: 'left' | 'right';
+  /** Of no use when it is cut: a date, say. */
+  readonly whole?: boolean;
 }
 
 /** Columns two spaces apart; the last left column is cut when the table would be wider than `width`. */
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width = 80): string {
   const widths = columns.map((c, i) => Math.max(c.title.length, ...rows.map((r) => (r[i] ?? '').length)));
   let over = widths.reduce((sum, w) => sum + w + 2, -2) - width;
-  // The widest left-aligned columns give way first; numbers are never cut.
+  // The widest left-aligned columns give way first; numbers are never cut, nor what has to be whole.
+  const gives = (i: number): boolean => columns[i]?.align !== 'right' && columns[i]?.whole !== true;
   while (over > 0) {
     const widest = widths.reduce(
-      (best, w, i) => (columns[i]?.align !== 'right' && w > (widths[best] ?? 0) ? i : best),
-      columns.findIndex((c) => c.align !== 'right'),
+      (best, w, i) => (gives(i) && w > (widths[best] ?? 0) ? i : best),
+      columns.findIndex((_, i) => gives(i)),
     );
     const room = (widths[widest] ?? 0) - Math.max(6, columns[widest]?.title.length ?? 0);
     if (widest < 0 || room <= 0) break;

@@ -4,6 +4,7 @@ import { durationText } from './duration.js';
 import { formatTable } from './table.js';
 
 const time = (ms: number): string => new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
+const day = (ms: number): string => time(ms).slice(0, 10);
 /** As much of a fingerprint as people compare: 64 bits. */
 const short = (key: string): string => key.slice(0, 16);
 
@@ -47,7 +48,7 @@ export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: nu
       { title: 'role' },
       { title: 'name' },
       { title: 'state' },
-      { title: 'when (UTC)' },
+      { title: 'when (UTC)', whole: true },
       { title: 'key', align: 'right' },
       { title: 'wrong tries', align: 'right' },
     ],
@@ -66,7 +67,7 @@ export function membersText(
   const here = new Map(agents.map(({ agent, state }) => [agent, state]));
   const table = rows.map((row) => {
     const left =
-      row.notAfterMs === 0 ? '' : row.state === 'valid' ? `for ${durationText(row.notAfterMs - nowMs)}` : `until ${time(row.notAfterMs)}`;
+      row.notAfterMs === 0 ? '' : row.state === 'valid' ? `for ${durationText(row.notAfterMs - nowMs)}` : `until ${day(row.notAfterMs)}`;
     return [
       row.name,
       row.role,
@@ -83,7 +84,7 @@ export function membersText(
       { title: 'role' },
       { title: 'certificate' },
       { title: 'agent' },
-      { title: 'good' },
+      { title: 'good', whole: true },
       { title: 'key', align: 'right' },
       { title: 'why' },
     ],

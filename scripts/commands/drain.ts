@@ -8,7 +8,7 @@ export const drain: CommandDefinition = {
   name: 'drain',
   summary: "Move an agent's seats to others and give it no new ones",
   description:
-    'Resolves when the agent holds no seat: then it may be stopped, updated or carried away, and no frame notices. It goes on running until somebody stops it. An agent that is started anew gets seats again by itself; --undo gives them to one that was not.',
+    'Resolves when the agent holds no seat: then it may be stopped, updated or carried away, and no frame notices. It goes on running until somebody stops it, and gets no seats meanwhile, also when the gateway is started again. An agent that is started anew gets seats again by itself; --undo gives them to one that was not.',
   arguments: [{ syntax: '<agent>', description: 'name of the agent' }],
   options: [{ flags: '--undo', description: 'it may have seats again' }],
   settings: CLIENT_SETTINGS,

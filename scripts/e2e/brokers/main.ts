@@ -28,7 +28,7 @@ const EMBEDDED_ONLY = [
     'broker/server-trust.test.ts',
     'broker/lanes/lanes-trust.test.ts',
   ],
-  ...['scripts/e2e/join.test.ts', 'scripts/e2e/trust.test.ts'],
+  ...['scheduler/gatehouse.test.ts', 'scripts/flash/tokens.test.ts', 'scripts/e2e/join.test.ts', 'scripts/e2e/trust.test.ts'],
 ];
 /** In network namespaces, from where the one node on this machine's loopback cannot be reached. */
 const NAMESPACES = 'scripts/testbed/testbed.ts';

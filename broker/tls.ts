@@ -21,6 +21,8 @@ export interface Peer {
 
 /** Clocks are set, and no timer waits for 30 days: it is looked again so often. */
 const LOOK_MS = 3_600_000;
+/** When the clock was set, all certificates may be over at once: their connections end within this time, so that the agents of a cluster are not all away together. */
+const SPREAD_MS = 600_000;
 
 /**
  * Ends what a connection carries when the certificate of its other end is over, by the gateway's time: a certificate ends connections as it keeps new ones out. Whoever
@@ -31,13 +33,17 @@ export function endWhenOver(
   { identity, notAfterMs }: Peer,
   { source }: Trust,
   end: (error: ChairError) => void,
+  random: () => number = Math.random,
 ): void {
   if (identity.role === 'gateway') return;
   let timer: NodeJS.Timeout | undefined;
+  let expectedMs = Number.POSITIVE_INFINITY;
   const look = (): void => {
     const leftMs = notAfterMs + CLOCK_TOLERANCE_MS - source.nowMs();
-    if (leftMs >= 0) {
-      timer = setTimeout(look, Math.min(leftMs + 1, LOOK_MS)).unref();
+    const wasSet = leftMs < 0 && expectedMs > LOOK_MS;
+    expectedMs = leftMs;
+    if (leftMs >= 0 || wasSet) {
+      timer = setTimeout(look, wasSet ? random() * SPREAD_MS : Math.min(leftMs + 1, LOOK_MS)).unref();
       return;
     }
     const over = new Date(notAfterMs).toISOString();

@@ -1,9 +1,9 @@
 import { X509Certificate } from 'node:crypto';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
-import { connect as connectTcp } from 'node:net';
+import { connect as connectTcp, createServer as createTcpServer, type Socket } from 'node:net';
 import path from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { listen } from '../listen.js';
 import { identityOf, readCredentials } from './credentials.js';
 import { alreadyEnrolled, enrol, enrolPatiently, readRecord, renew, takeTime } from './enrolment.js';
@@ -41,6 +41,40 @@ describe('joining', () => {
     // The same token again, as after a second boot: it is known that it was used.
     expect(await alreadyEnrolled(folder('pi'), token)).toEqual(made);
     expect(await alreadyEnrolled(folder('pi'), await invite(world.authority, 'pi-2'))).toBeUndefined();
+  });
+
+  it('finds the gateway of its token among those who refuse it, say nothing, or show the CA that anybody can read', async () => {
+    const other = await testAuthority();
+    onTestFinished(() => other.stop());
+    const { certificate, key } = other.authority.source.current;
+    const liar = async (status: string, body: string): Promise<EnrolmentAddress> => {
+      const liar = createServer({ cert: certificate, key, minVersion: 'TLSv1.3' }, (socket) => {
+        socket.on('error', () => undefined);
+        socket.once('data', () => socket.end(`HTTP/1.1 ${status}\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`));
+      });
+      onTestFinished(() => void liar.close());
+      return { host: '127.0.0.1', port: await listen(liar, '127.0.0.1', 0) };
+    };
+    const refuses = await liar('403 Forbidden', JSON.stringify({ code: 'TOKEN_USED', message: 'this token was used' }));
+    const copies = await liar('200 OK', world.authority.ca);
+    const sockets = new Set<Socket>();
+    const mute = createTcpServer((socket) => void sockets.add(socket.on('error', () => undefined)));
+    onTestFinished(() => {
+      for (const socket of sockets) socket.destroy();
+      mute.close();
+    });
+    const says = { host: '127.0.0.1', port: await listen(mute, '127.0.0.1', 0) };
+    const heard = [[refuses], [copies], [refuses, copies, says, at]];
+    const lines: string[] = [];
+    const made = await enrolPatiently({
+      ...{ directory: folder('pi'), token: await invite(world.authority, 'pi-1'), clock: new GatewayClock(), isGuess: true, pace: 0.01 },
+      find: async () => heard.shift() ?? [],
+      signal: new AbortController().signal,
+      log: (line) => lines.push(line),
+    });
+    expect(made.identity.name).toBe('pi-1');
+    expect(lines.map((line) => line.split(':')[0])).toEqual(['GATEWAY_UNREACHABLE', 'CERTIFICATE_FOREIGN']);
+    expect(await refusals()).toEqual([]);
   });
 
   it.each([

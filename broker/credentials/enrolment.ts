@@ -6,6 +6,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join as joinPath } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Proofs } from '../discovery/proofs.js';
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../errors.js';
 import { lockDirectory } from '../lock.js';
 import { writeWhole } from '../sealed-file.js';
@@ -27,7 +28,7 @@ import {
   fieldsOf,
   parseAddress,
 } from './enrolment-client.js';
-import type { GatewayClock } from './gateway-clock.js';
+import { GatewayClock } from './gateway-clock.js';
 import { dropPendingKey, pendingKey } from './pending-key.js';
 import { parseToken, type TokenText } from './token-text.js';
 import { fingerprintOf, verifyPeer } from './verify.js';
@@ -215,22 +216,56 @@ export async function enrolPatiently(patience: PatientOptions): Promise<Credenti
 }
 
 async function enrolAtOneOf(gateways: readonly EnrolmentAddress[], options: Omit<EnrolmentOptions, 'gateway'>): Promise<Credentials> {
-  let failure: unknown = new ChairError('GATEWAY_NOT_FOUND', 'nobody said where machines can join');
-  for (const gateway of gateways) {
-    try {
-      return await enrol({ ...options, gateway });
-    } catch (error) {
-      failure = error;
-      const { code } = toChairError(error);
-      if (!OTHERS.has(code) && code !== 'GATEWAY_UNREACHABLE') throw error;
-    }
-  }
-  throw failure;
+  const [first, second] = gateways;
+  if (first === undefined) throw new ChairError('GATEWAY_NOT_FOUND', 'nobody said where machines can join');
+  return enrol({ ...options, gateway: second === undefined ? first : await gatewayOf(gateways, options) });
 }
+
+/** Which of them is the gateway of the token: all are asked at once, as most may lie, or never answer. Throws what spoke against them. */
+async function gatewayOf(
+  gateways: readonly EnrolmentAddress[],
+  { token, limits }: Omit<EnrolmentOptions, 'gateway'>,
+): Promise<EnrolmentAddress> {
+  const asked = parseToken(token);
+  const proofs = new Proofs(
+    async (text, signal) => {
+      const deadlineMs = Math.min(PROOF_MS, limits?.deadlineMs ?? PROOF_MS);
+      const quick = { deadlineMs, signal: limits?.signal === undefined ? signal : AbortSignal.any([signal, limits.signal]) };
+      const gateway = parseAddress(text);
+      const ca = await fetchAuthority(gateway, asked, quick);
+      // The CA's certificate is no secret: it takes one that it has signed.
+      await takeTime(gateway, { ca, cluster: asked.cluster }, new GatewayClock(), quick);
+      return text;
+    },
+    () => undefined,
+  );
+  try {
+    proofs.consider(gateways.map(addressText));
+    await proofs.settled();
+    const [found] = proofs.proven.keys();
+    if (found !== undefined) return parseAddress(found);
+    const failures = [...proofs.refuted.values()];
+    throw (
+      failures.find((error) => OTHERS.has(toChairError(error).code)) ?? failures[0] ?? new ChairError('STOPPED', 'joining was given up')
+    );
+  } finally {
+    proofs.stop();
+  }
+}
+
+/** Two handshakes and two short answers, on a slow board and a bad network. */
+const PROOF_MS = 6_000;
 
 /** The CA of whoever answers, if it is the one that the token names. Nothing was sent by then but the question. */
 async function fetchAuthority(gateway: EnrolmentAddress, { fingerprint }: TokenText, limits: EnrolmentLimits | undefined): Promise<string> {
-  const { text } = await askGateway(gateway, { method: 'GET', path: '/ca', check: () => undefined }, limits);
+  const { text } = await askGateway(gateway, { method: 'GET', path: '/ca', check: () => undefined }, limits).catch((cause: unknown) => {
+    if (isChairError(cause, 'GATEWAY_UNREACHABLE')) throw cause;
+    // Whatever it says, it is not known yet who says so: a stranger's "no" is no answer to the token.
+    throw new ChairError('GATEWAY_UNREACHABLE', `what answers at ${addressText(gateway)} does not show its CA`, {
+      came: toChairError(cause).message,
+      cause,
+    });
+  });
   let came: string;
   try {
     came = fingerprintOf(new X509Certificate(text));

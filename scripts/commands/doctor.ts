@@ -174,6 +174,10 @@ async function lookAtNetwork(settings: Settings, roles: readonly Role[]): Promis
     const ours = [...new Set(gateways.filter((one) => one.cluster === cluster).map(({ url }) => url))];
     const where = [...new Set(interfaces)].join(', ') || 'no interface';
     if (interfaces.length === 0) return [bad(area, 'interfaces', 'there is no network', 'Plug in a cable, or join a Wi-Fi network.')];
+    if (ours.length > 1 && isSecure(settings)) {
+      const text = `several say that they are the gateway of cluster '${cluster}': ${ours.join(', ')}`;
+      return [note(area, 'mdns', text, 'Machines with a certificate take the one that has its own; find out who the others are.')];
+    }
     if (ours.length > 1) {
       const todo = 'Stop one of them, or give each a cluster of its own (--cluster): nobody chooses between them.';
       return [bad(area, 'mdns', `several gateways say that they serve cluster '${cluster}': ${ours.join(', ')}`, todo)];

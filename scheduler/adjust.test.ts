@@ -1,25 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { isChairError } from '../broker/errors.js';
 import { allocTensor, type Tensor } from '../broker/tensor.js';
-import { ChairClient } from './client.js';
-import { Gateway } from './gateway.js';
-import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import type { ChairClient } from './client.js';
+import { ROWS, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import { TestCluster, until, untilReady } from './test-cluster.js';
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function until(what: string, holds: () => boolean, timeoutMs = 20_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
+const made = TestCluster.forEachTest();
 
 /** Agents that take 300 ms for the whole model, as their probes say: for latency it is cut, for throughput each has it whole. */
 async function cluster(
@@ -27,32 +13,11 @@ async function cluster(
   options: Partial<ScriptedOptions> = {},
   { holdPlans = true, source = scriptedSource() } = {},
 ) {
-  const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-adjust-'));
-  const broker = { host: '127.0.0.1', port: 0 };
-  const gateway = new Gateway({
-    cluster: 'test',
-    stateDirectory,
-    broker,
-    laneHost: '127.0.0.1',
-    source,
-    holdPlans,
-  });
-  running.push(async () => {
-    await gateway.stop();
-    await rm(stateDirectory, { recursive: true, force: true });
-  });
-  await gateway.start();
-  const agents = await Promise.all(
-    names.map(async (name) => {
-      const settings = { brokerUrl: gateway.brokerUrl, cluster: 'test', name, runMs: 5, hello: { probeMacsPerSecond: 1e10 }, ...options };
-      const agent = await ScriptedAgent.start(settings);
-      running.push(() => agent.stop());
-      return agent;
-    }),
-  );
-  await until('all are ready', () => gateway.status().agents.filter(({ state }) => state === 'ready').length === names.length);
-  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test' });
-  running.push(() => client.close());
+  const gateway = await made.gateway({ holdPlans, source });
+  const usual = { runMs: 5, hello: { probeMacsPerSecond: 1e10 } };
+  const agents = await Promise.all(names.map((name) => made.agent(gateway.brokerUrl, name, { ...usual, ...options })));
+  await untilReady(gateway, names.length);
+  const client = await made.client(gateway.brokerUrl);
   return { gateway, agents, client };
 }
 

@@ -2,6 +2,7 @@
  * From a deploy request and all that is known now to a draft of a plan: links it would use are measured first, wires get the precision that the allowed
  * error permits, and the plan in force is estimated anew by the same knowledge.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, isChairError, toChairError } from '../broker/errors.js';
 import type { PlanDetails } from '../broker/messages.js';
 import { Calibrated } from './calibration.js';
@@ -12,7 +13,7 @@ import type { LoadedModel, ModelSource } from './model-source.js';
 import { detailsOf } from './plan-builder.js';
 import { type Estimate, estimate, type SeatEstimate } from './planners/estimate.js';
 import type { AccessLink, Device, Links, PlanDraft, ProfileTable } from './planners/problem.js';
-import { deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf, timesOf } from './planning.js';
+import { arriving, deploymentsOn, draftPlan, explainedDraft, memoryOf, type PlanningInput, problemOf, timesOf } from './planning.js';
 import { planWithPrecision } from './precision.js';
 import { groupsOf, handover } from './rebalance/handover.js';
 import { type AgentMove, agentMoves, prepareMs } from './rebalance/moving.js';
@@ -24,6 +25,9 @@ import type { RepairQuestion } from './repair.js';
 /** For measuring links before a plan: so often it may be drafted anew, and so long in all. */
 const MEASURE_ROUNDS = 3;
 const MEASURE_MS = 6000;
+/** For agents that have just come, before a first plan: an agent tells its health about once a second. */
+const ARRIVE_MS = 5000;
+const ARRIVE_LOOK_MS = 25;
 
 export interface DraftingOptions {
   readonly registry: Registry;
@@ -53,12 +57,13 @@ export class Drafting {
   }
 
   /**
-   * Drafts, measures the links that the draft would use, and drafts again while that taught something new. Once frames are served, or were before a
-   * restart, there is no time for it, and what is only supposed is no reason to: then what is known counts.
+   * Waits a little for agents that have just come, drafts, measures the links that the draft would use, and drafts again while that taught something new. Once
+   * frames are served, or were before a restart, there is no time for it, and what is only supposed is no reason to: then what is known counts.
    */
   async draft(deployment: Deployment, supposed?: Supposed): Promise<PlanDraft> {
     if (supposed !== undefined || deployment.serving !== undefined || deployment.savedModel !== undefined)
       return this.#drafted(deployment, supposed);
+    await this.#arrivals(deployment);
     let draft = await this.#drafted(deployment);
     const untilMs = this.#o.now() + MEASURE_MS;
     for (let round = 0; round < MEASURE_ROUNDS; round++) {
@@ -67,6 +72,19 @@ export class Drafting {
       draft = await this.#drafted(deployment);
     }
     return draft;
+  }
+
+  /** Whoever starts agents and deploys at once means these agents: they are here, but not accepted before their first health message. */
+  async #arrivals(deployment: Deployment): Promise<void> {
+    const { name, request, why } = deployment;
+    for (let waitedMs = 0; waitedMs < ARRIVE_MS && !deployment.removing; waitedMs += ARRIVE_LOOK_MS) {
+      const coming = arriving(request, this.#o.registry.all());
+      if (coming.length === 0) break;
+      deployment.why = `agents that have just come are waited for, ${ARRIVE_MS / 1000} s at most: ${coming.join(', ')}`;
+      if (waitedMs === 0) this.#o.log('planning', `${name}: ${deployment.why}`);
+      await delay(ARRIVE_LOOK_MS);
+    }
+    deployment.why = why;
   }
 
   #drafted(deployment: Deployment, supposed: Supposed = {}): Promise<PlanDraft> {

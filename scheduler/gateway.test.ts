@@ -1,85 +1,31 @@
-import { access, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { access, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ChairError, isChairError } from '../broker/errors.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { startBroker } from '../broker/server.js';
-import type { Tensor } from '../broker/tensor.js';
 import { topicsOf } from '../broker/topics.js';
 import { ChairClient, type ClientOptions, type DeployOptions } from './client.js';
 import { Gateway, type GatewayOptions } from './gateway.js';
-import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import { type ScriptedOptions, scriptedSource } from './scripted-agent.js';
+import { answer, codeOf, frame, TestCluster, until, untilReady, values } from './test-cluster.js';
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function startGateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
-  const stateDirectory = options.stateDirectory ?? (await mkdtemp(join(tmpdir(), 'chair-gateway-')));
-  const gateway = new Gateway({
-    cluster: 'test',
-    stateDirectory,
-    broker: { host: '127.0.0.1', port: 0 },
-    laneHost: '127.0.0.1',
-    source: scriptedSource(),
-    ...options,
-  });
-  running.push(async () => {
-    await gateway.stop();
-    await rm(stateDirectory, { recursive: true, force: true });
-  });
-  await gateway.start();
-  return gateway;
-}
-
-async function startAgent(gateway: Gateway, name: string, options: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> {
-  const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'test', name, ...options });
-  running.push(() => agent.stop());
-  return agent;
-}
-
-async function connect(gateway: Gateway, options: Partial<ClientOptions> = {}): Promise<ChairClient> {
-  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test', ...options });
-  running.push(() => client.close());
-  return client;
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 10_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
+const made = TestCluster.forEachTest();
+// What of links is measured before a plan stands in learning.test.ts.
+const startGateway = (options: Partial<GatewayOptions> = {}): Promise<Gateway> => made.gateway({ measureLinks: false, ...options });
+const startAgent = ({ brokerUrl }: Gateway, name: string, options: Partial<ScriptedOptions> = {}) => made.agent(brokerUrl, name, options);
+const connect = ({ brokerUrl }: Gateway, options: Partial<ClientOptions> = {}) => made.client(brokerUrl, options);
 
 /** A gateway with ready agents and a client. */
 async function cluster(names: string[], options: Partial<ScriptedOptions> = {}, source = scriptedSource()) {
   const gateway = await startGateway({ source });
   const agents = await Promise.all(names.map((name) => startAgent(gateway, name, options)));
-  await until('all agents ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === names.length);
+  await untilReady(gateway, names.length);
   return { gateway, agents, client: await connect(gateway) };
 }
 
 const request = (extra: Partial<DeployOptions> = {}): DeployOptions => ({ name: 'm', model: 'scripted', ...extra });
-
-function frame(seed: number): { in: Tensor } {
-  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => ((i * 7 + seed * 13) % 101) - 50);
-  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
-}
-const values = (tensor: Tensor | undefined) => [...new Float32Array(tensor?.bytes.buffer ?? new ArrayBuffer(0))];
-const answer = (seed: number) => [...scriptedAnswer(frame(seed).in)];
-
-async function codeOf(action: Promise<unknown>): Promise<string> {
-  try {
-    await action;
-    return 'no error';
-  } catch (error) {
-    return isChairError(error) ? error.code : String(error);
-  }
-}
 
 describe('an operator', () => {
   it('drains an agent: it is answered when others hold its seats, no frame fails, and it may have seats again', async () => {
@@ -292,8 +238,28 @@ describe('gateway', () => {
     const client = await connect(gateway);
     expect(await codeOf(client.deploy(request()))).toBe('NO_AGENTS');
     const stranger = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'other', requestTimeoutMs: 100 });
-    running.push(() => stranger.close());
+    made.also(() => stranger.close());
     expect(await codeOf(stranger.status())).toBe('REQUEST_TIMEOUT');
+  });
+
+  it('waits a little for agents that have just come, and plans with all of them', async () => {
+    const lines: string[] = [];
+    const gateway = await startGateway({ log: (line) => lines.push(line) });
+    const client = await connect(gateway);
+    await startAgent(gateway, 'a');
+    let release = (): void => undefined;
+    await startAgent(gateway, 'b', {
+      healthy: new Promise<void>((resolve) => {
+        release = resolve;
+      }),
+    });
+    await until('both have come', () => gateway.status().agents.length === 2);
+    const deployed = client.deploy(request({ cut: 'rows:2' }));
+    const waits = /m: agents that have just come are waited for, 5 s at most: (a, )?b$/m;
+    await until('it is said', () => waits.test(lines.join('\n')));
+    expect(gateway.status().deployments[0]?.why).toContain('waited for');
+    release();
+    expect((await deployed).seats.map(({ agent }) => agent).sort()).toEqual(['a', 'b']);
   });
 
   it('says which broker cannot be reached', async () => {
@@ -303,7 +269,7 @@ describe('gateway', () => {
   });
 
   it('does not share its state folder, and leaves alone what the first one keeps there', async () => {
-    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const stateDirectory = await made.folder();
     const first = await startGateway({ stateDirectory });
     const slices = join(stateDirectory, 'gateway-cache', 'slices', 'kept');
     await writeFile(slices, '');
@@ -315,7 +281,7 @@ describe('gateway', () => {
   });
 
   it('removes the files of what is deployed no more, and of nothing else', async () => {
-    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const stateDirectory = await made.folder();
     const source = scriptedSource();
     const slices = join(stateDirectory, 'gateway-cache', 'slices');
     // The scripted model has no files: they are put where the real one writes them.
@@ -333,7 +299,7 @@ describe('gateway', () => {
     };
     const gateway = await startGateway({ stateDirectory, source: { ...source, load } });
     await Promise.all(['a', 'b'].map((name) => startAgent(gateway, name)));
-    await until('ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === 2);
+    await untilReady(gateway, 2);
     const client = await connect(gateway);
     const files = async () => (await readdir(slices)).length;
     await client.deploy(request({ cut: 'stages:2' }));
@@ -350,25 +316,25 @@ describe('gateway', () => {
 
   it('is refused where another scheduler serves the cluster, and may serve another one', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
-    running.push(() => broker.stop());
-    const first = await startGateway({ broker: { url: broker.url } });
-    expect(await codeOf(startGateway({ broker: { url: broker.url } }))).toBe('CLUSTER_TAKEN');
-    await startGateway({ broker: { url: broker.url }, cluster: 'other' });
+    made.also(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url }, rivalMs: 400 });
+    expect(await codeOf(startGateway({ broker: { url: broker.url }, rivalMs: 400 }))).toBe('CLUSTER_TAKEN');
+    await startGateway({ broker: { url: broker.url }, rivalMs: 400, cluster: 'other' });
     expect(first.status().term).toBe(1);
     await first.stop();
     expect(await first.closed).toBeUndefined();
-    await startGateway({ broker: { url: broker.url } });
+    await startGateway({ broker: { url: broker.url }, rivalMs: 400 });
   });
 
   it('steps down when another scheduler reigns in a later term, but not for a message that says so', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
-    running.push(() => broker.stop());
-    const first = await startGateway({ broker: { url: broker.url } });
+    made.also(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url }, rivalMs: 400 });
     const bus = await connectBus({ url: broker.url, id: 'rival' });
-    running.push(() => bus.stop());
+    made.also(() => bus.stop());
     const topics = topicsOf('test');
     await bus.publish(topics.reign, { term: 7, scheduler: 'other', ...OUR_SCHEMAS });
-    await new Promise((resolve) => setTimeout(resolve, 1300));
+    await new Promise((resolve) => setTimeout(resolve, 600));
     expect(first.status().term).toBe(1);
     const status = { ...first.status(), term: 7 };
     await bus.subscribe(topics.request, ({ id, client }) => {
@@ -390,7 +356,7 @@ describe('gateway', () => {
   });
 
   it('reigns in a later term after each start', async () => {
-    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-gateway-'));
+    const stateDirectory = await made.folder();
     const first = await startGateway({ stateDirectory });
     const { term } = first.status();
     await first.stop();
@@ -409,9 +375,9 @@ describe('gateway', () => {
 
   it('goes on when the broker dies and comes back: frames under way travel directly, requests work again', async () => {
     const first = await startBroker({ host: '127.0.0.1', port: 0 });
-    const gateway = await startGateway({ broker: { url: first.url } });
+    const gateway = await startGateway({ broker: { url: first.url }, rivalMs: 100 });
     const agent = await startAgent(gateway, 'a', { runMs: 10 });
-    await until('ready', () => gateway.status().agents[0]?.state === 'ready');
+    await untilReady(gateway, 1);
     const client = await connect(gateway, { requestTimeoutMs: 500 });
     await client.deploy(request());
     const warm = await client.infer('m', frame(0));
@@ -420,7 +386,7 @@ describe('gateway', () => {
     await first.stop();
     for (const [i, result] of (await Promise.all(frames)).entries()) expect(values(result.outputs.out)).toEqual(answer(i));
     const again = await startBroker({ host: '127.0.0.1', port: first.port });
-    running.push(() => again.stop());
+    made.also(() => again.stop());
     await until('requests work', async () => (await codeOf(client.status())) === 'no error', 15_000);
     expect(gateway.status()).toMatchObject({ agents: [{ state: 'ready' }], deployments: [{ state: 'serving', completed: 31, failed: 0 }] });
     expect(agent.epochs.size).toBe(1);
@@ -428,31 +394,31 @@ describe('gateway', () => {
 
   it('ends a deploy request whose gateway was started anew meanwhile', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
-    running.push(() => broker.stop());
+    made.also(() => broker.stop());
     const source = scriptedSource(3, { verify: () => new Promise(() => undefined) });
-    const first = await startGateway({ broker: { url: broker.url }, source });
+    const first = await startGateway({ broker: { url: broker.url }, rivalMs: 100, source });
     await startAgent(first, 'a');
-    await until('ready', () => first.status().agents[0]?.state === 'ready');
+    await untilReady(first, 1);
     const client = await connect(first, { requestTimeoutMs: 2_000 });
     const deployed = codeOf(client.deploy(request({ verify: true })));
     await until('planning', () => first.status().deployments[0]?.state === 'planning');
     await first.stop();
-    await startGateway({ broker: { url: broker.url } });
+    await startGateway({ broker: { url: broker.url }, rivalMs: 100 });
     expect(await deployed).toBe('STOPPED');
   });
 
   it('answers frames of a gateway that was started anew', async () => {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
-    running.push(() => broker.stop());
-    const first = await startGateway({ broker: { url: broker.url } });
+    made.also(() => broker.stop());
+    const first = await startGateway({ broker: { url: broker.url }, rivalMs: 100 });
     await startAgent(first, 'a', { runMs: 2000 });
-    await until('ready', () => first.status().agents[0]?.state === 'ready');
+    await untilReady(first, 1);
     const client = await connect(first);
     await client.deploy(request());
     const slow = codeOf(client.infer('m', frame(1)));
     await new Promise((resolve) => setTimeout(resolve, 200));
     await first.stop();
-    await startGateway({ broker: { url: broker.url } });
+    await startGateway({ broker: { url: broker.url }, rivalMs: 100 });
     expect(['DEPLOYMENT_REMOVED', 'DEPLOYMENT_UNKNOWN']).toContain(await slow);
     expect(await codeOf(client.infer('m', frame(2)))).toBe('DEPLOYMENT_UNKNOWN');
   });

@@ -1,56 +1,20 @@
 /** What the scheduler learns of links, machines and run times, over a real broker and real lanes, and what its plans make of it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { hostId } from '../broker/host.js';
-import type { Tensor } from '../broker/tensor.js';
 import { DISPATCHER } from '../broker/topics.js';
-import { ChairClient } from './client.js';
-import { Gateway } from './gateway.js';
-import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedSource } from './scripted-agent.js';
+import type { ScriptedOptions } from './scripted-agent.js';
+import { frame, TestCluster, until, untilReady } from './test-cluster.js';
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 15_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
+const made = TestCluster.forEachTest();
 
 /** Agents by name, each with options of its own. */
 async function cluster(agents: Readonly<Record<string, Partial<ScriptedOptions>>>) {
-  const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-learning-'));
   const lines: string[] = [];
-  const gateway = new Gateway({
-    ...{ cluster: 'test', stateDirectory, broker: { host: '127.0.0.1', port: 0 }, laneHost: '127.0.0.1' },
-    source: scriptedSource(),
-    log: (line) => lines.push(line),
-  });
-  running.push(async () => {
-    await gateway.stop();
-    await rm(stateDirectory, { recursive: true, force: true });
-  });
-  await gateway.start();
-  const brokerUrl = gateway.brokerUrl;
-  const all = await Promise.all(
-    Object.entries(agents).map(([name, options]) => ScriptedAgent.start({ brokerUrl, cluster: 'test', name, ...options })),
-  );
-  running.push(...all.map((agent) => () => agent.stop()));
-  await until('all agents ready', () => gateway.status().agents.filter((a) => a.state === 'ready').length === all.length);
-  const client = await ChairClient.connect({ brokerUrl, cluster: 'test' });
-  running.push(() => client.close());
+  const gateway = await made.gateway({ log: (line) => lines.push(line) });
+  const all = await Promise.all(Object.entries(agents).map(([name, options]) => made.agent(gateway.brokerUrl, name, options)));
+  await untilReady(gateway, all.length);
+  const client = await made.client(gateway.brokerUrl);
   return { gateway, client, agents: all, lines };
-}
-
-function frame(): { in: Tensor } {
-  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => (i % 101) - 50);
-  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
 }
 
 /** Room for two of the model's three blocks. */
@@ -69,7 +33,7 @@ describe('an agent that lies of itself', () => {
     const { predictedLatencyMs } = await client.plan({ name: 'x', model: 'scripted' });
     expect(predictedLatencyMs).toBeGreaterThan(1);
     await client.deploy({ name: 'x', model: 'scripted' });
-    expect((await client.infer('x', frame())).outputs).toBeDefined();
+    expect((await client.infer('x', frame(0))).outputs).toBeDefined();
   });
 });
 
@@ -108,7 +72,7 @@ describe('links', () => {
     await client.links({ measure: true, evenIfBusy: false, agents: ['a', 'b'] });
     expect(lines.some((line) => line.includes('LINK_IMPLAUSIBLE'))).toBe(true);
     expect(gateway.status().links.every(({ bytesPerSecond }) => bytesPerSecond > 0 && bytesPerSecond < 1e12)).toBe(true);
-    await client.infer('m', frame());
+    await client.infer('m', frame(0));
   });
 
   it('are measured on request, between the agents that are named', async () => {
@@ -141,7 +105,7 @@ describe('run times', () => {
     let on = true;
     const load = Promise.all(
       [0, 1].map(async () => {
-        while (on) await client.infer('m', frame());
+        while (on) await client.infer('m', frame(0));
       }),
     );
     await until(

@@ -1,25 +1,10 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
-import { ChairClient } from './client.js';
-import { Gateway } from './gateway.js';
+import { describe, expect, it } from 'vitest';
 import type { ModelSource } from './model-source.js';
 import { auto } from './planners/auto.js';
-import { ScriptedAgent, scriptedSource } from './scripted-agent.js';
+import { type ScriptedAgent, scriptedSource } from './scripted-agent.js';
+import { TestCluster, until } from './test-cluster.js';
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function until(what: string, holds: () => boolean, timeoutMs = 20_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
+const made = TestCluster.forEachTest();
 
 /** As `scriptedSource`, with a planner in a place of its own that answers when it is let. */
 function slowPlanner(): { readonly source: ModelSource; readonly asked: string[][]; hold: () => () => void } {
@@ -47,26 +32,15 @@ function slowPlanner(): { readonly source: ModelSource; readonly asked: string[]
 
 describe('a deployment for which there is no plan', () => {
   it('is planned again when an agent came while a planner was finding that out', async () => {
-    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-overtaken-'));
     const { source, asked, hold } = slowPlanner();
-    const gateway = new Gateway({
-      ...{ cluster: 'test', stateDirectory, source, holdPlans: true },
-      ...{ broker: { host: '127.0.0.1', port: 0 }, laneHost: '127.0.0.1' },
-    });
-    running.push(async () => {
-      await gateway.stop();
-      await rm(stateDirectory, { recursive: true, force: true });
-    });
-    await gateway.start();
+    const gateway = await made.gateway({ source, holdPlans: true });
     const start = async (name: string, memoryBytes = 1e9): Promise<ScriptedAgent> => {
-      const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'test', name, runMs: 5, hello: { memoryBytes } });
-      running.push(() => agent.stop());
+      const agent = await made.agent(gateway.brokerUrl, name, { runMs: 5, hello: { memoryBytes } });
       await until(`${name} is ready`, () => gateway.status().agents.some(({ agent: known, state }) => known === name && state === 'ready'));
       return agent;
     };
     const first = await start('a');
-    const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test' });
-    running.push(() => client.close());
+    const client = await made.client(gateway.brokerUrl);
     await client.deploy({ name: 'm', model: 'scripted' });
     const state = () => gateway.status().deployments[0]?.state;
     await first.stop();

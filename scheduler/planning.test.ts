@@ -3,7 +3,7 @@ import { isChairError } from '../broker/errors.js';
 import type { DeployRequest, Hello } from '../broker/messages.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
 import { chain } from './planners/chain-model.js';
-import { checkRequest, draftPlan, memoryOf, type PlanningInput } from './planning.js';
+import { arriving, checkRequest, draftPlan, memoryOf, type PlanningInput } from './planning.js';
 import type { AgentRecord, AgentState } from './registry.js';
 
 const MIB = 2 ** 20;
@@ -85,6 +85,22 @@ describe('planning', () => {
     expect(await agentsOf({ agents: [agent('a', 1e9), agent('b', 2e9, 'suspect')] })).toEqual(['a']);
     expect(await agentsOf({ excluded: new Map([['b', 'disk full']]) })).toEqual(['a']);
     expect(await codeOf({ agents: [agent('b', 2e9, 'draining')] })).toBe('NO_AGENTS');
+  });
+
+  it('says of agents that are not ready what they are, and why', async () => {
+    const held = { ...agent('c', 1e9, 'joining'), why: 'held back: it was lost 3 times' };
+    const agents = [agent('a', 1e9, 'joining'), agent('b', 1e9, 'lost'), held];
+    await expect(draftPlan(input({ agents }))).rejects.toMatchObject({
+      code: 'NO_AGENTS',
+      message: expect.stringContaining(
+        '3 agents known, 0 ready: a joining (its first health message has not come), b lost, c joining (held back: it was lost 3 times)',
+      ),
+    });
+    await expect(draftPlan(input({ agents: Array.from({ length: 9 }, (_, i) => agent(`n${i}`, 1e9, 'lost')) }))).rejects.toMatchObject({
+      message: expect.stringMatching(/0 ready: n0 lost, n1 lost, n2 lost, n3 lost, n4 lost, \.\.\./),
+    });
+    expect(arriving(request, [...agents, agent('d', 1e9)])).toEqual(['a']);
+    expect(arriving({ ...request, agents: ['b', 'c', 'd'] }, agents)).toEqual([]);
   });
 
   it('counts the memory that other deployments hold', async () => {

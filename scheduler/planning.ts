@@ -36,6 +36,8 @@ import type { AgentRecord } from './registry.js';
 const FREE_FRACTION = 0.85;
 /** Probes of equal devices differ by so much. */
 const PROBE_NOISE = 1.33;
+/** Agents in a message for people. */
+const MOST_NAMED = 5;
 /** For agents that could not probe themselves, when nobody could. */
 const GUESSED_MACS_PER_SECOND = 5e9;
 
@@ -228,7 +230,8 @@ function devicesFor(input: PlanningInput): Device[] {
   if (able.length === 0) {
     const reasons = [...excluded].map(([agent, why]) => `${agent}: ${why}`).join('; ');
     throw new ChairError('NO_AGENTS', `no ready agent can take part in '${request.name}'`, {
-      came: reasons === '' ? `${agents.length} agents known, ${ready.length} ready` : reasons,
+      expected: request.agents.length === 0 ? 'an agent that is ready' : `one of ${request.agents.join(', ')} ready`,
+      came: reasons === '' ? `${agents.length} agents known, ${ready.length} ready${absentText(agents)}` : reasons,
       todo: 'Start agents with `musical-chair agent`, and look at `musical-chair status`.',
     });
   }
@@ -254,6 +257,28 @@ function devicesFor(input: PlanningInput): Device[] {
       ...optional('link', access?.get(agent)),
       ...optional('correction', corrections?.(agent, timesOf({ macsPerSecond, profile }))),
     }));
+}
+
+/** Those that are not ready, as many as fit into a line, and why. */
+function absentText(agents: readonly AgentRecord[]): string {
+  const absent = agents.filter(({ state }) => state !== 'ready');
+  const some = absent.slice(0, MOST_NAMED).map(({ agent, state, why }) => {
+    const because = why === '' && state === 'joining' ? 'its first health message has not come' : why;
+    return `${agent} ${state}${because === '' ? '' : ` (${because})`}`;
+  });
+  const more = absent.length > MOST_NAMED ? ', ...' : '';
+  return some.length === 0 ? '' : `: ${some.join(', ')}${more}`;
+}
+
+/**
+ * Agents that a request could use in a moment: they have just come, and only their first health message is missing. Who is held back is not waited for.
+ */
+export function arriving({ plan, agents: asked }: Pick<DeployRequest, 'plan' | 'agents'>, agents: readonly AgentRecord[]): string[] {
+  const named = plan === '' ? asked : agentsNamed(parsePlanFile(plan));
+  return agents.flatMap(({ agent, state, why }) => {
+    const isComing = state === 'joining' && why === '';
+    return isComing && (named.length === 0 || named.includes(agent)) ? [agent] : [];
+  });
 }
 
 /**

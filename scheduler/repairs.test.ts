@@ -1,48 +1,24 @@
 /** Loss of agents in a whole cluster of scripted agents: repaired at once by what stands by, planned anew afterwards. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Tensor } from '../broker/tensor.js';
-import { ChairClient, type DeployOptions } from './client.js';
-import { Gateway } from './gateway.js';
-import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import type { ChairClient, DeployOptions } from './client.js';
+import { ROWS, type ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import { TestCluster, until, untilReady } from './test-cluster.js';
 
 const BLOCKS = 5;
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
+const made = TestCluster.forEachTest();
 
 async function cluster(names: string, options: Partial<ScriptedOptions> = {}) {
-  const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-repairs-'));
-  const at = { broker: { host: '127.0.0.1', port: 0 }, laneHost: '127.0.0.1', measureLinks: false, holdPlans: true };
-  const gateway = new Gateway({ cluster: 'test', stateDirectory, ...at, source: scriptedSource(BLOCKS, { macs: 3e10 }) });
-  running.push(async () => {
-    await gateway.stop();
-    await rm(stateDirectory, { recursive: true, force: true });
-  });
-  await gateway.start();
-  const start = async (name: string, more: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> => {
-    const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'test', name, ...options, ...more });
-    running.push(() => agent.stop());
-    return agent;
-  };
+  const source = scriptedSource(BLOCKS, { macs: 3e10 });
+  const gateway = await made.gateway({ measureLinks: false, holdPlans: true, source });
+  const start = (name: string, more: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> =>
+    made.agent(gateway.brokerUrl, name, { ...options, ...more });
   const agents = new Map<string, ScriptedAgent>();
   for (const name of names) agents.set(name, await start(name));
   const ready = () => gateway.status().agents.filter(({ state }) => state === 'ready').length;
-  await until('all are ready', () => ready() === names.length);
-  const client = await ChairClient.connect({ brokerUrl: gateway.brokerUrl, cluster: 'test' });
-  running.push(() => client.close());
+  await untilReady(gateway, names.length);
+  const client = await made.client(gateway.brokerUrl);
   const deployment = () => gateway.status().deployments[0];
   return {
     ...{ gateway, client, start, ready, deployment },
@@ -83,7 +59,7 @@ function load(client: ChairClient, strands = 4, deadlineMs = 30_000) {
   };
   const all = Promise.all(Array.from({ length: strands }, (_, k) => strand(k)));
   // Also when a test fails: first of all the load ends.
-  running.push(async () => {
+  made.also(async () => {
     state.on = false;
   });
   return {

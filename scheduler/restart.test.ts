@@ -1,25 +1,21 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { ChairError, isChairError } from '../broker/errors.js';
+import { ChairError } from '../broker/errors.js';
 import { writeSealed } from '../broker/sealed-file.js';
 import { startBroker } from '../broker/server.js';
-import type { Tensor } from '../broker/tensor.js';
-import { ChairClient, type DeployOptions } from './client.js';
-import { Gateway, type GatewayOptions } from './gateway.js';
+import type { ChairClient, DeployOptions } from './client.js';
+import type { Gateway, GatewayOptions } from './gateway.js';
 import type { ModelSource } from './model-source.js';
-import { ROWS, ScriptedAgent, type ScriptedOptions, scriptedAnswer, scriptedSource } from './scripted-agent.js';
+import { type ScriptedAgent, type ScriptedOptions, scriptedSource } from './scripted-agent.js';
+import { answer, codeOf, frame, TestCluster, until, untilReady, values } from './test-cluster.js';
 
 const SLICE = 'the bytes of a slice';
 const SLICE_SHA = createHash('sha256').update(SLICE).digest('hex');
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
+const made = TestCluster.forEachTest();
 
 /** A cluster on a broker that outlives its gateway, as agents and clients do. */
 class World {
@@ -30,75 +26,31 @@ class World {
 
   static async make(): Promise<World> {
     const broker = await startBroker({ host: '127.0.0.1', port: 0 });
-    running.push(() => broker.stop());
-    const stateDirectory = await mkdtemp(join(tmpdir(), 'chair-restart-'));
-    running.push(() => rm(stateDirectory, { recursive: true, force: true }));
-    return new World(broker.url, stateDirectory);
+    made.also(() => broker.stop());
+    return new World(broker.url, await made.folder());
   }
 
-  async gateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
+  gateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
     const { brokerUrl: url, stateDirectory } = this;
-    const gateway = new Gateway({
-      ...{
-        cluster: 'test',
-        stateDirectory,
-        broker: { url },
-        laneHost: '127.0.0.1',
-        measureLinks: false,
-        rivalMs: 100,
-        source: scriptedSource(),
-      },
-      ...options,
-    });
-    running.push(() => gateway.stop());
-    await gateway.start();
-    return gateway;
+    return made.gateway({ stateDirectory, broker: { url }, measureLinks: false, rivalMs: 100, ...options });
   }
 
-  async agent(name: string, options: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> {
-    const agent = await ScriptedAgent.start({ brokerUrl: this.brokerUrl, cluster: 'test', name, ...options });
-    running.push(() => agent.stop());
-    return agent;
+  agent(name: string, options: Partial<ScriptedOptions> = {}): Promise<ScriptedAgent> {
+    return made.agent(this.brokerUrl, name, options);
   }
 
-  async client(): Promise<ChairClient> {
-    const client = await ChairClient.connect({ brokerUrl: this.brokerUrl, cluster: 'test' });
-    running.push(() => client.close());
-    return client;
+  client(): Promise<ChairClient> {
+    return made.client(this.brokerUrl);
   }
 
   /** A gateway with these agents and what is deployed on them. */
   async serving(names: string[], request: Partial<DeployOptions> = {}, options: Partial<ScriptedOptions> = {}) {
     const gateway = await this.gateway();
     const agents = await Promise.all(names.map((name) => this.agent(name, options)));
-    await until('all ready', () => gateway.status().agents.filter(({ state }) => state === 'ready').length === names.length);
+    await untilReady(gateway, names.length);
     const client = await this.client();
     const report = await client.deploy({ name: 'm', model: 'scripted', agents: names, ...request });
     return { gateway, agents, client, report };
-  }
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
-  for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`not within ${timeoutMs} ms: ${what}`);
-}
-
-function frame(seed: number): { in: Tensor } {
-  const values = Float32Array.from({ length: ROWS * 256 }, (_, i) => ((i * 7 + seed * 13) % 101) - 50);
-  return { in: { dtype: 'float32', dims: [ROWS, 256], bytes: new Uint8Array(values.buffer) } };
-}
-const values = (tensor: Tensor | undefined) => [...new Float32Array(tensor?.bytes.buffer ?? new ArrayBuffer(0))];
-const answer = (seed: number) => [...scriptedAnswer(frame(seed).in)];
-
-async function codeOf(action: Promise<unknown>): Promise<string> {
-  try {
-    await action;
-    return 'no error';
-  } catch (error) {
-    return isChairError(error) ? error.code : String(error);
   }
 }
 
@@ -135,8 +87,7 @@ describe('a gateway that is started again', () => {
   it('tells whoever waits for an answer of the one before that it will not come', async () => {
     const world = await World.make();
     const { gateway } = await world.serving(['a']);
-    const client = await ChairClient.connect({ brokerUrl: world.brokerUrl, cluster: 'test', requestTimeoutMs: 5_000 });
-    running.push(() => client.close());
+    const client = await made.client(world.brokerUrl, { requestTimeoutMs: 5_000 });
     // Its seats have nowhere to go: that takes a minute.
     const waiting = codeOf(client.drain('a'));
     await until('it drains', () => gateway.status().agents[0]?.state === 'draining');

@@ -89,6 +89,8 @@ export interface ScriptedOptions {
   readonly trust?: Trust;
   readonly hello?: Partial<Hello>;
   readonly runMs?: number;
+  /** Its first health message comes only then; default: at once. */
+  readonly healthy?: Promise<unknown>;
   /** Fails every prepare with this code; '' = not this one. */
   readonly prepareFails?: ErrorCode | (() => ErrorCode | '');
   /** Epochs that fit into its memory; default: any number. */
@@ -147,9 +149,12 @@ export class ScriptedAgent {
     await this.#bus.subscribe(this.#topics.command(name), (command) => void this.#command(command));
     await this.#bus.subscribe(this.#topics.reign, () => this.#hello());
     this.#hello();
-    this.#health();
-    const timer = setInterval(() => this.#health(), 200);
-    this.#timers.add(timer);
+    const begin = (): void => {
+      this.#health();
+      this.#timers.add(setInterval(() => this.#health(), 200));
+    };
+    if (this.#o.healthy === undefined) begin();
+    else void this.#o.healthy.then(() => !this.hung && begin());
   }
 
   /** As when it is killed: no farewell of its own, the broker's Will instead. */

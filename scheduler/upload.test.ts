@@ -1,10 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { access, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
-import { isChairError } from '../broker/errors.js';
+import { describe, expect, it } from 'vitest';
 import { listen } from '../broker/listen.js';
 import type { ModelFile, UploadAck } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
@@ -12,22 +10,15 @@ import { MOSQUITTO } from '../broker/test-brokers.js';
 import { topicsOf } from '../broker/topics.js';
 import { GraphBuilder } from '../models/onnx/build.js';
 import { modelFiles } from '../models/onnx/model-files.js';
-import { ChairClient } from './client.js';
+import type { ChairClient } from './client.js';
 import { Gateway, type GatewayOptions } from './gateway.js';
 import type { ModelSource } from './model-source.js';
-import { ScriptedAgent, scriptedSource } from './scripted-agent.js';
+import { scriptedSource } from './scripted-agent.js';
+import { codeOf, TestCluster } from './test-cluster.js';
 import { modelName, UploadStore, type UploadStoreOptions } from './upload-store.js';
 
-const running: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const stop of running.splice(0).reverse()) await stop();
-});
-
-async function folder(): Promise<string> {
-  const made = await mkdtemp(join(tmpdir(), 'chair-upload-'));
-  running.push(() => rm(made, { recursive: true, force: true }));
-  return made;
-}
+const made = TestCluster.forEachTest();
+const folder = (): Promise<string> => made.folder();
 
 /** Any file of any sha256 is a model here; what was asked for is remembered. */
 function recordingSource(): ModelSource & { readonly loaded: string[] } {
@@ -47,6 +38,7 @@ function recordingSource(): ModelSource & { readonly loaded: string[] } {
 }
 
 async function startGateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
+  // With the real library where no other one is named.
   const gateway = new Gateway({
     cluster: 'test',
     stateDirectory: options.stateDirectory ?? (await folder()),
@@ -54,18 +46,13 @@ async function startGateway(options: Partial<GatewayOptions> = {}): Promise<Gate
     laneHost: '127.0.0.1',
     ...options,
   });
-  running.push(() => gateway.stop());
+  made.also(() => gateway.stop());
   await gateway.start();
-  const agent = await ScriptedAgent.start({ brokerUrl: gateway.brokerUrl, cluster: 'test', name: 'a' });
-  running.push(() => agent.stop());
+  await made.agent(gateway.brokerUrl, 'a');
   return gateway;
 }
 
-async function connect({ brokerUrl }: Gateway): Promise<ChairClient> {
-  const client = await ChairClient.connect({ brokerUrl, cluster: 'test' });
-  running.push(() => client.close());
-  return client;
-}
+const connect = ({ brokerUrl }: Gateway): Promise<ChairClient> => made.client(brokerUrl);
 
 /** y = x + w; `megabytes` of weights nobody uses, so that it takes a while. */
 async function model(options: { readonly externalBytes?: number; readonly megabytes?: number } = {}): Promise<string> {
@@ -91,14 +78,6 @@ const REMOTE = { samePath: false };
 const sha = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 const fileOf = (bytes: Uint8Array, location = 'net.onnx'): ModelFile => ({ location, sha256: sha(bytes), sizeBytes: bytes.length });
 
-async function codeOf(action: Promise<unknown>): Promise<string> {
-  const error = await action.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  return isChairError(error) ? error.code : error === undefined ? 'no error' : String(error);
-}
-
 async function freePort(): Promise<number> {
   const server = createServer();
   const port = await listen(server, '127.0.0.1', 0);
@@ -119,7 +98,7 @@ describe('a model that the gateway sees at the same path', () => {
   it('is sent when the file there is another', async () => {
     const [gateway, path] = [await startGateway({ source: recordingSource() }), await model()];
     const bus = await connectBus({ url: gateway.brokerUrl, id: 'asker' });
-    running.push(() => bus.stop());
+    made.also(() => bus.stop());
     const [file] = await modelFiles(path);
     const topics = topicsOf('test');
     const answer = new Promise<string | undefined>((resolve) => {
@@ -193,7 +172,7 @@ describe('a model that the gateway does not see', () => {
 
   it.skipIf(MOSQUITTO.missing !== '')('travels over Mosquitto, too', async () => {
     const broker = await MOSQUITTO.start();
-    running.push(() => broker.stop());
+    made.also(() => broker.stop());
     const gateway = await startGateway({ source: recordingSource(), broker: { url: broker.url } });
     const path = await model({ megabytes: 4 });
     expect(await (await connect(gateway)).upload(path, REMOTE)).toBe(sha(await readFile(path)));
@@ -237,7 +216,7 @@ describe('a model that the gateway does not see', () => {
     const path = await model();
     const bytes = await readFile(path);
     const bus = await connectBus({ url: gateway.brokerUrl, id: 'liar' });
-    running.push(() => bus.stop());
+    made.also(() => bus.stop());
     const topics = topicsOf('test');
     const acks: UploadAck[] = [];
     await bus.subscribe(topics.uploadAck('liar'), (ack) => acks.push(ack));
@@ -264,7 +243,7 @@ describe('a model that the gateway does not see', () => {
 
 async function openStore(options: Partial<UploadStoreOptions> = {}): Promise<UploadStore> {
   const store = await UploadStore.open({ directory: await folder(), limitBytes: 1000, inUse: () => [], ...options });
-  running.push(() => store.close());
+  made.also(() => store.close());
   return store;
 }
 

@@ -51,7 +51,7 @@ which names the line, and the key that was probably meant. \`config init\` write
 
 \`\`\`yaml
 cluster: home
-broker: mqtt://gateway.local:1883
+broker: mqtts://gateway.local:8883
 agent:
   name: pi-3
   storeMb: 2000

@@ -261,6 +261,8 @@ describe('the status for people', () => {
 
   it('says how far models have travelled in one line', () => {
     expect(progressLine(deployment)).toBe('det: preparing 5.0 MB of 8.0 MB [pi-1 25 %, pi-2 ready]');
+    const planning = { ...deployment, state: 'planning', why: 'pi-3 is waited for', progress: [] };
+    expect(progressLine(planning)).toBe('det: planning (pi-3 is waited for)');
   });
 });
 

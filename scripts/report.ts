@@ -196,5 +196,6 @@ export function progressLine(d: DeploymentStatus): string {
     (p) => `${p.agent} ${p.step === 'fetch' && p.totalBytes > 0 ? `${Math.floor((100 * p.doneBytes) / p.totalBytes)} %` : p.step}`,
   );
   const bytes = fetching.length > 0 && total > 0 ? ` ${bytesText(done)} of ${bytesText(total)}` : '';
-  return `${d.name}: ${d.state}${bytes}${steps.length === 0 ? '' : ` [${steps.join(', ')}]`}`;
+  const why = d.state === 'planning' && d.why !== '' ? ` (${d.why})` : '';
+  return `${d.name}: ${d.state}${why}${bytes}${steps.length === 0 ? '' : ` [${steps.join(', ')}]`}`;
 }

@@ -23,6 +23,8 @@ export const BACKUP_FORMAT = 1;
 export const ABOUT = 'about.json';
 export const MANIFEST = 'manifest.json';
 export const STATE = 'state/';
+/** Of an archive that cannot be read or written. */
+export const UNUSABLE = 'BACKUP_UNUSABLE';
 /** Only its owner may read a file of keys. */
 const MODE = 0o600;
 const SHA256 = /(^|\/)[0-9a-f]{64}$/;
@@ -221,7 +223,7 @@ class Writer {
 
   async #text(name: string, text: string): Promise<void> {
     const bytes = Buffer.from(text);
-    await this.#put(tarHeader({ name, sizeBytes: bytes.length, mode: MODE, modifiedS: this.#modifiedS }));
+    await this.#put(tarHeader({ name, sizeBytes: bytes.length, mode: MODE, modifiedS: this.#modifiedS }, UNUSABLE));
     await this.#put(bytes);
     await this.#put(tarPadding(bytes.length));
   }
@@ -231,7 +233,9 @@ class Writer {
     try {
       // A log may grow meanwhile; what it was at this moment is whole.
       const { size: sizeBytes, mtimeMs } = await handle.stat();
-      await this.#put(tarHeader({ name: `${STATE}${name}`, sizeBytes, mode, modifiedS: Math.max(0, Math.floor(mtimeMs / 1000)) }));
+      await this.#put(
+        tarHeader({ name: `${STATE}${name}`, sizeBytes, mode, modifiedS: Math.max(0, Math.floor(mtimeMs / 1000)) }, UNUSABLE),
+      );
       const hash = createHash('sha256');
       let read = 0;
       if (sizeBytes > 0) {

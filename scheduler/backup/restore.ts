@@ -20,8 +20,9 @@ import {
   MANIFEST,
   type ManifestRow,
   STATE,
+  UNUSABLE,
 } from './backup.js';
-import { readTar, type TarFile } from './tar.js';
+import { PLAIN_FILE, readTar, type TarFile } from './tar.js';
 
 /** Texts in an archive that are read into memory. */
 const MOST_TEXT_BYTES = 64 * 2 ** 20;
@@ -125,7 +126,8 @@ async function readBackup(
   await sizeOf(file);
   const seen = new Map<string, ManifestRow>();
   let about: BackupAbout | undefined;
-  for await (const entry of readTar(createReadStream(file, { highWaterMark: 2 ** 20 }))) {
+  for await (const entry of readTar(createReadStream(file, { highWaterMark: 2 ** 20 }), UNUSABLE)) {
+    if (entry.type !== PLAIN_FILE) throw unusable('plain files only', `${entry.name.slice(0, 100)} of type ${entry.type}`);
     if (about === undefined) {
       about = aboutOf(entry.name, entry.name === ABOUT ? await textOf(entry) : '');
       if (cluster !== undefined && about.cluster !== cluster) throw otherCluster(about.cluster, cluster);
@@ -159,7 +161,7 @@ function aboutOf(name: string, text: string): BackupAbout {
   if (!isRecord(value) || typeof value.cluster !== 'string' || typeof value.madeAtMs !== 'number')
     throw unusable('what it is a backup of', text.slice(0, 80));
   if (value.format !== BACKUP_FORMAT) {
-    throw new ChairError('BACKUP_UNUSABLE', 'the backup was made by another version', {
+    throw new ChairError(UNUSABLE, 'the backup was made by another version', {
       expected: `format ${BACKUP_FORMAT}`,
       came: `format ${String(value.format).slice(0, 20)} of ${String(value.softwareVersion).slice(0, 40)}`,
       todo: 'Restore it with the version that made it.',
@@ -195,7 +197,7 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 function unusable(expected: string, came: string): ChairError {
-  return new ChairError('BACKUP_UNUSABLE', 'the backup cannot be used', {
+  return new ChairError(UNUSABLE, 'the backup cannot be used', {
     expected,
     came,
     todo: 'Nothing was changed. Take another backup.',

@@ -9,13 +9,13 @@ import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { createGzip } from 'node:zlib';
 import { ChairError, toChairError } from '../../broker/errors.js';
+import { TAR_END, tarHeader, tarPadding } from '../../scheduler/backup/tar.js';
 import { compileTo } from '../compile.js';
 import { PACKAGE_ROOT, packageVersion, RUNS_FROM_SOURCE } from '../package-root.js';
 import { type Architecture, formatManifest, MANIFEST, type ManifestFile, TOP } from './manifest.js';
 import { type NodeBinary, type NodeSource, readNode } from './node-binary.js';
 import { programFiles } from './program.js';
 import { type Bundle, readBundle } from './read.js';
-import { type TarEntry, writeTar } from './tar.js';
 
 export interface BundleOptions {
   readonly arch: Architecture;
@@ -25,6 +25,14 @@ export interface BundleOptions {
   /** The compiled program; default: this one, in a checkout compiled for it. */
   readonly dist?: string;
   readonly onStep?: (step: string) => void;
+}
+
+/** A file of the bundle, in memory. */
+interface Packed {
+  /** With `/`, from the archive's top. */
+  readonly path: string;
+  readonly mode: number;
+  readonly bytes: Uint8Array;
 }
 
 /** What a bundle brings for the device itself; `+x` for what is run. */
@@ -68,8 +76,8 @@ function compiled(scratch: string): string {
 }
 
 /** In the order of their paths, as they are listed: the archive does not depend on the order in which a disk gives names. */
-async function collect(dist: string, arch: Architecture, node: NodeBinary): Promise<TarEntry[]> {
-  const entries: TarEntry[] = [{ path: `${TOP}/bin/node`, mode: 0o755, bytes: node.bytes }];
+async function collect(dist: string, arch: Architecture, node: NodeBinary): Promise<Packed[]> {
+  const entries: Packed[] = [{ path: `${TOP}/bin/node`, mode: 0o755, bytes: node.bytes }];
   const add = (name: string, bytes: Uint8Array, executable = false): void => {
     entries.push({ path: `${TOP}/${name}`, mode: executable ? 0o755 : 0o644, bytes });
   };
@@ -83,17 +91,17 @@ async function collect(dist: string, arch: Architecture, node: NodeBinary): Prom
   return entries.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-function listed({ path: full, mode, bytes }: TarEntry): ManifestFile {
+function listed({ path: full, mode, bytes }: Packed): ManifestFile {
   const sha256 = createHash('sha256').update(bytes).digest('hex');
   return { path: full.slice(TOP.length + 1), sha256, sizeBytes: bytes.length, executable: (mode & 0o111) !== 0 };
 }
 
 /** Beside its name first: a bundle that has its name is whole. */
-async function write(entries: readonly TarEntry[], out: string, arch: Architecture): Promise<void> {
+async function write(entries: readonly Packed[], out: string, arch: Architecture): Promise<void> {
   const part = `${out}.${randomBytes(4).toString('hex')}.new`;
   try {
     await pipeline(
-      Readable.from(writeTar(entries), { objectMode: true }),
+      Readable.from(archive(entries), { objectMode: true }),
       createGzip({ level: 9 }),
       unsystem,
       createWriteStream(part, { flush: true }),
@@ -105,6 +113,16 @@ async function write(entries: readonly TarEntry[], out: string, arch: Architectu
     if (error instanceof ChairError) throw error;
     throw new ChairError('BUNDLE_FAILED', `${out} cannot be written`, { came: toChairError(error).message, cause: error });
   }
+}
+
+/** Without times and owners. */
+function* archive(files: Iterable<Packed>): Generator<Uint8Array> {
+  for (const { path: name, mode, bytes } of files) {
+    yield tarHeader({ name, mode, sizeBytes: bytes.length, modifiedS: 0 }, 'BUNDLE_FAILED');
+    yield bytes;
+    yield tarPadding(bytes.length);
+  }
+  yield TAR_END;
 }
 
 /** Byte 9 of a gzip header (RFC 1952) names the system that made it: "unknown", whichever it was. */

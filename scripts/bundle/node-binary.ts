@@ -6,8 +6,8 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
+import { PLAIN_FILE, readTar } from '../../scheduler/backup/tar.js';
 import type { Architecture } from './manifest.js';
-import { readTar } from './tar.js';
 
 export interface NodeBinary {
   readonly bytes: Uint8Array;
@@ -112,13 +112,14 @@ async function unwrap(bytes: Uint8Array, what: string): Promise<Unwrapped> {
   if (!gzip && !xz) throw unsuitable(what, 'a Linux program, or a .tar.gz or .tar.xz that holds bin/node', 'neither');
   const found: { node?: Uint8Array[]; licence?: Uint8Array[] } = {};
   try {
-    await readTar(gzip ? Readable.from([bytes]).pipe(createGunzip()) : unxz(bytes), ({ path: name, sizeBytes }) => {
+    const archive = gzip ? Readable.from([bytes]).pipe(createGunzip()) : unxz(bytes);
+    for await (const { name, type, sizeBytes, content } of readTar(archive, 'BUNDLE_DAMAGED')) {
       const wanted = /(^|\/)bin\/node$/.test(name) ? 'node' : /^[^/]+\/LICENSE$/.test(name) ? 'licence' : undefined;
-      if (wanted === undefined || found[wanted] !== undefined || sizeBytes > MOST_BYTES) return undefined;
+      if (wanted === undefined || type !== PLAIN_FILE || found[wanted] !== undefined || sizeBytes > MOST_BYTES) continue;
       const chunks: Uint8Array[] = [];
       found[wanted] = chunks;
-      return { write: (chunk) => void chunks.push(Uint8Array.from(chunk)), end: () => undefined };
-    });
+      for await (const chunk of content) chunks.push(chunk);
+    }
   } catch (error) {
     if (isChairError(error, 'NODE_UNSUITABLE')) throw error;
     throw new ChairError('NODE_UNSUITABLE', `${what} cannot be unpacked`, { came: toChairError(error).message, cause: error });

@@ -12,8 +12,8 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGunzip } from 'node:zlib';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
+import { PLAIN_FILE, readTar, type TarFile } from '../../scheduler/backup/tar.js';
 import { type Architecture, bundleName, MANIFEST, type Manifest, type ManifestFile, parseManifest, TOP } from './manifest.js';
-import { type EntrySink, readTar, type TarHeader } from './tar.js';
 
 export interface Bundle {
   readonly manifest: Manifest;
@@ -56,9 +56,9 @@ async function readBundleFrom(source: Readable, what: string, options: ReadOptio
   };
   const contents = new Contents(options);
   try {
-    await pipeline(source, counted, createGunzip(), (chunks: AsyncIterable<Uint8Array>) =>
-      readTar(chunks, (header) => contents.take(header)),
-    );
+    await pipeline(source, counted, createGunzip(), async (chunks: AsyncIterable<Uint8Array>) => {
+      for await (const entry of readTar(chunks, 'BUNDLE_DAMAGED')) await contents.take(entry);
+    });
     const { manifest, seal } = contents.complete();
     if (options.into !== undefined) await flush(options.into);
     return { manifest, seal, name: bundleName(manifest.version, seal), sha256: hash.digest('hex'), sizeBytes };
@@ -105,58 +105,46 @@ class Contents {
     return this.#found;
   }
 
-  async take({ path: full, mode, sizeBytes }: TarHeader): Promise<EntrySink> {
-    const name = full.startsWith(`${TOP}/`) ? full.slice(TOP.length + 1) : '';
+  async take({ name: full, type, mode, sizeBytes, content }: TarFile): Promise<void> {
+    const name = full.startsWith(`${TOP}/`) && type === PLAIN_FILE ? full.slice(TOP.length + 1) : '';
     if (this.#found === undefined) {
       if (name !== MANIFEST || sizeBytes > MOST_MANIFEST_BYTES) throw damaged(`${TOP}/${MANIFEST} as the first file`, full.slice(0, 120));
-      return this.#takeManifest();
+      return this.#takeManifest(content);
     }
     const file = this.#awaited.get(name);
     if (file === undefined) throw damaged('only files that are listed, each once', full.slice(0, 120));
     if (file.sizeBytes !== sizeBytes || file.executable !== ((mode & 0o111) !== 0))
       throw damaged(`${name} as it is listed`, 'other size or mode');
     this.#awaited.delete(name);
-    return this.#takeFile(file);
+    await this.#takeFile(file, content);
   }
 
-  #takeManifest(): EntrySink {
+  async #takeManifest(content: AsyncIterable<Uint8Array>): Promise<void> {
     const chunks: Uint8Array[] = [];
-    return {
-      write: (chunk) => void chunks.push(Uint8Array.from(chunk)),
-      end: async () => {
-        const text = Buffer.concat(chunks).toString('utf8');
-        const found = parseManifest(text);
-        const { arch } = this.options;
-        if (arch !== undefined && found.manifest.arch !== arch) {
-          throw new ChairError('BUNDLE_WRONG_ARCH', 'the bundle is made for another machine', {
-            expected: arch,
-            came: found.manifest.arch,
-          });
-        }
-        this.#found = found;
-        for (const file of found.manifest.files) this.#awaited.set(file.path, file);
-        const { into } = this.options;
-        if (into === undefined) return;
-        await mkdir(into, { recursive: true });
-        await writeFile(path.join(into, MANIFEST), text, { flag: 'wx', mode: 0o644 });
-      },
-    };
+    for await (const chunk of content) chunks.push(chunk);
+    const text = Buffer.concat(chunks).toString('utf8');
+    const found = parseManifest(text);
+    const { arch, into } = this.options;
+    if (arch !== undefined && found.manifest.arch !== arch) {
+      throw new ChairError('BUNDLE_WRONG_ARCH', 'the bundle is made for another machine', { expected: arch, came: found.manifest.arch });
+    }
+    this.#found = found;
+    for (const file of found.manifest.files) this.#awaited.set(file.path, file);
+    if (into === undefined) return;
+    await mkdir(into, { recursive: true });
+    await writeFile(path.join(into, MANIFEST), text, { flag: 'wx', mode: 0o644 });
   }
 
-  async #takeFile(file: ManifestFile): Promise<EntrySink> {
+  async #takeFile(file: ManifestFile, content: AsyncIterable<Uint8Array>): Promise<void> {
     const hash = createHash('sha256');
     await this.#create(file);
-    return {
-      write: async (chunk) => {
-        hash.update(chunk);
-        await this.#open?.writeFile(chunk);
-      },
-      end: async () => {
-        await this.#open?.close();
-        this.#open = undefined;
-        if (hash.digest('hex') !== file.sha256) throw damaged(`${file.path} with the sha256 that is listed`, 'another one');
-      },
-    };
+    for await (const chunk of content) {
+      hash.update(chunk);
+      await this.#open?.writeFile(chunk);
+    }
+    await this.#open?.close();
+    this.#open = undefined;
+    if (hash.digest('hex') !== file.sha256) throw damaged(`${file.path} with the sha256 that is listed`, 'another one');
   }
 
   async #create({ path: name, executable }: ManifestFile): Promise<void> {

@@ -84,13 +84,13 @@ describe('a gateway with certificates', () => {
     const revoked = await client.trust({ action: 'revoke', name: holder, why: 'lost \u001b[2J' });
     expect(revoked.members).toMatchObject([{ state: 'revoked', why: 'lost \\u001b[2J' }]);
     // Cut off, the others told to end their lanes with it, and its seats given to another.
-    expect(stateOf(gateway, holder)).toBe('lost');
+    expect(stateOf(gateway, holder)).toBe('stopped');
     await expect.poll(() => agents.get(other)?.out, { timeout: 10_000 }).toEqual([holder]);
     expect(gateway.status().events).toContainEqual(
       expect.objectContaining({ kind: 'lost', text: `agent ${holder}: its certificate was revoked` }),
     );
     await expect.poll(() => gateway.status().deployments[0]?.plan?.seats.map(({ agent }) => agent), { timeout: 20_000 }).toEqual([other]);
-    expect(stateOf(gateway, holder)).toBe('lost');
+    expect(stateOf(gateway, holder)).toBe('stopped');
     await client.undeploy('m');
     const bundle = { agent: other, name: '0.1.0-0123456789abcdef', arch: 'x64', sha256: '0'.repeat(64), sizeBytes: 1 };
     await expect(client.update(bundle)).rejects.toMatchObject({ code: 'UPDATE_REFUSED' });

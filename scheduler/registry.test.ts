@@ -179,7 +179,7 @@ describe('registry', () => {
       const out = `${Number(nonce) - 1}`;
       expect(registry.apply({ kind: 'health', health: health('a', out) }, 110)).toEqual([]);
       expect(registry.apply({ kind: 'hello', hello: hello('a', out) }, 120)).toEqual([]);
-      expect(registry.get('a')?.state).toBe('lost');
+      expect(registry.get('a')).toMatchObject({ state: 'stopped', why: 'its certificate was revoked' });
       readyAgent(registry, 'a', nonce, 200);
       expect(registry.get('a')?.state).toBe('ready');
     }

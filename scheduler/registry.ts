@@ -288,9 +288,10 @@ export class Registry {
     if (record === undefined) return [];
     const why = 'its certificate was revoked';
     this.#out.set(agent, { nonce: record.nonce, untilMs: nowMs + ECHO_MS });
+    // Whoever revoked it wants it away: nobody has to look after it any more, as after one that is lost.
+    if (record.state !== 'stopped') this.#set({ ...record, state: 'stopped', why });
     if (!isAlive(record)) return [];
     this.#reported.delete(agent);
-    this.#set({ ...record, state: 'lost', why });
     return [{ kind: 'lost', agent, nonce: record.nonce, why }];
   }
 

@@ -137,15 +137,22 @@ function placesOf(seats: readonly PlanRow[], gone: ReadonlyMap<string, string>):
   return { parts: rows[0]?.length ?? 0, agents };
 }
 
-/** Lines of a summary, and of its head and places at most; `plan` shows all. */
-const SUMMARY_LINES = 10;
-const SUMMARY_HEAD = 7;
+/** Lines of a summary, of its head, and of one sentence there at most; `plan` shows all. */
+const SUMMARY_LINES = 12;
+const SUMMARY_HEAD = 8;
+const SUMMARY_SENTENCE = 3;
 
-/** A plan in at most 10 lines: what was decided, and who has which stages. */
+/** A plan in at most 12 lines: what was decided, and who has which stages. */
 export function planSummary(plan: PlanReport, width = 80): string {
-  const head = planHead(plan)
-    .flatMap((line) => wrapText(line, width, ''))
-    .slice(0, SUMMARY_HEAD);
+  const head: string[] = [];
+  for (const sentence of planHead(plan)) {
+    const lines = wrapText(sentence, width - 4, '');
+    const said = lines
+      .slice(0, SUMMARY_SENTENCE)
+      .map((line, i) => (lines.length > SUMMARY_SENTENCE && i === SUMMARY_SENTENCE - 1 ? `${line} ...` : line));
+    // A sentence that breaks off in its middle says nothing.
+    if (head.length + said.length <= SUMMARY_HEAD) head.push(...said);
+  }
   const places = seatsText(plan, new Map(), width).split('\n');
   const rows = SUMMARY_LINES - head.length;
   const rest = places.length > rows ? [`  ... and ${counted(places.length - rows + 1, 'more row')} (--verbose)`] : [];

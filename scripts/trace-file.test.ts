@@ -101,10 +101,10 @@ describe('a trace file', () => {
 
   it('draws an arrow from a send to the seat that took it, over stages too, and from the last one to the frame', () => {
     expect(arrowsOf(file)).toEqual([
-      'send frame 1, to a -> receive frame 1, stage 1 part 1',
-      'send frame 1, stage 1 part 1, to b -> receive frame 1, stage 2 part 1',
-      'send frame 1, stage 1 part 1, to b -> receive frame 1, stage 3 part 1',
-      'send frame 1, stage 3 part 1, to gateway -> frame 1',
+      '#1 send, to a -> #1 receive, stage 1 part 1',
+      '#1 send, stage 1 part 1, to b -> #1 receive, stage 2 part 1',
+      '#1 send, stage 1 part 1, to b -> #1 receive, stage 3 part 1',
+      '#1 send, stage 3 part 1, to gateway -> frame 1',
     ]);
   });
 
@@ -115,7 +115,7 @@ describe('a trace file', () => {
         new Set([1]),
       );
     for (const byUs of [0, 500, 1400, 5000, 7000, 20_000]) expect(brokenRules(early(byUs))).toEqual([]);
-    expect(arrowsOf(early(1400))).toContain('send frame 1, stage 1 part 1, to b -> compute frame 1, stage 2 part 1');
+    expect(arrowsOf(early(1400))).toContain('#1 send, stage 1 part 1, to b -> #1 compute, stage 2 part 1');
     expect(Object.keys(early(1400).otherData).join()).not.toContain('left out');
     expect(Object.entries(early(20_000).otherData).join()).toMatch(/arrows left out .*,2$/);
   });

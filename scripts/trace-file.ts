@@ -165,9 +165,9 @@ function stagesOf(spans: readonly TraceSpan[]): string {
 function completeEvent({ span, kind, pid, tid, ts, dur }: Row): Timed {
   const { frame, attempt, stage, replica, part, peer, toStage, bytes } = span;
   const to = peer === DISPATCHER ? 'gateway' : peer;
-  // Few words, the kind first: Perfetto colours by the name without its digits.
+  // The frame first, in short: of brief events only the beginning is seen, and their row says what they are. Perfetto colours by the name without its digits.
   const name = [
-    kind === 'frame' ? `frame ${frame}` : `${kind} frame ${frame}`,
+    kind === 'frame' ? `frame ${frame}` : `#${frame} ${kind}`,
     ...(stage < 0 ? [] : [`stage ${stage + 1} part ${part + 1}`]),
     ...(peer === '' ? [] : [`to ${to}`]),
     ...(attempt === 1 ? [] : [`attempt ${attempt}`]),

@@ -65,6 +65,8 @@ export function membersText(
   columns: number,
 ): string {
   const here = new Map(agents.map(({ agent, state }) => [agent, state]));
+  // Keys are compared before somebody is let in, and not after.
+  const keys = rows.some(({ state }) => state === 'held');
   const table = rows.map((row) => {
     const left =
       row.notAfterMs === 0 ? '' : row.state === 'valid' ? `for ${durationText(row.notAfterMs - nowMs)}` : `until ${day(row.notAfterMs)}`;
@@ -74,7 +76,7 @@ export function membersText(
       row.state,
       row.role === 'agent' ? (here.get(row.name) ?? '-') : '',
       left,
-      row.state === 'held' ? short(row.key) : '',
+      ...(keys ? [row.state === 'held' ? short(row.key) : ''] : []),
       row.why,
     ];
   });
@@ -85,8 +87,8 @@ export function membersText(
       { title: 'certificate' },
       { title: 'agent' },
       { title: 'good', whole: true },
-      { title: 'key', align: 'right' },
-      { title: 'why' },
+      ...(keys ? [{ title: 'key', align: 'right' } as const] : []),
+      { title: 'by, why' },
     ],
     table,
     columns,

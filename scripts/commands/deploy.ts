@@ -109,7 +109,7 @@ export const deploy: CommandDefinition = {
         options.verbose === true ? planText(plan, output.columns) : planSummary(plan, output.columns),
         ...verifiedText(plan),
         ...(plan.precision === null || options.verbose === true ? [] : [`Wire precision: ${plan.precision.why}.`]),
-        `${request.name} is served. Send frames with:`,
+        `${request.name} is served. Send frames (${request.images.length > 0 ? 'image files of any size' : '.npy files; images when deployed with --image'}) with:`,
         `  ${PROGRAM} infer ${request.name} FILE...${where(settings)}`,
       ].join('\n'),
     );

@@ -1,6 +1,7 @@
 /** `gateway backup` and `gateway restore`: the gateway's state folder as one file, and back. */
 import path from 'node:path';
 import type { CommandDefinition } from '../command.js';
+import type { Settings } from '../config.js';
 import { PROGRAM, packageVersion } from '../package-root.js';
 import { counted } from '../report.js';
 import { gatewayDirectory } from '../state-folder.js';
@@ -92,8 +93,13 @@ export const gatewayRestore: CommandDefinition = {
             ]
           : []),
         ...(report.models ? [] : ['Models and slices were not in it: agents go on with the slices on their disks.']),
-        `Start the gateway: systemctl start musical-chair-gateway, or ${PROGRAM} gateway --directory ${directory}`,
+        `Start the gateway: systemctl start musical-chair-gateway, or ${PROGRAM} gateway${startFlags(settings)}`,
       ].join('\n'),
     );
   },
 };
+
+/** Flags without which a gateway would be of another cluster, or look for its state elsewhere. */
+function startFlags({ cluster, gateway }: Pick<Settings, 'cluster' | 'gateway'>): string {
+  return `${cluster === 'default' ? '' : ` --cluster ${cluster}`}${gateway.directory === '' ? '' : ` --directory ${path.resolve(gateway.directory)}`}`;
+}

@@ -10,7 +10,7 @@ import { CLIENT_SETTINGS } from '../config.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { type Output, wholeNumber } from '../output.js';
-import { formatTable } from '../table.js';
+import { formatTable, wrapText } from '../table.js';
 import { inOrder, traceFile, wholeFrames } from '../trace-file.js';
 
 const DEFAULT_FRAMES = 100;
@@ -180,6 +180,9 @@ function summary({ agents }: TraceReport, frames: ReadonlySet<number>): SummaryR
     });
 }
 
+const EXPLAINED =
+  'receive: from the first box to the last; wait: for the engine; send: until the socket took it. Seats and agents work at the same time, so the sums may be longer than a frame.';
+
 /** From taken to answered at the gateway. */
 function meanMs({ agents }: TraceReport, frames: ReadonlySet<number>): number {
   const whole = agents.flatMap(({ agent, spans }) =>
@@ -199,10 +202,14 @@ function summaryText(file: string, frames: number, frameMs: number, rows: readon
     width,
   );
   return [
-    `${file}: ${frames} frames; from taken to answered ${frameMs.toFixed(1)} ms each, of which, in ms, an agent's seats together:`,
+    ...wrapText(
+      `${file}: ${frames} frames, ${frameMs.toFixed(1)} ms each from taken to answered. An agent's seats together, ms a frame:`,
+      width,
+      '',
+    ),
     table,
     ...rows.flatMap(({ agent, why }) => (why === '' ? [] : [`  ${agent}: ${why}`])),
-    'receive: from the first box to the last one; wait: for the engine; send: until the socket took it. Seats and agents work at the same time.',
-    'Open it at https://ui.perfetto.dev (the file stays on your machine) or in chrome://tracing.',
+    ...wrapText(EXPLAINED, width, ''),
+    ...wrapText('Open it at https://ui.perfetto.dev (the file stays on your machine) or in chrome://tracing.', width, ''),
   ].join('\n');
 }

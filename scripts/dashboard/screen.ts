@@ -84,7 +84,7 @@ export function reportLines(view: DashboardView, columns: number, glyphs: Glyphs
       agentsCount(agents),
       agentLines({ agents, total: agents.length, selected: '', filter: '' }, columns, agents.length + 1, glyphs).map(unmarked),
     ),
-    ...part('Events', '', eventLines(view.events.slice(0, 10), columns)),
+    ...part('Events', '', eventLines(view.events.slice(0, 10), columns, true)),
   ].map((one) => fitLine(one, columns, glyphs.dots));
 }
 

@@ -81,11 +81,11 @@ export class SegmentReader {
    */
   discard(): void {
     this.#left = 0;
-    for (const { buffer } of this.segments) {
-      if (!(buffer instanceof ArrayBuffer) || !lone.delete(buffer)) continue;
-      nowhere ??= closedPort();
-      nowhere.postMessage(null, [buffer]);
-    }
+    const dropped: ArrayBuffer[] = [];
+    for (const { buffer } of this.segments) if (buffer instanceof ArrayBuffer && lone.delete(buffer)) dropped.push(buffer);
+    if (dropped.length === 0) return;
+    nowhere ??= closedPort();
+    nowhere.postMessage(null, dropped);
   }
 
   /** Moves on to the segment that holds the next byte. */

@@ -18,6 +18,8 @@ import { within } from './within.js';
 
 /** Expired joins and early messages are looked for this often. */
 const SWEEP_MS = 250;
+/** In so many sweeps this machine's addresses are looked at once: asking the kernel costs more than the rest of a sweep. */
+const ADDRESS_SWEEPS = 4;
 
 export class Agent {
   /** Random per process start. */
@@ -33,6 +35,7 @@ export class Agent {
   private parts: Partial<Parts> = {};
   /** Undo of what start did, newest last. */
   private readonly undo: (() => Promise<void> | void)[] = [];
+  private sweeps = 0;
   private draining = false;
   private drained: (() => void) | undefined;
   private failure: ChairError | undefined;
@@ -194,7 +197,7 @@ export class Agent {
     epochs.expire(now);
     standby.expire(now);
     if (peers.tidy((key) => epochs.knows(key), now)) lanes.setPeers(peers.all);
-    this.presence.watchAddresses();
+    if (++this.sweeps % ADDRESS_SWEEPS === 0) this.presence.watchAddresses();
   }
 
   /** Before it came to who it was for. */

@@ -1,5 +1,5 @@
 /** What this machine is and how it feels: read from the OS, never cached, and 0 or a safe default where a figure cannot be read. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, networkInterfaces, totalmem } from 'node:os';
 import path from 'node:path';
 import { controlGroups } from '../broker/control-groups.js';
@@ -61,7 +61,7 @@ export function temperatureCelsius(): number {
 const THROTTLED_FILE = '/sys/devices/platform/soc/soc:firmware/get_throttled';
 
 /** Flags as `vcgencmd get_throttled` gives them; -1 where there is no such firmware. */
-export function throttledFlags(text = read(THROTTLED_FILE)): number {
+export function throttledFlags(text = existsSync(THROTTLED_FILE) ? read(THROTTLED_FILE) : ''): number {
   const flags = Number.parseInt(text.trim().replace(/^0x/i, ''), 16);
   return flags >= 0 && flags < 2 ** 31 ? flags : -1;
 }

@@ -25,6 +25,8 @@ let bus: FakeBus;
 /** Of the agent. */
 let its: FakeBus;
 let own: string[];
+/** How often the agent asked for them. */
+let looked: number;
 let heard: { hellos: Hello[]; healths: Health[]; gones: Gone[]; questions: PeersQuestion[]; replies: Reply[]; troubles: Trouble[] };
 
 beforeEach(async () => {
@@ -33,6 +35,7 @@ beforeEach(async () => {
   network = createFakeNetwork();
   bus = broker.bus('scheduler');
   own = ['10.0.0.1', '127.0.0.1'];
+  looked = 0;
   heard = { hellos: [], healths: [], gones: [], questions: [], replies: [], troubles: [] };
   await bus.subscribe(topics.hello, (m) => heard.hellos.push(m));
   await bus.subscribe(topics.health, (m) => heard.healths.push(m));
@@ -61,7 +64,10 @@ async function start(healthMs = 60_000, options: Partial<AgentOptions> = {}): Pr
     createEngine: async () => new ToyEngine(),
     memory: () => ({ limitBytes: 1e9, usedBytes: 0 }),
     fetch: { chunkBytes: 64, requestTimeoutMs: 50, random: () => 0 },
-    ownAddresses: () => own,
+    ownAddresses: () => {
+      looked++;
+      return own;
+    },
   });
   undo.push(() => agent.stop());
   await agent.start();
@@ -135,7 +141,8 @@ describe('an agent whose address changes', () => {
   it('waits while it has none at all', async () => {
     await start();
     own = ['127.0.0.1'];
-    await new Promise((resolve) => setTimeout(resolve, 600));
+    const before = looked;
+    await eventually(() => looked > before, 'a look at the addresses');
     expect(heard.hellos).toHaveLength(1);
     own = ['10.0.0.3', '127.0.0.1'];
     await eventually(() => heard.hellos.length === 2, 'the second hello');

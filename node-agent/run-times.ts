@@ -13,7 +13,9 @@ export class RunTimes {
 
   /** For each of `quantiles` (0 to 1) the time that such a part of the runs did not exceed, of the last 10 s and at most 512 runs; 0 when there was none. */
   read(quantiles: readonly number[], nowMs: number): number[] {
-    const recent = this.#rows.flatMap(({ ms, atMs }) => (nowMs - atMs <= WINDOW_MS ? [ms] : [])).sort((a, b) => a - b);
+    const recent: number[] = [];
+    for (const { ms, atMs } of this.#rows) if (nowMs - atMs <= WINDOW_MS) recent.push(ms);
+    recent.sort((a, b) => a - b);
     return quantiles.map((q) => recent[Math.max(0, Math.ceil(q * recent.length) - 1)] ?? 0);
   }
 }

@@ -41,7 +41,10 @@ function seat(next: string) {
   const seats = new SeatTable('a', plan.prepare);
   const budget = new FrameBudget(64 * MIB);
   const buffers = new BufferPool(64 * MIB);
-  const [sends, runs]: [Held<{ peer: string; payload: Segments }>[], Held<Readonly<Record<string, Tensor>>>[]] = [[], []];
+  const [sends, runs]: [Held<{ peer: string; payload: Segments; wanted: () => boolean }>[], Held<Readonly<Record<string, Tensor>>>[]] = [
+    [],
+    [],
+  ];
   const made: Tensor[] = [];
   const session: Session = {
     inputs: [],
@@ -57,7 +60,11 @@ function seat(next: string) {
       return { outputs: { y }, runMs: 1 };
     },
   };
-  const lanes = { id: 'a', send: (peer: string, _topic: string, payload: Segments) => held(sends, { peer, payload }) } as unknown as Lanes;
+  const send: Lanes['send'] = async (peer, _topic, payload, { wanted = () => true } = {}) => {
+    await held(sends, { peer, payload, wanted });
+    return wanted();
+  };
+  const lanes = { id: 'a', send } as unknown as Lanes;
   const failures: string[] = [];
   let order = 0;
   const joins = new JoinTable(seats, budget, () => order++, buffers);
@@ -86,7 +93,7 @@ function seat(next: string) {
     const ready = joins.fill(slot);
     if (ready !== undefined) onReady(epoch, ready);
   };
-  return { receive, sends, runs, made, runner, buffers, budget, failures, forwarder };
+  return { receive, sends, runs, made, runner, buffers, budget, failures, forwarder, epoch };
 }
 
 describe('transfers and computing', () => {
@@ -137,6 +144,24 @@ describe('the buffer of an output', () => {
     sends[0]?.done();
     await settle();
     expect(buffers.take(8192).buffer).toBe(under);
+  });
+
+  it('is used again when its frame is not wanted any more and the rest of it does not leave: nothing is said to have failed', async () => {
+    const { receive, sends, runs, made, buffers, budget, failures, epoch } = seat('b');
+    for (const frame of [1, 2]) receive(frame);
+    await settle();
+    for (const { done } of runs) done();
+    await settle();
+    expect(sends.map(({ what }) => what.wanted())).toEqual([true, true]);
+    epoch.joins.cancel(1, 1);
+    expect(sends.map(({ what }) => what.wanted())).toEqual([false, true]);
+    sends[0]?.done();
+    await settle();
+    expect([budget.usedBytes, failures]).toEqual([128, []]);
+    expect(buffers.take(8192).buffer).toBe(made[0]?.bytes.buffer);
+    // Nor is anything of an epoch that is given back.
+    epoch.released = true;
+    expect(sends[1]?.what.wanted()).toBe(false);
   });
 
   it('is never used again when its send failed: a socket may still be reading it', async () => {

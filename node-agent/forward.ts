@@ -1,6 +1,7 @@
 /**
  * Takes a seat's outputs to their consumers: into a join of this agent without a socket, or along a lane. Nothing here waits for a neighbour;
- * bytes being sent count in the frame budget, and a send that fails is reported for re-issue. The buffer of an output is used again after its last use.
+ * bytes being sent count in the frame budget, and a send that fails is reported for re-issue. What has not left when nobody waits for its frame any more does
+ * not leave. The buffer of an output is used again after its last use.
  */
 import { encodeBox } from '../broker/activation.js';
 import { ChairError } from '../broker/errors.js';
@@ -11,7 +12,7 @@ import type { Topics } from '../broker/topics.js';
 import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
-import type { Job } from './runner.js';
+import { type Job, wanted } from './runner.js';
 import type { Seat } from './seats.js';
 import type { Tracer } from './tracing.js';
 
@@ -57,7 +58,10 @@ export class Forwarder {
   /** The lane to itself, once it was used. */
   health(self: string): LaneHealth[] {
     if (this.localMessages === 0) return [];
-    const nothing = { sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 };
+    const nothing = {
+      ...{ sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 },
+      ...{ waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 },
+    };
     return [{ peer: self, lane: 'local', why: '', bytesSent: this.localBytes, messagesSent: this.localMessages, ...nothing }];
   }
 
@@ -156,8 +160,9 @@ export class Forwarder {
       const target = { peer, wire: along };
       tracer?.left('serialise', deployment, frame, frame.seat, startMs, target, sizeBytes);
       const sendMs = nowMs();
-      await lanes.send(peer, topics.activation(peer), message);
-      tracer?.left('send', deployment, frame, frame.seat, sendMs, target, sizeBytes);
+      const isWanted = (): boolean => wanted({ epoch, frame }) && nowMs() < frame.expiresAtMs;
+      const sent = await lanes.send(peer, topics.activation(peer), message, { wanted: isWanted });
+      if (sent) tracer?.left('send', deployment, frame, frame.seat, sendMs, target, sizeBytes);
       // What is sent to this process itself, its receiver may keep.
       if (peer === lanes.id) return false;
       for (const bytes of copies) buffers.give(bytes);

@@ -168,6 +168,10 @@ function dataPath({
   const buffers = new BufferPool(limitBytes * IDLE_SHARE);
   const early = new EarlyBuffer<Arrived>(config.earlyBytes, config.earlyMs);
   const onReady = (epoch: Epoch, frame: ReadyFrame) => runner.push({ epoch, frame });
+  const purge = (): void => {
+    runner.purge();
+    lanes.purge();
+  };
   const onTrouble = (key: EpochKey, frame: { frame: number; attempt: number }, error: unknown) => trouble.report(key, frame, '', error);
   const epochs = new Epochs({
     agent: config.name,
@@ -185,7 +189,7 @@ function dataPath({
     onMemoryShort: (slices) => standby.giveWay(slices),
     onReleased: async (epoch) => {
       if (!host.isStopping()) log(`${seatsText(epoch)}: given back`);
-      runner.purge();
+      purge();
       await runner.settled(epoch);
     },
   });
@@ -221,7 +225,7 @@ function dataPath({
     nowMs,
     tracer,
     onReady,
-    onUnwanted: () => runner.purge(),
+    onUnwanted: purge,
     onTrouble,
     repetition,
     refusals: host.refusals,

@@ -159,7 +159,8 @@ export class Runner {
   }
 }
 
-function wanted({ epoch, frame }: Job): boolean {
+/** Does anybody still wait for this frame's result? */
+export function wanted({ epoch, frame }: Job): boolean {
   return !epoch.released && epoch.joins.wants(frame.frame, frame.attempt);
 }
 

@@ -199,7 +199,8 @@ export class ClientFrames {
       for (const [input, { dtype, dims, bytes }] of entries) {
         const deadlineMs = Math.max(1, frame.deadlineAtMs - performance.now());
         const header = { client: this.#o.client, sequence, deployment, deadlineMs, input, inputCount: entries.length, dtype, dims };
-        await this.#lanes.send(DISPATCHER, this.#o.topics.submit, encodeSubmit(header, bytes));
+        const wanted = (): boolean => this.#outstanding.get(sequence) === frame;
+        if (!(await this.#lanes.send(DISPATCHER, this.#o.topics.submit, encodeSubmit(header, bytes), { wanted }))) return;
       }
       frame.sent = true;
       frame.sendAgainMs = performance.now() + frame.waitMs;
@@ -261,6 +262,7 @@ export class ClientFrames {
     this.#outstanding.delete(frame.sequence);
     const at = this.#waiting.indexOf(frame);
     if (at >= 0) this.#waiting.splice(at, 1);
+    this.#lanes.purge();
     settle();
     if (this.#stopped === undefined) this.#pump();
   }

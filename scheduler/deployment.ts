@@ -49,6 +49,8 @@ export interface Deployment {
   repaired: boolean;
   /** An agent of the plan in force could not go on in a repair of it: it takes a full plan. */
   unrepairable: boolean;
+  /** No repair does without the agents whose links are slow: not tried again until agents have changed. */
+  unavoidable: boolean;
   /** The plan in force has raw wires because there was no time to measure errors. */
   unmeasured: boolean;
   /** Its objective was changed since the plan in force was made. */
@@ -91,6 +93,7 @@ export function createDeployment(request: DeployRequest, manual: ManualCut | und
     recovering: false,
     repaired: false,
     unrepairable: false,
+    unavoidable: false,
     unmeasured: false,
     retargeted: false,
     verified: false,

@@ -172,6 +172,7 @@ export class Deployments {
   /** Agents changed: look at every deployment again. `newAgents`: plans that were impossible may be possible now. */
   agentsChanged(newAgents: boolean): void {
     this.#repairs.changed();
+    for (const deployment of this.#all.values()) deployment.unavoidable = false;
     this.kickAll(newAgents);
   }
 

@@ -3,7 +3,7 @@ import { decodeActivation, decodeResult, encodeActivation, encodeSubmit, readTen
 import { encode } from '../broker/codec.js';
 import { createFakeBroker, type FakeBroker } from '../broker/fake-bus.js';
 import { createFakeNetwork, type FakeNetwork } from '../broker/lanes/fake-lanes.js';
-import type { Lanes } from '../broker/lanes/lane.js';
+import type { Lanes, SendOptions } from '../broker/lanes/lane.js';
 import type { ActivationHeader, ResultHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
 import { Refusals } from '../broker/refusals.js';
@@ -120,6 +120,36 @@ describe('dispatcher', () => {
       SENDER_WRONG: 1,
       FRAME_LATE: 1,
     });
+  });
+
+  it('sends nothing for an attempt that is over, and lets its cancels by', async () => {
+    await dispatcher.stop();
+    const lanes = network.lanes(DISPATCHER);
+    const sent: { readonly topic: string; readonly options: SendOptions | undefined }[] = [];
+    const send = lanes.send.bind(lanes);
+    let purged = 0;
+    lanes.purge = () => void purged++;
+    lanes.send = (peer, topic, payload, options) => {
+      sent.push({ topic, options });
+      return send(peer, topic, payload, options);
+    };
+    dispatcher = new Dispatcher({ bus: createFakeBroker().bus('scheduler'), lanes, topics });
+    await dispatcher.start();
+    await lanes.start();
+    dispatcher.add('m', PLAN.inputs);
+    dispatcher.install(PLAN, 2);
+    await submit(1);
+    const wanted = () => sent.filter(({ topic }) => topic === topics.activation('a')).map(({ options }) => options?.wanted?.());
+    expect(wanted()).toEqual([true, true]);
+    expect(purged).toBe(0);
+    dispatcher.agentMoved('a');
+    await settle();
+    expect(wanted()).toEqual([false, false, true, true]);
+    expect(purged).toBe(1);
+    expect(sent.filter(({ topic }) => topic === topics.cancel('a').name)).toMatchObject([{ options: { urgent: true } }]);
+    await answer(1, 1);
+    await answer(3, 2);
+    expect(wanted()).toEqual([false, false, false, false]);
   });
 
   it('hears of trouble only from agents of the plan, in its term', async () => {

@@ -301,6 +301,7 @@ export class Dispatcher {
         this.#cancel(effect.agents, { deployment: name, term: this.#term, epoch, frame, attempt });
       }
     }
+    if (effects.some(({ kind }) => kind !== 'issue')) this.#options.lanes.purge();
     for (const waiting of [...served.retiring]) {
       if (served.frames.usesAgent(waiting.epoch, waiting.agent)) continue;
       served.retiring = served.retiring.filter((other) => other !== waiting);
@@ -338,7 +339,8 @@ export class Dispatcher {
       const bytes = tensorBytes(tensor.dtype, header.dims);
       if (noted) this.trace.left('serialise', frame, attempt, startMs, { agent, wire }, bytes);
       const sendMs = this.#now();
-      const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message);
+      const wanted = (): boolean => served.frames.isLive(frame, attempt);
+      const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message, { wanted });
       if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, { agent, wire }, bytes)).catch(() => undefined);
       sent.catch((error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
@@ -387,7 +389,8 @@ export class Dispatcher {
   #cancel(agents: readonly string[], cancel: Cancel): void {
     const payload = [encode('Cancel', cancel)];
     for (const agent of agents) {
-      this.#options.lanes.send(agent, this.#options.topics.cancel(agent).name, payload).catch(() => {
+      // Not behind what it is about.
+      this.#options.lanes.send(agent, this.#options.topics.cancel(agent).name, payload, { urgent: true }).catch(() => {
         // Only a hint: an agent that cannot be reached drops the attempt when the low-water mark passes it.
       });
     }

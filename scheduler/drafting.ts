@@ -44,7 +44,7 @@ export interface DraftingOptions {
   readonly now: () => number;
 }
 
-export type RepairGround = Pick<RepairQuestion, 'lost' | 'devices' | 'mayTake' | 'links' | 'objective' | 'inFlight'>;
+export type RepairGround = Pick<RepairQuestion, 'lost' | 'slow' | 'devices' | 'mayTake' | 'links' | 'objective' | 'inFlight'>;
 
 export class Drafting {
   readonly #o: DraftingOptions;
@@ -193,10 +193,11 @@ export class Drafting {
     }
   }
 
-  /** What a local repair of a plan in force stands on. Undefined when it cannot be told: too few agents are there, or the model is not read yet. */
-  ground(deployment: Deployment, { nonces }: Placed): RepairGround | undefined {
+  /** What a local repair of a plan in force stands on; agents whose links are slow count as lost where they are to be `spared`. Undefined when it cannot be told: too few agents are there, or the model is not read yet. */
+  ground(deployment: Deployment, { nonces }: Placed, spared = false): RepairGround | undefined {
     const { registry } = this.#o;
-    const here = new Set([...nonces].flatMap(([agent, nonce]) => (registry.serves(agent, nonce) ? [agent] : [])));
+    const goesOn = (agent: string, nonce: string): boolean => registry.serves(agent, nonce) && !(spared && registry.isSlow(agent));
+    const here = new Set([...nonces].flatMap(([agent, nonce]) => (goesOn(agent, nonce) ? [agent] : [])));
     const lost = new Set([...nonces.keys()].filter((agent) => !here.has(agent)));
     try {
       const input = this.#input(deployment);
@@ -205,7 +206,8 @@ export class Drafting {
       const agents = input.agents.map((record) => (here.has(record.agent) ? { ...record, state: 'ready' as const } : record));
       const excluded = new Map([...input.excluded].filter(([agent]) => !here.has(agent)));
       const { devices, links, objective, inFlight } = problemOf({ ...input, agents, excluded }).problem;
-      return { lost, devices, links, objective, inFlight, mayTake: (agent) => able.has(agent) };
+      const slow = new Set([...lost].filter((agent) => registry.serves(agent, nonces.get(agent) ?? '')));
+      return { lost, slow, devices, links, objective, inFlight, mayTake: (agent) => able.has(agent) };
     } catch (error) {
       if (isChairError(error)) return undefined;
       throw error;

@@ -18,6 +18,7 @@ import type { Registry } from './registry.js';
 import { REPAIR } from './repair.js';
 import { type Repairs, writtenOf } from './repairs.js';
 import { placedAgain, type Restoring, restoreStep } from './restoring.js';
+import { hasRoute } from './router.js';
 import type { Seating } from './seating.js';
 import type { DeploymentFiles } from './state.js';
 
@@ -29,6 +30,8 @@ export interface ExecutingOptions {
   readonly files?: Pick<DeploymentFiles, 'save' | 'remove'>;
   /** Removes from the store which of these blobs are damaged; resolves with how many were. Default: none is looked at. */
   readonly removeDamaged?: (blobs: readonly BlobRef[]) => Promise<number>;
+  /** Plans change for no slow link; default false. */
+  readonly holdPlans?: boolean;
   readonly log: (kind: string, text: string) => void;
   readonly now: () => number;
 }
@@ -68,8 +71,17 @@ export class Executing {
     const agents = {
       serves: (agent: string, nonce: string) => this.#o.registry.serves(agent, nonce),
       draining: (agent: string) => this.#o.registry.get(agent)?.state === 'draining',
+      slow: this.#isInTheWay(deployment),
     };
     for (const step of reconcile(deployment, agents)) this.#take(deployment, step);
+  }
+
+  /** Whether an agent's link is slow, and frames have no way around all that are. */
+  #isInTheWay({ serving }: Deployment): (agent: string) => boolean {
+    const { registry, holdPlans } = this.#o;
+    const isSlow = (agent: string): boolean => registry.isSlow(agent);
+    if (holdPlans === true || serving === undefined || hasRoute(serving.plan.stages, isSlow)) return () => false;
+    return isSlow;
   }
 
   /** True when it is not to be waited for any more: a plan is to be prepared, or to be made. */
@@ -116,6 +128,11 @@ export class Executing {
     // One that was restored may not have its model yet.
     const able = !deployment.unrepairable && deployment.model !== undefined;
     const draft = able ? this.#parts.repairs.draft(deployment) : undefined;
+    if (draft === undefined && serving !== undefined && this.#parts.drafting.intact(deployment)) {
+      deployment.unavoidable = true;
+      this.#o.log('no repair', `${deployment.name}: ${why}, and nobody can take over: it goes on`);
+      return;
+    }
     if (draft === undefined || serving === undefined) {
       // A planner that is at work does not know of the loss: its plan will be given up, and then there is another.
       deployment.optional = false;
@@ -152,7 +169,7 @@ export class Executing {
       vacated: new Map(),
       fetched: new Map(),
       settled: serving === undefined,
-      optional: this.#parts.drafting.intact(deployment),
+      optional: draft.planner !== REPAIR && this.#parts.drafting.intact(deployment),
     };
     deployment.state = 'preparing';
     deployment.progress.clear();

@@ -41,6 +41,16 @@ describe('frames', () => {
     expect(frames.lowWater).toBe(2);
   });
 
+  it('says which attempts something may still be sent for', () => {
+    const frames = table({ pauseMs: 0 }, replicated(1, 'a', 'b'));
+    frames.submit(submission(1), 0);
+    expect([frames.isLive(1, 1), frames.isLive(1, 2), frames.isLive(2, 1)]).toEqual([true, false, false]);
+    frames.trouble(lost(1, 1), 1);
+    expect([frames.isLive(1, 1), frames.isLive(1, 2)]).toEqual([false, true]);
+    frames.complete(1, 2, 'out', 3, 2);
+    expect(frames.isLive(1, 2)).toBe(false);
+  });
+
   it('gives a resubmitted frame the stored answer, until the client acknowledged it', () => {
     const frames = table();
     frames.submit(submission(1), 0);

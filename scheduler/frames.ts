@@ -115,6 +115,11 @@ export class FrameTable<Input, Output> {
     return frame !== undefined && attempt >= 1 && attempt <= frame.attempts;
   }
 
+  /** True while the attempt runs, or may still answer: what is on its way for it is wanted. */
+  isLive(number: number, attempt: number): boolean {
+    return this.#admitted.get(number)?.live.some((a) => a.attempt === attempt) === true;
+  }
+
   /** False for an agent that has nothing to do with this attempt: it can know of no trouble there. */
   concerns(number: number, attempt: number, agent: string): boolean {
     const live = this.#admitted.get(number)?.live.find((a) => a.attempt === attempt);

@@ -1,5 +1,5 @@
 /** What the scheduler learns while it runs: how fast links are, how real runs compare with predictions, who shares a machine. The shell around links/, live/ and hosts.ts. */
-import { ChairError } from '../broker/errors.js';
+import { ChairError, toChairError } from '../broker/errors.js';
 import { hostId } from '../broker/host.js';
 import type { LinkProbe, ProbeBudget } from '../broker/link-probe.js';
 import type { Health, LaneHealth, LinkMeasurement, LinkStatus, LinksRequest, Measure, PeerEntry } from '../broker/messages.js';
@@ -85,6 +85,36 @@ export class Learning {
   /** Measures pairs that a draft would use, where they are not known well. Resolves with how many were. */
   async measureLinks(pairs: readonly Pair[], budgetMs: number): Promise<number> {
     return this.#o.probe === undefined ? 0 : this.#keeper.ensure(pairs, { ...PLAN_LIMITS, budgetMs });
+  }
+
+  /** What a link carries as far as it is known, whatever is held against it now; bytes/s. */
+  knownLink(from: string, to: string): number {
+    return this.#keeper.known(from, to);
+  }
+
+  /** Somebody who sends sees it carry so little. */
+  doubtLink(from: string, to: string, bytesPerSecond: number): void {
+    this.#keeper.doubt(from, to, bytesPerSecond);
+  }
+
+  /** The agent's link carries what it did before. */
+  trust(agent: string): void {
+    this.#keeper.trust(agent);
+  }
+
+  /** Measures the lane from the dispatcher to an agent while frames run; nothing is kept of it. Throws as LinkProbe.measure. */
+  measureNow(agent: string, budget: ProbeBudget): Promise<LinkMeasurement> {
+    return this.#measure(DISPATCHER, agent, budget, true);
+  }
+
+  /** What `measureNow` found counts from now on. */
+  accept(agent: string, found: LinkMeasurement): void {
+    try {
+      this.#keeper.accept(agent, found);
+    } catch (error) {
+      // Implausible: the row itself says it.
+      this.#o.log('link', toChairError(error).message);
+    }
   }
 
   status(): readonly LinkStatus[] {

@@ -32,6 +32,7 @@ const hello = (agent: string, addresses = [`at ${agent}`]): Hello =>
   ({ agent, nonce: `${agent}1`, addresses, lanePort: 5, healthMs: 1000, connection: 0, schemaVersion: 1 }) as unknown as Hello;
 const lane = (peer: string, kind: LaneHealth['lane'], why = ''): LaneHealth => ({
   ...{ peer, lane: kind, why, bytesSent: 0, messagesSent: 0, sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 },
+  ...{ waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 },
 });
 const health = (agent: string, peersVersion: number, lanes: LaneHealth[] = []): Health =>
   ({ agent, nonce: `${agent}1`, peersTerm: 1, peersVersion, lanes, seats: [] }) as unknown as Health;
@@ -143,6 +144,9 @@ describe('peer tables', () => {
       roundTripMs: 2,
       inBytesPerSecond: 0,
       outBytesPerSecond: 5e6,
+      waitingBytes: 0,
+      busyMs: 0,
+      busyBytesPerSecond: 0,
     });
     expect(peers.report('').tables).toHaveLength(3);
     expect(() => peers.report('nobody')).toThrow(/AGENT_UNKNOWN|no agent is called/);

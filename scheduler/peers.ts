@@ -176,6 +176,9 @@ export class Peers {
         roundTripMs: lane?.roundTripMs || theirs?.roundTripMs || 0,
         inBytesPerSecond: lane?.receivedBytesPerSecond ?? 0,
         outBytesPerSecond: theirs?.receivedBytesPerSecond ?? 0,
+        waitingBytes: lane?.waitingBytes ?? 0,
+        busyMs: lane?.busyMs ?? 0,
+        busyBytesPerSecond: lane?.busyBytesPerSecond ?? 0,
       };
     });
     return { heldVersion: held, rows: seen };

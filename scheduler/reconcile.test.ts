@@ -47,6 +47,18 @@ describe('reconcile', () => {
     expect(reconcile(view({ serving }), agents(['a', 'b'], ['a']))).toEqual([{ do: 'plan', why: 'agent a leaves' }]);
   });
 
+  it('repairs around an agent whose link is slow, unless nobody can take over; not the repair itself, and sooner than a better plan', () => {
+    const slow = (...names: string[]): AgentsView => ({ ...agents(['a', 'b', 'c']), slow: (agent) => names.includes(agent) });
+    expect(reconcile(view({ serving }), slow('b'))).toEqual([{ do: 'repair', why: 'the link of agent b is slow' }]);
+    expect(dos(view({ serving, unavoidable: true }), slow('b'))).toEqual([]);
+    expect(dos(view({ serving }), slow('c'))).toEqual([]);
+    expect(dos(view({ serving, planning: true }), slow('b'))).toEqual([]);
+    expect(dos(view({ serving, planning: true, optional: true }), slow('b'))).toEqual(['repair']);
+    const next = placement({ a: 'wanted', c: 'wanted' });
+    expect(dos(view({ serving, next: { ...next, optional: true } }), slow('b'))).toEqual(['abandon']);
+    expect(dos(view({ serving, next }), slow('b'))).toEqual(['prepare']);
+  });
+
   it('plans again when an agent comes after a loss, but does not try in vain what failed', () => {
     expect(dos(view({ serving, recovering: true }), agents(['a', 'b']))).toEqual(['plan']);
     expect(dos(view({ serving, unmeasured: true }), agents(['a', 'b']))).toEqual(['plan']);

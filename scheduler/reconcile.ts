@@ -8,7 +8,8 @@
  * first, as rebalance/handover.ts orders them; those that the new plan can do without at first follow after the switch. What they need is on their disks before the
  * first of them lets go: what is loaded then is a pause, or service by fewer.
  *
- * After a loss the plan is a local repair of the one in force, where that is possible (repair.ts); the full plan follows it.
+ * After a loss the plan is a local repair of the one in force, where that is possible (repair.ts); the full plan follows it. So it is when an agent's link has become
+ * so slow that frames have to be kept from it.
  */
 import type { Plan } from '../broker/plan.js';
 import type { Handover } from './rebalance/handover.js';
@@ -52,6 +53,8 @@ export interface DeploymentView {
   readonly unmeasured?: boolean;
   /** Somebody changed its objective since the plan was made. */
   readonly retargeted?: boolean;
+  /** Nobody can take over from agents whose links are slow: they go on. */
+  readonly unavoidable?: boolean;
   readonly serving: Held | undefined;
   readonly next: Held | undefined;
 }
@@ -60,6 +63,8 @@ export interface AgentsView {
   /** This process is there and can hold seats. */
   serves(agent: string, nonce: string): boolean;
   draining(agent: string): boolean;
+  /** Its link is slow, and frames have no way around it. Default: no. */
+  slow?(agent: string): boolean;
 }
 
 export type Step =
@@ -74,18 +79,22 @@ export function reconcile(deployment: DeploymentView, agents: AgentsView): Step[
   if (deployment.removing) return [];
   const { next, serving } = deployment;
   const gone = serving === undefined ? [] : missing(serving, agents);
+  const slow = serving === undefined || deployment.unavoidable === true ? [] : crawling(serving, agents);
+  const hurt = gone.length > 0 || slow.length > 0;
   if (next !== undefined) {
     // A repair serves sooner than a better plan that agents have only begun to fetch.
     const early = [...next.seats.values()].some((progress) => progress === 'wanted' || progress === 'asked');
-    if (next.optional === true && early && gone.length > 0) {
-      return [{ do: 'abandon', why: `agent ${gone.join(', ')} was lost from the plan in force` }];
+    if (next.optional === true && early && hurt) {
+      const what = gone.length > 0 ? `agent ${gone.join(', ')} was lost from the plan in force` : slowText(slow);
+      return [{ do: 'abandon', why: what }];
     }
     return advance(next, serving, agents);
   }
   // Nor does a repair wait for a planner that looks for something better.
-  if ((deployment.planning && !(deployment.optional === true && gone.length > 0)) || deployment.stuck) return [];
+  if ((deployment.planning && !(deployment.optional === true && hurt)) || deployment.stuck) return [];
   if (serving === undefined) return [{ do: 'plan', why: 'no plan is in force' }];
   if (gone.length > 0) return [{ do: 'repair', why: `agent ${gone.join(', ')} was lost` }];
+  if (slow.length > 0) return [{ do: 'repair', why: slowText(slow) }];
   const leaving = [...serving.nonces.keys()].filter((agent) => agents.draining(agent));
   if (leaving.length > 0) return [{ do: 'plan', why: `agent ${leaving.join(', ')} leaves` }];
   const vacated = [...(serving.vacated?.keys() ?? [])];
@@ -156,6 +165,14 @@ function fetch({ fetched }: Held, serving: Held | undefined, of: readonly string
 function fill(serving: Held, of: readonly string[], atOnce: number): Step[] {
   const prepared = of.filter((agent) => serving.seats.get(agent) === 'prepared');
   return [...prepared.map((agent): Step => ({ do: 'commit', agent })), ...(prepare(serving, of, atOnce) ?? [])];
+}
+
+function crawling(placement: Held, agents: AgentsView): string[] {
+  return [...placement.nonces.keys()].filter((agent) => agents.slow?.(agent) === true);
+}
+
+function slowText(slow: readonly string[]): string {
+  return `the link of agent ${slow.join(', ')} is slow`;
 }
 
 function missing(placement: Held, agents: AgentsView): string[] {

@@ -55,6 +55,25 @@ describe('registry', () => {
     expect(kinds(registry.apply({ kind: 'hello', hello: hello('a', '2') }, 20))).toEqual(['joined']);
   });
 
+  it('suspects an agent whose link is slow as long as that lasts, however well it is heard', () => {
+    const registry = new Registry();
+    for (const agent of ['a', 'b']) readyAgent(registry, agent, '1', 0);
+    const slow = (agent: string, why: string, nowMs: number) => registry.apply({ kind: 'slow', agent, why }, nowMs);
+    expect(slow('a', 'its link is slow', 100)).toMatchObject([{ kind: 'suspect', agent: 'a', why: 'its link is slow' }]);
+    expect(registry.apply({ kind: 'health', health: health('a', '1') }, 1000)).toEqual([]);
+    expect(registry.get('a')).toMatchObject({ state: 'suspect', why: 'its link is slow', seenMs: 1000 });
+    expect([registry.isSlow('a'), registry.serves('a', '1'), registry.isSlow('b')]).toEqual([true, true, false]);
+    expect(slow('a', '', 2000)).toMatchObject([{ kind: 'ready', agent: 'a' }]);
+    expect(slow('a', '', 2000)).toEqual([]);
+    // It is lost by silence as any other, and comes back without a word of its link.
+    slow('a', 'its link is slow', 2100);
+    registry.apply({ kind: 'tick' }, 2200);
+    for (let ms = 2700; ms <= 6000; ms += 500) registry.apply({ kind: 'tick' }, ms);
+    expect(registry.get('a')?.state).toBe('lost');
+    expect(registry.isSlow('a')).toBe(false);
+    expect(slow('nobody', 'its link is slow', 7000)).toEqual([]);
+  });
+
   it('drains an agent when an operator asks, and takes that back; what the agent asked for itself, it does not', () => {
     const registry = new Registry();
     readyAgent(registry, 'a', '1', 0);

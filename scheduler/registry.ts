@@ -8,7 +8,8 @@
  *   lost -> joining, while it is held back (registry-hold-down.ts) -> ready
  *
  * Three signals raise suspicion: the Last Will, which is believed at once; health that does not come; and a peer that says its direct lane broke. A
- * peer may be wrong, its own link may be bad: its word makes an agent suspect, and lost only together with a health message that is missing.
+ * peer may be wrong, its own link may be bad: its word makes an agent suspect, and lost only together with a health message that is missing. An agent whose link is
+ * slow (links/slow.ts) is suspect as long as that lasts, however well it is heard.
  */
 import type { ErrorCode } from '../broker/errors.js';
 import type { Gone, Health, Hello } from '../broker/messages.js';
@@ -42,6 +43,8 @@ export type RegistryEvent =
   | { readonly kind: 'gone'; readonly gone: Gone }
   /** A peer could not reach this agent, or its direct lane to it broke. */
   | { readonly kind: 'unreachable'; readonly agent: string; readonly why: string }
+  /** Its link carries so little that it is avoided; or that is over ('' as `why`). */
+  | { readonly kind: 'slow'; readonly agent: string; readonly why: string }
   /** Its certificate was revoked: it is not waited for. */
   | { readonly kind: 'revoked'; readonly agent: string }
   /** An operator wants its seats moved, or takes that back. It goes on running, and says nothing of it. */
@@ -111,6 +114,8 @@ export class Registry {
   readonly #holdDown: HoldDown;
   /** Agents that a peer could not reach, and nobody has heard since: what was said. */
   readonly #reported = new Map<string, string>();
+  /** Agents whose links are slow, and how slow: suspect until that is over. */
+  readonly #slow = new Map<string, string>();
   readonly #incompatible: (hello: Hello) => string | undefined;
   /** How many can hold seats. */
   #serving = 0;
@@ -148,6 +153,11 @@ export class Registry {
     return this.#drained;
   }
 
+  /** Its link carries so little that it is avoided. */
+  isSlow(agent: string): boolean {
+    return this.#slow.has(agent);
+  }
+
   /** How often the agent was lost, and how long it is held back for that. */
   flapping(agent: string, nowMs: number): { readonly losses: number; readonly heldMs: number } {
     const isHeld = this.#agents.get(agent)?.state === 'joining';
@@ -164,6 +174,8 @@ export class Registry {
         return this.#gone(event.gone, nowMs);
       case 'unreachable':
         return this.#unreachable(event.agent, event.why);
+      case 'slow':
+        return this.#slowed(event.agent, event.why);
       case 'revoked':
         return this.#revoked(event.agent, nowMs);
       case 'drain':
@@ -239,6 +251,11 @@ export class Registry {
     if (record.nonce !== nonce) return [impostor(agent, nonce, 'health')];
     this.#reported.delete(agent);
     const seen = { ...record, health, seenMs: nowMs };
+    const slow = this.#slow.get(agent);
+    if (record.state === 'suspect' && slow !== undefined) {
+      this.#set({ ...seen, why: slow });
+      return [];
+    }
     if (record.state === 'ready' || record.state === 'draining') {
       this.#set(seen);
       return [];
@@ -278,6 +295,7 @@ export class Registry {
       return [{ kind: 'draining', agent: record.agent, nonce: record.nonce, why: 'asked to leave' }];
     }
     if (gone.why === 'will') return [this.#lose(record, 'its connection to the broker broke', nowMs)];
+    this.#slow.delete(record.agent);
     this.#set({ ...record, state: 'stopped', why: 'it was asked to' });
     return [{ kind: 'stopped', agent: record.agent, nonce: record.nonce, why: 'it was asked to' }];
   }
@@ -308,6 +326,25 @@ export class Registry {
     if (record.state !== 'ready') return [];
     this.#set({ ...record, state: 'suspect', why });
     return [{ kind: 'suspect', agent, nonce: record.nonce, why }];
+  }
+
+  #slowed(agent: string, why: string): RegistryChange[] {
+    const record = this.#agents.get(agent);
+    if (why === '') this.#slow.delete(agent);
+    if (record === undefined || !SERVING.has(record.state)) return [];
+    const { nonce } = record;
+    if (why === '') {
+      // What else it is suspected of shows at the next tick.
+      if (record.state !== 'suspect' || this.#reported.has(agent)) return [];
+      this.#set({ ...record, state: 'ready', why: '' });
+      // As one that comes back: what was moved away from it may come again.
+      return [{ kind: 'ready', agent, nonce }];
+    }
+    this.#slow.set(agent, why);
+    if (record.state === 'draining') return [];
+    const before = record.state;
+    this.#set({ ...record, state: 'suspect', why });
+    return before === 'suspect' ? [] : [{ kind: 'suspect', agent, nonce, why }];
   }
 
   #drain(agent: string, undo: boolean): RegistryChange[] {
@@ -384,6 +421,7 @@ export class Registry {
   #lose(record: AgentRecord, why: string, nowMs: number): RegistryChange {
     this.#holdDown.lost(record.agent, nowMs);
     this.#reported.delete(record.agent);
+    this.#slow.delete(record.agent);
     this.#set({ ...record, state: 'lost', why });
     return { kind: 'lost', agent: record.agent, nonce: record.nonce, why };
   }
@@ -394,6 +432,7 @@ export class Registry {
     this.#out.delete(agent);
     this.#holdDown.forget(agent);
     this.#reported.delete(agent);
+    this.#slow.delete(agent);
   }
 
   #set(record: AgentRecord): void {

@@ -39,6 +39,8 @@ export interface RepairQuestion {
   readonly draft: PlanDraft;
   readonly slices: readonly (readonly SliceRef[])[];
   readonly lost: ReadonlySet<string>;
+  /** Of them those that are there, and whose links are slow. Default: none. */
+  readonly slow?: ReadonlySet<string>;
   /** All that hold seats and are not lost, and those that could take some; a lost one may be there again, as another process. */
   readonly devices: readonly Device[];
   readonly mayTake: (agent: string) => boolean;
@@ -313,7 +315,8 @@ class Repairing {
     const lost = [...this.#q.lost].filter((agent) => this.#q.draft.stages.some(({ agents }) => agents.flat().includes(agent)));
     const takes = moves.map(({ to, stage, part, slice }) => `${to} takes stage ${stage + 1} part ${part + 1} (${mib(slice.weightBytes)})`);
     const done = takes.length === 0 ? 'what is left goes on' : takes.slice(0, 4).join(', ') + (takes.length > 4 ? ', ...' : '');
-    return `local repair after the loss of ${lost.join(', ')}: ${done}\n${bottleneckLine(estimate)}`;
+    const isSlow = lost.every((agent) => this.#q.slow?.has(agent) === true);
+    return `local repair ${isSlow ? 'around the slow link of' : 'after the loss of'} ${lost.join(', ')}: ${done}\n${bottleneckLine(estimate)}`;
   }
 }
 

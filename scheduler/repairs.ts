@@ -50,10 +50,17 @@ export class Repairs {
     this.#lists = new StandbyLists(options);
   }
 
-  /** The plan in force without the agents that are gone from it. Undefined when no local repair is possible: then it takes a full plan. */
+  /** The plan in force without the agents that are gone from it, and if it can be without those whose links are slow. Undefined when no local repair is possible: then it takes a full plan. */
   draft(deployment: Deployment): PlanDraft | undefined {
+    const slow = [...(deployment.serving?.nonces.keys() ?? [])].some((agent) => this.#o.registry.isSlow(agent));
+    const spared = slow ? this.#draft(deployment, true) : undefined;
+    // Where nobody was lost, there is nothing else to repair.
+    return spared ?? (slow && this.#drafting.intact(deployment) ? undefined : this.#draft(deployment, false));
+  }
+
+  #draft(deployment: Deployment, spared: boolean): PlanDraft | undefined {
     const { serving, name } = deployment;
-    const ground = serving === undefined ? undefined : this.#drafting.ground(deployment, serving);
+    const ground = serving === undefined ? undefined : this.#drafting.ground(deployment, serving, spared);
     if (serving === undefined || ground === undefined) return undefined;
     const holdings = this.#holdingsNow();
     const pauseMs = pauseBy(holdings, ground.devices, ground.links);

@@ -42,6 +42,7 @@ import { Rebalancer } from './rebalance/rebalancer.js';
 import type { Registry, RegistryOptions } from './registry.js';
 import { Reigning, type ReigningOptions } from './reigning.js';
 import { RequestDesk } from './request-desk.js';
+import { SlowAgents } from './slow-agents.js';
 import type { SavedDeployment } from './state.js';
 import { agentStatus, deploymentStatus, EventLog, type Known, type Observed } from './status.js';
 import { Tracing } from './tracing.js';
@@ -105,6 +106,8 @@ export class Scheduler {
   readonly #deployments: Deployments;
   readonly #profiles: Profiles | undefined;
   readonly #learning: Learning;
+  /** Undefined: links are assumed, whatever they carry. */
+  readonly #slowAgents: SlowAgents | undefined;
   /** Undefined: plans are held. */
   readonly #rebalancer: Rebalancer | undefined;
   readonly #events = new EventLog();
@@ -162,12 +165,14 @@ export class Scheduler {
       term: () => this.#reigning.term,
       peers: (agents) => this.#members.peers.entries(agents),
       clean: options.clean ?? (async () => undefined),
+      holdPlans: options.holdPlans === true,
       ...(options.standbyBytes === undefined ? {} : { standbyBytes: options.standbyBytes }),
       ...(options.files === undefined ? {} : { files: options.files }),
       ...(options.removeDamaged === undefined ? {} : { removeDamaged: options.removeDamaged }),
       log: (kind, text) => this.#log(kind, text),
       now: this.#now,
     });
+    this.#slowAgents = options.probe === undefined ? undefined : this.#makeSlowAgents();
     this.#updating = this.#makeUpdating();
     this.#profiles = this.#makeProfiles();
     this.#tracing = new Tracing({
@@ -214,6 +219,14 @@ export class Scheduler {
       log: (kind, text) => this.#log(kind, text),
       pause: (ms) => delay(ms, undefined, { ref: false }),
       now: this.#now,
+    });
+  }
+
+  #makeSlowAgents(): SlowAgents {
+    return new SlowAgents({
+      ...{ registry: this.#registry, learning: this.#learning, lanes: this.#o.lanes ?? (() => []), now: this.#now },
+      apply: (event) => this.#members.apply(event),
+      log: (kind, text) => this.#log(kind, text),
     });
   }
 
@@ -277,6 +290,7 @@ export class Scheduler {
         this.#members.health(health);
         this.#deployments.observe(health);
         this.#learning.health(health);
+        this.#slowAgents?.health(health);
       }),
       await bus.subscribe(topics.gone, (gone) => this.#members.apply({ kind: 'gone', gone })),
       await bus.subscribe(topics.reply, (reply) => this.#members.replied(reply)),
@@ -297,6 +311,7 @@ export class Scheduler {
       this.#members.apply({ kind: 'tick' });
       this.#deployments.tick();
       this.#learning.tick();
+      this.#slowAgents?.tick();
       this.#members.peers.sync();
       this.#rebalancer?.tick().catch((error: unknown) => this.#log('failed', `looking for better plans: ${toChairError(error).message}`));
     }, TICK_MS);
@@ -307,6 +322,7 @@ export class Scheduler {
   async stop(): Promise<void> {
     this.#desk.stop();
     this.#updating?.stop();
+    this.#slowAgents?.stop();
     this.#reigning.stop();
     await this.#profiles?.stop();
     await this.#deployments.stop();
@@ -385,7 +401,9 @@ export class Scheduler {
 
   #observed(agent: string): Observed {
     const nowMs = this.#now();
-    return { correction: this.#learning.times.correction.latest(agent, nowMs), ...this.#registry.flapping(agent, nowMs) };
+    const { losses, heldMs } = this.#registry.flapping(agent, nowMs);
+    const correction = this.#learning.times.correction.latest(agent, nowMs);
+    return { correction, losses, heldMs: heldMs || (this.#slowAgents?.heldMs(agent) ?? 0) };
   }
 
   #known(deployment: Deployment): Known {

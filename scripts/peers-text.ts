@@ -1,10 +1,13 @@
 /** Peer tables as text for people. Pure. */
 import type { PeerRow, PeersReport, PeerTableReport } from '../broker/messages.js';
+import { mbps } from '../scheduler/links/table.js';
 import { counted } from './report.js';
-import { formatTable, msText, wrapText } from './table.js';
+import { bytesText, formatTable, msText, wrapText } from './table.js';
 
 /** Enough of a sha256 to tell slices apart. */
 const SLICE_DIGITS = 6;
+/** Any large message keeps a link busy for a moment. */
+const SHOWN_BUSY_MS = 1000;
 
 function relationText({ before, after }: PeerRow): string {
   if (before && after) return 'both';
@@ -18,6 +21,10 @@ function slicesText({ slices }: PeerRow): string {
 }
 
 const mbitText = (bytesPerSecond: number): string => (bytesPerSecond === 0 ? '-' : ((bytesPerSecond * 8) / 1e6).toFixed(1));
+
+function waitingText({ waitingBytes, busyMs, busyBytesPerSecond }: PeerRow): string {
+  return `${bytesText(waitingBytes)} wait to arrive there: ${mbps(busyBytesPerSecond)}, while something waited in ${(busyMs / 1000).toFixed(1)} of the last 3 s`;
+}
 
 function tableText({ agent, version, heldVersion, rows }: PeerTableReport, width: number): string {
   const head = `Peers of ${agent}, version ${version}${heldVersion === version ? '' : heldVersion === 0 ? ' (not told yet)' : ` (it holds ${heldVersion})`}`;
@@ -46,7 +53,9 @@ function tableText({ agent, version, heldVersion, rows }: PeerTableReport, width
   );
   const troubles = rows.flatMap((row) => {
     const state = row.state === '' || row.state === 'ready' ? [] : wrapText(`${row.agent} is ${row.state}`, width, '  ');
-    return row.why === '' || row.lane === '' ? state : [...state, ...wrapText(`${row.agent}: ${row.why}`, width, '  ')];
+    const waiting = row.busyMs < SHOWN_BUSY_MS ? [] : wrapText(`${row.agent}: ${waitingText(row)}`, width, '  ');
+    const notDirect = row.why === '' || row.lane === '' ? [] : wrapText(`${row.agent}: ${row.why}`, width, '  ');
+    return [...state, ...waiting, ...notDirect];
   });
   return [head, table, ...troubles].join('\n');
 }

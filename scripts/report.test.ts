@@ -89,6 +89,7 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
       receivedBytesPerSecond: 0,
       receivedSamples: 0,
       roundTripMs: 0,
+      ...{ waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 },
     })),
   },
 });

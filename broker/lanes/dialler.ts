@@ -13,6 +13,7 @@ import { dialTls, type TlsSessions } from '../tls.js';
 import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
+import type { LaneWatch } from './lane-watch.js';
 
 export interface DiallerOptions {
   /** TLS: whoever answers must show the certificate of the one we mean. */
@@ -22,6 +23,7 @@ export interface DiallerOptions {
   readonly addressee: string;
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
+  readonly watch: LaneWatch;
   /** Per address. */
   readonly connectTimeoutMs: number;
   readonly keepaliveMs: number;
@@ -59,8 +61,6 @@ export class Dialler {
   #ping: NodeJS.Timeout | undefined;
   #pingedAt = 0;
   #unanswered = 0;
-  /** Nothing waited to be sent when the last ping went out. */
-  #pingedIdle = false;
   readonly #roundTrips: number[] = [];
   #failures = 0;
   #messageId = 0;
@@ -176,9 +176,13 @@ export class Dialler {
       const { socket, ready } = this.#dial(address);
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
-        if (packet.cmd === 'pingresp') this.#answered();
+        if (packet.cmd === 'pingresp') this.#answered(lane);
+        // Listeners of ours ask, too: how much of what they sent is here.
+        else if (packet.cmd === 'pingreq') lane.control({ cmd: 'pingresp' });
         if (packet.cmd !== 'connack') return;
         clearTimeout(timer);
+        // Nobody else listens to who is named as we name ourselves.
+        lane.isOurs = packet.returnCode === 0;
         if (packet.returnCode === 0) resolve(lane);
         else lane.end(new Error(packet.returnCode === NOT_AUTHORIZED ? this.#whyRefused : `refused with code ${packet.returnCode}`));
       };
@@ -186,6 +190,7 @@ export class Dialler {
         first: 'connack',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,
+        watch: this.#options.watch,
         onPublish: this.#options.onMessage,
         onPacket: accepted,
         onClose: (error) => {
@@ -238,9 +243,7 @@ export class Dialler {
       return;
     }
     this.#pingedAt = performance.now();
-    // Behind frames it would measure their length, and half of a reply that comes late is not the link's.
-    this.#pingedIdle = lane.queuedBytes === 0 && this.#unanswered === 0;
-    lane.control({ cmd: 'pingreq' });
+    lane.ping();
   }
 
   /** The shortest of late; 0 = unknown. A longer one was held up by what else either end did, which says nothing of the link. */
@@ -248,10 +251,11 @@ export class Dialler {
     return this.#roundTrips.length < LEAST_ROUND_TRIPS ? 0 : Math.min(...this.#roundTrips);
   }
 
-  #answered(): void {
-    if (!this.#pingedIdle) return;
-    this.#pingedIdle = false;
-    this.#roundTrips.push(performance.now() - this.#pingedAt);
+  #answered(lane: LaneSocket): void {
+    // Behind frames it would measure their length, and half of a reply that comes late is not the link's.
+    const roundTripMs = lane.pong();
+    if (roundTripMs === undefined) return;
+    this.#roundTrips.push(roundTripMs);
     if (this.#roundTrips.length > ROUND_TRIPS) this.#roundTrips.shift();
   }
 

@@ -3,7 +3,7 @@ import { ChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
 import { segmentBytes } from '../segments.js';
-import type { LaneMessage, Lanes, Segments } from './lane.js';
+import type { LaneMessage, Lanes, Segments, SendOptions } from './lane.js';
 
 export interface FakeNetwork {
   /** The lanes of one process; a second call with the same id replaces the first, as a restarted process does. */
@@ -96,8 +96,9 @@ class FakeLanes implements Lanes {
     return () => void handlers.delete(handler);
   }
 
-  async send(peer: string, topic: string, payload: Segments, options: { readonly forceRelay?: boolean } = {}): Promise<void> {
+  async send(peer: string, topic: string, payload: Segments, options: SendOptions = {}): Promise<boolean> {
     this.#checkRunning();
+    if (options.wanted?.() === false) return false;
     const { lane, why } = peer === this.id ? { lane: 'direct' as const, why: '' } : this.network.pair(this.id, peer);
     if (lane === 'down') throw new ChairError('LANE_DOWN', `no lane to ${peer} (${why})`);
     const bytes = segmentBytes(payload);
@@ -117,7 +118,11 @@ class FakeLanes implements Lanes {
       else setImmediate(deliver);
     }
     await new Promise((resolve) => setImmediate(resolve));
+    return true;
   }
+
+  /** Nothing waits here. */
+  purge(): void {}
 
   onPeer(listener: (peer: string, lane: LaneKind, why: string) => void): () => void {
     return this.#listeners.add(listener);
@@ -136,6 +141,10 @@ class FakeLanes implements Lanes {
       receivedBytesPerSecond: 0,
       receivedSamples: 0,
       roundTripMs: 0,
+      waitingBytes: 0,
+      busyMs: 0,
+      busyBytesPerSecond: 0,
+      messagesDropped: 0,
     }));
   }
 

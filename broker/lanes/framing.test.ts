@@ -3,7 +3,7 @@ import { generate, type Packet } from 'mqtt-packet';
 import { describe, expect, it, test } from 'vitest';
 import { isChairError } from '../errors.js';
 import { joinSegments, SegmentReader } from '../segments.js';
-import { Framer, lengthBytes, publishHeader } from './framing.js';
+import { Framer, lengthBytes, partHeader, publishHeader } from './framing.js';
 
 interface Seen {
   readonly topic: string;
@@ -49,6 +49,73 @@ function cut(bytes: Uint8Array, sizes: readonly number[]): Uint8Array[] {
 }
 
 const CONNECT = generate({ cmd: 'connect', clientId: 'a~1', protocolId: 'MQTT', protocolVersion: 4, clean: true, keepalive: 5 });
+
+/** A message in parts of these sizes, and a whole message after the first. */
+function parts(topic: string, payload: Buffer, sizes: readonly number[], between: Buffer = Buffer.alloc(0)): Buffer[] {
+  const cuts = cut(payload, sizes).filter((part) => part.length > 0);
+  return cuts.flatMap((part, i) => [
+    Buffer.concat([partHeader(topic, part.length, i === cuts.length - 1), part]),
+    ...(i === 0 ? [between] : []),
+  ]);
+}
+
+describe('a message in parts', () => {
+  test('comes out whole however it and the stream are cut, with whole ones between', () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ minLength: 1, maxLength: 9000 }),
+        fc.array(fc.nat(4000), { maxLength: 4 }),
+        fc.array(fc.nat(1500), { maxLength: 30 }),
+        (bytes, sizes, chunks) => {
+          const payload = Buffer.from(bytes);
+          const small = Buffer.concat([publishHeader('small', 3, 10_000), Buffer.from('abc')]);
+          const stream = Buffer.concat([CONNECT, ...parts('large', payload, sizes, small), generate({ cmd: 'pingreq' })]);
+          const { seen, code } = feed(cut(stream, chunks));
+          expect(code).toBe('none');
+          const whole = { topic: 'large', payload: payload.toString('latin1'), qos: 0, id: 0 };
+          const other = { topic: 'small', payload: 'abc', qos: 0, id: 0 };
+          // In one part it is over before the other one comes.
+          expect([
+            ['connect', other, whole, 'pingreq'],
+            ['connect', whole, other, 'pingreq'],
+          ]).toContainEqual(seen);
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  it('is forgotten when its sender says that the rest will not come; the next one is not mixed up with it', () => {
+    const begun = Buffer.concat([partHeader('t', 5, false), Buffer.from('begun'), partHeader('t', 0, true)]);
+    const { seen, code } = feed([Buffer.concat([CONNECT, begun, ...parts('t', Buffer.from('another'), [3])])]);
+    expect(code).toBe('none');
+    expect(seen).toEqual(['connect', { topic: 't', payload: 'another', qos: 0, id: 0 }]);
+  });
+
+  it('is bounded as one packet is, by size, by number and by age', () => {
+    const part = (topic: string, bytes: number) => Buffer.concat([partHeader(topic, bytes, false), Buffer.alloc(bytes)]);
+    expect(feed([CONNECT, part('t', 600), part('t', 300)], 1000).code).toBe('none');
+    expect(feed([CONNECT, part('t', 600), part('t', 600)], 1000).code).toBe('PACKET_TOO_LARGE');
+    expect(feed([CONNECT, part('t', 600), part('u', 1)], 1000).code).toBe('CODEC_INVALID');
+    const framer = new Framer({ maxPacketBytes: 1000, first: 'connect', onPublish: () => undefined, onPacket: () => undefined });
+    framer.push(CONNECT, 0);
+    framer.push(part('t', 600), 1000);
+    framer.push(generate({ cmd: 'pingreq' }), 50_000);
+    expect(() => framer.push(generate({ cmd: 'pingreq' }), 62_000)).toThrow(/begun and not ended/);
+  });
+
+  it('leaves its chunks to its reader alone, who may drop them at once', () => {
+    const own = (bytes: Buffer): Buffer => Buffer.from(new Uint8Array(bytes).buffer);
+    const read: SegmentReader[] = [];
+    const onPublish = ({ payload }: { readonly payload: readonly Uint8Array[] }) => void read.push(new SegmentReader(payload));
+    const framer = new Framer({ maxPacketBytes: 100_000, first: 'connect', onPublish, onPacket: () => undefined });
+    framer.push(CONNECT);
+    const chunk = own(Buffer.concat(parts('t', Buffer.alloc(20_000, 1), [9000, 9000])));
+    framer.push(chunk);
+    read[0]?.discard();
+    expect(chunk.buffer.byteLength).toBe(0);
+  });
+});
 
 describe('framer', () => {
   test('packets come out the same however the stream is cut', () => {

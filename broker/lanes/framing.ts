@@ -1,6 +1,10 @@
 /**
  * MQTT 3.1.1 packets out of a byte stream, written for large PUBLISH packets: their payload stays in the socket's own segments. All other packets are
  * small and go through mqtt-packet's parser. Sizes are checked on the fixed header, before anything is kept.
+ *
+ * Between two ends of ours a large message may come in parts, so that its sender can stop in the middle of it: PUBLISH packets of QoS 0 with the DUP flag, which
+ * MQTT forbids there (3.3.1-2), so that no stock client's packet is taken for one. The last part has the RETAIN flag, too; an empty one with it says that the rest
+ * will not come. One message at a time comes in parts; whole ones may come between them.
  */
 import { type Packet, type Parser, parser } from 'mqtt-packet';
 import { ChairError } from '../errors.js';
@@ -25,6 +29,21 @@ export interface FramerOptions {
   readonly first: 'connect' | 'connack';
   readonly onPublish: (frame: PublishFrame) => void;
   readonly onPacket: (packet: Packet) => void;
+}
+
+/** Flags of a PUBLISH packet (3.3.1). */
+const DUP = 0x08;
+const RETAIN = 0x01;
+/** Who begins a message and does not go on with it for so long, while he says other things, will not. */
+const PART_AGE_MS = 60_000;
+
+/** A message of which not all parts have come. */
+interface Gathered {
+  readonly topic: string;
+  readonly segments: Uint8Array[];
+  readonly startedMs: number;
+  bytes: number;
+  grownMs: number;
 }
 
 /** MQTT 3.1.1, 2.2.1. */
@@ -54,8 +73,12 @@ export class Framer {
   #segments: Uint8Array[] = [];
   #payloadBytes = 0;
   #crumbs: Uint8Array | undefined;
-  /** Payloads, and packets of other kinds, that look into the chunk that is being read. */
+  #gathered: Gathered | undefined;
+  /** The packet that is being read is a part. */
+  #isPart = false;
+  /** Messages, and packets of other kinds, that look into the chunk that is being read; and the last of them. */
   #lookers = 0;
+  #looker: readonly Uint8Array[] | undefined;
 
   constructor(options: FramerOptions) {
     this.#options = options;
@@ -70,6 +93,7 @@ export class Framer {
   push(chunk: Uint8Array, nowMs = 0): void {
     this.#nowMs = nowMs;
     this.#lookers = 0;
+    this.#looker = undefined;
     let at = 0;
     while (at < chunk.length || (this.#left === 0 && this.#state === 'payload')) {
       switch (this.#state) {
@@ -102,6 +126,10 @@ export class Framer {
       });
     }
     this.#first = false;
+    if (this.#gathered !== undefined && type !== TYPE.publish && this.#nowMs - this.#gathered.grownMs > PART_AGE_MS) {
+      const came = `${this.#gathered.bytes} bytes, and nothing for ${Math.round(this.#nowMs - this.#gathered.grownMs)} ms`;
+      throw new ChairError('CODEC_INVALID', `a message on ${this.#gathered.topic} was begun and not ended`, { came });
+    }
     this.#startedMs = this.#nowMs;
     this.#byte = byte;
     this.#left = 0;
@@ -158,9 +186,24 @@ export class Framer {
     this.#frame = { topic, qos: idBytes === 0 ? 0 : 1, messageId };
     this.#left -= headerBytes;
     this.#payloadBytes = this.#left;
-    this.#segments = [];
+    this.#isPart = (this.#byte & DUP) !== 0 && idBytes === 0;
+    this.#segments = this.#isPart ? this.#partOf(topic).segments : [];
     this.#state = 'payload';
     return at + headerBytes - before;
+  }
+
+  /** The message that this part continues, or begins. All parts together are bounded as one packet is. */
+  #partOf(topic: string): Gathered {
+    this.#gathered ??= { topic, segments: [], startedMs: this.#startedMs, bytes: 0, grownMs: this.#nowMs };
+    if (this.#gathered.topic !== topic) {
+      throw new ChairError('CODEC_INVALID', 'parts of two messages at once', { expected: this.#gathered.topic, came: topic });
+    }
+    const { maxPacketBytes } = this.#options;
+    if (this.#gathered.bytes + this.#left > maxPacketBytes) {
+      const came = `${this.#gathered.bytes} and ${this.#left} more`;
+      throw new ChairError('PACKET_TOO_LARGE', 'MQTT message refused', { expected: `at most ${maxPacketBytes} bytes in all parts`, came });
+    }
+    return this.#gathered;
   }
 
   #payload(chunk: Uint8Array, at: number): number {
@@ -169,8 +212,10 @@ export class Framer {
     if (take < CRUMB_BYTES && this.#left > 0) this.#keepCrumb(chunk.subarray(at, at + take));
     else if (take > 0) {
       this.#segments.push(chunk.subarray(at, at + take));
-      this.#lookers++;
+      if (this.#looker !== this.#segments) this.#lookers++;
+      this.#looker = this.#segments;
     }
+    if (this.#isPart && this.#gathered !== undefined) this.#gathered.grownMs = this.#nowMs;
     if (this.#left === 0) {
       // Before the payload is handed on: whoever takes it may drop it at once.
       if (at + take === chunk.length && this.#lookers === 1) markLone(chunk);
@@ -178,9 +223,21 @@ export class Framer {
       this.#crumbs = undefined;
       this.#segments = [];
       this.#state = 'type';
-      this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes, startedMs: this.#startedMs });
+      if (this.#isPart) this.#endPart();
+      else this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes, startedMs: this.#startedMs });
     }
     return at + take;
+  }
+
+  #endPart(): void {
+    const whole = this.#gathered;
+    if (whole === undefined) return;
+    whole.bytes += this.#payloadBytes;
+    if ((this.#byte & RETAIN) === 0) return;
+    this.#gathered = undefined;
+    if (this.#payloadBytes === 0) return;
+    const { segments: payload, bytes: payloadBytes, startedMs } = whole;
+    this.#options.onPublish({ ...this.#frame, payload, payloadBytes, startedMs });
   }
 
   /** Crumbs are gathered: a peer that sends byte by byte must not cost a hundred bytes of bookkeeping for each. */
@@ -236,6 +293,15 @@ export function lengthBytes(length: number): Uint8Array {
 
 /** Fixed and variable header of a QoS 0 PUBLISH. Throws PACKET_TOO_LARGE beyond `maxPacketBytes`. */
 export function publishHeader(topic: string, payloadBytes: number, maxPacketBytes: number): Buffer {
+  return header(0, topic, payloadBytes, maxPacketBytes);
+}
+
+/** Header of a part of a message, `isLast` or not; of the last one with 0 bytes: the rest of the message will not come. */
+export function partHeader(topic: string, partBytes: number, isLast: boolean): Buffer {
+  return header(isLast ? DUP | RETAIN : DUP, topic, partBytes, MQTT_MAX_PACKET_BYTES);
+}
+
+function header(flags: number, topic: string, payloadBytes: number, maxPacketBytes: number): Buffer {
   const name = Buffer.from(topic, 'utf8');
   const length = 2 + name.length + payloadBytes;
   if (length > maxPacketBytes) {
@@ -244,5 +310,10 @@ export function publishHeader(topic: string, payloadBytes: number, maxPacketByte
       came: `${length}`,
     });
   }
-  return Buffer.concat([Uint8Array.of(TYPE.publish << 4), lengthBytes(length), Uint8Array.of(name.length >> 8, name.length & 0xff), name]);
+  return Buffer.concat([
+    Uint8Array.of((TYPE.publish << 4) | flags),
+    lengthBytes(length),
+    Uint8Array.of(name.length >> 8, name.length & 0xff),
+    name,
+  ]);
 }

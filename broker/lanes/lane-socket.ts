@@ -1,29 +1,102 @@
-/** One end of one lane connection: frames in, a bounded queue out. Knows nothing of peers and routing. */
+/**
+ * One end of one lane connection: frames in, a bounded queue out. Knows nothing of peers and routing.
+ *
+ * What waits stays here as long as possible, where it can still be dropped, instead of in the kernel's buffer, which takes megabytes: with an end of ours, pings go
+ * between the messages as marks, and what is not answered is bounded by a window: what the link carries in a quarter of a second, where it is known to be the link
+ * that holds things up (an answer may also be late because the other process is busy). Large messages go in parts (see framing.ts).
+ */
 import type { Socket } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';
 import { ChairError, isChairError } from '../errors.js';
-import { Framer, type FramerOptions, type PublishFrame, publishHeader } from './framing.js';
+import { type Draining, DrainMeter } from './drain-meter.js';
+import { Framer, type FramerOptions, type PublishFrame, partHeader, publishHeader } from './framing.js';
 import type { Segments } from './lane.js';
+import type { LaneWatch } from './lane-watch.js';
 
 export interface LaneSocketOptions extends Pick<FramerOptions, 'maxPacketBytes' | 'first'> {
   /** Bytes handed to `publish` and not yet taken by the kernel. One message may exceed it when nothing else waits. */
   readonly maxQueuedBytes: number;
+  readonly watch: LaneWatch;
   readonly onPublish: (frame: PublishFrame) => void;
   readonly onPacket: (packet: Packet) => void;
   /** Once. `error` is what ended it, or undefined for an orderly end. */
   readonly onClose: (error: Error | undefined) => void;
 }
 
+export interface PublishOptions {
+  /** See `SendOptions`. */
+  readonly wanted?: (() => boolean) | undefined;
+  readonly urgent?: boolean | undefined;
+}
+
 /** Up to this size a message is joined into one buffer: cheaper than a gathered write. */
 const JOIN_BYTES = 4096;
 const SLOW_WRITE_MS = 50;
+/** Of a message in parts. On 2 Mbit/s one takes half a second, on 1 Gbit/s 1 ms. */
+export const PART_BYTES = 128 * 1024;
+/** Smaller messages go whole. */
+const SPLIT_BYTES = 2 * PART_BYTES;
+/** What Node may have of it before the kernel takes it: the next write must be there when one is done. */
+const NODE_BYTES = 4 * PART_BYTES;
+/** Not answered yet: never held back below the least, never more than the most; between them what goes in so long. */
+const WINDOW_BYTES = { least: 64 * 1024, most: 4 * 1024 * 1024 };
+const WINDOW_MS = 250;
+/** Marks so much apart, as a part of the window; and one after each message that comes so long after the last mark. */
+const MARK_PART = 1 / 4;
+const MARK_MS = 100;
+/** With answers as quick as this a window is too small, if it holds anything up. */
+const QUICK_MS = 125;
+/** What is not answered for so long waits. A process under a CPU quota may not run for 80 ms. */
+const WAITS_MS = 150;
+
+const PING = generate({ cmd: 'pingreq' });
+
+/** A message on its way out. */
+interface Outgoing {
+  readonly topic: string;
+  readonly payload: Segments;
+  readonly payloadBytes: number;
+  /** With its header. */
+  readonly totalBytes: number;
+  readonly wanted: (() => boolean) | undefined;
+  readonly resolve: (sent: boolean) => void;
+  readonly reject: (error: Error) => void;
+  /** Bytes of the payload that were written; the segment, and the place in it, that comes next. */
+  written: number;
+  segment: number;
+  offset: number;
+  /** Writes that the kernel has not taken. */
+  writing: number;
+  dropped: boolean;
+}
+
+/** A ping: when it is answered, everything before it has been received. */
+interface Mark {
+  /** Bytes written before it. */
+  readonly upTo: number;
+  readonly atMs: number;
+  /** Nothing was on its way: its answer tells the round trip. */
+  readonly alone: boolean;
+}
 
 export class LaneSocket {
   readonly #options: LaneSocketOptions;
-  readonly #pending = new Set<(error: Error) => void>();
+  readonly #queue: Outgoing[] = [];
+  readonly #unsettled = new Set<Outgoing>();
+  readonly #marks: Mark[] = [];
+  readonly #drain = new DrainMeter();
   #queuedBytes = 0;
+  /** All that was written, what of it the kernel has not taken, and what was answered. */
+  #written = 0;
+  #inNode = 0;
+  #answered = 0;
+  #marked = 0;
+  #markedMs = Number.NEGATIVE_INFINITY;
+  #window = WINDOW_BYTES.most;
   #error: Error | undefined;
   #closed = false;
+  /** The other end is one of ours: it answers pings, and takes messages in parts. */
+  isOurs = false;
   /** When bytes last came in, or went out after the kernel had been full: signs of a living peer (performance.now()). */
   activeAt = performance.now();
 
@@ -50,48 +123,160 @@ export class LaneSocket {
     socket.on('close', () => this.#close());
   }
 
+  /** Not yet taken by the kernel. */
   get queuedBytes(): number {
     return this.#queuedBytes;
+  }
+
+  /** Not yet received, as far as the other end says. */
+  get waitingBytes(): number {
+    const queued = this.#queue.reduce((sum, { payloadBytes, written }) => sum + payloadBytes - written, 0);
+    return queued + (this.#marks.length === 0 ? this.#inNode : this.#marked - this.#answered);
   }
 
   get closed(): boolean {
     return this.#closed;
   }
 
+  /** Nothing waits to be sent or to be answered. */
+  get isIdle(): boolean {
+    return this.#closed || (this.#queue.length === 0 && this.#marks.length === 0 && this.#inNode === 0);
+  }
+
+  /** How fast it carries what waits. */
+  draining(nowMs: number): Draining {
+    return this.#drain.read(nowMs);
+  }
+
   /**
-   * Queues a QoS 0 PUBLISH in this call; resolves when the kernel has all of it. The segments must not change until then.
-   * Throws PACKET_TOO_LARGE, QUEUE_FULL, LANE_DOWN when the connection ends before.
+   * Queues a QoS 0 PUBLISH in this call; resolves when the kernel has all of it, or with false when it was not wanted any more. The segments must not change until
+   * then. Throws PACKET_TOO_LARGE, QUEUE_FULL, LANE_DOWN when the connection ends before.
    */
-  publish(topic: string, payload: Segments, payloadBytes: number): Promise<void> {
+  publish(topic: string, payload: Segments, payloadBytes: number, { wanted, urgent = false }: PublishOptions = {}): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      const header = publishHeader(topic, payloadBytes, this.#options.maxPacketBytes);
+      const totalBytes = publishHeader(topic, payloadBytes, this.#options.maxPacketBytes).length + payloadBytes;
       if (this.#closed || this.socket.destroyed) throw this.#down();
-      const total = header.length + payloadBytes;
-      if (this.#queuedBytes > 0 && this.#queuedBytes + total > this.#options.maxQueuedBytes) {
+      if (this.#queuedBytes > 0 && this.#queuedBytes + totalBytes > this.#options.maxQueuedBytes) {
         throw new ChairError('QUEUE_FULL', 'the peer does not take messages as fast as they are sent', {
           expected: `at most ${this.#options.maxQueuedBytes} bytes on their way`,
-          came: `${this.#queuedBytes} and ${total} more`,
+          came: `${this.#queuedBytes} and ${totalBytes} more`,
         });
       }
-      this.#queuedBytes += total;
-      this.#pending.add(reject);
-      const startedAt = performance.now();
-      this.#write(header, payload, payloadBytes, (error) => {
-        this.#queuedBytes -= total;
-        this.#pending.delete(reject);
-        // What fits into the kernel's buffer says nothing about the peer.
-        const now = performance.now();
-        if (now - startedAt > SLOW_WRITE_MS) this.activeAt = now;
-        // Node calls back without an error for the write that was under way when the socket was destroyed.
-        if (error || this.socket.destroyed) reject(this.#down(error ?? undefined));
-        else resolve();
-      });
+      const progress = { written: 0, segment: 0, offset: 0, writing: 0, dropped: false };
+      const out = { topic, payload, payloadBytes, totalBytes, wanted, resolve, reject, ...progress };
+      this.#queuedBytes += totalBytes;
+      this.#unsettled.add(out);
+      // A message in parts has only whole ones between them.
+      if (urgent && payloadBytes <= SPLIT_BYTES) this.#queue.unshift(out);
+      else this.#queue.push(out);
+      this.#pump();
+      if (!this.isIdle) this.#options.watch.add(this);
     });
   }
 
-  #write(header: Buffer, payload: Segments, payloadBytes: number, done: (error?: Error | null) => void): void {
+  /** Drops what waits and is not wanted any more. */
+  purge(): void {
+    if (this.#queue.every(({ wanted }) => wanted === undefined || wanted())) return;
+    for (const out of this.#queue.filter(({ wanted }) => wanted?.() === false)) this.#drop(out);
+    this.#pump();
+  }
+
+  /** Asks for an answer; it comes when everything written before has been received. */
+  ping(): void {
+    if (this.#closed || this.socket.destroyed) return;
+    this.#mark();
+    this.socket.write(PING);
+  }
+
+  /** The oldest ping is answered: how long it took where that is the round trip of the connection, else undefined. */
+  pong(): number | undefined {
+    const mark = this.#marks.shift();
+    if (mark === undefined) return undefined;
+    const ms = performance.now() - mark.atMs;
+    const bytes = mark.upTo - this.#answered;
+    this.#answered = mark.upTo;
+    if (ms < QUICK_MS && this.#queue.length > 0) this.#resize(this.#window + bytes);
+    this.#pump();
+    return mark.alone ? ms : undefined;
+  }
+
+  /** Bytes wait to be sent, or to be answered for longer than usual. */
+  waits(nowMs: number): boolean {
+    return this.#queue.length > 0 || nowMs - (this.#marks[0]?.atMs ?? nowMs) > WAITS_MS;
+  }
+
+  /** A look at it, a few times a second. `unacknowledged`: bytes that the kernel has and the other machine does not; undefined = not known. */
+  look(unacknowledged: number | undefined, nowMs: number): void {
+    // What the other machine has and its process does not read is not the link's fault.
+    if (!unacknowledged || !this.waits(nowMs)) {
+      this.#drain.rest();
+      this.#resize(2 * this.#window);
+    } else {
+      const given = this.#written - this.#inNode;
+      this.#drain.look(given, given - unacknowledged, nowMs);
+      const { busyMs, bytesPerSecond } = this.#drain.read(nowMs);
+      if (busyMs > 0) this.#resize((bytesPerSecond * WINDOW_MS) / 1000);
+    }
+    this.#pump();
+  }
+
+  #resize(bytes: number): void {
+    this.#window = Math.min(WINDOW_BYTES.most, Math.max(WINDOW_BYTES.least, bytes));
+  }
+
+  #pump(): void {
+    while (!this.#closed && !this.socket.destroyed) {
+      const next = this.#queue[0];
+      if (next === undefined) return;
+      if (next.wanted?.() === false) this.#drop(next);
+      else if (this.#mayWrite()) this.#writeNext(next);
+      else return;
+    }
+  }
+
+  #mayWrite(): boolean {
+    if (this.#inNode >= NODE_BYTES) return false;
+    const onWay = this.#written - this.#answered;
+    if (!this.isOurs || onWay < WINDOW_BYTES.least) return true;
+    if (onWay < this.#window) return true;
+    // Without a mark behind it no answer would say that it has arrived.
+    if (this.#written > this.#marked) this.ping();
+    return false;
+  }
+
+  /** The whole message, or its next part. */
+  #writeNext(out: Outgoing): void {
+    const { topic, payloadBytes } = out;
+    const inParts = this.isOurs && payloadBytes > SPLIT_BYTES;
+    const left = payloadBytes - out.written;
+    const bytes = inParts ? Math.min(PART_BYTES, left) : left;
+    const isLast = bytes === left;
+    const header = inParts ? partHeader(topic, bytes, isLast) : publishHeader(topic, bytes, this.#options.maxPacketBytes);
+    if (isLast) this.#queue.shift();
+    const total = header.length + bytes;
+    const fromMs = performance.now();
+    out.writing++;
+    this.#written += total;
+    this.#inNode += total;
+    this.#write(header, take(out, bytes), bytes, (error) => {
+      out.writing--;
+      this.#inNode -= total;
+      // What fits into the kernel's buffer says nothing about the peer.
+      const now = performance.now();
+      if (now - fromMs > SLOW_WRITE_MS) this.activeAt = now;
+      // Node calls back without an error for the write that was under way when the socket was destroyed.
+      if (error || this.socket.destroyed) this.#settle(out, this.#down(error ?? undefined));
+      else if (out.writing === 0 && (out.dropped || out.written === payloadBytes)) this.#settle(out);
+      this.#pump();
+    });
+  }
+
+  #write(header: Buffer, payload: readonly Uint8Array[], payloadBytes: number, done: (error?: Error | null) => void): void {
+    const marks = this.#isMarkDue();
     if (payloadBytes <= JOIN_BYTES) {
-      this.socket.write(Buffer.concat([header, ...payload]), done);
+      const parts = marks ? [header, ...payload, PING] : [header, ...payload];
+      if (marks) this.#mark();
+      this.socket.write(Buffer.concat(parts), done);
       return;
     }
     this.socket.cork();
@@ -100,7 +285,36 @@ export class LaneSocket {
     payload.forEach((segment, i) => {
       this.socket.write(segment, i === last ? done : undefined);
     });
+    if (marks) this.ping();
     this.socket.uncork();
+  }
+
+  #isMarkDue(): boolean {
+    if (!this.isOurs) return false;
+    const isLong = this.#written - this.#marked >= this.#window * MARK_PART;
+    return isLong || performance.now() - this.#markedMs >= MARK_MS;
+  }
+
+  #mark(): void {
+    const alone = this.#queuedBytes === 0 && this.#marks.length === 0;
+    this.#markedMs = performance.now();
+    this.#marked = this.#written;
+    this.#marks.push({ upTo: this.#written, atMs: this.#markedMs, alone });
+  }
+
+  /** What of it is with Node and the kernel goes; the rest does not. */
+  #drop(out: Outgoing): void {
+    this.#queue.splice(this.#queue.indexOf(out), 1);
+    out.dropped = true;
+    if (out.written > 0) this.socket.write(partHeader(out.topic, 0, true));
+    if (out.writing === 0) this.#settle(out);
+  }
+
+  #settle(out: Outgoing, error?: Error): void {
+    if (!this.#unsettled.delete(out)) return;
+    this.#queuedBytes -= out.totalBytes;
+    if (error === undefined) out.resolve(!out.dropped);
+    else out.reject(error);
   }
 
   /** Sends any other packet. */
@@ -118,8 +332,10 @@ export class LaneSocket {
     if (this.#closed) return;
     this.#closed = true;
     const down = this.#down();
-    for (const reject of this.#pending) reject(down);
-    this.#pending.clear();
+    for (const out of [...this.#unsettled]) this.#settle(out, down);
+    this.#queue.length = 0;
+    this.#marks.length = 0;
+    this.#drain.rest();
     this.#options.onClose(this.#error);
   }
 
@@ -131,4 +347,23 @@ export class LaneSocket {
       cause === undefined ? {} : { cause },
     );
   }
+}
+
+/** The next bytes of a message's payload. */
+function take(out: Outgoing, bytes: number): Uint8Array[] {
+  const taken: Uint8Array[] = [];
+  for (let left = bytes; left > 0; ) {
+    const segment = out.payload[out.segment];
+    if (segment === undefined) break;
+    const size = Math.min(left, segment.length - out.offset);
+    if (size > 0) taken.push(size === segment.length ? segment : segment.subarray(out.offset, out.offset + size));
+    left -= size;
+    out.offset += size;
+    if (out.offset === segment.length) {
+      out.segment++;
+      out.offset = 0;
+    }
+  }
+  out.written += bytes;
+  return taken;
 }

@@ -17,6 +17,15 @@ export interface LaneMessage {
   readonly relayed: boolean;
 }
 
+export interface SendOptions {
+  /** For tests and diagnosis. */
+  readonly forceRelay?: boolean;
+  /** False from the moment that nobody waits for the message any more (its frame was cancelled, say): what has not left then does not. Default: always. */
+  readonly wanted?: () => boolean;
+  /** Before everything that waits. For small messages that must not wait behind what they are about. */
+  readonly urgent?: boolean;
+}
+
 export interface Lanes {
   readonly id: string;
   /** Port of the direct listener, 0 when there is none. */
@@ -29,10 +38,12 @@ export interface Lanes {
   on(topic: string, handler: (message: LaneMessage) => void): () => void;
   /**
    * Sends to a peer: direct when that lane is up, else relayed through the broker; resolves when the bytes are handed to the kernel or broker.
-   * Throws LANE_DOWN, QUEUE_FULL (bytes queued to this peer exceed the bound), PACKET_TOO_LARGE, STOPPED. A message is never silently dropped.
-   * `forceRelay` is for tests and diagnosis.
+   * False: it was not `wanted` any more, and was dropped whole or in part; nothing reads its segments then either. A message is never silently dropped.
+   * Throws LANE_DOWN, QUEUE_FULL (bytes queued to this peer exceed the bound), PACKET_TOO_LARGE, STOPPED.
    */
-  send(peer: string, topic: string, payload: Segments, options?: { readonly forceRelay?: boolean }): Promise<void>;
+  send(peer: string, topic: string, payload: Segments, options?: SendOptions): Promise<boolean>;
+  /** Something is not wanted any more: drops what waits to be sent for nothing. Cheap when nothing waits. */
+  purge(): void;
   /** A lane to a peer broke or came (back) up. */
   onPeer(listener: (peer: string, lane: 'direct' | 'relay' | 'down', why: string) => void): () => void;
   /** This machine has these addresses now: connections from or to another one of its own are ended, and made anew. */

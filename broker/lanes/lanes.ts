@@ -16,8 +16,10 @@ import { byAnyone, DISPATCHER, spokenBy } from '../topics.js';
 import type { Trust } from '../trust.js';
 import { Dialler } from './dialler.js';
 import { MQTT_MAX_PACKET_BYTES, type PublishFrame } from './framing.js';
-import type { LaneMessage, Lanes, Segments } from './lane.js';
+import { type KernelQueues, readKernelQueues } from './kernel-queues.js';
+import type { LaneMessage, Lanes, Segments, SendOptions } from './lane.js';
 import type { LaneSocket } from './lane-socket.js';
+import { LaneWatch } from './lane-watch.js';
 import { Listener } from './listener.js';
 import { ReceiveMeter } from './receive-meter.js';
 
@@ -51,6 +53,8 @@ export interface LanesOptions {
   /** How long the first messages to a new peer wait for its direct lane before they are relayed, from `setPeers` on; default 300 ms. */
   readonly graceMs?: number;
   readonly random?: () => number;
+  /** What kernels have not acknowledged; default: as this machine's says. */
+  readonly kernelQueues?: () => Promise<KernelQueues>;
   /** A handler threw, a peer sent what no lane takes, or a message came for a topic without handler. Default: a process warning, once. */
   readonly onRefused?: (topic: string, error: Error) => void;
 }
@@ -67,6 +71,8 @@ interface Peer {
   told: LaneKind | undefined;
   bytesSent: number;
   messagesSent: number;
+  /** Not wanted any more before they had left. */
+  messagesDropped: number;
   /** Exponentially weighted mean, in ms. */
   sendMs: number;
 }
@@ -91,6 +97,7 @@ class MqttLanes implements Lanes {
   readonly #peers = new Map<string, Peer>();
   readonly #received = new ReceiveMeter();
   readonly #sessions = new TlsSessions();
+  readonly #watch: LaneWatch;
   readonly #listener: Listener | undefined;
   readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
   readonly #relayed = new Map<string, Promise<() => Promise<void>>>();
@@ -107,6 +114,7 @@ class MqttLanes implements Lanes {
     this.#clientId = `${options.id}~${randomBytes(6).toString('hex')}`;
     this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
+    this.#watch = new LaneWatch(options.kernelQueues ?? readKernelQueues);
     this.#listener = options.listen === false ? undefined : this.#createListener();
   }
 
@@ -171,7 +179,7 @@ class MqttLanes implements Lanes {
     return () => this.#off(topic, own);
   }
 
-  async send(peerName: string, topic: string, payload: Segments, options: { readonly forceRelay?: boolean } = {}): Promise<void> {
+  async send(peerName: string, topic: string, payload: Segments, options: SendOptions = {}): Promise<boolean> {
     this.#checkRunning();
     const payloadBytes = segmentBytes(payload);
     const peer = this.#peer(peerName);
@@ -183,7 +191,8 @@ class MqttLanes implements Lanes {
       this.#checkRunning();
       lane = this.#direct(peerName, topic);
     }
-    if (lane !== undefined) return this.#counted(peer, payloadBytes, lane.publish(topic, payload, payloadBytes));
+    if (options.wanted?.() === false) return this.#counted(peer, payloadBytes, Promise.resolve(false));
+    if (lane !== undefined) return this.#counted(peer, payloadBytes, lane.publish(topic, payload, payloadBytes, options));
     return this.#counted(peer, payloadBytes, this.#relay(peerName, topic, payload, this.#whyNotDirect(peerName)));
   }
 
@@ -191,15 +200,33 @@ class MqttLanes implements Lanes {
     return this.#peerListeners.add(listener);
   }
 
+  purge(): void {
+    this.#watch.purge();
+  }
+
   health(): readonly LaneHealth[] {
+    const nowMs = performance.now();
     return [...this.#peers].map(([name, peer]) => {
       const kind = name === this.id ? 'local' : this.#kind(name);
       const why = kind === 'direct' || kind === 'local' ? '' : this.#whyNotDirect(name);
-      const { bytesSent, messagesSent, sendMs } = peer;
-      const { bytesPerSecond: receivedBytesPerSecond, samples: receivedSamples } = this.#received.read(name, performance.now());
+      const { bytesSent, messagesSent, sendMs, messagesDropped } = peer;
+      const { bytesPerSecond: receivedBytesPerSecond, samples: receivedSamples } = this.#received.read(name, nowMs);
       const seen = { receivedBytesPerSecond, receivedSamples, roundTripMs: peer.dialler?.roundTripMs ?? 0 };
-      return { peer: name, lane: kind, why, bytesSent, messagesSent, sendMs, ...seen };
+      return { peer: name, lane: kind, why, bytesSent, messagesSent, sendMs, ...seen, messagesDropped, ...this.#waiting(name, nowMs) };
     });
+  }
+
+  /** Over all connections to a peer; of several that carry something the one on which it waits longest. */
+  #waiting(name: string, nowMs: number): Pick<LaneHealth, 'waitingBytes' | 'busyMs' | 'busyBytesPerSecond'> {
+    const dialled = this.#peers.get(name)?.dialler?.lane;
+    const lanes = [...(dialled === undefined ? [] : [dialled]), ...(this.#listener?.lanesOf(name) ?? [])];
+    let waiting = { waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0 };
+    for (const lane of lanes) {
+      const { busyMs, bytesPerSecond } = lane.draining(nowMs);
+      const busiest = busyMs > waiting.busyMs ? { busyMs, busyBytesPerSecond: bytesPerSecond } : {};
+      waiting = { ...waiting, ...busiest, waitingBytes: waiting.waitingBytes + lane.waitingBytes };
+    }
+    return waiting;
   }
 
   stop(): Promise<void> {
@@ -209,6 +236,7 @@ class MqttLanes implements Lanes {
 
   async #end(): Promise<void> {
     for (const remove of this.#busListeners.splice(0)) remove();
+    this.#watch.stop();
     const stopped = new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
     for (const peer of this.#peers.values()) peer.dialler?.stop(stopped);
     const relayed = [...this.#relayed.values()];
@@ -256,7 +284,7 @@ class MqttLanes implements Lanes {
   }
 
   /** The payload is joined: a copy, which a relay can bear. */
-  async #relay(peer: string, topic: string, payload: Segments, why: string): Promise<void> {
+  async #relay(peer: string, topic: string, payload: Segments, why: string): Promise<true> {
     const { bus } = this.#options;
     if (bus?.connected !== true) {
       throw new ChairError('LANE_DOWN', `no lane to ${peer}`, {
@@ -266,6 +294,7 @@ class MqttLanes implements Lanes {
     }
     try {
       await bus.publishBytes(spokenBy(topic, this.#speaker), joinSegments(payload), 0);
+      return true;
     } catch (error) {
       const coded = toChairError(error);
       if (coded.code !== 'BROKER_LOST') throw coded;
@@ -273,20 +302,25 @@ class MqttLanes implements Lanes {
     }
   }
 
-  async #deliverHere(topic: string, payload: Segments, payloadBytes: number): Promise<void> {
+  async #deliverHere(topic: string, payload: Segments, payloadBytes: number): Promise<true> {
     // Not within the sender's call: a handler may send again.
     await new Promise((resolve) => setImmediate(resolve));
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
     this.#dispatch({ topic, payload, payloadBytes, from: this.id, relayed: false });
+    return true;
   }
 
-  async #counted(peer: Peer, bytes: number, sending: Promise<void>): Promise<void> {
+  async #counted(peer: Peer, bytes: number, sending: Promise<boolean>): Promise<boolean> {
     const startedAt = performance.now();
-    await sending;
+    if (!(await sending)) {
+      peer.messagesDropped++;
+      return false;
+    }
     peer.bytesSent += bytes;
     peer.messagesSent++;
     const ms = performance.now() - startedAt;
     peer.sendMs = peer.messagesSent === 1 ? ms : peer.sendMs + SEND_MS_WEIGHT * (ms - peer.sendMs);
+    return true;
   }
 
   // ---- peers ---------------------------------------------------------------------------------------------------------------
@@ -295,7 +329,8 @@ class MqttLanes implements Lanes {
     const known = this.#peers.get(name);
     if (known !== undefined) return known;
     if (this.#peers.size >= 2 * MAX_PASSING_PEERS) this.#forgetPassing();
-    const peer: Peer = { entry: undefined, dialler: undefined, told: undefined, bytesSent: 0, messagesSent: 0, sendMs: 0 };
+    const counts = { bytesSent: 0, messagesSent: 0, messagesDropped: 0, sendMs: 0 };
+    const peer: Peer = { entry: undefined, dialler: undefined, told: undefined, ...counts };
     this.#peers.set(name, peer);
     return peer;
   }
@@ -326,6 +361,7 @@ class MqttLanes implements Lanes {
       addressee: this.#addressee(name),
       maxPacketBytes: this.#maxPacketBytes,
       maxQueuedBytes: this.#maxQueuedBytes,
+      watch: this.#watch,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
       keepaliveMs: this.#options.keepaliveMs ?? 5_000,
       random: this.#options.random ?? Math.random,
@@ -349,6 +385,7 @@ class MqttLanes implements Lanes {
       port,
       maxPacketBytes: this.#maxPacketBytes,
       maxQueuedBytes: this.#maxQueuedBytes,
+      watch: this.#watch,
       maxConnections,
       connectTimeoutMs,
       onMessage: (from, frame) => this.#receive(from, frame),

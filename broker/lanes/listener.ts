@@ -14,6 +14,7 @@ import { byAnyone, nameOf, ownerOf, spokenBy } from '../topics.js';
 import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
 import { LaneSocket } from './lane-socket.js';
+import type { LaneWatch } from './lane-watch.js';
 
 export interface ListenerOptions {
   /** TLS: a client's certificate says who it is, acl.ts what it may send and hear (as if it were relayed), and `admits` whether we have to do with it now. */
@@ -27,6 +28,7 @@ export interface ListenerOptions {
   readonly port: number;
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
+  readonly watch: LaneWatch;
   readonly maxConnections: number;
   /** A connection without CONNECT is ended after this. */
   readonly connectTimeoutMs: number;
@@ -137,6 +139,11 @@ export class Listener {
     return this.#byName.get(name)?.findLast((session) => session.topics.has(topic))?.lane;
   }
 
+  /** All connections of `name`. */
+  lanesOf(name: string): readonly LaneSocket[] {
+    return (this.#byName.get(name) ?? []).map(({ lane }) => lane);
+  }
+
   /** True when `name` is connected and has subscribed to something. */
   reaches(name: string): boolean {
     return this.#byName.get(name)?.some((session) => session.topics.size > 0) === true;
@@ -173,6 +180,7 @@ export class Listener {
         first: 'connect',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,
+        watch: this.#options.watch,
         onPublish: (frame) => this.#publish(session, frame),
         onPacket: (packet) => this.#packet(session, packet),
         onClose: (error) => this.#closed(session, error),
@@ -214,6 +222,9 @@ export class Listener {
       case 'pingreq':
         session.lane.control({ cmd: 'pingresp' });
         return;
+      case 'pingresp':
+        session.lane.pong();
+        return;
       case 'disconnect':
         session.lane.end();
         return;
@@ -245,6 +256,8 @@ export class Listener {
       return;
     }
     if (session.peer !== undefined && !this.#admit(session, session.peer, nameOf(packet.clientId))) return;
+    // Only a dialler of ours says whom it means.
+    session.lane.isOurs = packet.username !== undefined;
     session.clientId = packet.clientId === '' ? `anonymous-${++this.#anonymous}` : packet.clientId;
     const name = nameOf(session.clientId);
     const others = this.#byName.get(name) ?? [];

@@ -187,6 +187,14 @@ export interface LaneHealth {
   readonly receivedSamples: number;
   /** Of the connection's keep-alive while nothing waited to be sent, the shortest of late; 0 = unknown. */
   readonly roundTripMs: number;
+  /** Handed over to be sent, and not received yet as far as the peer says. */
+  readonly waitingBytes: number;
+  /** Of the last three seconds, how long bytes waited for the peer's machine to acknowledge them; 0 = they did not, or it cannot be seen. */
+  readonly busyMs: number;
+  /** What was acknowledged in that time, bytes/s: in the middle of a transfer, too. */
+  readonly busyBytesPerSecond: number;
+  /** Whose frame was not wanted any more (cancelled, over its deadline, of a released epoch) before they had left. */
+  readonly messagesDropped: number;
 }
 
 /** Messages that were not acted on, for one reason. */
@@ -1103,6 +1111,10 @@ export interface PeerRow {
   readonly inBytesPerSecond: number;
   /** To the neighbour, as that one sees it. */
   readonly outBytesPerSecond: number;
+  /** This and the next two: of the lane to the neighbour, see LaneHealth. */
+  readonly waitingBytes: number;
+  readonly busyMs: number;
+  readonly busyBytesPerSecond: number;
   readonly slices: readonly string[];
 }
 

@@ -12,7 +12,8 @@ import type {
 
 export function laneOf(peer: string, more: Partial<LaneHealth> = {}): LaneHealth {
   const none = { why: '', bytesSent: 0, messagesSent: 0, sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0.6 };
-  return { peer, lane: 'direct', ...none, ...more };
+  const idle = { waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 };
+  return { peer, lane: 'direct', ...none, ...idle, ...more };
 }
 
 export function healthOf(agent: string, more: Partial<Health> = {}): Health {

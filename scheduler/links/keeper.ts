@@ -79,6 +79,33 @@ export class LinkKeeper {
     for (const key of this.#failed.keys()) if (key.split('>').includes(agent)) this.#failed.delete(key);
   }
 
+  /** What a link carries as far as it is known, whatever is held against it now; bytes/s. */
+  known(from: string, to: string): number {
+    const row = this.#table.get(from, to);
+    if (row !== undefined) return row.bytesPerSecond;
+    const { told, sameHost } = this.#o;
+    const rows = this.#table.all().map((one) => ({ ...one, doubt: undefined }));
+    const { gateway, agents } = linkModel(rows, told.usual, sameHost);
+    const end = (name: string): AccessLink | undefined => (name === DISPATCHER ? gateway : agents.get(name));
+    const { bytesPerSecond: usual } = told.usual;
+    return Math.min(end(from)?.upBytesPerSecond ?? usual, end(to)?.downBytesPerSecond ?? usual);
+  }
+
+  /** See `LinkTable`. */
+  doubt(from: string, to: string, bytesPerSecond: number): void {
+    if (bytesPerSecond > 0) this.#table.doubt(from, to, bytesPerSecond, this.#o.now());
+  }
+
+  trust(agent: string): void {
+    this.#table.trust(agent);
+  }
+
+  /** A measurement that was made for another reason, between the dispatcher and `agent`: it counts as any. */
+  accept(agent: string, found: LinkMeasurement): void {
+    this.#table.measured(DISPATCHER, { ...found, peer: agent }, this.#o.now());
+    this.#changed(true);
+  }
+
   /** For planners: the gateway's link and the pairs that differ, and each agent's own link. */
   links(): { readonly links: Links; readonly access: ReadonlyMap<string, AccessLink> } {
     const { told, sameHost } = this.#o;

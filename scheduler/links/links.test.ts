@@ -273,6 +273,7 @@ describe('the keeper of links', () => {
     const lane = (speed: number, samples: number): LaneHealth => ({
       ...{ peer: 'a', lane: 'direct', why: '', bytesSent: 0, messagesSent: 0, sendMs: 0, roundTripMs: 0 },
       ...{ receivedBytesPerSecond: speed, receivedSamples: samples },
+      ...{ waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 },
     });
     const speedOf = (): number | undefined => kept.status().find(({ from, to }) => from === 'a' && to === 'b')?.bytesPerSecond;
     pass(1000);

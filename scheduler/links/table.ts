@@ -87,6 +87,18 @@ export class LinkTable {
     return this.#rows.get(pairKey(from, to));
   }
 
+  /** Who sends from `from` to `to` sees it carry so little, while more waits. */
+  doubt(from: string, to: string, bytesPerSecond: number, nowMs: number): void {
+    const known = this.#rows.get(pairKey(from, to));
+    if (known === undefined || bytesPerSecond >= DOUBT * known.bytesPerSecond) return;
+    this.#rows.set(pairKey(from, to), { ...known, doubt: { sinceMs: known.doubt?.sinceMs ?? nowMs, bytesPerSecond } });
+  }
+
+  /** The agent's link carries what it did: nothing is held against its rows. */
+  trust(agent: string): void {
+    for (const [key, row] of this.#rows) if (row.from === agent || row.to === agent) this.#rows.set(key, { ...row, doubt: undefined });
+  }
+
   /** True when nothing better than what is here can be expected of a new measurement. */
   isFresh(a: string, b: string, nowMs: number, maxAgeMs: number): boolean {
     return [this.get(a, b), this.get(b, a)].every((row) => row !== undefined && row.doubt === undefined && nowMs - row.atMs <= maxAgeMs);

@@ -17,7 +17,19 @@ afterEach(async () => {
 });
 
 function lane(peer: string, kind: LaneHealth['lane'], why = ''): LaneHealth {
-  return { peer, lane: kind, why, bytesSent: 0, messagesSent: 0, sendMs: 0, receivedBytesPerSecond: 0, receivedSamples: 0, roundTripMs: 0 };
+  const idle = { waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 };
+  return {
+    peer,
+    lane: kind,
+    why,
+    bytesSent: 0,
+    messagesSent: 0,
+    sendMs: 0,
+    receivedBytesPerSecond: 0,
+    receivedSamples: 0,
+    roundTripMs: 0,
+    ...idle,
+  };
 }
 
 function agent(name: string, extra: Partial<AgentStatus> = {}, health: Partial<Health> = {}): AgentStatus {

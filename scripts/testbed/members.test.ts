@@ -1,4 +1,4 @@
-/** Members of a cluster under load, on devices of their own: one that moves to another address, one that hangs. */
+/** Members of a cluster under load, on devices of their own: one that moves to another address, one that hangs, one whose link becomes slow. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -108,5 +108,31 @@ describe.skipIf(whyPlainProcesses() !== '')('members under load', () => {
     agent?.resume();
     await until(async () => (await stateOf('agent-3')) === 'ready', 'it is back');
     expect((await client.load({ deployment: 'net', frames: 10, inFlight: 2 })).failures).toEqual([]);
+  }, 120_000);
+
+  it('may have a link that becomes a hundred times slower: others take its seats in seconds, and it is counted on again when it is what it was', async () => {
+    const agent = testbed.agents[1];
+    const seats = async () => (await client.status()).deployments[0]?.plan?.seats.map((seat) => seat.agent) ?? [];
+    await until(async () => new Set(await seats()).size === AGENTS, 'all three hold seats');
+    const loading = client.load({ deployment: 'net', frames: 100_000, inFlight: 3, forMs: 8000, deadlineMs: 60_000 });
+    await delay(1500);
+    const from = performance.now();
+    agent?.setRate(0.5e6);
+    await until(async () => (await stateOf('agent-2')) === 'suspect', 'its link is found to be slow');
+    const foundMs = performance.now() - from;
+    const { agents } = await client.status();
+    console.log(agents.find(({ agent: name }) => name === 'agent-2')?.why);
+    await until(async () => !(await seats()).includes('agent-2'), 'the others hold its seats');
+    const movedMs = performance.now() - from;
+    const report = await loading;
+    console.log(
+      `slow: found after ${Math.round(foundMs)} ms, moved after ${Math.round(movedMs)}; longest gap ${longestGap(report.endedAtMs)}, ${report.retried} frames issued again`,
+    );
+    expect(report.failures).toEqual([]);
+    agent?.setRate(DEVICE.rateBits);
+    await until(async () => (await stateOf('agent-2')) === 'ready', 'it is counted on again');
+    const { events } = await client.status();
+    expect(events.filter(({ kind, text }) => kind === 'lost' && text.includes('agent-2'))).toEqual([]);
+    expect(events.filter(({ kind, text }) => kind === 'slow link' && text.includes('agent-2'))).toHaveLength(1);
   }, 120_000);
 });

@@ -8,6 +8,7 @@ import type { Health, LaneHealth, LinkMeasurement } from '../broker/messages.js'
 import { DISPATCHER } from '../broker/topics.js';
 import type { Learning } from './learning.js';
 import { SlowLinks, type SlowStep } from './links/slow.js';
+import { mbps } from './links/table.js';
 import type { Registry, RegistryEvent } from './registry.js';
 
 export interface SlowAgentsOptions {
@@ -94,7 +95,7 @@ export class SlowAgents {
       else learning.trust(agent);
       log(
         'link',
-        `agent ${agent}: ${step.as === 'before' ? 'its link carries again what it did' : 'its link stays as slow as it was measured'}`,
+        `agent ${agent}: ${step.as === 'before' ? 'its link carries again what it did' : `its link is known from now on as it was measured${found === undefined ? '' : `: ${mbps(found.upBytesPerSecond)} there, ${mbps(found.downBytesPerSecond)} back`}`}`,
       );
       apply({ kind: 'slow', agent, why: '' });
     }

@@ -32,12 +32,10 @@ export interface PublishOptions {
 /** Up to this size a message is joined into one buffer: cheaper than a gathered write. */
 const JOIN_BYTES = 4096;
 const SLOW_WRITE_MS = 50;
-/** Of a message in parts. On 2 Mbit/s one takes half a second, on 1 Gbit/s 1 ms. */
-export const PART_BYTES = 128 * 1024;
-/** Smaller messages go whole. */
-const SPLIT_BYTES = 2 * PART_BYTES;
-/** What Node may have of it before the kernel takes it: the next write must be there when one is done. */
-const NODE_BYTES = 4 * PART_BYTES;
+/** The smallest part of a message: half a second on 2 Mbit/s. Parts are a quarter of the window (each write costs time), and messages up to twice as long go whole. */
+const PART_BYTES = 128 * 1024;
+const WINDOW_PARTS = 4;
+const SPLIT_PARTS = 2;
 /** Not answered yet: never held back below the least, never more than the most; between them what goes in so long. */
 const WINDOW_BYTES = { least: 64 * 1024, most: 4 * 1024 * 1024 };
 const WINDOW_MS = 250;
@@ -167,7 +165,7 @@ export class LaneSocket {
       this.#queuedBytes += totalBytes;
       this.#unsettled.add(out);
       // A message in parts has only whole ones between them.
-      if (urgent && payloadBytes <= SPLIT_BYTES) this.#queue.unshift(out);
+      if (urgent && payloadBytes <= SPLIT_PARTS * PART_BYTES) this.#queue.unshift(out);
       else this.#queue.push(out);
       this.#pump();
       if (!this.isIdle) this.#options.watch.add(this);
@@ -220,6 +218,10 @@ export class LaneSocket {
     this.#pump();
   }
 
+  get #partBytes(): number {
+    return Math.max(PART_BYTES, Math.floor(this.#window / WINDOW_PARTS));
+  }
+
   #resize(bytes: number): void {
     this.#window = Math.min(WINDOW_BYTES.most, Math.max(WINDOW_BYTES.least, bytes));
   }
@@ -235,7 +237,8 @@ export class LaneSocket {
   }
 
   #mayWrite(): boolean {
-    if (this.#inNode >= NODE_BYTES) return false;
+    // The next write must be there when the kernel has taken one.
+    if (this.#inNode >= WINDOW_PARTS * this.#partBytes) return false;
     const onWay = this.#written - this.#answered;
     if (!this.isOurs || onWay < WINDOW_BYTES.least) return true;
     if (onWay < this.#window) return true;
@@ -247,9 +250,9 @@ export class LaneSocket {
   /** The whole message, or its next part. */
   #writeNext(out: Outgoing): void {
     const { topic, payloadBytes } = out;
-    const inParts = this.isOurs && payloadBytes > SPLIT_BYTES;
+    const inParts = this.isOurs && (out.written > 0 || payloadBytes > SPLIT_PARTS * this.#partBytes);
     const left = payloadBytes - out.written;
-    const bytes = inParts ? Math.min(PART_BYTES, left) : left;
+    const bytes = inParts ? Math.min(this.#partBytes, left) : left;
     const isLast = bytes === left;
     const header = inParts ? partHeader(topic, bytes, isLast) : publishHeader(topic, bytes, this.#options.maxPacketBytes);
     if (isLast) this.#queue.shift();

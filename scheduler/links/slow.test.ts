@@ -127,6 +127,14 @@ describe('agents with slow links', () => {
     expect(links.avoided).toEqual([]);
   });
 
+  it('are counted on with what was measured when that is many times what they carried, though not what they did', () => {
+    const links = new SlowLinks();
+    slowB(links, 0);
+    links.steps(READY, 0);
+    links.steps(READY, 5000);
+    expect(links.measured('b', speed(3e6), speed(FAST), 5500)).toEqual([{ do: 'trust', agent: 'b', as: 'measured' }]);
+  });
+
   it('are taken for what they are when they stay as they are', () => {
     const links = new SlowLinks();
     slowB(links, 0);

@@ -7,7 +7,7 @@
  * dispatcher looks at both. A single peer's word moves nobody.
  *
  * An agent is left alone for a while, longer each time that it comes to this (as agents that flap, registry-hold-down.ts); then its link is measured, and again, until it
- * carries a good part of what it did. When it does not for a minute, what was measured is what it is, and plans reckon with it.
+ * carries a good part of what it did, or many times what it did when it was slow. When it does not for a minute, what was measured is what it is, and plans reckon with it.
  */
 import { DISPATCHER } from '../../broker/topics.js';
 import { HoldDown } from '../registry-hold-down.js';
@@ -50,6 +50,8 @@ interface Slow {
 
 interface Avoided {
   readonly sinceMs: number;
+  /** What it carried at best when it was found to be slow. */
+  readonly seenBytesPerSecond: number;
   measureAtMs: number;
   pauseMs: number;
   measuring: boolean;
@@ -68,8 +70,9 @@ const LOOK_AGAIN_MS = 15_000;
 const LEAST_HOLD_MS = 5000;
 const PAUSE_GROWS = 1.5;
 const MOST_PAUSE_MS = 30_000;
-/** Measured again it must carry at least this part of what it did. */
+/** Measured again it must carry at least this part of what it did; or so many times what it did when it was slow: then what was measured is what is known of it. */
 const RECOVERED = 1 / 3;
+const BETTER = 10;
 const TRUTH_MS = 60_000;
 /** The link of an agent that nobody reports is not the reason for everything: of those that are ready, at most this part is avoided. */
 const MOST_AVOIDED = 0.5;
@@ -140,8 +143,9 @@ export class SlowLinks {
   #avoid(agent: string, slow: readonly Slow[], nowMs: number): string {
     this.#holdDown.lost(agent, nowMs);
     const pauseMs = Math.max(LEAST_HOLD_MS, this.#holdDown.heldMs(agent, nowMs));
-    this.#avoided.set(agent, { sinceMs: nowMs, measureAtMs: nowMs + pauseMs, pauseMs, measuring: false });
     const own = slow.filter(({ from, to }) => from === agent || to === agent);
+    const seenBytesPerSecond = Math.max(...own.map(({ bytesPerSecond }) => bytesPerSecond));
+    this.#avoided.set(agent, { sinceMs: nowMs, seenBytesPerSecond, measureAtMs: nowMs + pauseMs, pauseMs, measuring: false });
     const least = own.reduce((worst, one) => (one.bytesPerSecond < worst.bytesPerSecond ? one : worst), own[0] ?? NONE);
     return `its link is slow: ${mbps(least.bytesPerSecond)} from ${least.from} to ${least.to}, where ${mbps(least.knownBytesPerSecond)} are known`;
   }
@@ -164,7 +168,9 @@ export class SlowLinks {
       found !== undefined &&
       found.upBytesPerSecond >= RECOVERED * known.upBytesPerSecond &&
       found.downBytesPerSecond >= RECOVERED * known.downBytesPerSecond;
-    if (isBack || (found !== undefined && nowMs - state.sinceMs >= TRUTH_MS)) {
+    const isBetter =
+      found !== undefined && Math.min(found.upBytesPerSecond, found.downBytesPerSecond) >= BETTER * Math.max(1, state.seenBytesPerSecond);
+    if (isBack || isBetter || (found !== undefined && nowMs - state.sinceMs >= TRUTH_MS)) {
       this.#avoided.delete(agent);
       this.#forgetPairs(agent);
       return [{ do: 'trust', agent, as: isBack ? 'before' : 'measured' }];

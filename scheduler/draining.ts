@@ -13,16 +13,22 @@ export interface DrainingParts {
   readonly members: Pick<Members, 'drain' | 'kept' | 'registry'>;
   readonly deployments: Pick<Deployments, 'seats' | 'all'>;
   readonly now: () => number;
+  /** It is so from now on, and known over a restart. */
+  readonly onDecided?: () => void;
 }
 
 /**
  * Resolves when the agent holds no seat any more: then it can be stopped, and nobody notices. Throws AGENT_UNKNOWN, AGENT_BUSY when it is not, or not any more, one
  * that can be drained, REQUEST_TIMEOUT when its seats have nowhere to go; then it goes on draining.
  */
-export async function drained({ agent, undo }: DrainRequest, { members, deployments, now }: DrainingParts): Promise<void> {
+export async function drained(
+  { agent, undo }: DrainRequest,
+  { members, deployments, now, onDecided = () => undefined }: DrainingParts,
+): Promise<void> {
   members.drain(agent, undo);
   // Before anybody believes it: a gateway that is killed now knows it when it is back.
   await members.kept();
+  onDecided();
   if (undo) return;
   const until = now() + DRAIN_MS;
   while (deployments.seats(agent)) {

@@ -96,6 +96,7 @@ describe('a gateway with certificates', () => {
     await expect(client.update(bundle)).rejects.toMatchObject({ code: 'UPDATE_REFUSED' });
     await client.drain(other);
     await client.drain(other, { undo: true });
+    await expect(client.drain('nobody')).rejects.toMatchObject({ code: 'AGENT_UNKNOWN' });
     const audited = async () => {
       const { audit } = await client.trust({ action: 'audit', count: 100 });
       return audit.filter(({ event }) => event !== 'authority made');
@@ -103,6 +104,7 @@ describe('a gateway with certificates', () => {
     // It is told that it is out when it comes again.
     await expect.poll(async () => (await audited()).some(({ code }) => code === 'CERTIFICATE_REVOKED'), { timeout: 20_000 }).toBe(true);
     const told = await audited();
+    expect(told.filter(({ about }) => about === 'agent nobody')).toEqual([]);
     expect(told.map(({ event, by, about }) => `${event} | ${by} | ${about}`)).toEqual(
       expect.arrayContaining([
         'token created | operator | agent pi-1',

@@ -451,8 +451,10 @@ export class Scheduler {
         if (gatehouse === undefined) throw new ChairError('TRUST_OFF', 'this gateway runs without certificates');
         return { trust: await gatehouse.answer(body.trust, client) };
       case 'drain':
-        gatehouse?.decided(body.drain.undo ? 'drain undone' : 'drained', `agent ${body.drain.agent}`, client, '');
-        await drained(body.drain, { members: this.#members, deployments: this.#deployments, now: this.#now });
+        await drained(body.drain, {
+          ...{ members: this.#members, deployments: this.#deployments, now: this.#now },
+          onDecided: () => gatehouse?.decided(body.drain.undo ? 'drain undone' : 'drained', `agent ${body.drain.agent}`, client, ''),
+        });
         return {};
       case 'trace':
         return { trace: await this.#tracing.answer(body.trace) };

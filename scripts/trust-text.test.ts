@@ -19,6 +19,11 @@ describe('a new token', () => {
     expect(text).toContain('agent pi-1, good for one machine and 60 min (until 2026-03-01 13:00 UTC)');
     expect(text).toContain('\n  mc agent --name pi-1 --gateway 192.168.1.5 --token mc1.AAAA');
     expect(invitedText({ ...facts, cluster: 'home', row: row() })).toContain('--name pi-1 --cluster home --gateway');
+    expect(text).toContain('\n  sudo ./musical-chair/install.sh --name pi-1 --gateway 192.168.1.5 --token-file -');
+    expect(invitedText({ ...facts, gateway: '[fe80::1]', row: row() })).toContain('install.sh --name pi-1 --gateway fe80::1 --token-file');
+    // It cannot be told of other ports.
+    expect(invitedText({ ...facts, gateway: '192.168.1.5:9884', row: row() })).not.toContain('install.sh');
+    expect(invitedText({ ...facts, gateway: '[fe80::1]:9884', row: row() })).not.toContain('install.sh');
   });
 
   it('of a person is used by enrol, and one that holds says what comes after', () => {

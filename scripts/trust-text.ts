@@ -30,8 +30,21 @@ export function invitedText({ token, row, cluster, gateway, program, nowMs }: In
     'It is shown only now. On that machine:',
     '',
     `  ${program} ${line} --token ${token}`,
+    ...(row.role === 'agent' ? bundleLines(row.name, named, gateway) : []),
     ...(row.hold ? ['', `Its join waits until you say: ${program} agents approve ${row.name}`] : []),
   ].join('\n');
+}
+
+/** install.sh knows the usual ports only: another one stands in a settings file, for which it has --config. */
+function bundleLines(name: string, named: string, gateway: string): string[] {
+  const host = gateway.replace(/^\[(.*)\]$/, '$1');
+  if (/^[^:]*:\d+$/.test(host) || gateway.includes(']:')) return [];
+  return [
+    '',
+    'or, where a bundle was unpacked (docs/flashing.md), with the token on standard input:',
+    '',
+    `  sudo ./musical-chair/install.sh --name ${name}${named} --gateway ${host} --token-file -`,
+  ];
 }
 
 export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: number): string {

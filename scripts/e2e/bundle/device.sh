@@ -34,22 +34,25 @@ else
 fi
 mkdir -p "$root/boot/firmware"
 mount --bind "$shared/boot" "$root/boot/firmware"
-cat >"$root/tmp/mc-boot.sh" <<'BOOT'
+cat >"$root/boot/mc-boot.sh" <<'BOOT'
 set -u
-if [ -d /boot/firmware/musical-chair ]; then sh -c "$FIRST_BOOT" || echo "first boot: $?"; fi
 unit=/etc/systemd/system/musical-chair-agent.service
+# Without a card, somebody logs in and installs the bundle by hand.
+until [ -f "$unit" ] || [ -e /boot/firmware/musical-chair/start.sh ]; do sleep 0.2; done
+if [ -d /boot/firmware/musical-chair ]; then sh -c "$FIRST_BOOT" || echo "first boot: $?"; fi
 before=$(sed -n 's/^ExecStartPre=+//p' "$unit")
 exec_start=$(sed -n 's/^ExecStart=//p' "$unit")
 user=$(sed -n 's/^User=//p' "$unit")
+environment=$(sed -n 's/^Environment=//p' "$unit")
 mkdir -p /var/lib/musical-chair
 chown "$user:$user" /var/lib/musical-chair
 sh -c "$before"
 # shellcheck disable=SC2086
-exec setpriv --reuid "$user" --regid "$user" --clear-groups $exec_start
+exec setpriv --reuid "$user" --regid "$user" --clear-groups env $environment $exec_start
 BOOT
 while [ -e "$shared/on" ]; do
     echo "-- start"
-    chroot "$root" /bin/sh /tmp/mc-boot.sh &
+    chroot "$root" /bin/sh /boot/mc-boot.sh &
     echo $! >"$shared/pid"
     wait $! || echo "-- ended with $?"
     sleep 1

@@ -94,6 +94,15 @@ function registerQemu(): void {
   if (!known) writeFileSync(path.join(BINFMT, 'register'), AARCH64);
 }
 
+/** Network and limits of a machine's processes. */
+export interface Place {
+  readonly command: (command: readonly string[]) => string[];
+  readonly own: (child: ChildProcess) => void;
+}
+
+/** This machine's network, no limits; its processes end with its first one. */
+const HERE_PLACE: Place = { command: (command) => [...command], own: () => undefined };
+
 /** One machine: what it has on its disks is in `folder`, and stays when it is switched off. */
 export class Machine {
   readonly boot: string;
@@ -104,6 +113,8 @@ export class Machine {
   constructor(
     private readonly folder: string,
     private readonly arch: Architecture,
+    /** Where its processes are to be, network and limits: the command line that runs another there, and who is told of its first process. */
+    private readonly place: Place = HERE_PLACE,
   ) {
     this.boot = path.join(folder, 'boot', 'musical-chair');
     mkdirSync(this.boot, { recursive: true });
@@ -127,11 +138,32 @@ export class Machine {
       if (!existsSync(root)) execFileSync('cp', ['-a', system, root]);
     }
     const { NODE_OPTIONS: _flags, NODE_EXTRA_CA_CERTS: _ours, ...env } = process.env;
-    const child = spawn('unshare', ['--mount', '--pid', '--fork', '--kill-child', 'sh', path.join(HERE, 'device.sh'), root, this.folder], {
+    const unshare = ['unshare', '--mount', '--pid', '--fork', '--kill-child', 'sh', path.join(HERE, 'device.sh'), root, this.folder];
+    const [program = '', ...args] = this.place.command(unshare);
+    const child = spawn(program, args, {
       env: { ...env, FIRST_BOOT: FIRST_BOOT_COMMAND, QEMU_CPU: 'cortex-a72' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    this.place.own(child);
     this.#watch(child);
+  }
+
+  /** The command line that runs `command` on it as root, as a person who is logged in does. Throws when it is switched off. */
+  login(command: readonly string[]): string[] {
+    const inside = findInside(this.#process?.pid ?? 0);
+    if (inside === 0) throw new Error('the machine is off');
+    const root = this.arch === process.arch ? [] : ['chroot', path.join(this.folder, 'root')];
+    return this.place.command(['nsenter', '-t', `${inside}`, '-m', '-p', ...root, ...command]);
+  }
+
+  /** Runs it, and waits. */
+  inside(
+    command: readonly string[],
+    timeoutMs = 120_000,
+  ): { readonly status: number | null; readonly stdout: string; readonly stderr: string } {
+    const { NODE_OPTIONS: _flags, NODE_EXTRA_CA_CERTS: _ours, ...env } = process.env;
+    const [program = '', ...args] = this.login(command);
+    return spawnSync(program, args, { encoding: 'utf8', env: { ...env, QEMU_CPU: 'cortex-a72' }, timeout: timeoutMs, cwd: '/' });
   }
 
   /** The same under a real systemd; the first boot was before. */

@@ -14,6 +14,7 @@ import { Child } from '../../children.js';
 import { compileTo } from '../../compile.js';
 import { settingsSchema } from '../../config.js';
 import { withClient } from '../../connection.js';
+import type { Finding } from '../../doctor/findings.js';
 import { Net } from '../fixture.js';
 import { type CliResult, runCli } from '../run-cli.js';
 import { Machine, nodeFor } from './machines.js';
@@ -199,6 +200,7 @@ class BundleTest {
       if (machine.read('var/lib/musical-chair/token') !== undefined) throw new Error('the token is on the disk');
       if (machine.read('var/lib/musical-chair/credentials/cert.pem') === undefined) throw new Error('there is no certificate');
     });
+    await this.#step(`${arch}: doctor looks at it from inside, with the bundle's own program`, () => this.#doctor(machine));
     await this.#step(`${arch}: it computes what one machine computes`, () => this.#computes(name));
     await this.#step(`${arch}: a second boot does not join again`, async () => {
       const before = machine.read('var/lib/musical-chair/credentials/cert.pem');
@@ -209,6 +211,18 @@ class BundleTest {
       if (machine.read('var/lib/musical-chair/credentials/cert.pem') !== before) throw new Error('it has another certificate');
       await this.#oneIdentity(name);
     });
+  }
+
+  async #doctor(machine: Machine): Promise<void> {
+    const { status, stdout, stderr } = machine.inside(['/opt/musical-chair/current/bin/musical-chair', 'doctor', '--json']);
+    const report = JSON.parse(stdout || '{}') as { ok?: boolean; findings?: Finding[] };
+    const { findings = [] } = report;
+    const bads = findings.filter(({ grade }) => grade === 'bad').map(({ area, check, text }) => `${area}, ${check}: ${text}`);
+    if (status !== 0 || report.ok !== true) throw new Error(`doctor ended with ${status}: ${bads.join('; ') || stderr}`);
+    const wanted = ['node', 'engine', 'memory', 'clock', 'disk', 'process', 'certificate', 'join port', 'mdns', 'broker'];
+    const missing = wanted.filter((check) => !findings.some((finding) => finding.check === check));
+    if (missing.length > 0) throw new Error(`doctor says nothing of ${missing.join(', ')}`);
+    console.log(`        ${findings.length} findings; ${findings.find(({ check }) => check === 'broker')?.text}`);
   }
 
   async #computes(agent: string): Promise<void> {

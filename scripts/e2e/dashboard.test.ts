@@ -1,5 +1,4 @@
 /** The dashboard in a real terminal (tmux) on a real cluster: an agent is killed, another joins, the gateway stops answering and comes back, the window changes. */
-import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -14,65 +13,10 @@ import { CLI_PATH } from '../package-root.js';
 import { brokenRules } from '../test-trace-rules.js';
 import type { TraceFile } from '../trace-file.js';
 import { runCli } from './run-cli.js';
+import { hasTmux, Tmux } from './tmux.js';
 
-const tmuxIsThere = spawnSync('tmux', ['-V']).status === 0;
+const tmuxIsThere = hasTmux();
 if (!tmuxIsThere && process.env.CI === 'true') throw new Error('tmux is not installed: .ci/run installs it');
-
-/** A terminal of its own, which nobody looks at. */
-class Tmux {
-  readonly #socket = `mc-${process.pid}`;
-
-  constructor(columns: number, rows: number, command: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    const set = Object.entries({ LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8', ...env }).map(([key, value]) => `${key}=${value}`);
-    const shell = ['env', ...set, ...command].map((word) => `'${word}'`).join(' ');
-    // The shell stays, so that what the dashboard leaves behind can be seen.
-    this.#tmux(
-      '-f',
-      '/dev/null',
-      '-u',
-      'new-session',
-      '-d',
-      '-s',
-      's',
-      '-x',
-      String(columns),
-      '-y',
-      String(rows),
-      `${shell}; echo "ended with $?"; sleep 60`,
-    );
-  }
-
-  #tmux(...args: string[]): string {
-    return execFileSync('tmux', ['-L', this.#socket, ...args], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C.UTF-8' } });
-  }
-
-  screen(...flags: string[]): string {
-    return this.#tmux('capture-pane', '-p', ...flags, '-t', 's');
-  }
-
-  keys(...keys: string[]): void {
-    this.#tmux('send-keys', '-t', 's', ...keys);
-  }
-
-  resize(columns: number, rows: number): void {
-    this.#tmux('resize-window', '-t', 's', '-x', String(columns), '-y', String(rows));
-  }
-
-  /** The screen as soon as it `holds`. */
-  async until(what: string, holds: (screen: string) => boolean, withinMs = 30_000): Promise<string> {
-    let seen = '';
-    for (const end = performance.now() + withinMs; performance.now() < end; ) {
-      seen = this.screen();
-      if (holds(seen)) return seen;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    throw new Error(`not within ${withinMs} ms: ${what}. The screen:\n${seen}`);
-  }
-
-  close(): void {
-    spawnSync('tmux', ['-L', this.#socket, 'kill-server']);
-  }
-}
 
 let folder = '';
 let cluster: LocalCluster;

@@ -42,7 +42,7 @@ limit each (Linux, root); elsewhere as plain processes. Shows them, and removes 
   --gateway-cpu CORES    share of the gateway (no limit)
   --plain                plain processes even where limits could be set
   --stay                 stay until Ctrl-C
-  -- COMMAND ...         run a command on the gateway's machine, then stop; MUSICAL_CHAIR_BROKER and _CLUSTER are set
+  -- COMMAND ...         run a command on the gateway's machine, then stop; the environment says which cluster is meant
   --log                  show what the processes write
   --json                 print one JSON object instead of text
   --clean                only remove what dead testbeds have left
@@ -116,7 +116,7 @@ function show(testbed: Testbed, status: StatusReport): string {
   const inside = plain ? '' : `nsenter --net=/run/netns/${gateway.device.namespace} `;
   lines.push(
     'The gateway, and a command on its machine:',
-    `  ${inside}npm run -s mc -- status --broker ${gateway.url} --cluster ${testbed.cluster}`,
+    `  ${inside}npm run -s mc -- status --insecure --broker ${gateway.url} --cluster ${testbed.cluster}`,
   );
   return lines.join('\n');
 }
@@ -124,7 +124,7 @@ function show(testbed: Testbed, status: StatusReport): string {
 /** Runs a command on the gateway's machine; resolves with its exit status. */
 function runOnGateway({ gateway, cluster }: Testbed, command: readonly string[]): Promise<number> {
   const [program = '', ...args] = gateway.device.command(command);
-  const env = { ...process.env, MUSICAL_CHAIR_BROKER: gateway.url, MUSICAL_CHAIR_CLUSTER: cluster };
+  const env = { ...process.env, MUSICAL_CHAIR_BROKER: gateway.url, MUSICAL_CHAIR_CLUSTER: cluster, MUSICAL_CHAIR_INSECURE: 'true' };
   const child = spawn(program, args, { stdio: 'inherit', env });
   gateway.device.own(child);
   return new Promise((resolve, reject) => {

@@ -277,6 +277,40 @@ export async function startTestbed(options: TestbedOptions): Promise<Testbed> {
   }
 }
 
+/** Devices with a network of their own, and nothing on them: for whoever brings the processes. */
+export interface Places {
+  /** A folder that is removed at the end. */
+  readonly directory: string;
+  device(name: string, spec: Partial<DeviceSpec>): Device;
+  /** Ends everything on the devices and removes them. Idempotent. Throws TESTBED_FAILED, naming what stayed. */
+  stop(): Promise<void>;
+}
+
+/** First removes what dead testbeds have left. Throws TESTBED_FAILED, also where this machine cannot make them. */
+export async function makePlaces(): Promise<Places> {
+  const why = whyPlainProcesses();
+  if (why !== '') throw new ChairError('TESTBED_FAILED', 'devices of their own cannot be made here', { came: why });
+  await sweepDeadRuns();
+  const run = new RunDirectory();
+  const watchdog = startWatchdog(run);
+  let stopping: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    await cleanRun(run.path);
+    watchdog.kill('SIGKILL');
+  };
+  const stopOnce = (): Promise<void> => {
+    stopping ??= stop();
+    return stopping;
+  };
+  try {
+    const directory = run.stateDirectory();
+    return { directory, device: deviceMaker(run, true, undefined, directory), stop: stopOnce };
+  } catch (error) {
+    await stopOnce();
+    throw error;
+  }
+}
+
 async function startIn(run: RunDirectory, watchdog: ChildProcess, options: TestbedOptions, conditions: Conditions): Promise<Testbed> {
   const isolated = conditions.isolation === 'namespaces';
   const state = run.stateDirectory();

@@ -26,6 +26,8 @@ const EMBEDDED_ONLY = [
     'broker/clock.test.ts',
     'broker/paho.test.ts',
     'broker/server-trust.test.ts',
+    'broker/expiry.test.ts',
+    'broker/discovery/gateway-proof.test.ts',
     'broker/lanes/lanes-trust.test.ts',
   ],
   ...['scheduler/gatehouse.test.ts', 'scripts/flash/tokens.test.ts', 'scripts/e2e/join.test.ts', 'scripts/e2e/trust.test.ts'],

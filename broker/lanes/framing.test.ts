@@ -104,6 +104,15 @@ describe('a message in parts', () => {
     expect(() => framer.push(generate({ cmd: 'pingreq' }), 62_000)).toThrow(/begun and not ended/);
   });
 
+  it('costs no more in crumbs than in one piece, also with whole messages between them', () => {
+    const part = (i: number) => Buffer.concat([partHeader('t', 1, i === 4999), Buffer.of(i & 0xff)]);
+    const whole = Buffer.concat([publishHeader('u', 0, 1000), publishHeader('u', 1, 1000), Buffer.of(7)]);
+    const stream = [CONNECT, ...Array.from({ length: 5000 }, (_, i) => Buffer.concat([whole, part(i)]))];
+    const { segments, code } = feed(stream);
+    expect(code).toBe('none');
+    expect(segments).toBeLessThan(4);
+  });
+
   it('leaves its chunks to its reader alone, who may drop them at once', () => {
     const own = (bytes: Buffer): Buffer => Buffer.from(new Uint8Array(bytes).buffer);
     const read: SegmentReader[] = [];

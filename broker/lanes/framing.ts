@@ -44,6 +44,7 @@ interface Gathered {
   readonly startedMs: number;
   bytes: number;
   grownMs: number;
+  crumbs: Uint8Array | undefined;
 }
 
 /** MQTT 3.1.1, 2.2.1. */
@@ -194,7 +195,7 @@ export class Framer {
 
   /** The message that this part continues, or begins. All parts together are bounded as one packet is. */
   #partOf(topic: string): Gathered {
-    this.#gathered ??= { topic, segments: [], startedMs: this.#startedMs, bytes: 0, grownMs: this.#nowMs };
+    this.#gathered ??= { topic, segments: [], startedMs: this.#startedMs, bytes: 0, grownMs: this.#nowMs, crumbs: undefined };
     if (this.#gathered.topic !== topic) {
       throw new ChairError('CODEC_INVALID', 'parts of two messages at once', { expected: this.#gathered.topic, came: topic });
     }
@@ -209,7 +210,9 @@ export class Framer {
   #payload(chunk: Uint8Array, at: number): number {
     const take = Math.min(this.#left, chunk.length - at);
     this.#left -= take;
-    if (take < CRUMB_BYTES && this.#left > 0) this.#keepCrumb(chunk.subarray(at, at + take));
+    // The end of a message may be one segment more; the ends of its parts may be any number.
+    const isCrumb = take < CRUMB_BYTES && (this.#left > 0 || this.#isPart);
+    if (isCrumb && take > 0) this.#keepCrumb(chunk.subarray(at, at + take));
     else if (take > 0) {
       this.#segments.push(chunk.subarray(at, at + take));
       if (this.#looker !== this.#segments) this.#lookers++;
@@ -220,7 +223,7 @@ export class Framer {
       // Before the payload is handed on: whoever takes it may drop it at once.
       if (at + take === chunk.length && this.#lookers === 1) markLone(chunk);
       const payload = this.#segments;
-      this.#crumbs = undefined;
+      if (!this.#isPart) this.#crumbs = undefined;
       this.#segments = [];
       this.#state = 'type';
       if (this.#isPart) this.#endPart();
@@ -243,14 +246,19 @@ export class Framer {
   /** Crumbs are gathered: a peer that sends byte by byte must not cost a hundred bytes of bookkeeping for each. */
   #keepCrumb(crumb: Uint8Array): void {
     const last = this.#segments.at(-1);
-    if (this.#crumbs === undefined || last?.buffer !== this.#crumbs.buffer || last.length + crumb.length > this.#crumbs.length) {
-      this.#crumbs = Buffer.allocUnsafeSlow(CRUMBS_BYTES);
-      this.#crumbs.set(crumb, 0);
-      this.#segments.push(this.#crumbs.subarray(0, crumb.length));
+    // A message in parts keeps its own: whole ones come between them.
+    const gathered = this.#isPart ? this.#gathered : undefined;
+    const crumbs = gathered === undefined ? this.#crumbs : gathered.crumbs;
+    if (crumbs === undefined || last?.buffer !== crumbs.buffer || last.length + crumb.length > crumbs.length) {
+      const fresh = Buffer.allocUnsafeSlow(CRUMBS_BYTES);
+      if (gathered === undefined) this.#crumbs = fresh;
+      else gathered.crumbs = fresh;
+      fresh.set(crumb, 0);
+      this.#segments.push(fresh.subarray(0, crumb.length));
       return;
     }
-    this.#crumbs.set(crumb, last.length);
-    this.#segments[this.#segments.length - 1] = this.#crumbs.subarray(0, last.length + crumb.length);
+    crumbs.set(crumb, last.length);
+    this.#segments[this.#segments.length - 1] = crumbs.subarray(0, last.length + crumb.length);
   }
 
   #startSmall(): void {

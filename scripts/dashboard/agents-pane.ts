@@ -38,7 +38,7 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
       align: 'right',
       cell: (a) => figure(a, String(a.reconnects), a.reconnects > 0 ? 'warn' : 'plain'),
     },
-    { title: 'version', rank: 5, least: 7, cell: ({ version }) => ({ text: version, tone: 'dim' }) },
+    { title: 'version', rank: 7, least: 7, cell: ({ version }) => ({ text: version, tone: 'dim' }) },
     {
       title: 'throttled',
       rank: 6,
@@ -46,7 +46,7 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
       only: (rows) => rows.some(({ throttled, throttledBefore }) => throttled.length + throttledBefore.length > 0),
       cell: (a) => throttledCell(a),
     },
-    { title: 'seats', rank: 7, least: 6, cell: ({ seats }) => ({ text: seatsText(seats) }) },
+    { title: 'seats', rank: 5, least: 16, cell: ({ seats }) => ({ text: seatsText(seats) }) },
     { title: 'cpu trend', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, spark, glyphs, 1), tone: 'accent' }) },
     { title: 'frames/s trend', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, spark, glyphs), tone: 'accent' }) },
   ];

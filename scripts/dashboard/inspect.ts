@@ -17,10 +17,7 @@ export function inspectLines(view: DashboardView, agent: AgentView, width: numbe
   return [
     row('state', `${agent.state}${agent.why === '' ? '' : `: ${agent.why}`}`, stateTone(agent.state)),
     ...(agent.heldMs > 0 ? [row('', `gets seats again in ${Math.ceil(agent.heldMs / 1000)} s`, 'warn')] : []),
-    row(
-      '',
-      `lost ${agent.losses} times since the gateway knows it; ${agent.reconnects} reconnects to the broker; up ${ago(agent.uptimeMs)}`,
-    ),
+    row('', `up ${ago(agent.uptimeMs)}; ${agent.reconnects} reconnects to the broker; lost ${agent.losses} times`),
     row('software', agent.version),
     row(
       'lanes reach it',
@@ -68,8 +65,8 @@ function seatLines({ topologies }: DashboardView, { agent }: AgentView): Line[] 
         const copy = one.seats.length > 1 ? `, copy ${seat.replica + 1} of ${one.seats.length}` : '';
         const ran =
           seat.measuredMs > 0
-            ? `${millis(seat.measuredMs)} ms (predicted ${millis(seat.predictedMs)} ms)`
-            : `predicted ${millis(seat.predictedMs)} ms`;
+            ? `runs ${millis(seat.measuredMs)} ms (plan ${millis(seat.predictedMs)})`
+            : `plan ${millis(seat.predictedMs)} ms`;
         const slices = seat.slices.filter((slice) => slice !== '').map((slice) => slice.slice(0, 8));
         return [
           line(`  ${deployment}: ${stages}, ${part}${copy}: ${ran}, ${bytesText(seat.weightBytes)} of weights`),

@@ -166,13 +166,13 @@ describe('a screen', () => {
 
   it('asks before it drains, and says what will happen', () => {
     const text = shown(home, 80, 24, { asking: { agent: 'pi-2', undo: false } });
-    expect(text).toContain('Drain pi-2? its 3 seats move to others, and it gets no new ones.  y = yes');
+    expect(text).toContain('Drain pi-2? Its 3 seats move to others.  y = yes, any other key = no');
     expect(shown(home, 80, 24, { asking: { agent: 'pi-2', undo: true } })).toContain('Give pi-2 seats again?');
   });
 
   it('shows one agent in words', () => {
     const text = shown(home, 100, 40, { page: 'inspect', selected: 'pi-4' });
-    expect(text).toContain('det: stages 1-3, rows part 4 of 4: 37 ms (predicted 35 ms)');
+    expect(text).toContain('det: stages 1-3, rows part 4 of 4: runs 37 ms (plan 35)');
     expect(text).toMatch(/pi-4 +pi-5 +relay +3\.2 +3\.6 MB\/s/);
     expect(text).toContain('p50 12 ms, p95 19 ms, waiting and computing; 1 wait now');
     expect(text).toMatch(/throttled +no/);

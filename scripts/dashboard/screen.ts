@@ -117,7 +117,7 @@ function headLines(screen: Screen): Line[] {
   ];
   const right: Line = [...(ui.paused ? [span('PAUSED  ', 'warn', { bold: true })] : []), heard, span(`  ${clock} `)];
   const wide = right.reduce((sum, { text }) => sum + text.length, 0);
-  const first = [...fitLine(left, Math.max(0, columns - wide), glyphs.dots), ...right];
+  const first = [...fitLine(left, Math.max(0, columns - wide - 1), glyphs.dots), span(' '), ...right];
   return [first, ...silenceLines(screen), ...verdictNow(screen)];
 }
 
@@ -196,8 +196,8 @@ function footLine({ ui, view, columns }: Screen): Line {
 
 function questionLine({ agent, undo }: { readonly agent: string; readonly undo: boolean }, view: DashboardView | undefined): Line {
   const seats = (view?.agents.find((one) => one.agent === agent)?.seats ?? []).reduce((sum, { count }) => sum + count, 0);
-  const what = seats === 0 ? 'it holds no seat now' : `its ${seats} ${seats === 1 ? 'seat moves' : 'seats move'} to others`;
-  const text = undo ? ` Give ${agent} seats again?` : ` Drain ${agent}? ${what}, and it gets no new ones.`;
+  const what = seats === 0 ? 'It gets no seats.' : `Its ${seats} ${seats === 1 ? 'seat moves' : 'seats move'} to others.`;
+  const text = undo ? ` Give ${agent} seats again?` : ` Drain ${agent}? ${what}`;
   return [span(text, 'warn', { bold: true, reverse: true }), span('  y = yes, any other key = no', 'plain', { bold: true })];
 }
 

@@ -31,6 +31,8 @@ export interface ClusterOptions {
   readonly agentName?: string;
   /** State of all processes; default: a fresh folder that is removed at the end. */
   readonly directory?: string;
+  /** Entry file of the CLI for the children; default: this program's. A compiled one starts faster. */
+  readonly cli?: string;
   /** Not announced on the network (mDNS), not even to this machine; default true. */
   readonly hidden?: boolean;
   /** What the children write. */
@@ -190,7 +192,8 @@ export class LocalCluster {
     const ownsDirectory = options.directory === undefined;
     const directory = options.directory ?? (await mkdtemp(path.join(tmpdir(), 'musical-chair-')));
     const { cluster = 'default', threads = 0, agentName = 'agent' } = options;
-    const start = (name: string, args: readonly string[]): Child => new Child(name, args, (line) => options.onLine?.(name, line));
+    const launch = options.cli === undefined ? {} : { command: [process.execPath, options.cli] };
+    const start = (name: string, args: readonly string[]): Child => new Child(name, args, (line) => options.onLine?.(name, line), launch);
     // Plain, since nothing listens outside this machine.
     const decides =
       options.brokerUrl === undefined ? ['gateway', '--port', String(options.port ?? 0)] : ['scheduler', '--broker', options.brokerUrl];

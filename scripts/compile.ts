@@ -9,11 +9,18 @@ import { PACKAGE_ROOT } from './package-root.js';
 const ASSET_FOLDERS = ['broker', 'models', 'node-agent', 'scheduler', 'scripts/demo', 'scripts/bundle/device'] as const;
 const ASSET = /\.(avsc|jpg|png|woff2?|ttf|txt|json)$|scripts\/bundle\/device\/[^/]+$/;
 
+export interface CompileOptions {
+  /** Default: what is published. */
+  readonly project?: string;
+  /** More flags for the compiler. */
+  readonly flags?: readonly string[];
+}
+
 /** Replaces `dist`; returns how many files were copied beside the code. Throws BUNDLE_FAILED when the compiler refuses. */
-export function compileTo(dist: string): number {
+export function compileTo(dist: string, { project = 'tsconfig.build.json', flags = [] }: CompileOptions = {}): number {
   rmSync(dist, { recursive: true, force: true });
   const tsc = path.join(PACKAGE_ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-  const { status } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', dist], {
+  const { status } = spawnSync(process.execPath, [tsc, '-p', project, ...flags, '--outDir', dist], {
     cwd: PACKAGE_ROOT,
     stdio: ['ignore', 2, 2],
   });

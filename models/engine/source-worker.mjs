@@ -1,5 +1,11 @@
-// Starts the engine's worker from TypeScript source in a checkout: tsx registers per thread. Not part of the compiled package.
-import { register } from 'tsx/esm/api';
+// Starts the engine's worker in a checkout, from TypeScript source: tsx registers per thread. Not part of the compiled package.
+// Tests start hundreds of such threads; they compile the checkout once (scripts/e2e/compiled.ts) and name the folder.
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 
-register();
-await import('./onnxruntime-worker.ts');
+const { CHAIR_COMPILED } = process.env;
+if (CHAIR_COMPILED === undefined) {
+  const { register } = await import('tsx/esm/api');
+  register();
+  await import('./onnxruntime-worker.ts');
+} else await import(pathToFileURL(path.join(CHAIR_COMPILED, 'models', 'engine', 'onnxruntime-worker.js')).href);

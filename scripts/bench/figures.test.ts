@@ -1,7 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { nodeFlags } from '../children.js';
+import { compiled } from '../e2e/compiled.js';
 import { atLeast, atMost, figure, interleaved, quantile } from './figures.js';
 import { BENCHES } from './index.js';
 import { markdown, numberText } from './report.js';
@@ -72,8 +71,8 @@ describe('the report', () => {
 });
 
 describe('npm run bench', () => {
-  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  const bench = (...args: string[]) => spawnSync(process.execPath, [...nodeFlags(), main, ...args], { encoding: 'utf8' });
+  const [node = '', main = ''] = compiled(new URL('./main.ts', import.meta.url));
+  const bench = (...args: string[]) => spawnSync(node, [main, ...args], { encoding: 'utf8' });
 
   it('names what it can measure when it is asked for something else', () => {
     const { status, stderr } = bench('speed');

@@ -1,22 +1,18 @@
 /** A short seeded run of chaos, as it is run for ten minutes by hand: what must hold is what must hold there. */
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { nodeFlags } from '../children.js';
+import { compiled, compiledCli } from '../e2e/compiled.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import { type ChaosRecord, failuresOf, longestGap } from './figures.js';
 import { recordText } from './record.js';
 import { runChaos } from './run.js';
 import { setStage } from './stage.js';
 
-const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
-
 describe('chaos', () => {
   it('breaks nothing that must hold in a few rounds of a known seed: two lose their power within a second, all do, and one hangs while another is killed', async () => {
     const lines: string[] = [];
     const note = (line: string): void => void lines.push(line);
-    // More of a core than usual: starting from source takes long.
-    const stage = await setStage({ agents: 4, spares: 1, device: { ...DEFAULT_DEVICE, cpu: 0.3 } });
+    const stage = await setStage({ agents: 4, spares: 1, cli: compiledCli(), device: { ...DEFAULT_DEVICE, cpu: 0.3 } });
     try {
       const record = await runChaos(stage, {
         seed: 268,
@@ -36,7 +32,8 @@ describe('chaos', () => {
   }, 600_000);
 
   it('refuses options that make no sense, before anything is started', () => {
-    const run = (...args: string[]) => spawnSync(process.execPath, [...nodeFlags(), MAIN, ...args], { encoding: 'utf8' });
+    const [node = '', main = ''] = compiled(new URL('./main.ts', import.meta.url));
+    const run = (...args: string[]) => spawnSync(node, [main, ...args], { encoding: 'utf8' });
     const wrong = [
       ['--minutes', 'x'],
       ['--seed', '-1'],

@@ -18,7 +18,10 @@ import { ChairClient } from '../../scheduler/client.js';
 import { Gateway } from '../../scheduler/gateway.js';
 import { Child, LocalCluster } from '../children.js';
 import { untilAgentsReady } from '../commands/cluster.js';
+import { CLI_PATH } from '../package-root.js';
 import { startRabbitMq } from './brokers/rabbitmq.js';
+import { compiled, compiledCli } from './compiled.js';
+import { until } from './fixture.js';
 
 const EXCHANGED = process.env.MUSICAL_CHAIR_TEST_BROKER;
 /** So many frames, all different. */
@@ -30,7 +33,9 @@ const PROCESS: BrokerKind = {
   name: EXCHANGED ?? 'musical-chair broker',
   missing: '',
   start: async (port = 0) => {
-    const child = new Child('broker', ['broker', '--insecure', '--host', '127.0.0.1', '--port', String(port)]);
+    const child = new Child('broker', ['broker', '--insecure', '--host', '127.0.0.1', '--port', String(port)], undefined, {
+      command: compiled(CLI_PATH),
+    });
     const { url } = await child.ready;
     const stop = async (): Promise<void> => {
       child.process.kill('SIGKILL');
@@ -87,7 +92,7 @@ function folder(): string {
 
 /** Processes of their own. */
 async function clusterOn(brokerUrl: string, agents: number): Promise<void> {
-  const made = await LocalCluster.start({ agents, threads: 1, brokerUrl, directory: path.join(folder(), 'state') });
+  const made = await LocalCluster.start({ agents, threads: 1, cli: compiledCli(), brokerUrl, directory: path.join(folder(), 'state') });
   running.push(() => made.stop());
 }
 
@@ -222,11 +227,4 @@ for (const kind of KINDS) {
       });
     },
   );
-}
-
-async function until(what: string, holds: () => Promise<boolean>, withinMs = 60_000): Promise<void> {
-  for (const end = performance.now() + withinMs; performance.now() < end; await delay(200)) {
-    if (await holds().catch(() => false)) return;
-  }
-  throw new Error(`not within ${withinMs} ms: ${what}`);
 }

@@ -12,6 +12,7 @@ import { buildZoo } from '../../models/zoo/index.js';
 import { LocalCluster } from '../children.js';
 import { readNpy, writeNpy } from '../npy.js';
 import { CLI_PATH, packageVersion } from '../package-root.js';
+import { compiledCli } from './compiled.js';
 import { type CliResult, descendants, isAlive, runCli } from './run-cli.js';
 
 let folder = '';
@@ -29,7 +30,7 @@ beforeAll(async () => {
   const address = taken.address();
   takenPort = typeof address === 'object' && address !== null ? address.port : 0;
   await buildZoo('resnet18', file('net.onnx'), { scale: 0.1, size: 32, classes: 5 });
-  cluster = await LocalCluster.start({ agents: 2, threads: 1, directory: file('state') });
+  cluster = await LocalCluster.start({ cli: compiledCli(), agents: 2, threads: 1, directory: file('state') });
 }, 60_000);
 
 afterAll(async () => {

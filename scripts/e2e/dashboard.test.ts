@@ -7,11 +7,12 @@ import type { Tensor } from '../../broker/tensor.js';
 import { randomTensor } from '../../models/random.js';
 import { buildZoo } from '../../models/zoo/index.js';
 import { ChairClient } from '../../scheduler/client.js';
-import { Child, LocalCluster, nodeFlags } from '../children.js';
+import { Child, LocalCluster } from '../children.js';
 import { untilAgentsReady } from '../commands/cluster.js';
 import { CLI_PATH } from '../package-root.js';
 import { brokenRules } from '../test-trace-rules.js';
 import type { TraceFile } from '../trace-file.js';
+import { compiled, compiledCli } from './compiled.js';
 import { runCli } from './run-cli.js';
 import { hasTmux, Tmux } from './tmux.js';
 
@@ -41,7 +42,7 @@ beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'mc-dashboard-'));
   const model = path.join(folder, 'net.onnx');
   await buildZoo('alexnet', model, { scale: 0.125, size: 96, classes: 10, seed: 3 });
-  cluster = await LocalCluster.start({ agents: 3, threads: 1, directory: path.join(folder, 'state') });
+  cluster = await LocalCluster.start({ cli: compiledCli(), agents: 3, threads: 1, directory: path.join(folder, 'state') });
   client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default' });
   await untilAgentsReady(client, 3);
   await client.deploy({ name: 'net', model, cut: 'rows:3' });
@@ -58,7 +59,7 @@ afterAll(async () => {
   if (folder !== '') rmSync(folder, { recursive: true, force: true });
 }, 60_000);
 
-const dashboardCommand = () => [process.execPath, ...nodeFlags(), CLI_PATH, 'dashboard', '--insecure', '--broker', cluster.url];
+const dashboardCommand = () => [...compiled(CLI_PATH), 'dashboard', '--insecure', '--broker', cluster.url];
 
 describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => {
   it('shows who is lost and who joins, through resizes and keys, and leaves the terminal as it was', { timeout: 120_000 }, async () => {
@@ -78,7 +79,8 @@ describe.skipIf(!tmuxIsThere)('the dashboard in a terminal (needs tmux)', () => 
     expect(lost).toMatch(/ago +\S/);
     await term.until('what was done about it', (screen) => /(re-planning|serving): net/.test(screen));
     const where = ['--lane-host', '127.0.0.1', '--addresses', '127.0.0.1', '--directory', path.join(folder, 'state', 'agent-4')];
-    joined = new Child('agent-4', ['agent', '--insecure', '--broker', cluster.url, '--name', 'agent-4', '--threads', '1', ...where]);
+    const args = ['agent', '--insecure', '--broker', cluster.url, '--name', 'agent-4', '--threads', '1', ...where];
+    joined = new Child('agent-4', args, undefined, { command: compiled(CLI_PATH) });
     await term.until('agent-4 has joined', (screen) => /agent-4 +ready/.test(screen));
 
     term.resize(130, 40);

@@ -3,11 +3,13 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { StatusReport } from '../../broker/messages.js';
 import { Child } from '../children.js';
+import { CLI_PATH } from '../package-root.js';
 import { startTestbed, whyPlainProcesses } from '../testbed/testbed.js';
+import { compiled, compiledCli } from './compiled.js';
+import { until } from './fixture.js';
 import { runCli } from './run-cli.js';
 
 const why = whyPlainProcesses();
@@ -15,11 +17,6 @@ const running: (() => unknown)[] = [];
 afterEach(async () => {
   for (const stop of running.splice(0).reverse()) await stop();
 }, 60_000);
-
-async function until(what: string, holds: () => Promise<boolean>, withinMs = 60_000): Promise<void> {
-  for (const end = performance.now() + withinMs; performance.now() < end; await delay(200)) if (await holds()) return;
-  throw new Error(`not within ${withinMs} ms: ${what}`);
-}
 
 describe('processes that know only the name of their cluster', () => {
   it('find the gateway, also when it comes back on another port, and say which clusters there are instead', {
@@ -30,7 +27,8 @@ describe('processes that know only the name of their cluster', () => {
     // Other clusters may be announced on the machine that runs this.
     const cluster = `c-${randomBytes(4).toString('hex')}`;
     const start = (name: string, args: readonly string[]): Child => {
-      const child = new Child(name, [...args, '--cluster', cluster, '--directory', path.join(folder, name)]);
+      const all = [...args, '--cluster', cluster, '--directory', path.join(folder, name)];
+      const child = new Child(name, all, undefined, { command: compiled(CLI_PATH) });
       running.push(() => child.stop());
       return child;
     };
@@ -65,6 +63,7 @@ describe.skipIf(why !== '')(`a network of three machines${why === '' ? '' : ` (n
     const lines: string[] = [];
     const testbed = await startTestbed({
       agents: 2,
+      cli: compiledCli(),
       cluster: 'lan',
       agentArguments: ['--broker', 'auto'],
       onLine: (child, line) => lines.push(`${child}: ${line}`),

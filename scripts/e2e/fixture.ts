@@ -11,6 +11,8 @@ import { buildZoo } from '../../models/zoo/index.js';
 import { ChairClient, type InferResult } from '../../scheduler/client.js';
 import { Child, LocalCluster } from '../children.js';
 import { untilAgentsReady } from '../commands/cluster.js';
+import { CLI_PATH } from '../package-root.js';
+import { compiled, compiledCli } from './compiled.js';
 
 type Tensors = Readonly<Record<string, Tensor>>;
 
@@ -60,7 +62,7 @@ export class Net {
 
 /** A gateway and agents as processes of their own, with a client; `stop` when done. */
 export async function startCluster(net: Net, agents: number, window = 8): Promise<{ cluster: LocalCluster; client: ChairClient }> {
-  const cluster = await LocalCluster.start({ agents, threads: 1, directory: path.join(net.folder, 'state') });
+  const cluster = await LocalCluster.start({ agents, threads: 1, cli: compiledCli(), directory: path.join(net.folder, 'state') });
   const client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default', window });
   await untilAgentsReady(client, agents);
   return { cluster, client };
@@ -74,7 +76,8 @@ export class Processes {
 
   /** `name`: of its folder, too. */
   start(name: string, args: readonly string[], lines: string[] = []): Child {
-    const child = new Child(name, [...args, '--directory', path.join(this.folder(), name)], (line) => lines.push(line));
+    const launch = { command: compiled(CLI_PATH) };
+    const child = new Child(name, [...args, '--directory', path.join(this.folder(), name)], (line) => lines.push(line), launch);
     this.also(async () => {
       // A stopped process takes no other signal.
       child.process.kill('SIGCONT');

@@ -12,6 +12,8 @@ import { buildZoo } from '../../models/zoo/index.js';
 import { ChairClient } from '../../scheduler/client.js';
 import { Child } from '../children.js';
 import { writeNpy } from '../npy.js';
+import { CLI_PATH } from '../package-root.js';
+import { compiled } from './compiled.js';
 import { type CliResult, runCli } from './run-cli.js';
 
 let folder = '';
@@ -29,7 +31,7 @@ const mc = (...args: string[]): Promise<CliResult> =>
   });
 
 function start(name: string, args: readonly string[]): Child {
-  const child = new Child(name, args, (line) => said.push(`${name}: ${line}`));
+  const child = new Child(name, args, (line) => said.push(`${name}: ${line}`), { command: compiled(CLI_PATH) });
   running.push(child);
   return child;
 }

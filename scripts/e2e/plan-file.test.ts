@@ -9,6 +9,7 @@ import { randomTensor } from '../../models/random.js';
 import { buildZoo } from '../../models/zoo/index.js';
 import { LocalCluster } from '../children.js';
 import { readNpy, writeNpy } from '../npy.js';
+import { compiledCli } from './compiled.js';
 import { type CliResult, runCli } from './run-cli.js';
 
 let folder = '';
@@ -22,7 +23,7 @@ beforeAll(async () => {
   await buildZoo('resnet18', file('net.onnx'), { scale: 0.1, size: 32, classes: 5 });
   const frame = randomTensor({ name: 'image', dtype: 'float32', dims: allocTensor('float32', [1, 3, 32, 32]).dims }, 7);
   writeFileSync(file('frame.npy'), writeNpy(frame));
-  cluster = await LocalCluster.start({ agents: 3, threads: 1, directory: file('state') });
+  cluster = await LocalCluster.start({ cli: compiledCli(), agents: 3, threads: 1, directory: file('state') });
 }, 60_000);
 
 afterAll(async () => {

@@ -8,6 +8,7 @@ import { GraphBuilder } from '../../models/onnx/build.js';
 import { measureInChild } from '../../node-agent/profiling-child.js';
 import { ChairClient } from '../../scheduler/client.js';
 import { LocalCluster } from '../children.js';
+import { compiledCli } from './compiled.js';
 import { runCli } from './run-cli.js';
 
 let folder = '';
@@ -91,7 +92,7 @@ describe('the measuring process', { timeout: 60_000 }, () => {
 
 describe('profiles of a model on a cluster', { timeout: 300_000 }, () => {
   it('are measured while the cluster serves, kept, used by plans, shown and drawn', async () => {
-    const cluster = await LocalCluster.start({ agents: 1, threads: 1, directory: path.join(folder, 'state') });
+    const cluster = await LocalCluster.start({ cli: compiledCli(), agents: 1, threads: 1, directory: path.join(folder, 'state') });
     const client = await ChairClient.connect({ brokerUrl: cluster.url, cluster: 'default' });
     try {
       // Known a moment before it may be seated.

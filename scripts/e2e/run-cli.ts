@@ -1,11 +1,7 @@
-/** Runs the CLI as a user would: a process of its own, from source. For tests over several processes. */
+/** Runs the CLI as a user would: a process of its own. For tests over several processes. */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { pathToFileURL } from 'node:url';
-import { CLI_PATH } from '../package-root.js';
-
-const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
+import { compiledCli } from './compiled.js';
 
 export interface CliResult {
   readonly status: number | null;
@@ -21,7 +17,7 @@ export interface CliOptions {
 
 /** Resolves with what it printed; a process that hangs is killed and has status null. */
 export function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const child = spawn(process.execPath, ['--import', TSX, CLI_PATH, ...args], {
+  const child = spawn(process.execPath, [compiledCli(), ...args], {
     cwd: options.cwd ?? process.cwd(),
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -10,12 +10,12 @@ import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
 import { randomTensor } from '../../models/random.js';
 import { compare } from '../../models/slicing/compare.js';
 import { buildZoo } from '../../models/zoo/index.js';
-import { nodeFlags } from '../children.js';
 import { writeNpy } from '../npy.js';
 import { CLI_PATH } from '../package-root.js';
 import type { TestbedClient } from '../testbed/client.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from '../testbed/testbed.js';
+import { compiled, compiledCli } from './compiled.js';
 
 /** A frame of 49 kB takes 0.1 s of it, and computing next to nothing: the link is what limits every plan. */
 const RATE_BITS = 4e6;
@@ -33,7 +33,11 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
     file = path.join(folder, 'net.onnx');
     await buildZoo('resnet18', file, { scale: 0.125, size: 64, classes: 10, seed: 5 });
     engine = await createOnnxRuntimeEngine({ threads: 1 });
-    testbed = await startTestbed({ threads: 1, agents: [1, 2, 3].map(() => ({ ...DEFAULT_DEVICE, cpu: 0.5, rateBits: RATE_BITS })) });
+    testbed = await startTestbed({
+      threads: 1,
+      cli: compiledCli(),
+      agents: [1, 2, 3].map(() => ({ ...DEFAULT_DEVICE, cpu: 0.5, rateBits: RATE_BITS })),
+    });
     client = await testbed.client();
     await client.untilReady(3);
   }, 120_000);
@@ -47,7 +51,7 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
   /** The CLI beside the gateway. */
   async function cli(...args: string[]): Promise<string> {
     const where = ['--insecure', '--broker', testbed.gateway.url, '--cluster', testbed.cluster];
-    const [program = '', ...rest] = testbed.gateway.device.command([process.execPath, ...nodeFlags(), CLI_PATH, ...args, ...where]);
+    const [program = '', ...rest] = testbed.gateway.device.command([...compiled(CLI_PATH), ...args, ...where]);
     const { stdout } = await promisify(execFile)(program, rest, { maxBuffer: 1e8 });
     return stdout;
   }

@@ -5,16 +5,15 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildZoo } from '../../models/zoo/index.js';
-import { nodeFlags } from '../children.js';
+import { compiled, compiledCli } from '../e2e/compiled.js';
 import type { TestbedClient } from './client.js';
 import { parseDevices } from './devices.js';
 import { type Device, startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
 
 const why = whyPlainProcesses();
-const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+const MAIN = new URL('./main.ts', import.meta.url);
 const MIB = 2 ** 20;
 
 /** Waits for what must come by itself; fails with the last value when it does not. */
@@ -63,7 +62,7 @@ describe.skipIf(why !== '')('a testbed of uneven devices', () => {
   beforeAll(async () => {
     models = await mkdtemp(path.join(tmpdir(), 'testbed-models-'));
     await buildZoo('mobilenetv2', path.join(models, 'net.onnx'), { size: 64, scale: 0.25, classes: 10 });
-    testbed = await startTestbed({ agents: parseDevices('pi3:1,pi4:2', 0.25) });
+    testbed = await startTestbed({ cli: compiledCli(), agents: parseDevices('pi3:1,pi4:2', 0.25) });
     client = await testbed.client();
     await client.untilReady(3);
     await client.deploy({ name: 'net', model: path.join(models, 'net.onnx'), cut: 'replicas:3', objective: 'throughput' });
@@ -156,7 +155,7 @@ describe.skipIf(why !== '')('a testbed of uneven devices', () => {
 describe.skipIf(why !== '')('a model that fits no device', () => {
   it('is refused with the memory that is there and that it needs, and the agents live', async () => {
     const models = await mkdtemp(path.join(tmpdir(), 'testbed-models-'));
-    const testbed = await startTestbed({ agents: [{ cpu: 0.5, memoryBytes: 192 * MIB, rateBits: 1e9 }] });
+    const testbed = await startTestbed({ cli: compiledCli(), agents: [{ cpu: 0.5, memoryBytes: 192 * MIB, rateBits: 1e9 }] });
     try {
       await buildZoo('alexnet', path.join(models, 'net.onnx'));
       const client = await testbed.client();
@@ -173,7 +172,7 @@ describe.skipIf(why !== '')('a model that fits no device', () => {
 
 describe('npm run testbed', () => {
   const run = (args: readonly string[], prefix: readonly string[] = []) => {
-    const [program = '', ...rest] = [...prefix, process.execPath, ...nodeFlags(), MAIN, ...args];
+    const [program = '', ...rest] = [...prefix, ...compiled(MAIN), ...args];
     return spawnSync(program, rest, { encoding: 'utf8', cwd: tmpdir() });
   };
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildZoo } from '../../models/zoo/index.js';
+import { compiledCli } from '../e2e/compiled.js';
 import { machinesText } from '../links-text.js';
 import type { TestbedClient } from './client.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
@@ -25,7 +26,7 @@ describe.skipIf(why !== '')('links of real rates', () => {
     await buildZoo('vgg16', model, { size: 112, scale: 0.125, classes: 10 });
     const device = (rateBits: number) => ({ cpu: 0.2, memoryBytes: 512 * 2 ** 20, rateBits });
     // What is asked for is looked at, not what the gateway would do by itself meanwhile.
-    testbed = await startTestbed({ agents: [device(FAST), device(SLOW), device(FAST)], holdPlans: true });
+    testbed = await startTestbed({ cli: compiledCli(), agents: [device(FAST), device(SLOW), device(FAST)], holdPlans: true });
     client = await testbed.client();
     await client.untilReady(3);
   }, 120_000);

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildZoo } from '../../models/zoo/index.js';
+import { compiledCli } from '../e2e/compiled.js';
 import type { TestbedClient } from './client.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
 
@@ -38,7 +39,7 @@ describe.skipIf(whyPlainProcesses() !== '')('members under load', () => {
   beforeAll(async () => {
     models = await mkdtemp(path.join(tmpdir(), 'testbed-models-'));
     await buildZoo('mobilenetv2', path.join(models, 'net.onnx'), { size: 64, scale: 0.25, classes: 10 });
-    testbed = await startTestbed({ agents: Array.from({ length: AGENTS }, () => DEVICE) });
+    testbed = await startTestbed({ cli: compiledCli(), agents: Array.from({ length: AGENTS }, () => DEVICE) });
     client = await testbed.client();
     await client.untilReady(AGENTS);
     // Every frame passes all three, and each has to do with both others.

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compiledCli } from '../e2e/compiled.js';
 import type { TestbedClient } from './client.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
 
@@ -26,7 +27,7 @@ describe('a testbed with a broker of its own', () => {
   const stateOf = async (name: string) => (await client.status()).agents.find((agent) => agent.agent === name)?.state;
 
   beforeAll(async () => {
-    testbed = await startTestbed({ agents: [DEVICE], broker: 'own', diskBytes: DISK_BYTES });
+    testbed = await startTestbed({ cli: compiledCli(), agents: [DEVICE], broker: 'own', diskBytes: DISK_BYTES });
     client = await testbed.client();
     await client.untilReady(1);
   }, 120_000);

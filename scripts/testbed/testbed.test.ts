@@ -4,10 +4,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildZoo } from '../../models/zoo/index.js';
-import { nodeFlags } from '../children.js';
+import { compiled, compiledCli } from '../e2e/compiled.js';
 import type { TestbedClient } from './client.js';
 import { startOf } from './run-directory.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
@@ -27,7 +26,7 @@ describe.skipIf(why !== '')('a testbed of two devices', () => {
   beforeAll(async () => {
     models = await mkdtemp(path.join(tmpdir(), 'testbed-models-'));
     await buildZoo('mobilenetv2', path.join(models, 'net.onnx'), { size: 64, scale: 0.25, classes: 10 });
-    testbed = await startTestbed({ agents: [DEVICE, DEVICE] });
+    testbed = await startTestbed({ cli: compiledCli(), agents: [DEVICE, DEVICE] });
     client = await testbed.client();
     await client.untilReady(2);
     await client.deploy({ name: 'net', model: path.join(models, 'net.onnx'), cut: 'rows:2' });
@@ -76,7 +75,7 @@ describe.skipIf(why !== '')('a testbed of two devices', () => {
 
 describe.skipIf(why !== '')('what a testbed leaves', () => {
   const holder = `
-    import { startTestbed } from ${JSON.stringify(fileURLToPath(new URL('./testbed.ts', import.meta.url)))};
+    import { startTestbed } from ${JSON.stringify(compiled(new URL('./testbed.ts', import.meta.url))[1])};
     const testbed = await startTestbed({ agents: [{ cpu: 0.5, memoryBytes: 2 ** 29, rateBits: 1e9 }] });
     testbed.agents[0].pause();
     console.log(JSON.stringify({ pids: [testbed.gateway.child.pid, testbed.agents[0].pid], directory: testbed.directory, group: testbed.agents[0].pid }));
@@ -84,7 +83,7 @@ describe.skipIf(why !== '')('what a testbed leaves', () => {
   `;
 
   it('is gone soon after its process was killed with SIGKILL, a paused agent too', async () => {
-    const child = spawn(process.execPath, [...nodeFlags(), '--input-type=module', '--eval', holder], {
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', holder], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const line = await new Promise<string>((resolve, reject) => {
@@ -109,7 +108,7 @@ describe.skipIf(why !== '')('what a testbed leaves', () => {
 
 describe('a testbed without limits', () => {
   it('runs plain processes and says so', async () => {
-    const testbed = await startTestbed({ agents: 1, isolated: false });
+    const testbed = await startTestbed({ cli: compiledCli(), agents: 1, isolated: false });
     try {
       expect(testbed.conditions).toMatchObject({ isolation: 'processes', why: 'asked for', oversubscribed: false });
       const client = await testbed.client();

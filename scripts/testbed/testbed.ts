@@ -4,6 +4,7 @@
  * `conditions` says so.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -73,9 +74,16 @@ export interface Conditions {
 /** The agents need a while to start under their quota. */
 const READY_WITHIN_MS = 120_000;
 const BROKER_PORT = 1883;
-const CLEANER = fileURLToPath(new URL('./clean.ts', import.meta.url));
+const HERE = fileURLToPath(new URL('./', import.meta.url));
+const CLEANER = path.join(HERE, 'clean.ts');
 const CLOCK = new URL('./clock.mjs', import.meta.url).href;
-const CLIENT = fileURLToPath(new URL('./client-process.ts', import.meta.url));
+const CLIENT = path.join(HERE, 'client-process.ts');
+
+/** What starts a program of ours: it is compiled where the CLI is and has been compiled beside it (as tests do), else it runs from source. */
+function programCommand(file: string, cli: string): string[] {
+  const beside = path.join(path.dirname(cli), path.relative(path.dirname(HERE), file)).replace(/\.ts$/, '.js');
+  return cli.endsWith('.js') && existsSync(beside) ? [process.execPath, beside] : [process.execPath, ...nodeFlags(), file];
+}
 
 /** The agents' specs from a number or a list. Throws CONFIG_INVALID. */
 function specsOf(agents: TestbedOptions['agents']): DeviceSpec[] {
@@ -107,9 +115,9 @@ function conditionsOf(options: TestbedOptions, specs: readonly DeviceSpec[], why
 }
 
 /** Removes what this process leaves, when it ends without removing it itself, however it ends: its end of the pipe closes. */
-function startWatchdog(run: RunDirectory): ChildProcess {
+function startWatchdog(run: RunDirectory, cli: string): ChildProcess {
   const script = 'trap "" INT TERM HUP; while read -r _; do :; done; exec "$@"';
-  const command = ['-c', script, 'sh', process.execPath, ...nodeFlags(), CLEANER, run.path];
+  const command = ['-c', script, 'sh', ...programCommand(CLEANER, cli), run.path];
   // In a process group of its own: a Ctrl-C at the terminal, or a kill of the whole group, is not for it.
   const child = spawn('/bin/sh', command, { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
   child.unref();
@@ -138,6 +146,8 @@ export class TestbedGateway extends TestbedNode {
 interface Makers {
   readonly device: (name: string, spec: Partial<DeviceSpec> & { readonly disk?: boolean }) => Device;
   readonly agent: (device: Device, spec: DeviceSpec) => TestbedNode;
+  /** Program and first arguments for a TypeScript file of ours. */
+  readonly program: (file: string) => readonly string[];
 }
 
 interface Parts {
@@ -201,7 +211,7 @@ export class Testbed {
   /** A program of ours on the gateway's machine, called over IPC; it ends with the testbed. Throws what it reported. */
   async program(name: string, file: string, args: readonly string[], onLine?: (line: string) => void): Promise<Child> {
     const { device } = this.gateway;
-    const child = new Child(name, args, onLine, { command: device.command([process.execPath, ...nodeFlags(), file]) });
+    const child = new Child(name, args, onLine, { command: device.command(this.#make.program(file)) });
     device.own(child.process);
     this.#clients.push({ close: () => child.stop() });
     await child.ready;
@@ -267,7 +277,7 @@ export async function startTestbed(options: TestbedOptions): Promise<Testbed> {
   checkRate(conditions.gateway.rateBits);
   await sweepDeadRuns();
   const run = new RunDirectory();
-  const watchdog = startWatchdog(run);
+  const watchdog = startWatchdog(run, options.cli ?? CLI_PATH);
   try {
     return await startIn(run, watchdog, options, conditions);
   } catch (error) {
@@ -334,7 +344,11 @@ async function startIn(run: RunDirectory, watchdog: ChildProcess, options: Testb
   };
   const agents = conditions.agents.map((spec, i) => agent(device(`agent-${i + 1}`, { ...spec, disk: true }), spec));
   await Promise.all(agents.map((a) => a.child.ready));
-  return new Testbed({ conditions, gateway, broker, agents, cluster, directory: state }, run, watchdog, { device, agent });
+  return new Testbed({ conditions, gateway, broker, agents, cluster, directory: state }, run, watchdog, {
+    device,
+    agent,
+    program: (file) => programCommand(file, cli),
+  });
 }
 
 interface Starting {

@@ -302,7 +302,7 @@ export async function makePlaces(): Promise<Places> {
   if (why !== '') throw new ChairError('TESTBED_FAILED', 'devices of their own cannot be made here', { came: why });
   await sweepDeadRuns();
   const run = new RunDirectory();
-  const watchdog = startWatchdog(run);
+  const watchdog = startWatchdog(run, CLI_PATH);
   let stopping: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await cleanRun(run.path);

@@ -3,7 +3,7 @@
 export interface Column {
   readonly title: string;
   readonly align?: 'left' | 'right';
-  /** Of no use when it is cut: a date, say. */
+  /** Of no use when it is cut: a date, or a name that is to be typed. */
   readonly whole?: boolean;
 }
 
@@ -12,14 +12,14 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
   const widths = columns.map((c, i) => Math.max(c.title.length, ...rows.map((r) => (r[i] ?? '').length)));
   let over = widths.reduce((sum, w) => sum + w + 2, -2) - width;
   // The widest left-aligned columns give way first; numbers are never cut, nor what has to be whole.
-  const gives = (i: number): boolean => columns[i]?.align !== 'right' && columns[i]?.whole !== true;
+  const roomOf = (i: number): number => (widths[i] ?? 0) - Math.max(6, columns[i]?.title.length ?? 0);
+  const gives = (i: number): boolean => columns[i]?.align !== 'right' && columns[i]?.whole !== true && roomOf(i) > 0;
   while (over > 0) {
     const widest = widths.reduce(
       (best, w, i) => (gives(i) && w > (widths[best] ?? 0) ? i : best),
       columns.findIndex((_, i) => gives(i)),
     );
-    const room = (widths[widest] ?? 0) - Math.max(6, columns[widest]?.title.length ?? 0);
-    if (widest < 0 || room <= 0) break;
+    if (widest < 0) break;
     widths[widest] = (widths[widest] ?? 0) - 1;
     over--;
   }

@@ -76,18 +76,18 @@ describe('lists', () => {
     expect(lines[3]).toMatch(/^alice +viewer +valid +for 30 d/);
   });
 
-  it('show whole dates, however little room there is', () => {
+  it('show whole dates and names, however little room there is', () => {
     const member: MemberRow = {
-      ...{ role: 'operator', name: 'operator-of-the-upper-floor', state: 'revoked', serial: '4D', issuedMs: NOW, notAfterMs: NOW },
+      ...{ role: 'operator', name: 'operator-upstairs', state: 'revoked', serial: '4D', issuedMs: NOW, notAfterMs: NOW },
       ...{ key: KEY, why: 'lost on the train, with everything else that was in the bag' },
     };
     for (const columns of [80, 60]) {
       const lines = membersText([member, { ...member, state: 'expired' }], [], NOW, columns).split('\n');
-      for (const line of lines.slice(2)) expect(line).toContain('until 2026-03-01 ');
+      for (const line of lines.slice(2)) expect(line).toMatch(/^operator-upstairs .*until 2026-03-01 /);
     }
     const text = membersText([member], [], NOW, 80);
     expect(Math.max(...text.split('\n').map((line) => line.length))).toBeLessThanOrEqual(80);
-    expect(tokensText([row({ state: 'used', name: 'operator-of-the-upper-floor', key: KEY })], NOW, 80)).toContain('2026-03-01 12:00');
+    expect(tokensText([row({ state: 'used', name: 'operator-upstairs', key: KEY })], NOW, 80)).toContain('2026-03-01 12:00');
   });
 
   it('of the audit log say who did what to whom from where, a line each', () => {

@@ -59,7 +59,7 @@ export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: nu
     [
       { title: 'id' },
       { title: 'role' },
-      { title: 'name' },
+      { title: 'name', whole: true },
       { title: 'state' },
       { title: 'when (UTC)', whole: true },
       { title: 'key', align: 'right' },
@@ -95,7 +95,7 @@ export function membersText(
   });
   return formatTable(
     [
-      { title: 'name' },
+      { title: 'name', whole: true },
       { title: 'role' },
       { title: 'certificate' },
       { title: 'agent' },

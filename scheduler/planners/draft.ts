@@ -97,7 +97,7 @@ function waitingMs({ seats }: Estimate, stages: readonly SeatedStage[]): number 
 }
 
 /** Smaller is better: ms per frame, by objective. */
-export function score(judged: Estimate, objective: Objective): number {
+export function score(judged: Pick<Estimate, 'latencyMs' | 'fps'>, objective: Objective): number {
   return objective === 'latency' ? judged.latencyMs : 1000 / judged.fps;
 }
 

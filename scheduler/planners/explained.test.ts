@@ -4,7 +4,7 @@ import { auto } from './auto.js';
 import { chain } from './chain-model.js';
 import { changesOf, explained, type Solve } from './explained.js';
 import { PLANNERS } from './planners.js';
-import { type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { type Device, isRefusal, type PlanDraft, type Planner, type PlanProblem, type PlanRefusal } from './problem.js';
 
 const GMAC = 1e9;
 const MIB = 2 ** 20;
@@ -56,6 +56,17 @@ describe('an explanation', () => {
     const more = changes.find(({ name }) => name === 'one more agent like b');
     expect(more?.fps).toBeCloseTo(three.estimate.fps, 6);
     expect(more?.agents).toBe(3);
+  });
+
+  it('never says that more of something would be worse: the plan of now stays possible', async () => {
+    const { estimate } = chosen;
+    const slower = { ...chosen, estimate: { ...estimate, fps: estimate.fps / 2, latencyMs: 2 * estimate.latencyMs } };
+    const confused: Planner = ({ devices }) => (devices.length > problem.devices.length ? slower : chosen);
+    const { changes } = await explained(problem, chosen, confused, new Map(), here);
+    expect(changes.find(({ name }) => name === 'one more agent like b')).toMatchObject({
+      fps: estimate.fps,
+      latencyMs: estimate.latencyMs,
+    });
   });
 
   it('changes only what can be changed', () => {

@@ -4,6 +4,7 @@
  */
 import { isChairError } from '../../broker/errors.js';
 import type { PlanAlternative, PlanDetails } from '../../broker/messages.js';
+import { score } from './draft.js';
 import { alternativeOf } from './explain.js';
 import { faster } from './faster.js';
 import {
@@ -54,7 +55,12 @@ export async function explained(
       alternatives.push({ name: considered.planner, ...considered, refused: '' });
   }
   const changes: PlanAlternative[] = [];
-  for (const change of changesOf(problem, chosen)) changes.push(await row(change.name, planner, change.problem));
+  for (const { name, problem: changed } of changesOf(problem, chosen)) {
+    const found = await row(name, planner, changed);
+    // Each change only adds: the plan of now stays possible, and a search with bounds may miss it.
+    const worse = found.refused === '' && score(found, problem.objective) > score(chosen.estimate, problem.objective);
+    changes.push(worse ? rowOf(name, chosen) : found);
+  }
   return { alternatives, changes };
 }
 

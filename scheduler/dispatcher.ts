@@ -20,6 +20,7 @@ import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Iss
 import { FrameTable } from './frames.js';
 import { Intake } from './intake.js';
 import { agentsOf } from './plan-builder.js';
+import type { Network } from './router.js';
 
 const TICK_MS = 50;
 /** Ticks that come so late mean that this process, or its machine, stood still. */
@@ -113,15 +114,15 @@ export class Dispatcher {
     this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
   }
 
-  /** New frames go out by this plan; frames under way finish in theirs. `runMs`: see Network; `absent`: see InForce. */
-  install(plan: Plan, budget: number, runMs: readonly (readonly number[])[] = [], absent: readonly string[] = []): void {
+  /** New frames go out by this plan; frames under way finish in theirs. `turns`: see Network; `absent`: see InForce. */
+  install(plan: Plan, budget: number, turns: Pick<Network, 'runMs' | 'inTurn'> = {}, absent: readonly string[] = []): void {
     const served = this.#served.get(plan.deployment);
     if (served === undefined) return;
     this.#term = plan.term;
     served.plans.set(plan.epoch, plan);
     served.epochInForce = plan.epoch;
     const { epoch, stages, predictedLatencyMs: expectedMs } = plan;
-    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs, runMs, absent }, this.#now()));
+    this.#do(plan.deployment, served, served.frames.install({ epoch, stages, budget, expectedMs, ...turns, absent }, this.#now()));
   }
 
   /** No plan is in force: frames wait. */

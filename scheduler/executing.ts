@@ -8,7 +8,7 @@ import { answerFirst, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Drafting } from './drafting.js';
 import { HandingOver } from './handing-over.js';
-import { agentsOf, buildPlan, reportOf, runMsOf, slicesOf, type WrittenCut } from './plan-builder.js';
+import { agentsOf, buildPlan, reportOf, turnsOf, slicesOf, type WrittenCut } from './plan-builder.js';
 import type { PlanMaking } from './plan-making.js';
 import { FILED } from './planners/filed.js';
 import type { PlanDraft } from './planners/problem.js';
@@ -254,7 +254,7 @@ export class Executing {
     deployment.progress.clear();
     if (old !== undefined) deployment.draining.set(old.plan.epoch, old);
     this.#o.log('serving', `${deployment.name} epoch ${placed.plan.epoch}`);
-    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, runMsOf(placed.draft), placed.handover.after);
+    this.#o.dispatcher.install(placed.plan, placed.draft.inFlight, turnsOf(placed.draft), placed.handover.after);
     answerFirst(deployment);
     this.#parts.repairs.changed();
     void this.save(deployment);

@@ -6,6 +6,7 @@ import { planFileText } from './plan-file.js';
 import { seatOf } from './planners/estimate.js';
 import type { CutFacts, PlanDraft } from './planners/problem.js';
 import { redundancyOf } from './redundancy.js';
+import type { Network } from './router.js';
 
 /** The slices of a cut as they stand in the store: `slices[stage][part]`. */
 export interface WrittenCut {
@@ -94,14 +95,22 @@ export function detailsOf(
   return { file, inFlight: draft.inFlight, maxRelDiff, alternatives, changes };
 }
 
-/** How long each replica of each stage computes for a frame, as predicted, ms: its slowest part. `[stage][replica]` */
-export function runMsOf({ stages, estimate }: PlanDraft): number[][] {
+/** What decides which replica takes a frame. */
+export function turnsOf({ stages, estimate }: PlanDraft): Required<Pick<Network, 'runMs' | 'inTurn'>> {
   const runMs = stages.map((stage) => stage.agents.map(() => 0));
   for (const { stage, replica, ms } of estimate.seats) {
     const row = runMs[stage];
     if (row !== undefined) row[replica] = Math.max(row[replica] ?? 0, ms);
   }
-  return runMs;
+  return { runMs: stages.map(({ weights }, s) => weighted(runMs[s] ?? [], weights)), inTurn: stages.map(({ inTurn }) => inTurn === true) };
+}
+
+/** Where the plan says how many frames go to each replica, each counts as slow as that makes it, whatever else its agent does. */
+function weighted(runMs: readonly number[], weights: readonly number[] | undefined): readonly number[] {
+  if (weights === undefined) return runMs;
+  const most = Math.max(...weights);
+  const least = Math.min(...runMs);
+  return weights.map((weight) => (least * most) / weight);
 }
 
 /** The agents that hold a seat of the plan. */

@@ -48,6 +48,7 @@ describe('a plan file', () => {
     ['rows in uneven shares', manual, { ...problem(), manual: { kind: 'rows', parts: 3, shares: [1 / 3, 0.1, 2 / 7] } }],
     ['a pipeline', pipeline, problem()],
     ['replicas', replicas, problem()],
+    ['a layer in parts, and the others on all that have room', auto, problem('devices: [{profile: pi3-2018, count: 5, memory: 330m}]')],
     ['musical-chair-2018 with a halved layer', musicalChair2018, problem('devices: [{profile: pi3-2018, count: 5, memory: 450m}]')],
   ] as const)('written and read again is the same plan: %s', (_, planner, on) => {
     const plan = planned(planner, on);
@@ -112,6 +113,7 @@ describe('a plan file', () => {
     ['a key that is misspelt', file(`  - {blocks: [0, 1], agent: [a]}`), 'agent'],
     ['an unknown cut', file(`  - {blocks: [0, 1], cut: diagonal, agents: [a]}`), 'stages[0].cut'],
     ['a share of nothing', file(`  - {blocks: [0, 1], cut: rows, shares: [1, 0], agents: [a, b]}`), 'stages[0].shares[1]'],
+    ['a weight of nothing', file(`  - {blocks: [0, 1], replicas: [[a], [b]], weights: [1, 0]}`), 'stages[0].weights[1]'],
     ['a negative share', file(`  - {blocks: [0, 1], cut: rows, shares: [-1, 2], agents: [a, b]}`), 'stages[0].shares[0]'],
     ['shares that are no numbers', file(`  - {blocks: [0, 1], cut: rows, shares: [.nan, 2], agents: [a, b]}`), 'stages[0].shares[0]'],
     ['an agent that is no name', file(`  - {blocks: [0, 1], agents: ["../x"]}`), 'stages[0].agents[0]'],
@@ -141,6 +143,12 @@ describe('a plan file', () => {
   });
 
   it.each([
+    [
+      'weights for other replicas than there are',
+      `  - {blocks: [0, ${COUNT}], replicas: [[a], [b]], weights: [1]}`,
+      'weights and replicas do not match',
+    ],
+    ['weights and turns', `  - {blocks: [0, ${COUNT}], replicas: [[a], [b]], weights: [1, 2], inTurn: true}`, 'who takes how many'],
     ['a gap', `  - {blocks: [0, 2], agents: [a]}\n  - {blocks: [3, ${COUNT}], agents: [b]}`, 'in no stage'],
     ['an overlap', `  - {blocks: [0, 3], agents: [a]}\n  - {blocks: [2, ${COUNT}], agents: [b]}`, 'in two stages'],
     [

@@ -38,6 +38,10 @@ const stageSchema = z.strictObject({
   parity: z.union([agentName, z.array(agentName).min(1).max(MAX_AGENTS)]).optional(),
   /** The same of several replicas. */
   replicas: z.array(z.array(agentName).min(1).max(MAX_AGENTS)).min(1).max(MAX_AGENTS).optional(),
+  /** Of the frames, how many go to each replica, relative; default: as many as its speed allows. */
+  weights: z.array(z.number().positive().max(1e12)).min(1).max(MAX_AGENTS).optional(),
+  /** Replicas take frames strictly in turn, however fast they are. */
+  inTurn: z.boolean().optional(),
 });
 
 const fileSchema = z.strictObject({
@@ -154,7 +158,16 @@ function seatedStage(stage: PlanFileStage, s: number, facts: ModelFacts): Seated
   }
   if (stage.cut === 'whole' && parts > 1) throw invalid('a whole stage is not divided', s, 'has one agent (in each replica)', `${parts}`);
   const spec = { nodes: nodesOf(stage, s, facts), cut: stage.cut, shares: stage.shares ?? new Array<number>(parts).fill(1) };
-  return { spec: stage.parity === undefined ? spec : { ...spec, redundancy: 1 }, agents };
+  return { spec: stage.parity === undefined ? spec : { ...spec, redundancy: 1 }, agents, ...dividedAs(stage, s, agents.length) };
+}
+
+/** Which replica takes how many frames, where the file says so. */
+function dividedAs({ weights, inTurn }: PlanFileStage, s: number, replicas: number): Pick<SeatedStage, 'weights' | 'inTurn'> {
+  if (weights !== undefined && inTurn === true)
+    throw invalid('who takes how many frames is not clear', s, 'has weights, or replicas in turn', 'both');
+  if (weights !== undefined && weights.length !== replicas)
+    throw invalid('weights and replicas do not match', s, `has ${replicas} weights`, `${weights.length}`);
+  return { ...(weights === undefined ? {} : { weights }), ...(inTurn === true ? { inTurn } : {}) };
 }
 
 /** Of each replica who holds the parity; nobody where there is none. */
@@ -245,11 +258,11 @@ export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelF
     const text = head.describe?.(start, end) ?? '';
     return text === '' ? '' : `  # ${comment(text)}`;
   };
-  const stages = draft.stages.flatMap(({ spec, agents }) => {
+  const stages = draft.stages.flatMap(({ spec, agents, weights, inTurn }) => {
     const [start, end] = spec.nodes;
     const [from, to] = [facts.blocks.findIndex(({ nodes }) => nodes[0] === start), facts.blocks.findIndex(({ nodes }) => nodes[1] === end)];
     const range = from >= 0 && to >= 0 ? `blocks: [${from}, ${to + 1}]` : `nodes: [${start}, ${end}]`;
-    return [`  - ${range}${described(start, end)}`, ...cutLines(spec), ...holderLines(spec, agents)];
+    return [`  - ${range}${described(start, end)}`, ...cutLines(spec), ...holderLines(spec, agents), ...turnLines({ weights, inTurn })];
   });
   const text = [
     `# A plan of ${comment(head.deployment)}, to be edited, checked (plan MODEL --check FILE) and deployed (deploy MODEL --plan FILE).`,
@@ -279,6 +292,11 @@ function holderLines({ shares, redundancy = 0 }: StageSpec, agents: SeatedStage[
     redundancy === 0 ? [] : [`    parity: ${names(agents.map((replica) => replica[shares.length] ?? ''))}  # any one part may be missing`];
   if (parts.length === 1) return [`    agents: ${names(parts[0] ?? [])}`, ...parities];
   return ['    replicas:', ...parts.map((replica) => `      - ${names(replica)}`), ...parities];
+}
+
+function turnLines({ weights, inTurn }: { readonly weights: SeatedStage['weights']; readonly inTurn: SeatedStage['inTurn'] }): string[] {
+  if (inTurn === true) return ['    inTurn: true  # a frame to each, however fast it is'];
+  return weights === undefined ? [] : [`    weights: [${weights.join(', ')}]  # frames for each, relative`];
 }
 
 function cutLines({ cut, shares }: StageSpec): string[] {

@@ -105,6 +105,18 @@ describe('a local repair', () => {
     expect(now.estimate.fps).toBeCloseTo(draft.estimate.fps);
   });
 
+  it('lets replicas that are left take the frames that the plan has for each', () => {
+    const devices = named('abcd');
+    const { problem } = pipelineOn(devices, [['a'], ['d']]);
+    const spec = (s: number) => ({ nodes: [s, s + 1] as const, cut: 'whole' as const, shares: [1] });
+    const first = { spec: spec(0), agents: [['a'], ['b'], ['c']], weights: [0.5, 0.4, 0.1] };
+    const draft = seatedPlan(problem, [first, { spec: spec(1), agents: [['d']] }]);
+    const { draft: now } = repaired(ask(devices, draft, 'b'));
+    expect(now.stages[0]).toEqual({ ...first, agents: [['a'], ['c']], weights: [0.5, 0.1] });
+    const inTurn = seatedPlan(problem, [{ ...first, inTurn: true }, { spec: spec(1), agents: [['d']] }]);
+    expect(repaired(ask(devices, inTurn, 'ab')).draft.stages[0]).toEqual({ spec: spec(0), agents: [['c']], weights: [0.1], inTurn: true });
+  });
+
   it('gives the part to the neighbour that is least busy where there is no spare', () => {
     const devices = [device('a'), device('b'), device('c', { macsPerSecond: 4e9 })];
     const { draft } = pipelineOn(devices, [['a'], ['b'], ['c']]);

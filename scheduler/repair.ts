@@ -292,12 +292,16 @@ class Repairing {
   /** The replicas that are whole; where none is, the one that lost the fewest bytes. */
   #kept(stage: SeatedStage, s: number): SeatedStage {
     const { lost } = this.#q;
-    const whole = stage.agents.filter((replica) => !replica.some((agent) => lost.has(agent)));
-    if (whole.length > 0) return { ...stage, agents: whole };
+    const whole = [...stage.agents.keys()].filter((r) => stage.agents[r]?.some((agent) => lost.has(agent)) === false);
+    const { weights, ...rest } = stage;
+    if (whole.length > 0) {
+      const kept = { ...rest, agents: whole.map((r) => stage.agents[r] ?? []) };
+      return weights === undefined ? kept : { ...kept, weights: whole.map((r) => weights[r] ?? 0) };
+    }
     const [least] = stage.agents
       .map((replica) => ({ replica, bytes: bytesOf(this.#holesOf({ ...stage, agents: [replica] }, s)) }))
       .sort((a, b) => a.bytes - b.bytes);
-    return { ...stage, agents: least === undefined ? [] : [least.replica] };
+    return { ...rest, agents: least === undefined ? [] : [least.replica] };
   }
 
   #holesOf(stage: SeatedStage, s: number): Hole[] {

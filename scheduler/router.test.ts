@@ -44,6 +44,27 @@ describe('router', () => {
     expect(shares([[10, 40], [5]])).toBeGreaterThan(3);
   });
 
+  it('gives a frame to each replica of a stage in turn where the plan says so, also to one that is slow and far behind', () => {
+    const stages = [{ agents: [['fast'], ['slow'], ['other']] }, { agents: [['end']] }];
+    const router = new Router({ epoch: 1, stages, runMs: [[1, 100, 1], [1]], inTurn: [true, false] });
+    const taken: number[] = [];
+    for (let frame = 0; frame < 9; frame++) {
+      const route = router.pick(() => false) ?? [];
+      router.started(route);
+      taken.push(route[0] ?? -1);
+      // Nothing ever comes back from the slow one.
+      if (route[0] !== 1) router.ended(route, 1);
+    }
+    expect(taken).toEqual([0, 1, 2, 0, 1, 2, 0, 1, 2]);
+    // Whoever is to be avoided is left out, and the turn goes on after the one that took it.
+    const route = router.pick((agent) => agent === 'fast') ?? [];
+    expect(route).toEqual([1, 0]);
+    router.started(route);
+    expect(router.pick(() => false)).toEqual([2, 0]);
+    // A look at what would be possible takes no turn.
+    expect(router.pick(() => false)).toEqual([2, 0]);
+  });
+
   it('takes each stage on its own and finds no route when a stage has no replica left', () => {
     const router = new Router({ epoch: 1, stages: [{ agents: [['a'], ['b']] }, { agents: [['c', 'd']] }] });
     expect(router.pick((agent) => agent === 'a')).toEqual([1, 0]);

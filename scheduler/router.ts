@@ -4,8 +4,10 @@ import type { PlanStage } from '../broker/plan.js';
 export interface Network {
   readonly epoch: number;
   readonly stages: readonly RoutedStage[];
-  /** How long each replica of each stage computes for a frame, as predicted, ms: `runMs[stage][replica]`. */
+  /** How long each replica of each stage computes for a frame, as predicted, ms: `runMs[stage][replica]`. Only what replicas are to one another counts. */
   readonly runMs?: readonly (readonly number[])[];
+  /** Stages whose replicas take frames strictly in turn. */
+  readonly inTurn?: readonly boolean[];
 }
 
 /** Of a coded stage `redundancy` parts of each replica may be missing. */
@@ -36,6 +38,9 @@ export class Router {
   readonly #stages: readonly RoutedStage[];
   readonly #loads: readonly ReplicaLoad[][];
   readonly #runMs: Network['runMs'];
+  readonly #inTurn: readonly boolean[];
+  /** Of each stage the replica that took the last frame. */
+  readonly #last: number[];
   #turn = 0;
 
   constructor(network: Network) {
@@ -43,12 +48,14 @@ export class Router {
     this.#stages = network.stages;
     this.#loads = network.stages.map((stage) => stage.agents.map(() => ({ inFlight: 0, meanMs: 0 })));
     this.#runMs = network.stages.length > 1 ? network.runMs : undefined;
+    this.#inTurn = network.inTurn ?? [];
+    this.#last = network.stages.map(() => -1);
   }
 
   /**
    * The route whose replicas will be free soonest: least (frames in flight + 1) x time of one, in turn when equal. So a device of
    * half the speed gets half the frames. The time is the measured latency where a plan has one stage; with several, a frame's latency says little of any one of
-   * them, and the predicted time of the stage stands for it. Of a coded stage a replica that lacks one part is as good as any, if no other lacks less. Undefined when
+   * them, and the predicted time of the stage stands for it. Of a stage in turn it is the next replica, whatever it has to do. Of a coded stage a replica that lacks one part is as good as any, if no other lacks less. Undefined when
    * some stage has no replica that can do without the agents to avoid.
    */
   pick(avoid: (agent: string) => boolean): Route | undefined {
@@ -60,10 +67,11 @@ export class Router {
       let bestLacking = Number.POSITIVE_INFINITY;
       const untriedMs = this.#untriedMs(s);
       for (let k = 0; k < stage.agents.length; k++) {
-        const replica = (k + this.#turn) % stage.agents.length;
+        const inTurn = this.#inTurn[s] === true;
+        const replica = (k + (inTurn ? (this.#last[s] ?? -1) + 1 : this.#turn)) % stage.agents.length;
         const lacking = lackingIn(stage, replica, avoid);
         if (lacking > (stage.redundancy ?? 0) || lacking > bestLacking) continue;
-        const cost = this.#cost(s, replica, untriedMs);
+        const cost = inTurn ? k : this.#cost(s, replica, untriedMs);
         if (lacking < bestLacking || cost < bestCost) {
           best = replica;
           bestCost = cost;
@@ -99,6 +107,7 @@ export class Router {
 
   started(route: Route): void {
     for (const load of this.#loadsOf(route)) load.inFlight++;
+    for (const [s, replica] of route.entries()) this.#last[s] = replica;
   }
 
   /** The attempt is over; `latencyMs` when it gave the result. */

@@ -1,14 +1,14 @@
 /**
  * Tries what could be best and keeps it: the baselines (one device, replicas, a pipeline, the plan of 2018), pipelines of replicated stages, the model's own
  * covering cuts over teams of devices, and a search: over all plans where the problem is small (small.ts), over teams, groups and mixtures where it is not
- * (large.ts). All are cut and estimated in the same way before they are compared, so the answer is never predicted worse than the best baseline. Devices that
+ * (large.ts); and, for throughput, the best of these with their heaviest stages on all agents that have room (spread.ts). All are cut and estimated in the same way before they are compared, so the answer is never predicted worse than the best baseline. Devices that
  * would slow the rest down are left out. One device stays unless another plan is clearly better: a gain within the error of the cost model is none.
  */
 import { BlockTable } from './block-table.js';
 import { coded } from './coded.js';
 import { slowdown } from './cost.js';
 import { covers } from './covers.js';
-import { best, draft, meets, refuse, score, within } from './draft.js';
+import { best, draft, meets, refuse, score, seatedDraft, within } from './draft.js';
 import { agentsOf, alternativeOf, explain } from './explain.js';
 import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
@@ -19,6 +19,7 @@ import { leastWorkMs } from './profile-table.js';
 import { fewerReplicas, replicas } from './replicas.js';
 import { single } from './single.js';
 import { isSmall, small } from './small.js';
+import { spread } from './spread.js';
 
 /** A plan must beat one device by this much. */
 const CLEAR_GAIN = 0.1;
@@ -43,7 +44,7 @@ export function auto(problem: PlanProblem): Attempt {
 }
 
 function searched(problem: PlanProblem, table: BlockTable, known: readonly Attempt[]): Attempt[] {
-  const found = [...covers(problem), musicalChair2018(problem)];
+  const found = [...covers(problem), atWill(problem, musicalChair2018(problem))];
   const incumbents = () => within(problem, [...known, ...found]);
   if (isSmall(problem)) found.push(...small(problem, incumbents()));
   else if (problem.objective === 'latency') found.push(...teamed(problem, table));
@@ -52,7 +53,16 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly Attem
     if (problem.maxLatencyMs !== undefined) found.push(...teamed(problem, table));
     found.push(...beam(problem, table, incumbents()));
   }
+  if (problem.objective === 'throughput') found.push(...spread(problem, incumbents()));
   return found;
+}
+
+/** The same seats, but frames go to whoever is free first: what equal devices need not, and others must not do without. */
+function atWill(problem: PlanProblem, plan: Attempt): Attempt {
+  if (isRefusal(plan)) return plan;
+  const stages = plan.stages.map(({ inTurn: _, ...stage }) => stage);
+  const freed = seatedDraft(problem, plan.planner, plan.cut, stages);
+  return isRefusal(freed) ? freed : { ...freed, why: plan.why };
 }
 
 /** Throughput cannot exceed all devices computing all the time: their MACs per second over the model's MACs, or what profiles say of the whole model. */

@@ -31,13 +31,13 @@ export function draft(problem: PlanProblem, planner: string, stages: readonly Se
 
 /** The same of a cut that is made already. */
 export function seatedDraft(
-  problem: Pick<PlanProblem, 'devices' | 'links' | 'objective' | 'inFlight'>,
+  problem: Pick<PlanProblem, 'devices' | 'links' | 'objective' | 'inFlight' | 'maxLatencyMs'>,
   planner: string,
   cut: CutFacts,
   stages: readonly SeatedStage[],
 ): PlanDraft | PlanRefusal {
   const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
-  const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages, problem.objective);
+  const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages, problem);
   let inFlight = useful;
   let judged = judge(inFlight);
   if (problem.inFlight === 0 && tightOf(judged).length > 0) {
@@ -68,12 +68,27 @@ function largest(low: number, high: number, fits: (value: number) => boolean): n
   return least;
 }
 
-/** Little's law: as many as keep the busiest resource busy, and one that arrives meanwhile. More would only wait. */
-function usefulInFlight(judged: Estimate, stages: readonly SeatedStage[], objective: Objective): number {
+/**
+ * Little's law: as many as keep the busiest resource busy, and some that wait, because no two frames take equally long: where many frames per second are wanted, one
+ * for each that computes by itself, so that none is idle until its next frame has come; else one that arrives meanwhile. More would only wait.
+ */
+function usefulInFlight(
+  judged: Estimate,
+  stages: readonly SeatedStage[],
+  { objective, maxLatencyMs }: Pick<PlanProblem, 'objective' | 'maxLatencyMs'>,
+): number {
   const waits = objective === 'throughput' ? waitingMs(judged, stages) : 0;
   const needed = (judged.latencyMs + waits) / judged.bottleneck.ms;
   const agents = stages.reduce((sum, stage) => sum + stage.agents.flat().length, 0);
-  return Math.min(Math.max(32, 2 * agents), Math.max(2, Math.ceil(needed - 0.05) + 1));
+  // Who must answer within a time gains nothing by frames that wait.
+  const waiting = objective === 'throughput' && maxLatencyMs === undefined ? byThemselves(stages) : 1;
+  return Math.min(Math.max(32, 2 * agents), Math.max(2, Math.ceil(needed - 0.05) + waiting));
+}
+
+/** How many compute at once, each a frame of its own: replicas of all stages, but no more than there are agents, as one agent computes one run at a time. */
+function byThemselves(stages: readonly SeatedStage[]): number {
+  const replicas = stages.reduce((sum, { agents }) => sum + agents.length, 0);
+  return Math.min(replicas, new Set(stages.flatMap(({ agents }) => agents.flat())).size);
 }
 
 /**

@@ -2,6 +2,7 @@
  * What a seated cut would do on these devices, by the costs of cost.ts. Resources are each agent's CPU, each host's CPU (agents on one host share its
  * cores), and both directions of each link, the dispatcher's included. Throughput = 1 / the busiest resource; latency = one frame alone in the system;
  * memory = weights + live activations + what waits in joins + the engine's constant.
+ * Long, because latency, throughput, memory and what could be divided otherwise are told from the same flows and seats.
  */
 import { encodedItemBytes } from '../../broker/encoding.js';
 import { isParity } from '../../broker/parity.js';
@@ -63,6 +64,20 @@ export function estimate(
   return new Estimator(cut, stages, devices, links).estimate(inFlight);
 }
 
+/** Who has how much to do, and what of it could go to another replica. */
+export interface Burdens {
+  /** Every resource and how long each frame of the deployment keeps it, ms. */
+  readonly loads: ReadonlyMap<string, number>;
+  /** Of each stage, the fraction of frames that each replica takes. */
+  readonly weights: readonly (readonly number[])[];
+  /** `[stage][replica]`: how long a frame that goes this way keeps what belongs to its agents, ms: their CPU and both directions of their links. */
+  readonly replicas: readonly (readonly ReadonlyMap<string, number>[])[];
+}
+
+export function burdens(cut: CutFacts, stages: readonly SeatedStage[], devices: readonly Device[], links: Links): Burdens {
+  return new Estimator(cut, stages, devices, links).burdens();
+}
+
 /** The agent of a part: parts are seated by the share that they were made of, so that bands stay where they are from stage to stage. */
 export function seatOf(cut: CutFacts, stages: readonly SeatedStage[], stage: number, replica: number, part: number): string {
   const share = cut.stages[stage]?.partShares[part] ?? part;
@@ -81,7 +96,7 @@ class Estimator {
   readonly #bytes = new Map<string, { in: number; out: number }>();
   /** What waits beside the ports of a part. */
   readonly #parityBytes = new Map<string, number>();
-  /** Of each stage, the fraction of frames that each replica takes: the faster ones take more. */
+  /** Of each stage, the fraction of frames that each replica takes: the faster ones take more, unless the plan says otherwise. */
   readonly #weights: readonly (readonly number[])[];
 
   constructor(cut: CutFacts, stages: readonly SeatedStage[], devices: readonly Device[], links: Links) {
@@ -103,12 +118,17 @@ class Estimator {
       if (this.#isParity(fromStage, fromPart)) add(this.#parityBytes, `${toStage}/${toPart}`, flow.bytes);
     }
     this.#weights = stages.map((stage, s) => {
-      const slowest = stage.agents.map((_, r) =>
-        Math.max(...this.#parts(s).map((part, p) => this.#runMs(s, p, part, this.#seat(s, r, p)))),
-      );
-      const total = slowest.reduce((sum, ms) => sum + 1 / ms, 0);
-      return slowest.map((ms) => 1 / ms / total);
+      const takes = stage.inTurn === true ? stage.agents.map(() => 1) : (stage.weights ?? this.#speeds(s));
+      const total = takes.reduce((sum, take) => sum + take, 0);
+      return takes.map((take) => take / total);
     });
+  }
+
+  /** Of each replica of a stage how many frames its slowest part computes in a millisecond. */
+  #speeds(s: number): number[] {
+    return (this.#stages[s]?.agents ?? []).map(
+      (_, r) => 1 / Math.max(...this.#parts(s).map((part, p) => this.#runMs(s, p, part, this.#seat(s, r, p)))),
+    );
   }
 
   estimate(inFlight: number): Estimate {
@@ -205,8 +225,29 @@ class Estimator {
     return loads;
   }
 
+  burdens(): Burdens {
+    const replicas = this.#weights.map((weights) => weights.map(() => new Map<string, number>()));
+    for (const { agent, ms, stage, replica } of this.#seats()) {
+      const row = replicas[stage]?.[replica];
+      if (row !== undefined) add(row, `compute ${agent}`, ms + aroundMs(this.#devices.get(agent)));
+    }
+    for (const { wire, bytes, handledBytes } of this.#flows) {
+      for (const side of ['up', 'down'] as const) {
+        const stage = side === 'up' ? wire.fromStage : wire.toStage;
+        for (const { replica, agent, ms, frames } of this.#endLoads(wire, bytes, side)) {
+          const row = replicas[stage]?.[replica];
+          const weight = this.#weights[stage]?.[replica] ?? 0;
+          if (row === undefined || weight <= 0) continue;
+          add(row, `link ${agent} ${side}`, ms / weight);
+          add(row, `compute ${agent}`, (this.#ends.cpuMs(agent, handledBytes) * frames) / weight);
+        }
+      }
+    }
+    return { loads: this.loads(), weights: this.#weights, replicas };
+  }
+
   /** What one wire costs each agent at one of its ends: link ms per frame of the deployment, and which part of frames crosses it. */
-  *#endLoads(wire: Wire, bytes: number, side: 'up' | 'down'): Generator<{ agent: string; ms: number; frames: number }> {
+  *#endLoads(wire: Wire, bytes: number, side: 'up' | 'down'): Generator<{ replica: number; agent: string; ms: number; frames: number }> {
     const [stage, part] = side === 'up' ? [wire.fromStage, wire.fromPart] : [wire.toStage, wire.toPart];
     const [farStage, farPart] = side === 'up' ? [wire.toStage, wire.toPart] : [wire.fromStage, wire.fromPart];
     const far = (this.#weights[farStage] ?? [1]).map((weight, r) => ({ agent: this.#end(farStage, r, farPart), weight }));
@@ -216,11 +257,11 @@ class Estimator {
       const agent = this.#end(stage, r, part);
       const frames = mine * Math.max(0, 1 - (share.get(agent) ?? 0));
       if (frames <= 0) continue;
-      if (!this.#ends.isNamed(agent)) yield { agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
+      if (!this.#ends.isNamed(agent)) yield { replica: r, agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
       else {
         let ms = 0;
         for (const [other, weight] of share) if (other !== agent) ms += mine * weight * this.#ends.linkMs(agent, side, other, bytes);
-        yield { agent, ms, frames };
+        yield { replica: r, agent, ms, frames };
       }
     }
   }

@@ -8,7 +8,8 @@
  *   4. fewer, or a layer that does not fit: estimate every variant (data parallel, model parallel) of the slowest task, replace it by the quickest, repeat.
  *
  * What it does not do is part of it: one profile and one memory size stand for all devices (here the slowest's speed and the smallest's memory, so that its plan
- * can be deployed), devices are taken in the order given, all n are used, shares are equal, and nothing is compared with one device alone.
+ * can be deployed), devices are taken in the order given, all n are used, shares are equal, data-parallel frames go round robin, and nothing is compared with one
+ * device alone.
  *
  * In our words: a layer is a block; data parallelism is replicas; model parallelism is a cut by channels (filters of a convolution, outputs of a fully
  * connected layer), of several blocks one after another with an exchange between them. A task takes compute + comm(its input); n replicas take an n-th of it.
@@ -61,11 +62,33 @@ export function drafted(problem: PlanProblem, { tasks, steps }: Assignment): Pla
     const mine = agents.slice(next, next + task.devices);
     next += task.devices;
     if (task.variant === 'model') stages.push(...divided(problem, table, task, mine));
-    else stages.push({ spec: table.spec(task.from, task.end, 'whole'), agents: mine.map((agent) => [agent]) });
+    else stages.push(wholeOn(table, task, mine));
   }
   const plan = draft(problem, NAME, stages);
   if (isRefusal(plan)) return plan;
   return { ...plan, why: `${bottleneckLine(plan.estimate)}\nall devices were taken as equal; last step: ${steps.at(-1) ?? 'none'}` };
+}
+
+/** Replicas have a frame each in turn. */
+function wholeOn(table: BlockTable, { from, end }: Task, agents: readonly string[]): SeatedStage {
+  const stage = { spec: table.spec(from, end, 'whole'), agents: agents.map((agent) => [agent]) };
+  return agents.length > 1 ? { ...stage, inTurn: true } : stage;
+}
+
+/**
+ * Where planners of other kinds may begin: the groups of step 1, each on one device, and what fits none divided among `parts`, one device after the other and from
+ * the first again. Undefined where that many do not fit either.
+ */
+export function packed(problem: PlanProblem, parts: number): SeatedStage[] | undefined {
+  const table = BlockTable.of(problem.facts);
+  const tasks = new Assigner(problem).packed(parts);
+  const agents = problem.devices.map(({ agent }) => agent);
+  let next = 0;
+  return tasks?.flatMap((task) => {
+    const mine = Array.from({ length: task.devices }, (_, i) => agents[(next + i) % agents.length] ?? '');
+    next += task.devices;
+    return task.variant === 'model' ? divided(problem, table, task, mine) : [wholeOn(table, task, mine)];
+  });
 }
 
 /** Block by block: cut where the block can be, whole on the first of the agents where not. */
@@ -128,6 +151,12 @@ class Assigner {
       steps.push(`${this.#name(better)} is the slowest: ${better.variant} parallel on ${better.devices}`);
     }
     return { n, tasks, steps };
+  }
+
+  /** The groups of step 1; what does not fit is divided among `parts`. */
+  packed(parts: number): Task[] | undefined {
+    const tasks = this.#groups.map((task) => (this.#fits(task) ? task : this.#model(task.from, task.end, parts)));
+    return tasks.every((task): task is Task => task !== undefined && this.#fits(task)) ? tasks : undefined;
   }
 
   /** Step 1. */

@@ -170,6 +170,10 @@ export interface PlanProblem {
 export interface SeatedStage {
   readonly spec: StageSpec;
   readonly agents: readonly (readonly string[])[];
+  /** Of the frames, how many go to each replica, relative to the others; absent: as many as its speed allows. Needed where some agents hold other seats, too. */
+  readonly weights?: readonly number[];
+  /** Replicas take frames strictly in turn, however fast they are and whatever waits for them: as published clusters of equal devices do. */
+  readonly inTurn?: boolean;
 }
 
 export interface PlanDraft {

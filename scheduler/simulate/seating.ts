@@ -4,6 +4,7 @@ import { SINK, SOURCE } from '../../broker/plan.js';
 import type { InForce } from '../frame-types.js';
 import { aroundMs } from '../planners/cost.js';
 import { estimate, seatOf, wireBytes } from '../planners/estimate.js';
+import { turnsOf } from '../plan-builder.js';
 import type { Device, Links, PlanDraft } from '../planners/problem.js';
 import type { Route } from '../router.js';
 
@@ -109,7 +110,7 @@ export function seat(draft: PlanDraft, { devices, links, epoch, budget, timesOfD
   }));
   return {
     ...{ epoch, budget, expectedMs: draft.estimate.latencyMs, stages: seated, draft, parts, partCount: index, passing, coded },
-    runMs: stages.map((stage, s) => stage.agents.map((_, r) => Math.max(...(parts[s] ?? []).map((part) => part.runMs[r] ?? 0)))),
+    ...turnsOf(draft),
     entering: (leaving.get(`${SOURCE}/0`) ?? []).filter((wire) => wire.toStage !== SINK),
     results: arriving.get('results') ?? 0,
     agents: new Set(seated.flatMap((stage) => stage.agents.flat())),

@@ -114,6 +114,19 @@ describe('a plan in simulated time', () => {
     expect(result.fps / 25).toBeGreaterThan(0.93);
   });
 
+  it.each([
+    ['equal', [1, 1, 1, 1, 1, 1, 1, 1]],
+    ['uneven', [1, 2, 4, 1, 2, 4]],
+  ])('never lets %s replicas wait for their next frame, although no two runs take equally long', (_, speeds) => {
+    const fleet = devices(...speeds);
+    const plan = drafted(replicas(problemOf(BLOCKS, fleet, LINKS)));
+    const result = simulatePlan({ draft: plan, devices: fleet, links: LINKS, load: closed(64), frames: 800, noise: 0.25 });
+    const busy = result.resources.filter(({ kind, who }) => kind === 'compute' && who !== 'dispatcher').map((use) => use.busy);
+    expect(busy).toHaveLength(speeds.length);
+    // Without one that waits at each: 0.88 of equal ones.
+    expect(Math.min(...busy)).toBeGreaterThan(0.96);
+  });
+
   it('is held up by the link of the gateway when that is the narrowest', () => {
     const fleet = devices(10, 10);
     const slow: Links = { usual: { bytesPerSecond: 1.024e6, latencyMs: 1 }, between: new Map() };

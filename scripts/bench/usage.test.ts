@@ -11,6 +11,15 @@ describe('what limits a figure', () => {
     expect(limitOf([])).toBe('');
   });
 
+  it('names the agent that could do much more, of those that do anything', () => {
+    const of = (name: string, share: number) => ({ what: `compute (quota of ${name})`, share });
+    expect(limitOf([of('a', 0.99), of('b', 0.61), of('c', 0.95), of('seatless', 0.01)])).toBe(
+      'compute (quota of a), 99 %; idlest: compute (quota of b), 61 %',
+    );
+    expect(limitOf([of('a', 0.99), of('b', 0.93)])).toBe('compute (quota of a), 99 %');
+    expect(limitOf([link, of('a', 0.4)])).toBe('waiting; busiest: link of a, up, 50 %');
+  });
+
   it('is that of the median measurement, not of an odd one', () => {
     const odd = { what: "the gateway's busiest thread", share: 1 };
     expect(usualLimit([[odd], [link], [link, quota]])).toBe('compute (quota of a), 95 %');

@@ -20,6 +20,11 @@ interface Counters {
 const TICKS_PER_SECOND = 100;
 /** Below this share nothing is full: time goes by waiting for one another. */
 const FULL = 0.8;
+/** An agent below it could do more. */
+const IDLE = 0.9;
+/** One that only says that it is there uses less than this of its quota: it holds no seat. */
+const TAKES_PART = 0.05;
+const QUOTA = 'compute (quota of ';
 
 /** CPU seconds from a `stat` file of a process or thread. */
 function cpuSecondsOf(file: string): number {
@@ -79,7 +84,7 @@ export function watch(testbed: Testbed): () => Busy[] {
     for (const [i, spec] of conditions.agents.entries()) {
       const name = testbed.agents[i]?.name ?? '';
       const used = (after.cpuSeconds.get(name) ?? Number.NaN) - (before.cpuSeconds.get(name) ?? Number.NaN);
-      busy.push({ what: `compute (quota of ${name})`, share: used / seconds / spec.cpu });
+      busy.push({ what: `${QUOTA}${name})`, share: used / seconds / spec.cpu });
       link(name, spec.rateBits);
     }
     link('the gateway', conditions.gateway.rateBits);
@@ -90,12 +95,18 @@ export function watch(testbed: Testbed): () => Busy[] {
   };
 }
 
-/** The busiest resource in words; '' when nothing was watched. Pure. */
+/** The busiest resource in words, and the agent with the most left where that is much: then work is badly divided. '' when nothing was watched. Pure. */
 export function limitOf(busy: readonly Busy[]): string {
   const [first] = busy.toSorted((a, b) => b.share - a.share);
   if (first === undefined) return '';
-  const percent = `${Math.round(first.share * 100)} %`;
-  return first.share >= FULL ? `${first.what}, ${percent}` : `waiting; busiest: ${first.what}, ${percent}`;
+  const taking = busy.filter(({ what, share }) => what.startsWith(QUOTA) && share > TAKES_PART).toSorted((a, b) => a.share - b.share);
+  const [idlest] = taking;
+  const idle = idlest !== undefined && taking.length > 1 && idlest.share < IDLE ? `; idlest: ${percent(idlest)}` : '';
+  return `${first.share >= FULL ? '' : 'waiting; busiest: '}${percent(first)}${idle}`;
+}
+
+function percent({ what, share }: Busy): string {
+  return `${what}, ${Math.round(share * 100)} %`;
 }
 
 /** Of several measurements, the one whose busiest resource is the median. Pure. */

@@ -106,10 +106,14 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
   }
 }
 
-/** Frames per second between the results number `skip` and the last: the pipe fills before. */
-export function framesPerSecond({ endedAtMs }: Pick<LoadReport, 'endedAtMs'>, skip: number): number {
-  const [first = Number.NaN, last = Number.NaN] = [endedAtMs[skip], endedAtMs.at(-1)];
-  return ((endedAtMs.length - 1 - skip) * 1000) / (last - first);
+/**
+ * Frames per second from result number `skip` on, as the pipe fills before, as long as frames come: with `inFlight` outstanding the last ones of a load are computed while
+ * some agents have nothing to do any more, which says nothing of throughput. 0: one agent, which is busy to the end.
+ */
+export function framesPerSecond({ endedAtMs }: Pick<LoadReport, 'endedAtMs'>, skip: number, inFlight: number): number {
+  const end = endedAtMs.length - 1 - inFlight;
+  const [first = Number.NaN, last = Number.NaN] = [endedAtMs[skip], endedAtMs[end]];
+  return ((end - skip) * 1000) / (last - first);
 }
 
 export const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;

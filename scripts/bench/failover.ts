@@ -58,7 +58,7 @@ async function at(
   const plan = await deploy({ name: 'net', ...(await network(MODEL)), ...wanted });
   plans[name] = planWords(plan);
   const frameMs = median((await load({ deployment: 'net', frames: 6, inFlight: 1 })).latenciesMs);
-  const rate = framesPerSecond(await load({ deployment: 'net', frames: 4 * IN_FLIGHT, inFlight: IN_FLIGHT }), IN_FLIGHT);
+  const rate = framesPerSecond(await load({ deployment: 'net', frames: 4 * IN_FLIGHT, inFlight: IN_FLIGHT }), IN_FLIGHT, IN_FLIGHT);
   const seated = testbed.agents.filter((agent) => plan.seats.some((seat) => seat.agent === agent.name));
   const falls: Fall[] = [];
   for (const victim of each ? seated : seated.slice(0, 1)) {

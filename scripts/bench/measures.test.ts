@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { framesPerSecond } from './cluster.js';
 import { longestGap } from './failover.js';
 import { figure, inTurn } from './figures.js';
 import { errorFigures } from './prediction.js';
@@ -32,6 +33,15 @@ describe('bytes by connection', () => {
       ),
     ).toBe(12);
     expect(() => grown(new Map([['a', 10]]), new Map())).toThrow(expect.objectContaining({ code: 'LANE_DOWN' }));
+  });
+});
+
+describe('frames per second', () => {
+  it('are counted while frames come: neither while the pipe fills nor while it runs empty', () => {
+    // Two agents, a frame in 100 ms each, four outstanding: the last one to finish is alone.
+    const endedAtMs = [500, 510, 600, 610, 700, 710, 800, 810, 900, 1800];
+    expect(framesPerSecond({ endedAtMs }, 1, 4)).toBeCloseTo(20, 9);
+    expect(framesPerSecond({ endedAtMs }, 1, 0)).toBeLessThan(7);
   });
 });
 

@@ -31,7 +31,7 @@ async function throughput({ network, bare, deploy, load }: Cluster, quick: boole
   const msOf = (engine: BareEngine) => async () => ({ ms: mean(await engine.run(frames)), busy: [] });
   const cluster = async () => {
     const report = await load({ deployment: 'net', frames: frames + BACK_TO_BACK, inFlight: BACK_TO_BACK });
-    return { ms: 1000 / framesPerSecond(report, BACK_TO_BACK - 1), busy: report.busy };
+    return { ms: 1000 / framesPerSecond(report, BACK_TO_BACK - 1, 0), busy: report.busy };
   };
   const [agent = [], plain = [], same = []] = await inTurn(quick ? 2 : of.turns, [cluster, msOf(natural), msOf(alike)]);
   const over = (bare: readonly { ms: number }[]): number[] => bare.map(({ ms }, i) => ms / (agent[i]?.ms ?? Number.NaN));

@@ -79,12 +79,12 @@ async function measure(
       return same;
     }
     // Enough that no planner's plan waits for frames: what is admitted at once is the plan's own number.
-    const inFlight = Math.max(4 * testbed.agents.length, 8);
+    const inFlight = Math.max(4 * testbed.agents.length, 8, inFlightOf(plan));
     const first = await load({ deployment: 'net', frames: inFlight, inFlight });
-    const rate = framesPerSecond(first, 1);
+    const rate = framesPerSecond(first, 1, 0);
     const frames = Math.min(FRAMES_MOST, Math.max(FRAMES_LEAST, Math.round(rate * SECONDS))) + inFlight;
     const { busy, ...report } = await load({ deployment: 'net', frames, inFlight });
-    return { plan: own, fps: framesPerSecond(report, testbed.agents.length), busy };
+    return { plan: own, fps: framesPerSecond(report, testbed.agents.length - 1, inFlight), busy };
   } finally {
     await client.undeploy('net');
   }

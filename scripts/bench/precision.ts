@@ -31,7 +31,7 @@ async function sample(cluster: Cluster, { model, cut, objective, frames }: Setti
     const inFlight = objective === 'latency' ? 1 : 16;
     await cluster.load({ deployment: 'net', frames: 3, inFlight });
     const load = await cluster.load({ deployment: 'net', frames, inFlight });
-    return { plan, ms: objective === 'latency' ? median(load.latenciesMs) : 1000 / framesPerSecond(load, Math.floor(frames / 3)) };
+    return { plan, ms: objective === 'latency' ? median(load.latenciesMs) : 1000 / framesPerSecond(load, Math.floor(frames / 3), 0) };
   } finally {
     await cluster.client.undeploy('net');
   }

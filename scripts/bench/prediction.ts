@@ -136,7 +136,7 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
   const alone = await load({ deployment: 'net', frames: 5, inFlight: 1 });
   const full = await load({ deployment: 'net', frames, inFlight });
-  const fps = framesPerSecond(full, inFlight - 1);
+  const fps = framesPerSecond(full, agents.length - 1, inFlight);
   const latency = { predicted: report.predictedLatencyMs, simulated: said.latencyMs };
   const rate = { predicted: report.predictedFps, simulated: said.fps };
   return [

@@ -15,7 +15,7 @@ const ROOMY: DeviceSpec = { ...DEFAULT_DEVICE, memoryBytes: 4 * 2 ** 30 };
 /** VGG16 has 528 MiB of weights. */
 const SMALL: DeviceSpec = { ...DEFAULT_DEVICE, memoryBytes: 512 * 2 ** 20 };
 const COUNTS = [2, 4, 6, 8];
-/** Frames of the bare engine and, of each agent, of the cluster, in one sample: so that a sample takes some seconds. */
+/** Frames of the bare engine and, of each agent, of the cluster, that are counted in one sample: so that a sample takes some seconds. */
 const FRAMES: Readonly<Record<string, { readonly bare: number; readonly perAgent: number; readonly pairs: number }>> = {
   alexnet: { bare: 10, perAgent: 12, pairs: 4 },
   vgg16: { bare: 2, perAgent: 3, pairs: 3 },
@@ -42,8 +42,8 @@ async function at(s: Setting, { testbed, client, deploy, load }: Cluster, quick:
   await load({ deployment: 'net', frames: 2 * s.agents, inFlight });
   const frames = FRAMES[s.model] ?? { bare: 2, perAgent: 3, pairs: 3 };
   const run = async () => {
-    const report = await load({ deployment: 'net', frames: frames.perAgent * s.agents + s.agents, inFlight });
-    return { fps: framesPerSecond(report, s.agents - 1), busy: report.busy };
+    const report = await load({ deployment: 'net', frames: frames.perAgent * s.agents + s.agents + inFlight, inFlight });
+    return { fps: framesPerSecond(report, s.agents - 1, inFlight), busy: report.busy };
   };
   /** Frames per second of so many bare engines at once, together. */
   const bare = (count: number) => async () => {

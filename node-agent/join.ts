@@ -44,7 +44,7 @@ export interface ReadyFrame extends FrameKey {
   readonly seat: Seat;
   /** By port name, each on a buffer of its own: transferable. */
   readonly inputs: Readonly<Record<string, Tensor>>;
-  /** When this agent first heard of the frame: the runner's order. */
+  /** When this agent first heard of the frame: the runner's order between deployments. */
   readonly order: number;
   readonly bytes: number;
 }

@@ -1,6 +1,7 @@
 /**
- * Runs ready frames, the frame that this agent heard of first before later ones, over all seats and deployments. The engine has one queue
- * and runs one slice at a time; two are handed to it, so that it does not idle while this thread takes the first one's outputs.
+ * Runs ready frames: of one deployment the oldest frame first, whatever the seat, and between deployments the one that this agent heard of first. An agent that holds a
+ * part of a late stage besides an early one hears of old frames after newer ones; were they to wait behind those, so would every agent that has done its part of them.
+ * The engine has one queue and runs one slice at a time; two are handed to it, so that it does not idle while this thread takes the first one's outputs.
  */
 import { toChairError } from '../broker/errors.js';
 import type { Tensor } from '../broker/tensor.js';
@@ -74,9 +75,9 @@ export class Runner {
       return;
     }
     this.readyMs.set(job, this.options.nowMs());
-    // Nearly always the last place; ties (two seats of one frame) in order of arrival.
+    // Nearly always near the last place; ties (two seats of one frame) in order of arrival.
     let at = this.queue.length;
-    while (at > 0 && (this.queue[at - 1]?.frame.order ?? 0) > job.frame.order) at--;
+    while (at > 0 && goesBefore(job, this.queue[at - 1])) at--;
     this.queue.splice(at, 0, job);
     this.next();
   }
@@ -162,6 +163,14 @@ export class Runner {
 /** Does anybody still wait for this frame's result? */
 export function wanted({ epoch, frame }: Job): boolean {
   return !epoch.released && epoch.joins.wants(frame.frame, frame.attempt);
+}
+
+/** Whether `job` goes before one that is ready already. Frames of a deployment are numbered as they were admitted, over its epochs, too. */
+function goesBefore(job: Job, other: Job | undefined): boolean {
+  if (other === undefined) return false;
+  const { deployment, term } = other.epoch;
+  if (deployment === job.epoch.deployment && term === job.epoch.term) return job.frame.frame < other.frame.frame;
+  return job.frame.order < other.frame.order;
 }
 
 /** Only what a wire carries away. */

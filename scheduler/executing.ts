@@ -8,7 +8,7 @@ import { answerFirst, type Deployment, type Placed } from './deployment.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Drafting } from './drafting.js';
 import { HandingOver } from './handing-over.js';
-import { agentsOf, buildPlan, reportOf, turnsOf, slicesOf, type WrittenCut } from './plan-builder.js';
+import { agentsOf, buildPlan, reportOf, slicesOf, turnsOf, type WrittenCut } from './plan-builder.js';
 import type { PlanMaking } from './plan-making.js';
 import { FILED } from './planners/filed.js';
 import type { PlanDraft } from './planners/problem.js';

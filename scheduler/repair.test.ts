@@ -113,7 +113,10 @@ describe('a local repair', () => {
     const draft = seatedPlan(problem, [first, { spec: spec(1), agents: [['d']] }]);
     const { draft: now } = repaired(ask(devices, draft, 'b'));
     expect(now.stages[0]).toEqual({ ...first, agents: [['a'], ['c']], weights: [0.5, 0.1] });
-    const inTurn = seatedPlan(problem, [{ ...first, inTurn: true }, { spec: spec(1), agents: [['d']] }]);
+    const inTurn = seatedPlan(problem, [
+      { ...first, inTurn: true },
+      { spec: spec(1), agents: [['d']] },
+    ]);
     expect(repaired(ask(devices, inTurn, 'ab')).draft.stages[0]).toEqual({ spec: spec(0), agents: [['c']], weights: [0.1], inTurn: true });
   });
 

@@ -122,7 +122,8 @@ export class Router {
     const load = this.#loads[stage]?.[replica];
     if (load === undefined) return Number.POSITIVE_INFINITY;
     const predictedMs = this.#runMs?.[stage]?.[replica];
-    if (predictedMs !== undefined && predictedMs > 0) return (load.inFlight + 1) * predictedMs;
+    // Half a frame: whoever is to have the ninth part of few frames gets the ninth part of them. A whole one would leave him with hardly any.
+    if (predictedMs !== undefined && predictedMs > 0) return (load.inFlight + 0.5) * predictedMs;
     return (load.inFlight + 1) * (load.meanMs > 0 ? load.meanMs : untriedMs);
   }
 

@@ -12,6 +12,8 @@ const ROUNDS = 4;
 const HALVINGS = 40;
 /** A replica that would take less than this part of an even share costs its memory for nothing. */
 const LEAST_SHARE = 0.05;
+/** What cannot go elsewhere counts so much more: all frames pass it, and where it waits because its agent was given too much besides, everybody waits. */
+const RESERVE = 1.1;
 /** Digits of a weight: what plan files show. */
 const DIGITS = 4;
 
@@ -42,7 +44,7 @@ interface Room {
 function roomOf(keeps: ReadonlyMap<string, number>, loads: ReadonlyMap<string, number>, weight: number): readonly Room[] {
   return [...keeps]
     .filter(([, ms]) => ms > 0)
-    .map(([resource, ms]) => ({ ms, elseMs: Math.max(0, (loads.get(resource) ?? 0) - weight * ms) }));
+    .map(([resource, ms]) => ({ ms, elseMs: RESERVE * Math.max(0, (loads.get(resource) ?? 0) - weight * ms) }));
 }
 
 /** The weights with which the busiest resource is kept for the shortest time. */

@@ -92,8 +92,8 @@ function byThemselves(stages: readonly SeatedStage[]): number {
 }
 
 /**
- * How long a frame waits on its way for runs of other frames on agents that hold seats of several stages: a run is not interrupted. One part waits for what is left
- * of a run on average; of several parts one meets a run that has just begun.
+ * How long a frame waits on its way for runs of other frames on agents that hold seats of several stages: a run is not interrupted, and one more may have been handed to
+ * the engine. One part waits for what is left of a run on average; of several parts one meets a run that has just begun.
  */
 function waitingMs({ seats }: Estimate, stages: readonly SeatedStage[]): number {
   const runs = new Map<string, { readonly stage: number; readonly ms: number }[]>();

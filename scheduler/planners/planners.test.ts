@@ -155,6 +155,20 @@ describe('auto', () => {
     expect(plan.stages.length).toBeGreaterThan(1);
   });
 
+  it('seats the stage with the most work also where others sit, with as many frames for each as that leaves room for', () => {
+    // 4, 1 and 1 s of work; all memory holds the first layer beside one of the others, none holds both of these.
+    const facts = chain([
+      { macs: 4 * GMAC, weightBytes: 10 * MIB, rows: 4 },
+      { macs: GMAC, weightBytes: 150 * MIB, rows: 4 },
+      { macs: GMAC, weightBytes: 150 * MIB, rows: 4 },
+    ]);
+    const devices = four.map((d) => ({ ...d, memoryBytes: (112 + 180) * MIB }));
+    const plan = planned(auto(problem({ facts, devices, objective: 'throughput' })));
+    // A layer on four by speed alone: 1 s on each, and 2 s where another layer is.
+    expect(plan.estimate.fps).toBeGreaterThan(0.6);
+    expect(plan.estimate.fps).toBeLessThan(4 / 6);
+  });
+
   it('leaves out a device that would slow the others down', () => {
     const links = {
       usual: { bytesPerSecond: 100e6, latencyMs: 40 },

@@ -18,7 +18,7 @@ const MOST_KNOWN = 3;
 /** Of a plan: the stages with the most work. */
 const MOST_STAGES = 3;
 /** Less is within any error of the costs, and not worth the memory. */
-const WORTH = 0.005;
+const WORTH = 0.02;
 /** Frames that wait at a new seat, until `seatedDraft` counts what is in flight in truth. */
 const WAITING = 3;
 

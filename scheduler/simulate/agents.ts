@@ -1,6 +1,6 @@
 /**
- * What agents do with frames, as node-agent does it: a part runs when all its wires have come; of ready runs the frame that the agent heard of first goes
- * first; two are handed to the engine, which runs one at a time; outputs leave one wire after the other, and what stays on the agent costs nothing.
+ * What agents do with frames, as node-agent does it: a part runs when all its wires have come; of ready runs the oldest frame goes first;
+ * two are handed to the engine, which runs one at a time; outputs leave one wire after the other, and what stays on the agent costs nothing.
  */
 import { SINK } from '../../broker/plan.js';
 import type { Route } from '../router.js';
@@ -24,15 +24,12 @@ export interface Flight {
   /** Boxes still to come, by coded input. */
   readonly coded: Int32Array;
   cancelled: boolean;
-  /** When each agent first heard of the frame; shared by its attempts. */
-  readonly heard: Map<number, number>;
 }
 
 interface Run {
   readonly flight: Flight;
   readonly stage: number;
   readonly part: number;
-  readonly order: number;
 }
 
 export interface AgentsOptions {
@@ -51,7 +48,6 @@ export class Agents {
   readonly spans: Span[] = [];
   readonly #o: AgentsOptions;
   readonly #queues = new Map<Machine, { waiting: Run[]; handed: number }>();
-  #orders = 0;
 
   constructor(options: AgentsOptions) {
     this.#o = options;
@@ -103,22 +99,17 @@ export class Agents {
       if (flight.results === 0) this.#o.onResult(flight);
       return;
     }
-    let order = flight.heard.get(machine.id);
-    if (order === undefined) {
-      order = this.#orders++;
-      flight.heard.set(machine.id, order);
-    }
     const part = flight.seating.parts[toStage]?.[toPart];
     if (part === undefined) return;
     const left = (flight.missing[part.index] ?? 0) - 1;
     flight.missing[part.index] = left;
-    if (left === 0) this.#ready(machine, { flight, stage: toStage, part: toPart, order });
+    if (left === 0) this.#ready(machine, { flight, stage: toStage, part: toPart });
   }
 
   #ready(machine: Machine, run: Run): void {
     const waiting = this.#queues.get(machine)?.waiting ?? [];
     let at = waiting.length;
-    while (at > 0 && (waiting[at - 1]?.order ?? 0) > run.order) at--;
+    while (at > 0 && (waiting[at - 1]?.flight.frame ?? 0) > run.flight.frame) at--;
     waiting.splice(at, 0, run);
     this.#next(machine);
   }

@@ -2,9 +2,9 @@
 import { codedInputs } from '../../broker/parity.js';
 import { SINK, SOURCE } from '../../broker/plan.js';
 import type { InForce } from '../frame-types.js';
+import { turnsOf } from '../plan-builder.js';
 import { aroundMs } from '../planners/cost.js';
 import { estimate, seatOf, wireBytes } from '../planners/estimate.js';
-import { turnsOf } from '../plan-builder.js';
 import type { Device, Links, PlanDraft } from '../planners/problem.js';
 import type { Route } from '../router.js';
 

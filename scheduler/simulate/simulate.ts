@@ -160,7 +160,6 @@ class Simulation {
     const before = this.#flights.get(frame) ?? [];
     const missing = new Int32Array(seating.partCount);
     for (const part of seating.parts.flat()) missing[part.index] = part.wiresIn;
-    const heard = before.find((flight) => flight.seating === seating)?.heard ?? new Map<number, number>();
     const flight = {
       frame,
       attempt,
@@ -170,7 +169,6 @@ class Simulation {
       results: seating.results,
       coded: Int32Array.from(seating.coded),
       cancelled: false,
-      heard,
     };
     this.#flights.set(frame, [...before, flight]);
     return flight;

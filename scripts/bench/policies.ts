@@ -96,7 +96,11 @@ function turnsOf({ details }: PlanReport): readonly string[] {
 }
 
 /** Frames per second of bare engines on all devices: the sum of what each reaches by itself, and what all reach at once (one machine's caches and memory). */
-async function bareSpeeds(devices: readonly DeviceSpec[], model: string, { bare, network }: Cluster): Promise<{ sum: number; atOnce: number }> {
+async function bareSpeeds(
+  devices: readonly DeviceSpec[],
+  model: string,
+  { bare, network }: Cluster,
+): Promise<{ sum: number; atOnce: number }> {
   const { model: file } = await network(model);
   const engines: BareEngine[] = [];
   for (const [i, { cpu }] of devices.entries()) {

@@ -555,18 +555,6 @@ describe('frames', () => {
     expect(used).toBe(routes.flatMap((r) => [r.slice(0, 2), r.slice(1)]).filter(([x, y]) => x === 0 && y === 1).length);
   });
 
-  it('run in their order, also when an old one is heard of after newer ones', async () => {
-    const agent = await world.agent('a');
-    const plan = single(['a']);
-    await world.seat(plan, { a: agent });
-    const engine = world.engine('a');
-    engine.runMs = 80;
-    // It was longer under way, through another agent.
-    for (const frame of [1, 2, 5, 4, 3]) await world.issue(plan, frame, input(frame), [0]);
-    await world.result(plan, 5);
-    expect(engine.trace.map((run) => run.split(':')[1])).toEqual(['100', '200', '300', '400', '500']);
-  });
-
   it('run the oldest first, also where an agent holds several seats of theirs', async () => {
     const agent = await world.agent('a');
     const whole = { parts: [{ reads: [0, 8] as const, writes: [0, 8] as const }], agents: [['a']] };

@@ -131,6 +131,22 @@ describe('transfers and computing', () => {
   });
 });
 
+describe('frames that are ready', () => {
+  it('run in the order of their numbers, also when an old one comes after newer ones', async () => {
+    const { receive, runs, failures } = seat('b');
+    receive(1);
+    receive(2);
+    // It was longer under way, through another agent.
+    for (const frame of [5, 4, 3]) receive(frame);
+    await settle();
+    for (let run = 0; run < 5; run++) {
+      runs[run]?.fail();
+      await settle();
+    }
+    expect(failures).toEqual([1, 2, 3, 4, 5].map((frame) => `run of frame ${frame}`));
+  });
+});
+
 describe('the buffer of an output', () => {
   it('is used again when it was sent, and not before', async () => {
     const { receive, sends, runs, made, buffers } = seat('b');

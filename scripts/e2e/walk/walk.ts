@@ -178,7 +178,6 @@ export class Walk {
       this.#t.came(ran.stdout + ran.stderr);
     }
     if (ran.status !== 0) throw new Error(`install.sh on ${pi.name} ended with ${ran.status}: ${(ran.stderr || ran.stdout).trim()}`);
-    if (pi.machine.read('etc/systemd/system/musical-chair-agent.service') === undefined) throw new Error('there is no unit');
   }
 
   get #model(): string {

@@ -11,7 +11,7 @@ function deploymentColumns(width: number, glyphs: Glyphs): Column<DeploymentView
   const name: Column<DeploymentView>[] = [
     { title: 'name', rank: 0, least: 8, cell: (d) => ({ text: d.name }) },
     { title: 'state', rank: 0, cell: ({ state }) => ({ text: state, tone: stateTone(state) }) },
-    { title: wide ? 'objective' : 'goal', rank: 1, least: 7, cell: ({ objective }) => ({ text: objective || '-' }) },
+    { title: wide ? 'objective' : 'goal', rank: 1, least: 9, cell: ({ objective }) => ({ text: objective || '-' }) },
   ];
   const figures: Column<DeploymentView>[] = wide
     ? [
@@ -34,7 +34,7 @@ function deploymentColumns(width: number, glyphs: Glyphs): Column<DeploymentView
     ...name,
     ...figures,
     { title: wide ? 'in flight' : 'flight', rank: 2, align: 'right', cell: (d) => ({ text: String(d.inFlight) }) },
-    { title: 'queued', rank: 5, align: 'right', cell: (d) => ({ text: String(d.queued), tone: d.queued > 0 ? 'warn' : 'plain' }) },
+    { title: 'queued', rank: 3, align: 'right', cell: (d) => ({ text: String(d.queued), tone: d.queued > 0 ? 'warn' : 'plain' }) },
     {
       title: wide ? 'failed' : 'fail',
       rank: 2,

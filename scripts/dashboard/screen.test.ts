@@ -135,6 +135,9 @@ describe('a screen', () => {
   it('tells names of 60 letters apart by their ends', () => {
     const text = shown(views['names of 60 letters'], 80, 24, { page: 'agents' });
     for (const i of [1, 2, 3, 4, 5]) expect(text).toMatch(new RegExp(`kitchen\\S*…\\S*-${i} +ready`));
+    const overview = shown(views['names of 60 letters'], 120, 30);
+    for (const i of [1, 2, 3, 4, 5]) expect(overview).toMatch(new RegExp(`kitchen\\S*…\\S*-${i} +20%`));
+    expect(overview).toMatch(/objective .* queued/);
   });
 
   it('says that the gateway does not answer, and for how long', () => {

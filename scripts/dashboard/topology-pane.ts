@@ -52,19 +52,23 @@ function stageName({ first, last, cut, seats }: StageGroup): string {
   return `${stages} ${how}${seats.length > 1 ? ` x${seats.length}` : ''}`;
 }
 
-function seatSpan({ agent, state, parts, parity, share }: SeatView): Line {
+/** Longer names are told apart by their ends. */
+const LONGEST_NAME = 24;
+
+function seatSpan({ agent, state, parts, parity, share }: SeatView, { dots }: Glyphs): Line {
   const what = parity ? ' parity' : parts > 1 ? ` ${percent(share)}` : '';
   const bad = state === 'lost' || state === 'stopped' || state === 'refused' || state === 'unknown';
   const wrong = state === 'ready' ? [] : [span(` (${state})`, bad ? 'bad' : 'warn')];
-  return [span(agent, bad ? 'bad' : 'plain', { bold: true }), span(what, 'dim'), ...wrong];
+  const name = inColumns(agent, Math.min(LONGEST_NAME, widthOf(agent)), 'left', dots);
+  return [span(name, bad ? 'bad' : 'plain', { bold: true }), span(what, 'dim'), ...wrong];
 }
 
 function stageLines(group: StageGroup, label: number, width: number, glyphs: Glyphs): Line[] {
   const several = group.seats.length > 1 && (group.seats[0]?.length ?? 0) > 1;
   // One part in several replicas: who takes turns. Several parts: replica by replica.
   const words = several
-    ? group.seats.flatMap((parts, r): Line[] => [[span(`copy ${r + 1}:`, 'dim')], ...parts.map(seatSpan)])
-    : group.seats.flat().map(seatSpan);
+    ? group.seats.flatMap((parts, r): Line[] => [[span(`copy ${r + 1}:`, 'dim')], ...parts.map((seat) => seatSpan(seat, glyphs))])
+    : group.seats.flat().map((seat) => seatSpan(seat, glyphs));
   const name = span(` ${inColumns(stageName(group), label - 1, 'left', glyphs.dots)} `, 'accent');
   const [first = [], ...more] = wrapSpans(words, width - label - 1, 0);
   return [[name, ...first], ...more.map((one): Line => [span(' '.repeat(label + 1)), ...one])];
@@ -72,7 +76,7 @@ function stageLines(group: StageGroup, label: number, width: number, glyphs: Gly
 
 function stageDetail(group: StageGroup, width: number, glyphs: Glyphs): Line[] {
   const seats = group.seats.flat();
-  const longest = Math.min(24, Math.max(...seats.map(({ agent }) => widthOf(agent))));
+  const longest = Math.min(LONGEST_NAME, Math.max(...seats.map(({ agent }) => widthOf(agent))));
   const lines = seats.map((seat): Line => {
     const [first = '', ...more] = seat.slices.filter((slice) => slice !== '');
     const slice = first === '' ? '' : `  slice ${first.slice(0, 8)}${more.length === 0 ? '' : ` +${more.length}`}`;
@@ -80,7 +84,7 @@ function stageDetail(group: StageGroup, width: number, glyphs: Glyphs): Line[] {
     const part = seat.parts > 1 ? `part ${seat.part}/${seat.parts} ` : '';
     const ran =
       seat.measuredMs > 0 ? `runs ${millis(seat.measuredMs)} ms (plan ${millis(seat.predictedMs)})` : `plan ${millis(seat.predictedMs)} ms`;
-    const [, ...rest] = seatSpan({ ...seat, parts: 1 });
+    const [, ...rest] = seatSpan({ ...seat, parts: 1 }, glyphs);
     const name = span(inColumns(seat.agent, longest, 'left', glyphs.dots), stateTone(seat.state) === 'bad' ? 'bad' : 'plain', {
       bold: true,
     });

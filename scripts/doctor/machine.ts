@@ -214,10 +214,12 @@ export interface MachineOptions {
 }
 
 export async function lookAtMachine({ folders, ahead }: MachineOptions): Promise<Finding[]> {
+  // In a control group less than the machine has.
+  const limitBytes = memoryLimitBytes();
   const findings = [
     judgeNode({ version: process.version, platform: process.platform, arch: process.arch }),
     await lookAtEngine(),
-    judgeMemory({ limitBytes: memoryLimitBytes(), freeBytes: systemFreeBytes(), limits: memoryLimits() }),
+    judgeMemory({ limitBytes, freeBytes: Math.min(systemFreeBytes(), limitBytes), limits: memoryLimits() }),
     judgeClock({ nowMs: Date.now(), follows: await followsTimeServer(), ahead }),
   ];
   for (const { area, directory } of folders) findings.push(judgeDisk(area, await lookAtDisk(directory)));

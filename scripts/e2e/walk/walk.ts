@@ -22,8 +22,8 @@ const SHAPE = 'x=1,3,640,640';
 /** The whole walk has a limit; these only end what hangs. */
 const JOINED_WITHIN_MS = 10 * 60_000;
 const SEEN_WITHIN_MS = 3 * 60_000;
-/** Frames of the load: more than a minute of them, so that they outlast the loss. */
-const LOAD_FRAMES = 150;
+/** Frames of the load: about a minute of them, so that they outlast the loss. */
+const LOAD_FRAMES = 80;
 /** Results of two machines differ by rounding. Of an output of at most 1. */
 const TOLERANCE = 1e-3;
 

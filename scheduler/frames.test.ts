@@ -51,6 +51,18 @@ describe('frames', () => {
     expect(frames.isLive(1, 2)).toBe(false);
   });
 
+  it('issues again at once, when a plan without a suspect agent comes into force, what counts on that agent; its result is still welcome', () => {
+    const suspects = new Set<string>();
+    const frames = new FrameTable<string, string>(LIMITS, 1, suspects);
+    frames.install(one(1, 'a', 'b'), 0);
+    frames.submit(submission(1), 0);
+    expect(issues(frames.install(one(2, 'a', 'b'), 100))).toEqual([]);
+    suspects.add('b');
+    expect(issues(frames.install(one(3, 'a', 'b'), 200))).toEqual([]);
+    expect(issues(frames.install(one(4, 'a', 'c'), 300))).toMatchObject([{ frame: 1, attempt: 2, epoch: 4 }]);
+    expect(answers(frames.complete(1, 1, 'out', 3, 400))).toMatchObject([{ output: 'out' }]);
+  });
+
   it('gives a resubmitted frame the stored answer, until the client acknowledged it', () => {
     const frames = table();
     frames.submit(submission(1), 0);

@@ -192,6 +192,8 @@ export class FrameTable<Input, Output> {
     for (const frame of this.#admitted.values()) {
       frame.resumeAtMs = nowMs;
       frame.avoid.clear();
+      // The plan is new because somebody is silent, or his link slow: who counts on him is not waited for.
+      if (this.#wayAround()) for (const attempt of frame.live) attempt.overdue ||= this.#isStuck(frame, attempt, nowMs);
     }
     return this.#pump(nowMs);
   }

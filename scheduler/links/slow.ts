@@ -72,7 +72,7 @@ const PAUSE_GROWS = 1.5;
 const MOST_PAUSE_MS = 30_000;
 /** Measured again it must carry at least this part of what it did; or so many times what it did when it was slow: then what was measured is what is known of it. */
 const RECOVERED = 1 / 3;
-const BETTER = 10;
+const BETTER = 4;
 const TRUTH_MS = 60_000;
 /** The link of an agent that nobody reports is not the reason for everything: of those that are ready, at most this part is avoided. */
 const MOST_AVOIDED = 0.5;

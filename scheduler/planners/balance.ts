@@ -10,8 +10,8 @@ import type { CutFacts, Device, Links, SeatedStage } from './problem.js';
 const ROUNDS = 4;
 /** Of the search for the time that each frame may keep an agent: halving it so often leaves nothing to find. */
 const HALVINGS = 40;
-/** A replica that would take less than this part of an even share costs its memory for nothing. */
-const LEAST_SHARE = 0.05;
+/** A replica that would take less than this part of an even share stays out: its frames would take several times as long as others, and it costs memory for little. */
+const LEAST_SHARE = 0.2;
 /** What cannot go elsewhere counts so much more: all frames pass it, and where it waits because its agent was given too much besides, everybody waits. */
 const RESERVE = 1.1;
 /** Digits of a weight: what plan files show. */

@@ -196,6 +196,7 @@ describe('bounds', () => {
       host: '',
       hostCores: 4,
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 4,
     },
     ...{ memoryBytes: 1, arch: '', engine: '', engineVersion: '', cpu: '', fingerprint: '', probeMacsPerSecond: 0, storeBytesFree: 0 },

@@ -7,15 +7,17 @@
  */
 import { elementCount, type TensorInfo, tensorBytes } from '../broker/tensor.js';
 import { nodeMacs } from './macs.js';
-import type { Block, Model } from './model.js';
+import type { Block, Model, Weight } from './model.js';
 import { namesRead } from './onnx/order.js';
 
 /** A segment with more than this part of the model's MACs is split further. */
 const LARGE_PART = 1 / 6;
 /** More tensors than this are not worth sending. */
 const MOST_ALIVE = 4;
-/** A segment with less than this part of the model's MACs does not stand alone. */
+/** A segment with less than this part of the model's MACs does not stand alone, */
 const SMALL_PART = 1 / 1000;
+/** unless it has this part of the weights: reading them takes time, too (VGG16's last layer: a 4,000th of the MACs, a 33rd of the weights). */
+const HEAVY_PART = 1 / 50;
 
 /** Blocks in order; they cover all nodes, and their MACs, params and bytes sum to the model's (a shared weight counts where it is used first). */
 export function blocksOf(model: Model): Block[] {
@@ -26,18 +28,22 @@ export function blocksOf(model: Model): Block[] {
   for (const m of macs) before.push((before.at(-1) ?? 0) + m);
   const work = (start: number, end: number) => (before[end] ?? 0) - (before[start] ?? 0);
   const alive = aliveAt(model);
-  const cuts = dropIdle(cutPoints(alive, work, count), work, count);
   const seen = new Set<string>();
+  const weightsOf = model.nodes.map((node) =>
+    namesRead(node).flatMap((name) => {
+      const weight = model.weights.get(name);
+      if (weight === undefined || seen.has(name)) return [];
+      seen.add(name);
+      return [weight];
+    }),
+  );
+  const bytesBefore = [0];
+  for (const weights of weightsOf) bytesBefore.push((bytesBefore.at(-1) ?? 0) + sum(weights.map(bytesOf)));
+  const bytes = (start: number, end: number) => (bytesBefore[end] ?? 0) - (bytesBefore[start] ?? 0);
+  const cuts = dropIdle(cutPoints(alive, work, count), { work, bytes }, count);
   return [...cuts, count].map((end, index): Block => {
     const start = index === 0 ? 0 : (cuts[index - 1] ?? 0);
-    const weights = model.nodes.slice(start, end).flatMap((node) =>
-      namesRead(node).flatMap((name) => {
-        const weight = model.weights.get(name);
-        if (weight === undefined || seen.has(name)) return [];
-        seen.add(name);
-        return [weight];
-      }),
-    );
+    const weights = weightsOf.slice(start, end).flat();
     const out = end === count ? model.outputs : (alive[end] ?? []);
     return {
       index,
@@ -46,10 +52,14 @@ export function blocksOf(model: Model): Block[] {
       macs: work(start, end),
       // int64 constants are shapes and axes, not parameters.
       params: sum(weights.filter((w) => w.dtype !== 'int64').map((w) => elementCount(w.dims))),
-      weightBytes: sum(weights.map((w) => (w.bytes.kind === 'inline' ? w.bytes.bytes.length : w.bytes.length))),
+      weightBytes: sum(weights.map(bytesOf)),
       outBytes: sum(out.map((t) => tensorBytes(t.dtype, t.dims))),
     };
   });
+}
+
+function bytesOf({ bytes }: Weight): number {
+  return bytes.kind === 'inline' ? bytes.bytes.length : bytes.length;
 }
 
 function sum(numbers: readonly number[]): number {
@@ -98,12 +108,13 @@ function cutPoints(alive: readonly (readonly TensorInfo[] | undefined)[], work: 
 }
 
 /** Leaves only those cut points that have work on both sides: between the cut point before and it, and between it and the next. */
-function dropIdle(points: readonly number[], work: Work, count: number): number[] {
+function dropIdle(points: readonly number[], { work, bytes }: { readonly work: Work; readonly bytes: Work }, count: number): number[] {
   const least = work(0, count) * SMALL_PART;
+  const heavy = Math.max(1, bytes(0, count) * HEAVY_PART);
   const kept: number[] = [];
   for (const [i, point] of points.entries()) {
     const next = points[i + 1] ?? count;
-    const hasWork = (start: number, end: number) => work(start, end) > 0 && work(start, end) >= least;
+    const hasWork = (start: number, end: number) => work(start, end) > 0 && (work(start, end) >= least || bytes(start, end) >= heavy);
     if (hasWork(kept.at(-1) ?? 0, point) && hasWork(point, next)) kept.push(point);
   }
   return kept;

@@ -1,5 +1,5 @@
 /** What an agent is, as it tells the scheduler and as its measurements are filed: read anew each time, since limits and addresses change. */
-import { cpuLimit } from '../broker/control-groups.js';
+import { cpuLimit, cpuQuota } from '../broker/control-groups.js';
 import { hostId } from '../broker/host.js';
 import type { Hello } from '../broker/messages.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
@@ -53,6 +53,7 @@ export async function introduce(options: AgentOptions, nonce: string, connection
     host: options.host?.() ?? hostId(),
     hostCores: hostCores(),
     cpuLimit: cpuLimit(),
+    cpuPeriodMs: cpuQuota().periodMs,
     engineThreads: threads || cores(),
     memoryBytes: memoryLimit(options),
     arch: process.arch,

@@ -2,27 +2,30 @@
 import { isChairError } from '../broker/errors.js';
 import { tensorBytes } from '../broker/tensor.js';
 import { blocksOf } from '../models/blocks.js';
+import { nodeMacs } from '../models/macs.js';
 import type { Model } from '../models/model.js';
+import { namesRead } from '../models/onnx/order.js';
 import { coverCoded } from '../models/slicing/coded.js';
 import { coverCut } from '../models/slicing/cover.js';
 import { cutStage, partition } from '../models/slicing/cut.js';
 import { COVER_KINDS } from '../models/slicing/parse-cut.js';
 import type { PartCut, Partition, StageSpec } from '../models/slicing/partition.js';
 import type { CutFacts, ModelFacts, PartFacts, PlanRefusal } from './planners/problem.js';
+import { addTo, emptyLadder, rungOf } from './planners/roofline.js';
 
 /** Cuts are remembered: planners ask for the same ones again and again. */
 export function factsOf(model: Model): ModelFacts {
   const cuts = new Map<string, CutFacts | PlanRefusal>();
   const covers = new Map<string, readonly StageSpec[] | PlanRefusal>();
   const blocks = blocksOf(model);
-  const traffic = nodeTraffic(model);
+  const work = nodeWork(model);
   return {
     blocks,
     inputBytes: model.inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0),
-    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighed(partition(model, specs), traffic))),
+    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighed(partition(model, specs), work))),
     stage: (spec) => {
       const cut = cutStage(model, spec, new Map());
-      return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, traffic));
+      return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, work));
     },
     coded: (shares) => remembered(covers, JSON.stringify(['coded', shares]), () => possible(() => coded(model, shares))),
     cover: (kind, shares) => {
@@ -33,31 +36,55 @@ export function factsOf(model: Model): ModelFacts {
   };
 }
 
-/** Bytes of activations that each node writes and, about as many, reads. */
-function nodeTraffic(model: Model): number[] {
-  return model.nodes.map((node) => {
+/** What a node does, whole. */
+interface NodeWork {
+  readonly macs: number;
+  readonly weightBytes: number;
+  /** Bytes of activations that it writes and, about as many, reads. */
+  readonly trafficBytes: number;
+  readonly rung: number;
+}
+
+/** What engines compute while the output of the node before is still at hand: it moves nothing. */
+const RIDES_ALONG = new Set(['Relu', 'LeakyRelu', 'Sigmoid', 'Tanh', 'Clip', 'HardSigmoid', 'HardSwish', 'BatchNormalization']);
+const CARRIES = new Set(['Conv', 'Gemm', 'MatMul', 'ConvTranspose']);
+
+function nodeWork(model: Model): NodeWork[] {
+  return model.nodes.map((node, at) => {
     const outputs = node.outputs.map((name) => model.tensors.get(name)).filter((info) => info !== undefined);
-    return 2 * outputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
+    const before = model.nodes[at - 1];
+    const rides = RIDES_ALONG.has(node.op) && before !== undefined && CARRIES.has(before.op) && before.outputs[0] === node.inputs[0];
+    const trafficBytes = rides ? 0 : 2 * outputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
+    const weights = namesRead(node).flatMap((name) => model.weights.get(name) ?? []);
+    const weightBytes = weights.reduce((sum, { bytes }) => sum + (bytes.kind === 'inline' ? bytes.bytes.length : bytes.length), 0);
+    const macs = nodeMacs(model, node);
+    return { macs, weightBytes, trafficBytes, rung: rungOf(macs, weightBytes + trafficBytes) };
   });
 }
 
-function weighed(cut: Partition, traffic: readonly number[]): CutFacts {
+function weighed(cut: Partition, work: readonly NodeWork[]): CutFacts {
   return {
     ...cut,
-    stages: cut.stages.map((stage) => ({ ...stage, parts: stage.parts.map((part) => weighedPart(part, stage.spec, traffic)) })),
+    stages: cut.stages.map((stage) => ({ ...stage, parts: stage.parts.map((part) => weighedPart(part, stage.spec, work)) })),
   };
 }
 
-/** A cut part moves its even share of the activations: halos and uneven shares are small beside what is not known of a device's memory. */
-function weighedPart(part: PartCut, { nodes: [start, end], shares, cut }: StageSpec, traffic: readonly number[]): PartFacts {
+/**
+ * A cut part moves its even share of the activations, and each of its nodes does the part of its MACs and reads the part of its weights that the whole part does and reads: halos and uneven
+ * shares are small beside what is not known of a device's memory.
+ */
+function weighedPart(part: PartCut, { nodes: [start, end], shares, cut }: StageSpec, work: readonly NodeWork[]): PartFacts {
   const usual = cut === 'whole' ? 1 : 1 / Math.max(1, shares.length);
+  const own = work.slice(start, end);
+  const [macs, weightBytes] = [own.reduce((sum, node) => sum + node.macs, 0), own.reduce((sum, node) => sum + node.weightBytes, 0)];
+  const [macsPart, weightsPart] = [macs > 0 ? part.macs / macs : 0, weightBytes > 0 ? part.weightBytes / weightBytes : 0];
   let moved = part.weightBytes;
-  let nodes = 0;
-  for (let at = start; at < end; at++) {
-    moved += (traffic[at] ?? 0) * usual;
-    nodes++;
+  const ladder = emptyLadder();
+  for (const node of own) {
+    moved += node.trafficBytes * usual;
+    addTo(ladder, node.rung, node.macs * macsPart, node.weightBytes * weightsPart + node.trafficBytes * usual);
   }
-  return { ...part, nodes, movedBytes: moved };
+  return { ...part, nodes: own.length, movedBytes: moved, ladder };
 }
 
 function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonly number[]): readonly StageSpec[] | PlanRefusal {

@@ -32,7 +32,7 @@ function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): Age
       cores: 1,
       arch: '',
     },
-    ...{ host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, cpu: '', fingerprint: '' },
+    ...{ host: '', hostCores: 1, cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 1, cpu: '', fingerprint: '' },
     ...{
       engine: '',
       engineVersion: '',

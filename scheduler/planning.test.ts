@@ -38,6 +38,7 @@ function agent(name: string, speed: number, state: AgentState = 'ready', memoryM
       host: '',
       hostCores: 1,
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 1,
       arch: '',
     },

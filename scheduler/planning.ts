@@ -333,9 +333,17 @@ export function timesOf({
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
 
 /** What an agent does besides computing. What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
-export function underQuota({ cpuLimit }: Pick<Hello, 'cpuLimit'>): Partial<Device> {
-  if (!(cpuLimit > 0 && cpuLimit < 1)) return { aroundMs: AROUND_RUN_MS };
+export function underQuota({
+  cpuLimit,
+  cpuPeriodMs,
+  engineThreads,
+}: Pick<Hello, 'cpuLimit' | 'cpuPeriodMs' | 'engineThreads'>): Partial<Device> {
+  const threads = Math.max(1, engineThreads);
+  const quota =
+    cpuLimit > 0 && cpuLimit < threads && cpuPeriodMs > 0 ? { quota: { periodMs: cpuPeriodMs, fullSpeed: cpuLimit / threads } } : {};
+  if (!(cpuLimit > 0 && cpuLimit < 1)) return { aroundMs: AROUND_RUN_MS, ...quota };
   return {
+    ...quota,
     aroundMs: AROUND_RUN_MS / cpuLimit,
     copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * cpuLimit,
     messageMs: MESSAGE_CPU_MS / cpuLimit,

@@ -7,7 +7,7 @@ interface Bounds {
   readonly what: string;
 }
 
-type Figure = 'probeMacsPerSecond' | 'memoryBytes' | 'cpuLimit' | 'cores' | 'hostCores' | 'engineThreads';
+type Figure = 'probeMacsPerSecond' | 'memoryBytes' | 'cpuLimit' | 'cpuPeriodMs' | 'cores' | 'hostCores' | 'engineThreads';
 
 const CORES = { least: 1, most: 4096 };
 /** 0 stands for unknown, or no limit, in all of them. */
@@ -15,6 +15,7 @@ const BOUNDS: Readonly<Record<Figure, Bounds>> = {
   probeMacsPerSecond: { least: 1e6, most: 1e15, what: 'MACs per second' },
   memoryBytes: { least: 2 ** 20, most: 2 ** 50, what: 'bytes of memory' },
   cpuLimit: { least: 1e-3, most: 4096, what: 'cores of its limit' },
+  cpuPeriodMs: { least: 0.1, most: 10_000, what: 'ms of the period of its limit' },
   cores: { ...CORES, what: 'cores' },
   hostCores: { ...CORES, what: 'cores of its machine' },
   engineThreads: { ...CORES, what: 'engine threads' },

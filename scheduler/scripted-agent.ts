@@ -185,6 +185,7 @@ export class ScriptedAgent {
       host: '',
       hostCores: 1,
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 1,
       memoryBytes: 1e9,
       arch: 'x64',

@@ -38,13 +38,14 @@ export function agentStatus(record: AgentRecord, observed: Observed): AgentStatu
     host,
     hostCores,
     cpuLimit,
+    cpuPeriodMs,
     engineThreads,
     memoryBytes,
     probeMacsPerSecond,
     softwareVersion,
     encrypted,
   } = hello;
-  const machine = { cores, host, hostCores, cpuLimit, engineThreads, memoryBytes, probeMacsPerSecond };
+  const machine = { cores, host, hostCores, cpuLimit, cpuPeriodMs, engineThreads, memoryBytes, probeMacsPerSecond };
   return { agent, state, why, addresses, lanePort, ...machine, ...observed, softwareVersion, encrypted, health };
 }
 

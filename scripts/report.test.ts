@@ -49,6 +49,7 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
   host: `host of ${agent}`,
   hostCores: 4,
   cpuLimit: 0,
+  cpuPeriodMs: 0,
   engineThreads: 4,
   correction: 1,
   memoryBytes: 8e9,

@@ -138,6 +138,8 @@ export interface Hello {
   readonly hostCores: number;
   /** Cores that control groups permit this agent; 0 = no limit. */
   readonly cpuLimit: number;
+  /** The period in which that limit is handed out; 0 = no limit, or unknown. */
+  readonly cpuPeriodMs: number;
   /** Threads that one run of a slice may use. */
   readonly engineThreads: number;
   readonly memoryBytes: number;
@@ -881,6 +883,7 @@ export interface AgentStatus {
   readonly host: string;
   readonly hostCores: number;
   readonly cpuLimit: number;
+  readonly cpuPeriodMs: number;
   readonly engineThreads: number;
   /** Measured time of real frames / predicted, as far as plans take it into account; 1 = as predicted. */
   readonly correction: number;

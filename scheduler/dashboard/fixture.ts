@@ -42,6 +42,7 @@ export function agentOf(agent: string, more: Partial<AgentStatus> = {}, health: 
     },
     ...{
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 4,
       correction: 1,
       memoryBytes: 1e9,

@@ -62,6 +62,19 @@ describe('live correction', () => {
     );
   });
 
+  it('learns nothing from runs that a rest explains, and no more than it leaves open from others', () => {
+    const found = (measuredMs: number, predictedMs = 20): number => {
+      const live = new LiveCorrection();
+      for (let second = 0; second < 60; second++) live.observe(seen(1, { predictedMs, measuredMs, restedMs: 10 }), second * 1000);
+      return all(live, 60_000);
+    };
+    for (const measuredMs of [10, 12, 20]) expect(found(measuredMs)).toBe(1);
+    expect(found(5)).toBeCloseTo(15 / 20, 1);
+    expect(found(40)).toBeCloseTo(2, 1);
+    // Less than a period: what it took at full speed says little of long work.
+    expect(found(1, 5)).toBe(1);
+  });
+
   it('counts a few frames little, and many in full', () => {
     const live = new LiveCorrection();
     live.observe(seen(2, { frames: 1 }), 0);

@@ -22,6 +22,8 @@ export interface Observation {
   readonly predictedMs: number;
   /** Mean of recent runs, ms. */
   readonly measuredMs: number;
+  /** How much quicker a run may have been because its device had rested: one period of its CPU quota; default 0. Predictions are of long work. */
+  readonly restedMs?: number;
   /** Frames run since the last observation of this stage; > 0. */
   readonly frames: number;
 }
@@ -93,7 +95,7 @@ export class LiveCorrection {
 
   /** Figures that make no ratio are left out. */
   observe(seen: Observation, nowMs: number): void {
-    const { agent, nonce, basis, model, nodes, cut, predictedMs, measuredMs, frames } = seen;
+    const { agent, nonce, basis, model, nodes, cut, predictedMs, measuredMs, restedMs = 0, frames } = seen;
     if (!(predictedMs > 0 && measuredMs > 0 && frames > 0) || !Number.isFinite(predictedMs + measuredMs)) return;
     const known = this.#agents.get(agent);
     const { bases } = known?.nonce === nonce ? known : { bases: new Map<string, BasisTrack>() };
@@ -103,8 +105,12 @@ export class LiveCorrection {
     const key = stageKey(model, nodes, cut);
     const stage = track.stages.get(key) ?? { ...newTrack(nowMs), model, nodes, cut };
     putLast(track.stages, key, stage, MOST_STAGES);
-    const log = Math.log(measuredMs / predictedMs);
-    for (const each of [track.all, stage]) move(each, log, frames, nowMs);
+    for (const each of [track.all, stage]) {
+      // Within what a rest explains nothing is learned.
+      const expectedMs = predictedMs * Math.exp(each.log);
+      const longMs = Math.min(measuredMs + restedMs, Math.max(measuredMs, expectedMs));
+      move(each, Math.log(longMs / predictedMs), frames, nowMs);
+    }
   }
 
   /** Everything, to be kept: of the agents heard of last, oldest first. */

@@ -24,12 +24,12 @@ export class SeatTimes {
 
   /**
    * `contended`: other agents of the same machine ran meanwhile. That they slow each other down is in the cost model already; such times say nothing of
-   * this device and are only shown.
+   * this device and are only shown. `restedMs`: see `Observation`.
    */
   health(
     { agent, nonce, seats }: Health,
     predicted: (deployment: string, epoch: number) => Predicted | undefined,
-    contended: boolean,
+    { contended, restedMs }: { readonly contended: boolean; readonly restedMs: number },
     nowMs: number,
   ): void {
     const last = this.#last.get(agent);
@@ -46,7 +46,7 @@ export class SeatTimes {
       const { nodes, cut } = spec;
       const [model, basis] = [plan?.model ?? '', plan?.bases.get(agent) ?? ''];
       this.correction.observe(
-        { agent, nonce, basis, model, nodes, cut, predictedMs: seat.ms, measuredMs: runMs, frames: framesRun - before },
+        { agent, nonce, basis, model, nodes, cut, predictedMs: seat.ms, measuredMs: runMs, restedMs, frames: framesRun - before },
         nowMs,
       );
     }

@@ -12,6 +12,7 @@ import { best, draft, meets, refuse, score, seatedDraft, within } from './draft.
 import { agentsOf, alternativeOf, explain } from './explain.js';
 import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
+import { levelled } from './level.js';
 import { musicalChair2018 } from './musical-chair-2018.js';
 import { pipeline } from './pipeline.js';
 import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
@@ -53,8 +54,10 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly Attem
     if (problem.maxLatencyMs !== undefined) found.push(...teamed(problem, table));
     found.push(...beam(problem, table, incumbents()));
   }
-  if (problem.objective === 'throughput') found.push(...spread(problem, incumbents()));
-  return found;
+  if (problem.objective === 'throughput') return [...found, ...spread(problem, incumbents())];
+  const quickest = best(incumbents(), 'latency');
+  const level = quickest === undefined ? undefined : levelled(problem, quickest);
+  return level === undefined ? found : [...found, level];
 }
 
 /** The same seats, but frames go to whoever is free first: what equal devices need not, and others must not do without. */

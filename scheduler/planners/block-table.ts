@@ -8,6 +8,7 @@
 import { boxDims, tensorBytes } from '../../broker/tensor.js';
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import { isRefusal, type ModelFacts, type PartFacts } from './problem.js';
+import { mixed } from './roofline.js';
 
 /** What a part costs; ports are not known, only their bytes. */
 export interface TablePart extends PartFacts {
@@ -50,6 +51,7 @@ export class BlockTable {
         activationBytes: part?.activationBytes ?? inBytes + block.outBytes,
         nodes: part?.nodes ?? 1,
         movedBytes: part?.movedBytes ?? 0,
+        ...(part?.ladder === undefined ? {} : { ladder: part.ladder }),
       };
     });
   }
@@ -85,6 +87,7 @@ export class BlockTable {
             activationBytes: Math.max(before.activationBytes, last.activationBytes),
             nodes: before.nodes + last.nodes,
             movedBytes: before.movedBytes + last.movedBytes,
+            ...laddersOf(before, last, (a, b) => a + b),
           };
     this.#wholes.set(key, made);
     return made;
@@ -96,8 +99,9 @@ export class BlockTable {
     if (line === undefined) return undefined;
     const at = (share - 1 / MANY) / (1 / 2 - 1 / MANY);
     const [many, two] = line;
-    const made: Mutable = { ...two };
-    for (const figure of FIGURES) made[figure] = Math.max(0, many[figure] + at * (two[figure] - many[figure]));
+    const onLine = (a: number, b: number): number => Math.max(0, a + at * (b - a));
+    const made: Mutable = { ...two, ...laddersOf(many, two, onLine) };
+    for (const figure of FIGURES) made[figure] = onLine(many[figure], two[figure]);
     return made;
   }
 
@@ -126,10 +130,15 @@ export class BlockTable {
     );
     const [first] = rows;
     if (first === undefined) return undefined;
-    const made: Mutable = { ...first };
+    let made: Mutable = { ...first };
+    for (const row of rows) made = { ...made, ...laddersOf(made, row, Math.max) };
     for (const figure of FIGURES) made[figure] = Math.max(...rows.map((row) => row[figure]));
     return made;
   }
+}
+
+function laddersOf(a: TablePart, b: TablePart, mix: (a: number, b: number) => number): Pick<PartFacts, 'ladder'> {
+  return a.ladder === undefined || b.ladder === undefined ? {} : { ladder: mixed(a.ladder, b.ladder, mix) };
 }
 
 function portBytes(ports: PartFacts['inputs']): number {

@@ -1,16 +1,19 @@
 /**
  * What one part costs on one device, and one message on one link. Pure; ms and bytes throughout.
  *
- * Compute, without a profile:   run + nodes x node + max(MACs / macsPerSecond, moved / memoryBytesPerSecond)
- *   A roofline with fixed costs: small and depthwise layers are limited by the bytes that they move (weights read, activations written and read), not by
- *   their MACs, and each node and each run costs something however little it computes.
+ * Compute, without a profile:   run + nodes x node + sum over nodes of max(MACs / macsPerSecond, moved / memoryBytesPerSecond)
+ *   A roofline with fixed costs: small, depthwise and fully connected layers are limited by the bytes that they move (weights read, activations written and read), not by
+ *   their MACs, and each node and each run costs something however little it computes. Nodes are added up as roofline.ts says.
  * Compute, with a profile table:   measured times, put together as profile-table.ts says.
  * Transfer:   message + bytes / throughput on each end's link, + latency; and a fixed time and bytes / copy rate of CPU on each end (ends.ts).
+ * Under a CPU quota:   all of these are times of long work. A quota is handed out in periods, so a device that has rested is up to one period ahead of them, and its messages
+ *   take CPU from its runs: see `busy`.
  * A device on which other deployments hold seats gives each an even part of its CPU and link: what every one can count on when all are busy.
  */
 import type { StageSpec } from '../../models/slicing/partition.js';
-import type { Device, Link, PartFacts } from './problem.js';
+import type { CpuQuota, Device, Link, PartFacts } from './problem.js';
 import { overlappedMs, profiledMs, profiledPeaks } from './profile-table.js';
+import { ladderMs } from './roofline.js';
 
 export { profiledMs } from './profile-table.js';
 
@@ -73,10 +76,32 @@ export function aroundMs(device: Device | undefined): number {
   return (device?.aroundMs ?? 0) * slowdown(device);
 }
 
+/** What one device has to do, one after the other, as its quota allows. Times of the frame, ms. */
+export interface Busy {
+  /** From when on long work would go on: under a quota up to one period before it is free in truth, as what was not used of a period counts. */
+  readonly freeMs: number;
+  readonly doneMs: number;
+}
+
+/**
+ * Work of `ms` from `fromMs` on, on a device that was busy until `freeMs`. Without a quota it begins when the device is free. Under one it is done at the rate of the
+ * quota, reckoned from up to one period ago if the device rested since then, and no sooner than at full speed: the virtual scheduling of a leaky bucket (ITU-T I.371) that
+ * holds what one period gives.
+ */
+export function busy(quota: CpuQuota | undefined, freeMs: number, fromMs: number, ms: number): Busy {
+  if (quota === undefined) {
+    const doneMs = Math.max(fromMs, freeMs) + ms;
+    return { freeMs: doneMs, doneMs };
+  }
+  const until = Math.max(fromMs - quota.periodMs, freeMs) + ms;
+  return { freeMs: until, doneMs: Math.max(until, fromMs + ms * quota.fullSpeed) };
+}
+
 function rooflineMs(device: Device, part: PartFacts): number {
-  const moved = (part.movedBytes ?? 0) / (device.memoryBytesPerSecond ?? DEFAULT_MEMORY_BYTES_PER_SECOND);
+  const bytesPerSecond = device.memoryBytesPerSecond ?? DEFAULT_MEMORY_BYTES_PER_SECOND;
   const fixed = (device.runMs ?? RUN_OVERHEAD_MS) + (part.nodes ?? 1) * (device.nodeMs ?? NODE_OVERHEAD_MS);
-  return fixed + 1000 * Math.max(part.macs / device.macsPerSecond, moved);
+  if (part.ladder !== undefined) return fixed + ladderMs(part.ladder, device.macsPerSecond, bytesPerSecond);
+  return fixed + 1000 * Math.max(part.macs / device.macsPerSecond, (part.movedBytes ?? 0) / bytesPerSecond);
 }
 
 /** How long one message keeps the link of one end. */

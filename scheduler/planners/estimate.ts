@@ -10,7 +10,7 @@ import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
 import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
-import { aroundMs, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
+import { aroundMs, busy, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
 import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
 
@@ -176,28 +176,35 @@ class Estimator {
     return end;
   }
 
-  /** Runs of one agent follow each other; those of one host divide its cores. */
+  /** What one agent does follows each other, as its quota allows; agents of one host divide its cores. */
   #ran(clock: Map<string, number>, agent: string, fromMs: number, ms: number): number {
-    const until = take(clock, `cpu ${agent}`, fromMs, ms);
-    const { host, hostShare = 1 } = this.#devices.get(agent) ?? {};
-    if (host === undefined) return until;
-    const done = Math.max(until, take(clock, `host ${host}`, fromMs, ms * hostShare));
-    clock.set(`cpu ${agent}`, done);
-    return done;
+    const { host, hostShare = 1, quota } = this.#devices.get(agent) ?? {};
+    const cpu = `cpu ${agent}`;
+    // Nothing was done yet: whoever has a quota has all of it.
+    const { freeMs, doneMs } = busy(quota, clock.get(cpu) ?? Number.NEGATIVE_INFINITY, fromMs, ms);
+    const hostMs = host === undefined ? Number.NEGATIVE_INFINITY : take(clock, `host ${host}`, fromMs, ms * hostShare);
+    clock.set(cpu, Math.max(freeMs, hostMs));
+    return Math.max(doneMs, hostMs);
+  }
+
+  /** Encoding or placing a message: beside a run, on another core, but out of the same quota where there is one. */
+  #handled(clock: Map<string, number>, end: string, fromMs: number, bytes: number): number {
+    const ms = this.#ends.cpuMs(end, bytes);
+    return this.#devices.get(end)?.quota === undefined ? fromMs + ms : this.#ran(clock, end, fromMs, ms);
   }
 
   /** A message is encoded, then leaves and arrives as a stream: both links carry it and the receiver places it at the same time. */
   #sent(clock: Map<string, number>, from: string, to: string, { bytes, handledBytes }: Flow, readyMs: number): number {
     const ends = this.#ends;
     const up = ends.linkMs(from, 'up', to, bytes);
-    let left = take(clock, `up ${from}`, readyMs + ends.cpuMs(from, handledBytes), up);
+    let left = take(clock, `up ${from}`, this.#handled(clock, from, readyMs, handledBytes), up);
     const medium = ends.mediumMs(bytes);
     if (medium > 0) left = Math.max(left, take(clock, 'medium', left - up, medium));
     const begins = left - up + ends.latencyMs(from, to);
     return Math.max(
       left + ends.latencyMs(from, to),
       take(clock, `down ${to}`, begins, ends.linkMs(to, 'down', from, bytes)),
-      begins + ends.cpuMs(to, handledBytes),
+      this.#handled(clock, to, begins, handledBytes),
     );
   }
 

@@ -112,6 +112,7 @@ describe('the exact search', () => {
           ...(d === 2 ? { link: { upBytesPerSecond: 3e6, downBytesPerSecond: 9e6, latencyMs: 2 } } : {}),
           copyBytesPerSecond: 1e8 * (1 + next()),
           otherDeployments: d % 2,
+          ...(d > 0 ? { quota: { periodMs: 10 * d, fullSpeed: 0.2 + 0.6 * next() } } : {}),
         }),
       );
       const links = {
@@ -138,6 +139,7 @@ describe('the exact search on devices that real frames have corrected', () => {
           (device, d): Device => ({
             ...device,
             correction: { all: d === 0 ? 0.6 : 1.5, stages: [{ nodes: [0, 1], cut: 'rows', factor: 0.5 }] },
+            ...(d === 1 ? { quota: { periodMs: 20, fullSpeed: 0.3 } } : {}),
           }),
         );
         const problem = { ...plain, devices };

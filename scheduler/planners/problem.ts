@@ -8,6 +8,7 @@ import type { TensorInfo } from '../../broker/tensor.js';
 import type { Block } from '../../models/model.js';
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import type { Estimate } from './estimate.js';
+import type { Ladder } from './roofline.js';
 
 export type Objective = 'latency' | 'throughput';
 
@@ -31,6 +32,8 @@ export interface Device {
   readonly host?: string;
   /** Of the cores of its host, what a run here keeps busy, 0..1; default 1. Under a quota or with few threads it is less. */
   readonly hostShare?: number;
+  /** Its CPU time is limited by a quota; times here are those of long work under it. undefined = no quota, or its period is not known. */
+  readonly quota?: CpuQuota;
   /** How real frames ran here, against what was predicted; undefined = as predicted. */
   readonly correction?: Correction;
   /** Other deployments that hold seats here: its CPU and link are divided evenly among all that are busy. Default 0. */
@@ -43,6 +46,13 @@ export interface Device {
   readonly messageMs?: number;
   /** Measured times of this class of device; where they say nothing, MACs and bytes do. */
   readonly profile?: ProfileTable;
+}
+
+/** A limit of CPU time that is handed out in periods: who has rested runs at full speed until what one period gives is used up. */
+export interface CpuQuota {
+  readonly periodMs: number;
+  /** What work takes at full speed / what it takes under the quota in the long run, 0..1. */
+  readonly fullSpeed: number;
 }
 
 /** Measured time / predicted time of real frames, already weighed by how far it can be trusted. Factors are rounded, so that like devices stay alike. */
@@ -118,6 +128,8 @@ export interface PartFacts {
   readonly nodes?: number;
   /** Bytes of weights and activations that its nodes read and write; absent = unknown, then MACs alone count. */
   readonly movedBytes?: number;
+  /** The same MACs and bytes, apart by what limits a node; absent = all nodes are taken for alike. */
+  readonly ladder?: Ladder;
 }
 
 /** A model cut into stages of parts; a `Partition` of models/slicing is one. */

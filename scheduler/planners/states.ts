@@ -4,7 +4,7 @@
  */
 import { BlockTable } from './block-table.js';
 import type { Cell, Cells, Crossing } from './cells.js';
-import { computeMs, ENGINE_BYTES, MESSAGE_OVERHEAD_MS, RUN_OVERHEAD_MS, slowdown } from './cost.js';
+import { busy, computeMs, ENGINE_BYTES, MESSAGE_OVERHEAD_MS, RUN_OVERHEAD_MS, slowdown } from './cost.js';
 import type { Device, PlanProblem } from './problem.js';
 
 export interface State {
@@ -38,8 +38,11 @@ export class States {
   readonly #weightsLeft: readonly number[];
   /** Is the memory of every device known? */
   readonly limited: boolean;
-  /** Any further run takes this at least. */
+  /** Any further run takes this at least: of a quota, and by the clock. */
   readonly #runMs: number;
+  readonly #soonMs: number;
+  /** Of each device: how far ahead of its quota a rest may put it, ms. */
+  readonly #ahead: readonly number[];
   /** All results take this way after the first part of the last stage is done. */
   readonly #deliveryMs: number;
   readonly #mediumMs: number;
@@ -58,6 +61,8 @@ export class States {
     this.#shape = { loads, held: loads, peak: loads + n, clocks: loads + 2 * n, clock, routes, length: loads + 2 * n + routes * clock };
     const profiled = problem.devices.some((device) => device.profile !== undefined || device.correction !== undefined);
     this.#runMs = profiled ? 0 : Math.min(...problem.devices.map((device) => device.runMs ?? RUN_OVERHEAD_MS));
+    this.#soonMs = this.#runMs * Math.min(...problem.devices.map(({ quota }) => quota?.fullSpeed ?? 1));
+    this.#ahead = problem.devices.map(({ quota }) => quota?.periodMs ?? 0);
     const { blocks } = problem.facts;
     this.#aloneMs = [...blocks.keys()].map((end) => problem.devices.map((device) => leastMs(problem, device, end)));
     this.#weightsLeft = [...blocks, undefined].map((_, b) => blocks.slice(b).reduce((sum, block) => sum + block.weightBytes, 0));
@@ -66,7 +71,13 @@ export class States {
 
   /** Nothing is done yet. */
   first(): State {
-    return { v: new Float64Array(this.#shape.length), value: 0, cell: undefined, before: undefined };
+    const v = new Float64Array(this.#shape.length);
+    const { clocks, clock, routes } = this.#shape;
+    // All of them have rested.
+    for (let r = 0; r < routes; r++) {
+      for (const [d, ms] of this.#ahead.entries()) v[clocks + r * clock + this.#cells.resources.cpu(d)] = -ms;
+    }
+    return { v, value: 0, cell: undefined, before: undefined };
   }
 
   /** One stage more; undefined when it does not fit into memory, or can no longer beat `bound`. */
@@ -165,12 +176,12 @@ export class States {
       if (from !== to) {
         const [nameFrom = '', nameTo = ''] = [names[from], names[to]];
         const up = ends.linkMs(nameFrom, 'up', nameTo, bytes);
-        let left = take(v, base + resources.up(from), at + ends.cpuMs(nameFrom, bytes), up);
+        let left = take(v, base + resources.up(from), this.#handled(v, base, from, at, ends.cpuMs(nameFrom, bytes)), up);
         const medium = ends.mediumMs(bytes);
         if (medium > 0) left = Math.max(left, take(v, base + resources.medium, left - up, medium));
         const latency = ends.latencyMs(nameFrom, nameTo);
         const came = take(v, base + resources.down(to), left - up + latency, ends.linkMs(nameTo, 'down', nameFrom, bytes));
-        at = Math.max(left + latency, came, left - up + latency + ends.cpuMs(nameTo, bytes));
+        at = Math.max(left + latency, came, this.#handled(v, base, to, left - up + latency, ends.cpuMs(nameTo, bytes)));
       }
       arrived[toPart] = Math.max(arrived[toPart] ?? 0, at);
       end = Math.max(end, at);
@@ -185,17 +196,26 @@ export class States {
         v[finish + p] = 0;
         continue;
       }
-      const device = seats[p] ?? 0;
-      let until = take(v, base + resources.cpu(device), arrived[p] ?? 0, ms[p] ?? 0);
-      const host = resources.host(device);
-      if (host >= 0) {
-        const share = this.#problem.devices[device]?.hostShare ?? 1;
-        until = Math.max(until, take(v, base + host, arrived[p] ?? 0, (ms[p] ?? 0) * share));
-        v[base + resources.cpu(device)] = until;
-      }
-      v[finish + p] = until;
+      v[finish + p] = this.#ran(v, base, seats[p] ?? 0, arrived[p] ?? 0, ms[p] ?? 0);
     }
     return end;
+  }
+
+  /** As `Estimator.#ran`. */
+  #ran(v: Float64Array, base: number, d: number, fromMs: number, ms: number): number {
+    const { resources } = this.#cells;
+    const device = this.#problem.devices[d];
+    const cpu = base + resources.cpu(d);
+    const { freeMs, doneMs } = busy(device?.quota, v[cpu] ?? 0, fromMs, ms);
+    const host = resources.host(d);
+    const hostMs = host < 0 ? Number.NEGATIVE_INFINITY : take(v, base + host, fromMs, ms * (device?.hostShare ?? 1));
+    v[cpu] = Math.max(freeMs, hostMs);
+    return Math.max(doneMs, hostMs);
+  }
+
+  /** As `Estimator.#handled`; `end` may be the dispatcher. */
+  #handled(v: Float64Array, base: number, end: number, fromMs: number, ms: number): number {
+    return this.#problem.devices[end]?.quota === undefined ? fromMs + ms : this.#ran(v, base, end, fromMs, ms);
   }
 
   /** No plan that begins so is faster: what is loaded is loaded, and the work left, spread over all devices by speed, fills the rest. */
@@ -213,8 +233,9 @@ export class States {
         first = Math.min(first, at);
         last = Math.max(last, at);
       }
-      const more = left ? first + this.#runMs : first;
-      const done = this.#filled(cell.end, (d) => Math.max(more, v[base + resources.cpu(d)] ?? 0));
+      const more = left ? first + this.#soonMs : first;
+      const from = left ? first + this.#runMs : first;
+      const done = this.#filled(cell.end, (d) => Math.max(from - (this.#ahead[d] ?? 0), v[base + resources.cpu(d)] ?? 0));
       latency = Math.max(
         latency,
         (v[base + resources.medium] ?? 0) + this.#mediumMs,

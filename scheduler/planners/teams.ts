@@ -131,6 +131,8 @@ class Teams {
     const messages = new Float64Array(sent.length);
     let longest = 0;
     let crossed = false;
+    // Under a quota messages take their CPU from the runs, and what a stage waits for them is made up for.
+    let cpuMs = 0;
     for (const [i, part] of parts.entries()) {
       let came = 0;
       let count = 0;
@@ -146,6 +148,7 @@ class Teams {
       if (count === 0) continue;
       crossed = true;
       const name = this.#devices[i]?.agent ?? '';
+      cpuMs = Math.max(cpuMs, this.#handledMs(name, came, count));
       longest = Math.max(
         longest,
         this.#ends.linkMs(name, 'down', undefined, came) + (count - 1) * MESSAGE_OVERHEAD_MS,
@@ -154,12 +157,22 @@ class Teams {
     }
     if (!crossed) return 0;
     const door = (j: number): string => (from === undefined ? DISPATCHER : (this.#devices[j]?.agent ?? ''));
+    let encodingMs = 0;
     for (const [j, bytes] of sent.entries()) {
-      if (bytes > 0)
-        longest = Math.max(longest, this.#ends.linkMs(door(j), 'up', undefined, bytes) + ((messages[j] ?? 1) - 1) * MESSAGE_OVERHEAD_MS);
+      if (bytes <= 0) continue;
+      longest = Math.max(longest, this.#ends.linkMs(door(j), 'up', undefined, bytes) + ((messages[j] ?? 1) - 1) * MESSAGE_OVERHEAD_MS);
+      if (from !== undefined) encodingMs = Math.max(encodingMs, this.#handledMs(door(j), bytes, messages[j] ?? 1));
     }
     const [first = DISPATCHER] = this.#devices.map(({ agent }) => agent);
-    return longest + this.#ends.latencyMs(door(0), first) + this.#ends.cpuMs(door(0), (sent[0] ?? 0) / Math.max(1, messages[0] ?? 1));
+    const waitMs =
+      longest + this.#ends.latencyMs(door(0), first) + this.#ends.cpuMs(door(0), (sent[0] ?? 0) / Math.max(1, messages[0] ?? 1));
+    const quota = this.#devices[0]?.quota;
+    return quota === undefined ? waitMs : Math.max(cpuMs + encodingMs, waitMs - quota.periodMs);
+  }
+
+  /** CPU of so many messages at one end. */
+  #handledMs(end: string, bytes: number, messages: number): number {
+    return messages * this.#ends.cpuMs(end, bytes / messages);
   }
 
   /** What part i of `to` needs of what part j of `from` holds. */

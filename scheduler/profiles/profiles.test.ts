@@ -37,6 +37,7 @@ function record(agent: string, hello: Partial<Hello> = {}, state: AgentState = '
     },
     ...{
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 4,
       memoryBytes: 1e9,
       arch: 'arm64',

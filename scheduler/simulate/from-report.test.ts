@@ -12,7 +12,12 @@ import { simulatePlan } from './simulate.js';
 
 const SHA = 'a'.repeat(64);
 const FACTS = chain([1, 2, 3].map((n) => ({ macs: n * 1e8, weightBytes: 1e6, rows: 50 })));
-const DEVICES: Device[] = ['a', 'b'].map((agent) => ({ agent, macsPerSecond: 1e9, memoryBytes: 0, ...underQuota({ cpuLimit: 0 }) }));
+const DEVICES: Device[] = ['a', 'b'].map((agent) => ({
+  agent,
+  macsPerSecond: 1e9,
+  memoryBytes: 0,
+  ...underQuota({ cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 1 }),
+}));
 const PROBLEM: PlanProblem = {
   ...{ facts: FACTS, devices: DEVICES, objective: 'throughput', inFlight: 0 },
   links: { usual: { bytesPerSecond: 125e6, latencyMs: 1 }, between: new Map() },
@@ -42,6 +47,7 @@ function agent(name: string, over: Partial<AgentStatus> = {}): AgentStatus {
       host: '',
       hostCores: 4,
       cpuLimit: 0,
+      cpuPeriodMs: 0,
       engineThreads: 4,
       correction: 1,
     },

@@ -48,12 +48,12 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
   if (isRefusal(cut)) throw new ChairError('PLAN_NOT_POSSIBLE', cut.reason);
   const { links, access } = linksOfStatus(status, usual);
   const shares = hostShares(status.agents);
-  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes, cpuLimit }): Device => {
+  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes, cpuLimit, cpuPeriodMs, engineThreads }): Device => {
     const link = access.get(agent);
     const shared = shares.get(agent);
     return {
       ...{ agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes },
-      ...underQuota({ cpuLimit }),
+      ...underQuota({ cpuLimit, cpuPeriodMs, engineThreads }),
       ...(link === undefined ? {} : { link }),
       ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
     };

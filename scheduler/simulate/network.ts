@@ -6,6 +6,7 @@ import { DISPATCHER } from '../../broker/topics.js';
 import type { Ends } from '../planners/ends.js';
 import type { Device } from '../planners/problem.js';
 import type { Clock } from './events.js';
+import { Rest } from './rest.js';
 import { type Discipline, Server } from './server.js';
 
 /** One machine with an agent, or the gateway. */
@@ -20,6 +21,8 @@ export interface Machine {
   state: 'up' | 'crashed' | 'silent';
   /** 1 = as fast as its profile says. */
   speed: number;
+  /** Of a CPU quota. */
+  readonly rest: Rest | undefined;
 }
 
 export class Network {
@@ -99,16 +102,21 @@ export class Network {
   }
 
   #machine(name: string, device: Device | undefined, links: Discipline): Machine {
-    const host = device?.host;
+    const { host, quota } = device ?? {};
+    const changed = (): void => {
+      machine.rest?.set(machine.cpu.busy);
+      this.#share(machine);
+    };
     const machine: Machine = {
       id: this.machines.size,
       name,
       device,
-      cpu: new Server(this.#clock, 'fifo', host === undefined ? undefined : () => this.#share(machine)),
+      cpu: new Server(this.#clock, 'fifo', host === undefined && quota === undefined ? undefined : changed),
       up: new Server(this.#clock, links),
       down: new Server(this.#clock, links),
       state: 'up',
       speed: 1,
+      rest: quota === undefined ? undefined : new Rest(this.#clock, quota, () => this.#share(machine)),
     };
     this.machines.set(name, machine);
     if (host !== undefined) this.#hosts.set(host, [...(this.#hosts.get(host) ?? []), machine]);
@@ -120,6 +128,6 @@ export class Network {
     const neighbours = machine.device?.host === undefined ? [machine] : (this.#hosts.get(machine.device.host) ?? [machine]);
     const wanted = neighbours.reduce((sum, one) => sum + (one.cpu.busy ? (one.device?.hostShare ?? 1) : 0), 0);
     const part = neighbours.length === 1 ? 1 : 1 / Math.max(1, wanted);
-    for (const one of neighbours) one.cpu.setSpeed(one.speed * part);
+    for (const one of neighbours) one.cpu.setSpeed(one.speed * part * (one.rest?.factor ?? 1));
   }
 }

@@ -2,7 +2,17 @@
 import type { Health, Hello } from '../../broker/messages.js';
 
 export function helloOf(agent: string, nonce: string, more: Partial<Hello> = {}): Hello {
-  const machine = { cores: 1, host: '', hostCores: 1, cpuLimit: 0, engineThreads: 1, memoryBytes: 1e9, arch: 'x64', cpu: 'none' };
+  const machine = {
+    cores: 1,
+    host: '',
+    hostCores: 1,
+    cpuLimit: 0,
+    cpuPeriodMs: 0,
+    engineThreads: 1,
+    memoryBytes: 1e9,
+    arch: 'x64',
+    cpu: 'none',
+  };
   const engine = { engine: 'none', engineVersion: '0', fingerprint: 'f', probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [] };
   const schemas = { schemaFingerprint: 'f', schemaVersion: 1, softwareVersion: '0' };
   const about = { term: 0, scheduler: '', addresses: ['10.0.0.1'], lanePort: 1, healthMs: 1000, connection: 0, encrypted: false };

@@ -7,6 +7,7 @@ import { draft } from '../planners/draft.js';
 import { manual } from '../planners/manual.js';
 import { pipeline } from '../planners/pipeline.js';
 import {
+  type CpuQuota,
   type Device,
   isRefusal,
   type Links,
@@ -355,11 +356,20 @@ describe('for any chain on any devices', () => {
     speeds: fc.array(fc.double({ min: 0.3, max: 4, noNaN: true }), { minLength: 1, maxLength: 5 }),
     rate: fc.double({ min: 1e6, max: 2e8, noNaN: true }),
     planner: fc.constantFrom('replicas', 'pipeline', 'rows', 'auto'),
+    quota: fc.constantFrom(undefined, { periodMs: 50, fullSpeed: 0.2 }),
     seed: fc.integer({ min: 1, max: 1e6 }),
   });
 
-  function planOf({ blocks, speeds, rate, planner }: { blocks: ChainBlock[]; speeds: number[]; rate: number; planner: string }) {
-    const fleet = devices(...speeds);
+  interface Made {
+    readonly blocks: ChainBlock[];
+    readonly speeds: number[];
+    readonly rate: number;
+    readonly planner: string;
+    readonly quota?: CpuQuota | undefined;
+  }
+
+  function planOf({ blocks, speeds, rate, planner, quota }: Made) {
+    const fleet = devices(...speeds).map((device): Device => (quota === undefined ? device : { ...device, quota }));
     const links: Links = { usual: { bytesPerSecond: rate, latencyMs: 0.5 }, between: new Map() };
     const problem = problemOf(blocks, fleet, links);
     const rows = { ...problem, manual: { kind: 'rows', parts: fleet.length, shares: [] } };

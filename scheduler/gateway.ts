@@ -224,6 +224,8 @@ export class Gateway {
     const uploads = new Uploads({ bus: this.#bus, topics, store, ...said });
     const createEngine = this.#o.createEngine ?? (() => createOnnxRuntimeEngine());
     const source = this.#o.source ?? (await this.#own(new ModelLibrary({ ...directories, createEngine })));
+    // Agents may not come back, and then frames wait for a plan.
+    if (saved.length > 0 && source instanceof ModelLibrary) source.warm();
     const probe = await this.#own(new LinkProbe({ name: DISPATCHER, lanes, topics: () => topics, nowMs: () => performance.now() }));
     probe.start();
     const scheduler = new Scheduler({

@@ -49,6 +49,11 @@ export class ModelLibrary implements ModelSource {
     return this.#planners.stop();
   }
 
+  /** Planners are about to be asked. */
+  warm(): void {
+    this.#planners.warm();
+  }
+
   async load(request: Pick<DeployRequest, 'model' | 'shapes' | 'images'>): Promise<LoadedModel> {
     const { images } = request;
     const { workDirectory } = this.#o;

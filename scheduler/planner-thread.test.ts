@@ -61,6 +61,25 @@ describe('the planners thread', () => {
     }
   }, 30_000);
 
+  it('starts ahead of its first question when it is told to, and only once', async () => {
+    let started = 0;
+    const answering = scripted(`if (m.kind === 'plan') parentPort.postMessage({ id: m.id, plan: { refused: true, reason: 'ahead' } })`);
+    const planners = thread({
+      start: () => {
+        started++;
+        return answering();
+      },
+    });
+    planners.warm();
+    planners.warm();
+    expect(started).toBe(1);
+    expect(await planners.solve(model, 'auto', question)).toEqual({ refused: true, reason: 'ahead' });
+    expect(started).toBe(1);
+    await planners.stop();
+    planners.warm();
+    expect(started).toBe(1);
+  });
+
   it('ends a planner that takes longer than its budget, and asks the next question of a new thread', async () => {
     let started = 0;
     const planners = thread({

@@ -49,6 +49,11 @@ export class PlannerThread {
     this.#o = options;
   }
 
+  /** Starts the thread ahead of its first question: that takes a second of CPU, and many seconds on a busy machine. */
+  warm(): void {
+    if (!this.#stopped) this.#thread();
+  }
+
   /** Throws PLANNER_FAILED: it crashed, or took longer than its budget; STOPPED. */
   solve(model: Model, planner: string, question: Question): Promise<PlanDraft | PlanRefusal> {
     const answer = this.#last.then(() => this.#ask(model, planner, question));

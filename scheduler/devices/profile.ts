@@ -110,8 +110,8 @@ interface Fit {
 }
 
 export const FITS = {
-  pi4: { macsPerSecond: 22.4e9, memoryBytesPerSecond: 3.8e9, nodeMs: 0.145 },
-  pi5: { macsPerSecond: 107e9, memoryBytesPerSecond: 14.5e9, nodeMs: 0.001 },
+  pi4: { macsPerSecond: 25.9e9, memoryBytesPerSecond: 7.9e9, nodeMs: 0.3 },
+  pi5: { macsPerSecond: 131e9, memoryBytesPerSecond: 18.7e9, nodeMs: 0.02 },
 } as const satisfies Record<string, Fit>;
 
 function near(a: number, b: number): boolean {
@@ -124,7 +124,7 @@ export function fittedSpeeds(name: keyof typeof FITS, model: Model, facts: Model
   const { macs, params } = sizeOf(model);
   const published = NCNN_4_THREADS.networks.find((network) => near(network.macs, macs) && near(network.params, params));
   if (published === undefined) {
-    return { ...fit, note: 'no published time of this model: effective figures fitted over published networks, 6 to 27 % off on those' };
+    return { ...fit, note: 'no published time of this model: effective figures fitted over published networks, 0 to 23 % off on those' };
   }
   const ms = wholeMs(fit, facts);
   const factor = published[name] / ms;

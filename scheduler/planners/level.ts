@@ -30,7 +30,10 @@ function levelledStage(problem: PlanProblem, stage: SeatedStage, devices: Readon
     if (isRefusal(parts) || parts.length !== shares.length) return undefined;
     return parts.map((part, p) => {
       const device = devices.get(seats[p] ?? '');
-      return device === undefined ? Number.POSITIVE_INFINITY : seatMs(device, part, spec, shares[p] ?? 0);
+      if (device === undefined) return Number.POSITIVE_INFINITY;
+      // What real frames said of a device scatters: shares that followed it would move seats for nothing.
+      const { correction: _, ...usual } = device;
+      return seatMs(usual, part, spec, shares[p] ?? 0);
     });
   };
   let shares = normalised(spec.shares);

@@ -151,7 +151,8 @@ describe('a backup', () => {
       stopped = true;
       await writing;
     });
-    for (let i = 0; i < 5; i++) {
+    // On a fast machine five backups are over before much was written.
+    for (let i = 0; i < 5 || rounds <= 3; i++) {
       const one = path.join(folder, `b${i}.tar`);
       await backup({ file: one });
       const { rows } = await checkBackup(one);
@@ -163,7 +164,6 @@ describe('a backup', () => {
       const pair = saved.find(({ request }) => request.name === 'pair');
       if (pair !== undefined) expect(rows.map((row) => row.path)).toContain(`gateway-cache/slices/${pair.request.model}`);
     }
-    expect(rounds).toBeGreaterThan(3);
   });
 
   it('says which files are damaged and leaves them out; but never what says who was revoked', async () => {

@@ -21,6 +21,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AuditLog } from '../../broker/credentials/audit.js';
 import { lockDirectory } from '../../broker/lock.js';
 import { writeSealed } from '../../broker/sealed-file.js';
+import { TAR_END, tarHeader, tarPadding } from '../../broker/tar.js';
 import { claimFolder } from '../cluster-file.js';
 import { Problems } from '../problems.js';
 import { DeploymentFiles } from '../state.js';
@@ -28,7 +29,6 @@ import { nextTerm } from '../term.js';
 import { deployment } from '../test-deployment.js';
 import { type BackupOptions, UNUSABLE, writeBackup } from './backup.js';
 import { checkBackup, restoreBackup } from './restore.js';
-import { TAR_END, tarHeader, tarPadding } from './tar.js';
 
 let folder: string;
 let state: string;

@@ -14,9 +14,9 @@ import path from 'node:path';
 import { type AuditEntry, AuditLog } from '../../broker/credentials/audit.js';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import { flushDirectory, readSealed } from '../../broker/sealed-file.js';
+import { TAR_END, tarHeader, tarPadding } from '../../broker/tar.js';
 import { readCluster } from '../cluster-file.js';
 import { type Snapshot, type SnapshotFile, takeSnapshot } from './snapshot.js';
-import { TAR_END, tarHeader, tarPadding } from './tar.js';
 
 /** Of the archive's form: grows when a former version could not read it. */
 export const BACKUP_FORMAT = 1;

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import { lockDirectory } from '../../broker/lock.js';
 import { flushDirectory } from '../../broker/sealed-file.js';
+import { PLAIN_FILE, readTar, type TarFile } from '../../broker/tar.js';
 import { BEFORE, RESTORING } from '../cluster-file.js';
 import {
   ABOUT,
@@ -22,7 +23,6 @@ import {
   STATE,
   UNUSABLE,
 } from './backup.js';
-import { PLAIN_FILE, readTar, type TarFile } from './tar.js';
 
 /** Texts in an archive that are read into memory. */
 const MOST_TEXT_BYTES = 64 * 2 ** 20;

@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { createGzip } from 'node:zlib';
 import { ChairError, toChairError } from '../../broker/errors.js';
-import { TAR_END, tarHeader, tarPadding } from '../../scheduler/backup/tar.js';
+import { TAR_END, tarHeader, tarPadding } from '../../broker/tar.js';
 import { compileTo } from '../compile.js';
 import { PACKAGE_ROOT, packageVersion, RUNS_FROM_SOURCE } from '../package-root.js';
 import { type Architecture, formatManifest, MANIFEST, type ManifestFile, TOP } from './manifest.js';

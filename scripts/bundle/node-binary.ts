@@ -6,7 +6,7 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
-import { PLAIN_FILE, readTar } from '../../scheduler/backup/tar.js';
+import { PLAIN_FILE, readTar } from '../../broker/tar.js';
 import type { Architecture } from './manifest.js';
 
 export interface NodeBinary {

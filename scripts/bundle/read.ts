@@ -12,7 +12,7 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGunzip } from 'node:zlib';
 import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
-import { PLAIN_FILE, readTar, type TarFile } from '../../scheduler/backup/tar.js';
+import { PLAIN_FILE, readTar, type TarFile } from '../../broker/tar.js';
 import { type Architecture, bundleName, MANIFEST, type Manifest, type ManifestFile, parseManifest, TOP } from './manifest.js';
 
 export interface Bundle {

@@ -2,7 +2,7 @@
  * Files as a tar archive (POSIX ustar), for backups and bundles: what `tar` lists and unpacks. Nothing of it is held in memory, and the same entries give the same
  * bytes. The reader also takes archives of others: long names as GNU tar writes them, and every kind of entry, by its type.
  */
-import { ChairError, type ErrorCode } from '../../broker/errors.js';
+import { ChairError, type ErrorCode } from './errors.js';
 
 const BLOCK = 512;
 const NAME_BYTES = 100;

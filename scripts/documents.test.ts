@@ -53,7 +53,7 @@ const GROUPS = new Set([...NAMES].flatMap((name) => (name.includes(' ') ? [name.
 
 /** The words of a command line: to the end of the line, a pipe, a comment, or a bracket that says what else there is. */
 function wordsOf(line: string): string[] {
-  const [command = ''] = line.split(/\s+(?:#|\||>|&&|;|<(?=\S+$))\s*/);
+  const [command = ''] = line.split(/\s+(?:#|\||>|&&|<(?=\S+$))\s*|\s*;\s+/);
   return command
     .replaceAll(/'[^']*'|"[^"]*"/g, 'QUOTED')
     .split(/\s+/)
@@ -80,7 +80,8 @@ function typed(): Typed[] {
         : '';
     // `status` alone may be a word of the text; `COMMAND` stands for any.
     if (bare === undefined && (known === '' || !words.some((word) => word.startsWith('--')))) return [];
-    if (/^(?:[A-Z]+|--.*)?$/.test(first)) return [];
+    // A version is what the program says of itself.
+    if (/^(?:[A-Z]+|--.*|\d.*)?$/.test(first)) return [];
     return [{ where, command: known === '' ? `${first} ${second}`.trim() : known, words: words.slice(known.split(' ').length) }];
   });
 }

@@ -28,6 +28,7 @@ const EMBEDDED_ONLY = [
     'broker/server-trust.test.ts',
     'broker/expiry.test.ts',
     'broker/discovery/gateway-proof.test.ts',
+    'scripts/doctor/broker.test.ts',
     'broker/lanes/lanes-trust.test.ts',
   ],
   ...['scheduler/gatehouse.test.ts', 'scripts/flash/tokens.test.ts', 'scripts/e2e/join.test.ts', 'scripts/e2e/trust.test.ts'],

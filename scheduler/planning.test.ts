@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { isChairError } from '../broker/errors.js';
-import type { DeployRequest, Hello } from '../broker/messages.js';
-import { OUR_SCHEMAS } from '../broker/schema/version.js';
+import type { DeployRequest } from '../broker/messages.js';
 import { chain } from './planners/chain-model.js';
 import { arriving, checkRequest, draftPlan, memoryOf, type PlanningInput } from './planning.js';
 import type { AgentRecord, AgentState } from './registry.js';
+import { helloOf } from './simulate/said.js';
 
 const MIB = 2 ** 20;
 const request: DeployRequest = {
@@ -24,38 +24,7 @@ const request: DeployRequest = {
 };
 
 function agent(name: string, speed: number, state: AgentState = 'ready', memoryMib = 1000): AgentRecord {
-  const hello: Hello = {
-    ...{
-      agent: name,
-      nonce: '1',
-      ...OUR_SCHEMAS,
-      softwareVersion: '0',
-      term: 0,
-      scheduler: '',
-      addresses: [],
-      lanePort: 0,
-      cores: 1,
-      host: '',
-      hostCores: 1,
-      cpuLimit: 0,
-      cpuPeriodMs: 0,
-      engineThreads: 1,
-      arch: '',
-    },
-    ...{
-      engine: '',
-      engineVersion: '',
-      cpu: '',
-      fingerprint: 'f1',
-      storeBytesFree: 0,
-      slices: [],
-      healthMs: 1000,
-      connection: 0,
-      encrypted: false,
-      probeMacsPerSecond: speed,
-      memoryBytes: memoryMib * MIB,
-    },
-  };
+  const hello = helloOf(name, '1', { fingerprint: 'f1', probeMacsPerSecond: speed, memoryBytes: memoryMib * MIB });
   return { agent: name, nonce: '1', state, why: '', hello, health: null, seenMs: 0 };
 }
 

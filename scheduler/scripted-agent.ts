@@ -10,7 +10,7 @@ import { ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { LinkProbe } from '../broker/link-probe.js';
-import type { ActivationHeader, Command, Health, Hello, LinkMeasurement, Prepare, Standing } from '../broker/messages.js';
+import type { ActivationHeader, Command, Hello, LinkMeasurement, Prepare, Standing } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { type Port, SINK } from '../broker/plan.js';
 import { OUR_SCHEMAS } from '../broker/schema/version.js';
@@ -19,6 +19,7 @@ import { DISPATCHER, type Topics, topicsOf } from '../broker/topics.js';
 import type { Trust } from '../broker/trust.js';
 import type { LoadedModel, ModelSource } from './model-source.js';
 import { chain } from './planners/chain-model.js';
+import { healthOf, helloOf } from './simulate/said.js';
 
 export const ROWS = 12;
 
@@ -180,34 +181,9 @@ export class ScriptedAgent {
 
   #hello(): void {
     if (this.hung) return;
-    const machine = {
-      cores: 1,
-      host: '',
-      hostCores: 1,
-      cpuLimit: 0,
-      cpuPeriodMs: 0,
-      engineThreads: 1,
-      memoryBytes: 1e9,
-      arch: 'x64',
-      engine: 'scripted',
-      engineVersion: '0',
-      cpu: 'scripted',
-      fingerprint: 'scripted',
-      probeMacsPerSecond: 1e12,
-    };
-    const about = {
-      softwareVersion: '0',
-      term: 0,
-      scheduler: '',
-      addresses: ['127.0.0.1'],
-      lanePort: this.#lanes.port,
-      storeBytesFree: 1e9,
-      slices: [],
-      healthMs: 1000,
-      connection: 0,
-      encrypted: false,
-    };
-    const hello = { agent: this.#o.name, nonce: this.nonce, ...OUR_SCHEMAS, ...machine, ...about, ...this.#o.hello };
+    const scripted = { engine: 'scripted', cpu: 'scripted', fingerprint: 'scripted', probeMacsPerSecond: 1e12 };
+    const where = { addresses: ['127.0.0.1'], lanePort: this.#lanes.port };
+    const hello = helloOf(this.#o.name, this.nonce, { ...OUR_SCHEMAS, ...scripted, ...where, ...this.#o.hello });
     this.#bus.publish(this.#topics.hello, hello).catch(() => undefined);
   }
 
@@ -216,35 +192,7 @@ export class ScriptedAgent {
     const seats = [...this.epochs.values()].map(({ prepare: { deployment, epoch } }) => ({
       ...{ deployment, epoch, stage: 0, replica: 0, part: 0, framesRun: this.runs, queue: 0, runMs: this.#o.runMs ?? 0 },
     }));
-    const zero = {
-      uptimeMs: 0,
-      cpu: 0,
-      rssBytes: 0,
-      anonymousBytes: 0,
-      memoryFreeBytes: 0,
-      temperature: 0,
-      throttled: -1,
-      p50Ms: 0,
-      p95Ms: 0,
-      reconnects: 0,
-    };
-    const health: Health = {
-      agent: this.#o.name,
-      nonce: this.nonce,
-      ...zero,
-      queue: 0,
-      framesPerSecond: 0,
-      refused: 0,
-      damaged: 0,
-      encodedMessages: 0,
-      rawFallbacks: 0,
-      recovered: 0,
-      seats,
-      peersTerm: 0,
-      peersVersion: 0,
-      refusals: [],
-      lanes: [],
-    };
+    const health = healthOf(this.#o.name, this.nonce, { seats });
     this.#bus.publish(this.#topics.health, health).catch(() => undefined);
   }
 

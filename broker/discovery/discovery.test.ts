@@ -1,7 +1,6 @@
 import { createSocket } from 'node:dgram';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { resources, until } from '../test-brokers.js';
-import { Announcer, type AnnouncerOptions } from './announcer.js';
 import { DNS_TYPE, type DnsMessage, encodeDns } from './dns-message.js';
 import { chooseBroker, type FindOptions, findGateways, seekBroker, trackBroker } from './finder.js';
 import {
@@ -15,10 +14,7 @@ import {
 } from './gateway-notice.js';
 import { isOnLink } from './interfaces.js';
 import { type Heard, MDNS_GROUP, MulticastSocket } from './multicast-socket.js';
-
-/** Loopback is a network like others, and nobody else hears it. */
-const LOOPBACK = { name: 'lo', address: '127.0.0.1', netmask: '255.0.0.0', internal: true };
-const interfaces = () => [LOOPBACK];
+import { announce, freePort, interfaces } from './test-announce.js';
 
 const notice = (id: string, extra: Partial<GatewayNotice> = {}): GatewayNotice => ({
   id,
@@ -28,22 +24,6 @@ const notice = (id: string, extra: Partial<GatewayNotice> = {}): GatewayNotice =
   softwareVersion: '1.2.3',
   ...extra,
 });
-
-/** A group port of one test's own. */
-async function freePort(): Promise<number> {
-  const socket = createSocket('udp4');
-  await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-  const { port } = socket.address();
-  await new Promise<void>((resolve) => socket.close(() => resolve()));
-  return port;
-}
-
-async function announce(groupPort: number, gateway: GatewayNotice, extra: Partial<AnnouncerOptions> = {}): Promise<Announcer> {
-  const announcer = new Announcer({ notice: gateway, host: '0.0.0.0', interfaces, groupPort, random: () => 0, ...extra });
-  onTestFinished(() => announcer.stop());
-  await announcer.start();
-  return announcer;
-}
 
 const find = (groupPort: number, extra: Partial<FindOptions> = {}) => findGateways({ waitMs: 5_000, interfaces, groupPort, ...extra });
 

@@ -1,4 +1,3 @@
-import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Credentials } from '../credentials/credentials.js';
@@ -8,22 +7,10 @@ import { connectBus } from '../mqtt-bus.js';
 import { type BrokerServer, startBroker } from '../server.js';
 import { until } from '../test-brokers.js';
 import { type TestAuthority, type TestTrust, testAuthority } from '../test-credentials.js';
-import { Announcer } from './announcer.js';
 import { seekBroker, trackBroker } from './finder.js';
 import { type FoundGateway, type GatewayNotice, HeardRecords, recordsOf } from './gateway-notice.js';
 import { gatewayProof } from './gateway-proof.js';
-
-const LOOPBACK = { name: 'lo', address: '127.0.0.1', netmask: '255.0.0.0', internal: true };
-const interfaces = () => [LOOPBACK];
-
-/** A group port of one test's own. */
-async function freePort(): Promise<number> {
-  const socket = createSocket('udp4');
-  await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-  const { port } = socket.address();
-  await new Promise<void>((resolve) => socket.close(() => resolve()));
-  return port;
-}
+import { announce, freePort, interfaces } from './test-announce.js';
 
 const notice = (id: string, extra: Partial<GatewayNotice>): GatewayNotice => ({
   id,
@@ -34,12 +21,6 @@ const notice = (id: string, extra: Partial<GatewayNotice>): GatewayNotice => ({
   softwareVersion: '1.2.3',
   ...extra,
 });
-
-async function announce(groupPort: number, gateway: GatewayNotice): Promise<void> {
-  const announcer = new Announcer({ notice: gateway, host: '0.0.0.0', interfaces, groupPort, random: () => 0 });
-  onTestFinished(() => announcer.stop());
-  await announcer.start();
-}
 
 async function broker(authority: TestAuthority, credentials: Credentials): Promise<{ server: BrokerServer; trust: TestTrust }> {
   const trust = authority.trust(credentials);

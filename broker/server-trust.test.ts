@@ -98,6 +98,8 @@ describe('broker with credentials', () => {
     await scheduler.publish(topics.reign, REIGN);
     await until('both', () => heard.length === 1 && reigns.length === 1);
     expect(world.server.stats()).toMatchObject({ untrusted: 0, duplicates: 0 });
+    // Whoever signs for them may have forgotten them.
+    expect(world.trust.met).toEqual(['gateway gateway', 'agent pi-1']);
   });
 
   it('turns away plain MQTT, no certificate, one of another cluster, one that is over and one that is not valid yet, and says so', async () => {

@@ -25,6 +25,8 @@ export interface TestAuthority {
 
 export interface TestTrust extends Trust {
   readonly refusals: { readonly error: ChairError; readonly who: string }[];
+  /** Whoever was let in, each time. */
+  readonly met: string[];
 }
 
 let serials = 0;
@@ -47,12 +49,15 @@ export async function testAuthority(cluster = 'test'): Promise<TestAuthority> {
     },
     trust: (given) => {
       const refusals: { error: ChairError; who: string }[] = [];
+      const met: string[] = [];
       return {
         source: 'look' in given ? given : fixedSource(given),
         isRevoked: ({ name }) => revoked.has(name),
         onRevoked: (listener) => listeners.add(listener),
+        seen: ({ role, name }) => void met.push(`${role} ${name}`),
         refused: (error, peer) => refusals.push({ error, who: peer === undefined ? '' : `${peer.role} ${peer.name}` }),
         refusals,
+        met,
       };
     },
     revoke: (name) => {

@@ -115,6 +115,7 @@ function judge(certificate: X509Certificate | undefined, trust: Trust): Peer {
     nowMs,
     isRevoked: (peer, serial) => trust.isRevoked(peer, serial),
   });
+  trust.seen?.(identity, certificate);
   return { identity, serial: certificate.serialNumber, notAfterMs: validityOf(certificate)[1] };
 }
 

@@ -1,4 +1,5 @@
 /** What transport needs to know of trust: who we are, who is revoked, and whom to tell of those that were turned away. Absent = everything is plain, and anybody may. */
+import type { X509Certificate } from 'node:crypto';
 import type { Credentials, Identity } from './credentials/credentials.js';
 import type { CredentialSource } from './credentials/source.js';
 import type { ChairError } from './errors.js';
@@ -10,6 +11,8 @@ export interface Trust {
   isRevoked(peer: Identity, serial: string): boolean;
   /** Somebody was revoked: who is connected is looked through again, at once. Returns the unsubscriber. */
   onRevoked(listener: () => void): () => void;
+  /** Somebody was let in with this certificate. Must not throw. */
+  seen?(peer: Identity, certificate: X509Certificate): void;
   /** Somebody was turned away, or tried what he may not; for the audit log. Must not throw. */
   refused?(error: ChairError, peer: Identity | undefined, address: string): void;
 }

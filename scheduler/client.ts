@@ -248,7 +248,7 @@ export class ChairClient {
    * IDENTITY_UNKNOWN, TOKEN_REFUSED, AGENT_NAME_INVALID, USAGE.
    */
   async trust(asked: Partial<TrustRequest> & Pick<TrustRequest, 'action'>): Promise<TrustReport> {
-    const request = { name: '', role: '', ttlMs: 0, hold: false, replace: false, key: '', why: '', count: 0, ...asked };
+    const request = { name: '', role: '', ttlMs: 0, hold: false, replace: false, key: '', why: '', count: 0, unknown: false, ...asked };
     const { trust } = await this.#requests.request({ kind: 'trust', trust: request }, this.#timeoutMs, asked.action);
     if (trust === null) throw new ChairError('INTERNAL', 'the gateway answered a question to its authority without a report');
     return trust;

@@ -180,6 +180,9 @@ describe('a gateway with certificates', () => {
     });
     await expect(client.trust({ action: 'approve', name: 'x' })).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
     await expect(client.trust({ action: 'revoke', name: 'x' })).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    await expect(client.trust({ action: 'revoke', name: 'scheduler', unknown: true })).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    const { members } = await client.trust({ action: 'revoke', name: 'x', why: 'lost', unknown: true });
+    expect(members).toMatchObject([{ name: 'x', role: '', state: 'revoked', why: 'lost' }]);
     await expect(client.trust({ action: 'revoke token', key: '' })).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
     await expect(client.trust({ action: 'dance' })).rejects.toMatchObject({ code: 'USAGE' });
   });

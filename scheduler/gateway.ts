@@ -287,7 +287,7 @@ export class Gateway {
     await scheduler.claim(Math.max(0, ...saved.map(({ plan }) => plan.term)));
     // Agents that run since before this gateway did may still hold lanes with those.
     for (const { name, role, state } of gatehouse?.authority.members() ?? [])
-      if (role === 'agent' && state === 'revoked') scheduler.revoked(name);
+      if ((role === 'agent' || role === '') && state === 'revoked') scheduler.revoked(name);
     scheduler.restore(saved);
     await (await this.#own(dispatcher)).start();
     await lanes.start();

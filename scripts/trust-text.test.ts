@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { AuditEntryRow, MemberRow, TokenRow } from '../broker/messages.js';
 import { durationText, parseDuration } from './duration.js';
-import { auditText, invitedText, membersText, tokensText } from './trust-text.js';
+import { auditText, inheritedLines, invitedText, membersText, tokensText } from './trust-text.js';
 
 const NOW = Date.UTC(2026, 2, 1, 12);
 const HOUR = 3_600_000;
@@ -35,7 +35,13 @@ describe('a new token', () => {
 describe('lists', () => {
   it('show what became of each token, with as much of a key as people compare', () => {
     const text = tokensText(
-      [row(), row({ expiresMs: NOW - 1 }), row({ state: 'used', key: KEY }), row({ state: 'locked', failures: 10 })],
+      [
+        row(),
+        row({ expiresMs: NOW - 1 }),
+        row({ state: 'used', key: KEY }),
+        row({ state: 'locked', failures: 10 }),
+        row({ state: 'expired' }),
+      ],
       NOW,
       120,
     );
@@ -44,6 +50,8 @@ describe('lists', () => {
     expect(lines[1]).toContain('expired');
     expect(lines[2]).toMatch(/used .*3f2a90c154d07b1e(?!3)/);
     expect(lines[3]).toMatch(/locked .* 10$/);
+    // When it was over, not when that was noticed.
+    expect(lines[4]).toMatch(/expired +2026-03-01 13:00/);
     expect(tokensText([], NOW, 80)).toBe('no tokens');
   });
 
@@ -115,6 +123,25 @@ describe('lists', () => {
       '2026-03-01 12:00:00  refused        from 10.0.0.7, TOKEN_USED (and 7 refusals before it)',
     ]);
     expect(auditText([])).toBe('the audit log is empty');
+  });
+});
+
+describe('after a restore', () => {
+  const report = { madeAtMs: NOW, clockBehindMs: 0, trust: { stillRevoked: [], read: [], unread: [] } };
+
+  it('says who stays revoked and by which folder, or that nothing is known of that', () => {
+    expect(inheritedLines(report, 'mc').join('\n')).toMatch(/not revoked in it: mc agents revoke NAME, with --unknown/);
+    const trust = { stillRevoked: ['pi-1', 'pi-2'], read: ['/s.before-1'], unread: ['/s.before-2'] };
+    const text = inheritedLines({ ...report, trust }, 'mc').join('\n');
+    expect(text).toContain('Still revoked, as /s.before-1 says: pi-1, pi-2.');
+    expect(text).toContain('in /s.before-2 cannot be read');
+    expect(text).not.toContain('--unknown');
+    expect(inheritedLines({ ...report, trust: { ...trust, stillRevoked: [] } }, 'mc')[0]).toContain('says: nobody else.');
+  });
+
+  it('says that the clock is behind the backup, when it is', () => {
+    expect(inheritedLines(report, 'mc').join('\n')).not.toContain('clock');
+    expect(inheritedLines({ ...report, clockBehindMs: HOUR }, 'mc').at(-1)).toContain('2026-03-01 11:00 UTC, before the backup');
   });
 });
 

@@ -1,5 +1,6 @@
 /** What the commands on tokens, members and the audit log print. Pure. */
 import type { AgentStatus, AuditEntryRow, MemberRow, TokenRow } from '../broker/messages.js';
+import type { RestoreReport } from '../scheduler/backup/restore.js';
 import { durationText } from './duration.js';
 import { formatTable } from './table.js';
 
@@ -50,7 +51,7 @@ function bundleLines(name: string, named: string, gateway: string): string[] {
 export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: number): string {
   if (rows.length === 0) return 'no tokens';
   const table = rows.map((row) => {
-    const over = row.state === 'open' && row.expiresMs < nowMs;
+    const over = row.state === 'expired' || (row.state === 'open' && row.expiresMs < nowMs);
     const when = row.state === 'open' && !over ? `for ${durationText(row.expiresMs - nowMs)}` : time(over ? row.expiresMs : row.sinceMs);
     const wrong = row.failures === 0 ? '' : String(row.failures);
     return [row.id, row.role, row.name, over ? 'expired' : row.state, when, short(row.key), wrong];
@@ -106,6 +107,28 @@ export function membersText(
     table,
     columns,
   );
+}
+
+/** What a restore says: who is out, who may not be, and what a clock does that is behind. */
+export function inheritedLines(
+  { trust, clockBehindMs, madeAtMs }: Pick<RestoreReport, 'trust' | 'clockBehindMs' | 'madeAtMs'>,
+  program: string,
+): string[] {
+  const { stillRevoked, read, unread } = trust;
+  const others = stillRevoked.length === 0 ? 'nobody else' : stillRevoked.join(', ');
+  const elsewhere = `Who was revoked after that time is not revoked in it: ${program} agents revoke NAME, with --unknown for who joined after it, too.`;
+  return [
+    read.length === 0
+      ? elsewhere
+      : `Still revoked, as ${read.join(', ')} says: ${others}. Only a new token lets anybody in again who was revoked.`,
+    ...unread.map((folder) => `Who was revoked in ${folder} cannot be read there: revoke again whom you know of.`),
+    `Tokens of before are void: ${program} token create.`,
+    ...(clockBehindMs < 60_000
+      ? []
+      : [
+          `The clock says ${time(madeAtMs - clockBehindMs)} UTC, before the backup was made: set it first, or new tokens are good for the wrong time.`,
+        ]),
+  ];
 }
 
 /** One line an entry; the gateway has made it printable. */

@@ -2,16 +2,17 @@
  * The files of an authority: `ca.pem` and `ca-key.pem`, and what it knows: `tokens.json`, `issued.json`, `revoked.json`, each sealed and replaced whole, for the owner
  * alone. A damaged list of tokens lets nobody in; a damaged list of revocations would let everybody in again, so it stops the gateway instead.
  */
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createPrivateKey, randomBytes, X509Certificate } from 'node:crypto';
 import { chmod, mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError, isChairError } from '../errors.js';
 import { putAside, readSealed, writeSealed, writeWhole } from '../sealed-file.js';
-import { type IssuedRecord, Ledger, type RevokedRecord } from './ledger.js';
+import { type IssuedRecord, Ledger, LIFE_BYTES, type RevokedRecord } from './ledger.js';
 import { TokenBook, type TokenRecord } from './token-book.js';
 
 const FORMAT = 1;
 const OWNER_ONLY = 0o600;
+const LIFE = /^[0-9a-f]{8}$/;
 const FILES = { ca: 'ca.pem', caKey: 'ca-key.pem', tokens: 'tokens.json', issued: 'issued.json', revoked: 'revoked.json' } as const;
 
 export interface CertificateAuthority {
@@ -56,20 +57,35 @@ export class AuthorityFiles {
     return { certificate, key, isNew: false };
   }
 
-  /** Throws STATE_DAMAGED when it cannot be known who was revoked. */
-  async ledger(): Promise<Ledger> {
-    const revoked = await this.#rows<RevokedRecord>(FILES.revoked, 'revoked').catch((error: unknown) => {
+  /**
+   * What was signed and revoked. `opens`: for the authority itself, which puts aside what is damaged and begins a new life where the former one is not known; others
+   * only read. Throws STATE_DAMAGED when it cannot be known who was revoked.
+   */
+  async ledger({ opens = false } = {}): Promise<Ledger> {
+    const revoked = await this.#content<RevokedRecord>(FILES.revoked, 'revoked').catch((error: unknown) => {
       if (!isChairError(error, 'STATE_DAMAGED')) throw error;
       throw new ChairError('STATE_DAMAGED', error.message, {
         todo: `Put ${FILES.revoked} back from a backup. Removing it lets everybody in again who was revoked.`,
         cause: error,
       });
     });
-    return new Ledger(await this.#rowsOrNone<IssuedRecord>(FILES.issued, 'issued'), revoked);
+    const { rows: issued, more } = await this.#contentOrNone<IssuedRecord>(FILES.issued, 'issued', opens);
+    const life = typeof more.life === 'string' && LIFE.test(more.life) ? more.life : undefined;
+    const ledger = new Ledger({ issued, revoked: revoked.rows, life: life ?? newLife() });
+    const unmarked = opens ? ledger.unmarked() : [];
+    if (unmarked.length > 0) {
+      const names = `${unmarked.slice(0, 10).join(', ')}${unmarked.length > 10 ? ` and ${unmarked.length - 10} more` : ''}`;
+      this.#log(
+        `${join(this.#directory, FILES.revoked)} is gone, or older than ${FILES.issued}: who was revoked may be in again. It does not know of ${names}. ` +
+          'Put it back from a backup, or revoke again whom you know of',
+      );
+    }
+    if (opens && life === undefined) await this.saveIssued(ledger);
+    return ledger;
   }
 
   async tokens(): Promise<TokenBook> {
-    return new TokenBook(await this.#rowsOrNone<TokenRecord>(FILES.tokens, 'tokens'));
+    return new TokenBook((await this.#contentOrNone<TokenRecord>(FILES.tokens, 'tokens', true)).rows);
   }
 
   saveTokens(book: TokenBook): Promise<void> {
@@ -77,7 +93,7 @@ export class AuthorityFiles {
   }
 
   saveIssued(ledger: Ledger): Promise<void> {
-    return this.#save(FILES.issued, 'issued', ledger.issued);
+    return this.#save(FILES.issued, 'issued', ledger.issued, { life: ledger.life });
   }
 
   saveRevoked(ledger: Ledger): Promise<void> {
@@ -112,33 +128,43 @@ export class AuthorityFiles {
     this.#log(`${file} was open to others (mode ${(mode & 0o777).toString(8)}): closed. Who read it can sign certificates of this cluster`);
   }
 
-  async #rowsOrNone<T>(name: string, key: string): Promise<T[]> {
+  async #contentOrNone<T>(name: string, key: string, putsAside: boolean): Promise<Content<T>> {
     try {
-      return await this.#rows<T>(name, key);
+      return await this.#content<T>(name, key);
     } catch (error) {
       if (!isChairError(error, 'STATE_DAMAGED')) throw error;
-      await putAside(join(this.#directory, name));
+      if (putsAside) await putAside(join(this.#directory, name));
       this.#log(`${error.code}: ${error.message}`);
-      return [];
+      return { rows: [], more: {} };
     }
   }
 
-  async #rows<T>(name: string, key: string): Promise<T[]> {
+  async #content<T>(name: string, key: string): Promise<Content<T>> {
     const text = await readSealed(join(this.#directory, name));
-    if (text === undefined) return [];
+    if (text === undefined) return { rows: [], more: {} };
     const content: unknown = JSON.parse(text);
-    const rows =
-      typeof content === 'object' && content !== null && 'format' in content && content.format === FORMAT ? Object.entries(content) : [];
-    const found: unknown = rows.find(([field]) => field === key)?.[1];
+    const isOurs = typeof content === 'object' && content !== null && 'format' in content && content.format === FORMAT;
+    const { [key]: rows, ...more }: Readonly<Record<string, unknown>> = isOurs ? Object.fromEntries(Object.entries(content)) : {};
     // The seal says that we wrote it; only the form may be another version's.
-    if (Array.isArray(found)) return found as T[];
+    if (Array.isArray(rows)) return { rows: rows as T[], more };
     throw new ChairError('STATE_DAMAGED', `${join(this.#directory, name)} is of another version`, { expected: `format ${FORMAT}` });
   }
 
-  #save(name: string, key: string, rows: readonly unknown[]): Promise<void> {
-    const text = JSON.stringify({ format: FORMAT, [key]: rows }, null, 1);
+  #save(name: string, key: string, rows: readonly unknown[], more: Readonly<Record<string, unknown>> = {}): Promise<void> {
+    const text = JSON.stringify({ format: FORMAT, ...more, [key]: rows }, null, 1);
     return writeSealed(join(this.#directory, name), text, 'GATEWAY_STORE_FULL', OWNER_ONLY);
   }
+}
+
+interface Content<T> {
+  readonly rows: readonly T[];
+  /** What stands beside them. */
+  readonly more: Readonly<Record<string, unknown>>;
+}
+
+/** Of a memory: see ledger.ts. */
+export function newLife(): string {
+  return randomBytes(LIFE_BYTES).toString('hex');
 }
 
 function isPair(certificate: string, key: string): boolean {

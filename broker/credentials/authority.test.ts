@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Authority, JoinAnswer } from './authority.js';
@@ -65,6 +65,40 @@ describe('an authority', () => {
     expect(answers.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
     expect(answers.find((a) => a.status === 'rejected')).toMatchObject({ reason: { code: 'TOKEN_USED' } });
     expect(await events()).toEqual(expect.arrayContaining(['joined agent pi-1', 'refused TOKEN_USED']));
+  });
+
+  it('cuts nobody off when somebody joins of whose name there never was anybody', async () => {
+    const cut: Identity[] = [];
+    authority.onRevoked((identity) => cut.push(identity));
+    await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    expect(cut).toEqual([]);
+    // Nobody is out, nor seems so when it is forgotten who has joined.
+    expect(authority.members().filter(({ state }) => state === 'revoked')).toEqual([]);
+    await writeFile(files('issued.json'), 'damaged');
+    expect((await world.reopen()).members().filter(({ state }) => state === 'revoked')).toEqual([]);
+  });
+
+  it('ends a token that is over for good once that was so for a while; a clock that is ahead for a moment ends none', async () => {
+    const { csr } = await machine();
+    const [token, other] = [await invite(authority, 'pi-1'), await invite(authority, 'pi-2')];
+    const at = async (nowMs: number): Promise<void> => {
+      world.clock.nowMs = nowMs;
+      await authority.look();
+    };
+    await at(NOON + 400 * DAY);
+    await at(NOON);
+    expect(authority.tokens().map(({ state }) => state)).toEqual(['open', 'open']);
+    await join(other, csr);
+    await at(NOON + DAY);
+    await at(NOON + DAY);
+    world.clock.nowMs = NOON;
+    for (const of of [authority, await world.reopen()]) await expect(join(token, csr, of)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
+    // Shown when it is over, it is over at once.
+    const third = await invite(authority, 'pi-3');
+    world.clock.nowMs = NOON + DAY;
+    await expect(join(third, csr)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
+    world.clock.nowMs = NOON;
+    for (const of of [authority, await world.reopen()]) await expect(join(third, csr, of)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
   });
 
   it('keeps no secret on its disk, only its hash', async () => {
@@ -178,6 +212,133 @@ describe('a revocation', () => {
   });
 });
 
+describe('a revocation of somebody who is not remembered', () => {
+  const pi1: Identity = { cluster: 'home', role: 'agent', name: 'pi-1' };
+  const out = (of: Authority, certificate: X509Certificate, identity = pi1): boolean => of.isRevoked(identity, certificate.serialNumber);
+
+  /** Knows nothing of who has joined, as after a restore from before that. */
+  async function forgetful(): Promise<Authority> {
+    for (const name of ['issued.json', 'revoked.json']) await rm(files(name));
+    return world.reopen();
+  }
+
+  it('needs no list of what was signed', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    await writeFile(files('issued.json'), 'damaged');
+    const again = await world.reopen();
+    await expect(invite(again, 'pi-1', { role: 'viewer' })).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    await again.revoke('pi-1', 'stolen', 'operator alice');
+    expect(out(again, certificate)).toBe(true);
+  });
+
+  it('needs to be meant, names what to say, and voids every certificate of that name in every role', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    const again = await forgetful();
+    expect(again.members().map(({ name }) => name)).toEqual(['gateway', 'operator']);
+    const refusal = again.revoke('pi-1', 'stolen', 'operator alice');
+    await expect(refusal).rejects.toMatchObject({
+      code: 'IDENTITY_UNKNOWN',
+      message: expect.stringContaining('agents revoke pi-1 --unknown'),
+    });
+    expect(out(again, certificate)).toBe(false);
+    const cut: Identity[] = [];
+    again.onRevoked((identity) => cut.push(identity));
+    await again.revoke('pi-1', 'stolen', 'operator alice', { unknown: true });
+    // So that agents end their lanes with it.
+    expect(cut).toEqual([pi1]);
+    expect(again.members().filter(({ name }) => name === 'pi-1')).toMatchObject([
+      { state: 'revoked', why: 'stolen', role: '', serial: '' },
+    ]);
+    for (const of of [again, await world.reopen()]) {
+      expect([out(of, certificate), out(of, certificate, { ...pi1, role: 'viewer' })]).toEqual([true, true]);
+      await expect(of.renew(certificate, (await machine()).csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+      // Known by now.
+      await of.revoke('pi-1', 'again', 'operator alice');
+    }
+    for (const name of ['gateway', 'dispatcher', 'scheduler', 'a b', '', 'alice-0a1b2c3d']) {
+      await expect(again.revoke(name, '', 'test', { unknown: true })).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    }
+  });
+
+  it('happens when somebody else joins under that name, in whatever role', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    const again = await forgetful();
+    const viewer = await join(await invite(again, 'pi-1', { role: 'viewer' }), (await machine()).csr, again);
+    expect([out(again, certificate), out(again, viewer, { ...pi1, role: 'viewer' })]).toEqual([true, false]);
+    const renewed = certificateOf(await again.renew(viewer, (await machine()).csr, ''));
+    expect(out(again, renewed)).toBe(false);
+    await again.revoke('pi-1', '', 'test');
+    expect(out(again, renewed)).toBe(true);
+  });
+
+  it('is not needed for who has been here since: he is in the list again, and his name is taken', async () => {
+    const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    const again = await forgetful();
+    again.seen(pi1, certificate);
+    again.seen(pi1, certificate);
+    expect(again.members().filter(({ name }) => name === 'pi-1')).toMatchObject([
+      { role: 'agent', state: 'valid', serial: certificate.serialNumber, notAfterMs: Date.parse(certificate.validTo) },
+    ]);
+    await expect(invite(again, 'pi-1')).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    await expect(invite(again, 'pi-1', { role: 'viewer' })).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    expect(world.log.filter((line) => line.includes('agent pi-1 has a good certificate'))).toHaveLength(1);
+    await again.stop();
+    expect((await world.reopen()).members().find(({ name }) => name === 'pi-1')?.state).toBe('valid');
+    await again.revoke('pi-1', 'stolen', 'operator alice');
+    expect(out(again, certificate)).toBe(true);
+  });
+
+  it('is the same after a clock that was four hundred days ahead for a moment, which forgets nobody', async () => {
+    const { csr } = await machine();
+    const certificate = await join(await invite(authority, 'pi-1'), csr);
+    world.clock.nowMs += 400 * DAY;
+    await authority.source.look();
+    world.clock.nowMs = NOON;
+    await authority.source.look();
+    await expect(invite(authority, 'pi-1', { role: 'operator' })).rejects.toMatchObject({ code: 'IDENTITY_TAKEN' });
+    await authority.revoke('pi-1', 'stolen', 'operator alice');
+    expect(out(authority, certificate)).toBe(true);
+    await expect(authority.renew(certificate, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+  });
+
+  it('voids what was renewed after the backup, by a clock that is behind it, and says that it is behind', async () => {
+    const { csr } = await machine();
+    const first = await join(await invite(authority, 'pi-1'), csr);
+    world.clock.nowMs = NOON + 2 * DAY;
+    await join(await invite(authority, 'pi-2'), (await machine()).csr);
+    const backup = path.join(world.directory, 'copied');
+    await cp(path.join(world.directory, 'credentials'), backup, { recursive: true });
+    world.clock.nowMs = NOON + 20 * DAY;
+    const renewed = certificateOf(await authority.renew(first, csr, ''));
+    world.clock.nowMs = NOON + DAY;
+    // Copied by hand, as the image of a card is.
+    const again = await world.reopen({ directory: backup });
+    expect(world.log.filter((line) => line.includes('behind'))).toEqual([expect.stringContaining('2026-11-22T12:00:00.000Z')]);
+    await again.revoke('pi-1', 'stolen', 'operator alice');
+    for (const clock of [NOON + DAY, NOON + 21 * DAY]) {
+      world.clock.nowMs = clock;
+      expect([first, renewed].map((certificate) => out(again, certificate))).toEqual([true, true]);
+      await expect(again.renew(renewed, csr, '')).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+    }
+  });
+
+  it('leaves nobody in of fifty who renew at that moment, and nobody else out', async () => {
+    const { csr } = await machine();
+    const [mine, other] = [await join(await invite(authority, 'pi-1'), csr), await join(await invite(authority, 'pi-2'), csr)];
+    const renewals = Array.from({ length: 50 }, (_, i) => authority.renew(i % 2 === 0 ? mine : other, csr, ''));
+    const revoked = authority.revoke('pi-1', 'stolen', 'operator alice');
+    const later = Array.from({ length: 10 }, () => authority.renew(mine, csr, ''));
+    const made = (await Promise.all(renewals)).map(certificateOf);
+    await revoked;
+    for (const answer of await Promise.allSettled(later)) expect(answer).toMatchObject({ reason: { code: 'CERTIFICATE_REVOKED' } });
+    for (const of of [authority, await world.reopen()]) {
+      expect(made.every((certificate) => out(of, certificate, identityOf(certificate)) === (identityOf(certificate).name === 'pi-1'))).toBe(
+        true,
+      );
+    }
+  });
+});
+
 describe('renewal', () => {
   it('is for the same name only, also of a certificate that has expired', async () => {
     const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
@@ -225,7 +386,7 @@ describe('what is on the disk', () => {
     const { csr } = await machine();
     const token = await invite(authority, 'pi-1');
     // Each write of a join, one after the other, fails: the process dies there.
-    for (const write of ['saveTokens', 'saveIssued'] as const) {
+    for (const write of ['saveRevoked', 'saveTokens', 'saveIssued'] as const) {
       const dying = await world.reopen();
       const failing = vi.spyOn(AuthorityFiles.prototype, write).mockRejectedValue(new Error('the power fails here'));
       await expect(join(token, csr, dying)).rejects.toThrow('the power fails');
@@ -236,6 +397,34 @@ describe('what is on the disk', () => {
     await expect(join(token, (await machine()).csr, after)).rejects.toMatchObject({ code: 'TOKEN_USED' });
     expect(identityOf(await join(token, csr, after)).name).toBe('pi-1');
     expect(identityOf(await join(token, csr, after)).name).toBe('pi-1');
+  });
+
+  it('never has two machines of one name in, wherever the power fails while the second one joins', async () => {
+    const old = await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    const token = await invite(authority, 'pi-1', { replace: true });
+    const { csr } = await machine();
+    const isIn = (of: Authority, certificate: X509Certificate): boolean => !of.isRevoked(identityOf(certificate), certificate.serialNumber);
+    const wasIn: boolean[] = [];
+    for (const write of ['saveRevoked', 'saveTokens', 'saveIssued'] as const) {
+      const dying = await world.reopen();
+      const failing = vi.spyOn(AuthorityFiles.prototype, write).mockRejectedValue(new Error('the power fails here'));
+      await expect(join(token, csr, dying)).rejects.toThrow('the power fails');
+      failing.mockRestore();
+      wasIn.push(isIn(await world.reopen(), old));
+    }
+    expect(wasIn).toEqual([true, false, false]);
+    const after = await world.reopen();
+    const second = await join(token, csr, after);
+    for (const of of [after, await world.reopen()]) expect([isIn(of, old), isIn(of, second)]).toEqual([false, true]);
+  });
+
+  it('says loudly when the list of revocations is gone, or older than what was signed', async () => {
+    await join(await invite(authority, 'pi-1'), (await machine()).csr);
+    await world.reopen();
+    expect(world.log.filter((line) => line.includes('revoked.json'))).toEqual([]);
+    await rm(files('revoked.json'));
+    await world.reopen();
+    expect(world.log.filter((line) => line.includes('revoked.json'))).toEqual([expect.stringContaining('pi-1')]);
   });
 
   it('that is damaged lets nobody in: tokens are gone, revocations stop the gateway, so does a CA without its key', async () => {

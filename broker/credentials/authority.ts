@@ -16,13 +16,13 @@ import { NAME_PATTERN } from '../topics.js';
 import { type AuditEntry, AuditLog, type AuditRow, printable } from './audit.js';
 import { AuthorityFiles, type CertificateAuthority } from './authority-files.js';
 import { type Credentials, type Identity, identityOf, identityText, type Role } from './credentials.js';
-import type { Ledger } from './ledger.js';
+import { type Ledger, SERIAL_RANDOM_BYTES, TAG_BYTES } from './ledger.js';
 import { BACKDATE_MS, LIFETIME_MS } from './lifetime.js';
 import { OwnCredentials } from './own-credentials.js';
 import type { CredentialSource } from './source.js';
 import { isOver, MAX_TTL_MS, MIN_TTL_MS, type TokenBook, type TokenRecord } from './token-book.js';
 import { formatToken, parseToken, TOKEN_ID_BYTES, TOKEN_SECRET_BYTES } from './token-text.js';
-import { fingerprintOf, verifyPeer } from './verify.js';
+import { fingerprintOf, validityOf, verifyPeer } from './verify.js';
 
 export interface AuthorityOptions {
   /** `<state>/credentials` */
@@ -65,7 +65,8 @@ export type MemberState = 'invited' | 'held' | 'valid' | 'expired' | 'revoked';
 
 /** One name, as `agents list` shows it. */
 export interface Member {
-  readonly role: Role;
+  /** '' = it is not known: the name was revoked without one. */
+  readonly role: Role | '';
   readonly name: string;
   readonly state: MemberState;
   /** Of the latest certificate; '' and 0 when there is none. */
@@ -86,6 +87,8 @@ const LOOK_MS = 60_000;
 const WHY_CHARACTERS = 200;
 /** This was written later: a clock before it is one that was never set. */
 const EARLIEST_MS = Date.UTC(2025, 0, 1);
+/** A clock that is behind its own signatures by less was only set right. */
+const BEHIND_MS = 3_600_000;
 
 export class Authority {
   readonly #o: AuthorityOptions;
@@ -99,6 +102,10 @@ export class Authority {
   /** For the gateway's own connections. */
   readonly source: CredentialSource;
   #book: TokenBook;
+  /** Tokens that were over when it was last looked. */
+  #over = new Set<string>();
+  #isLearning = false;
+  #saidBehind = false;
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
 
@@ -108,12 +115,12 @@ export class Authority {
   static async open(options: AuthorityOptions): Promise<Authority> {
     const files = new AuthorityFiles(options.directory, (line) => options.log?.(line));
     const ca = await files.authority(options.cluster);
-    const authority = new Authority(options, files, ca, await files.ledger(), await files.tokens());
+    const authority = new Authority(options, files, ca, await files.ledger({ opens: true }), await files.tokens());
     if (ca.isNew)
       await authority.audit.write({ event: 'authority made', detail: `cluster ${options.cluster}, CA ${authority.fingerprint}` });
     authority.#checkClock();
     await authority.#mend();
-    authority.#timer = setInterval(() => void authority.source.look(), LOOK_MS).unref();
+    authority.#timer = setInterval(() => void authority.look(), LOOK_MS).unref();
     return authority;
   }
 
@@ -151,6 +158,12 @@ export class Authority {
     };
   }
 
+  /** What is due: own certificates, and tokens that are over. Done each minute by itself. Never throws. */
+  async look(): Promise<void> {
+    await this.source.look();
+    await this.#endTokens().catch((error: unknown) => this.#o.log?.(`tokens that are over: ${toChairError(error).message}`));
+  }
+
   /** Idempotent. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
@@ -184,6 +197,26 @@ export class Authority {
   /** Called for everybody whose certificates are void from now on: whoever is connected with one is to be cut off. Returns the unsubscriber. */
   onRevoked(listener: (identity: Identity) => void): () => void {
     return this.#revocations.add(listener);
+  }
+
+  /**
+   * For the transport: somebody showed this certificate, and it is good. After a restore nothing is known of those who joined since the backup: so they are in the list
+   * again, can be revoked by it, and their names are taken. Never throws.
+   */
+  seen({ role, name }: Identity, certificate: X509Certificate): void {
+    if (!this.#remember({ role, name }, certificate, 'seen here; when it joined is not remembered')) return;
+    this.#ledger.learnMark({ role, name, serial: certificate.serialNumber });
+    this.#o.log?.(`${identityText({ role, name })} has a good certificate that is not remembered here, as after a restore: it is now`);
+    this.#checkClock();
+    if (this.#isLearning) return;
+    // A whole fleet may come back at once.
+    this.#isLearning = true;
+    const kept = this.#inTurn(async () => {
+      this.#isLearning = false;
+      await this.#files.saveRevoked(this.#ledger);
+      await this.#files.saveIssued(this.#ledger);
+    });
+    kept.catch((error: unknown) => this.#o.log?.(`who was seen cannot be kept: ${toChairError(error).message}`));
   }
 
   /** For the transport: somebody was turned away. */
@@ -262,8 +295,8 @@ export class Authority {
     const [verdict, book] = this.#book.presented(shown, this.#now());
     if (verdict.kind === 'refused') {
       this.#book = book;
+      if (verdict.ended) await this.#files.saveTokens(book);
       if (verdict.locked) {
-        await this.#files.saveTokens(book);
         await this.audit.write({
           event: 'token locked',
           from,
@@ -287,10 +320,10 @@ export class Authority {
     return { kind: 'signed', certificate, ca: this.#ca.certificate };
   }
 
-  /** Whoever had the name before is out, and only then the token is taken. */
+  /** Whoever had the name before is out, in whatever role, whether he is remembered or not; and only then the token is taken. */
   async #admit(identity: Identity, book: TokenBook, record: TokenRecord): Promise<void> {
     const nowMs = this.#now();
-    if (this.#ledger.latest(identity.name) !== undefined) await this.#void(identity, 'joined anew', nowMs);
+    await this.#void(identity, 'joined anew', false);
     await this.#keep(book.nameRevoked(identity.name, nowMs, record.id));
   }
 
@@ -331,30 +364,26 @@ export class Authority {
     });
   }
 
-  /** Ends every certificate and every invitation of this name, at once and for good. Throws IDENTITY_UNKNOWN. */
-  revoke(name: string, reason: string, by: string): Promise<Identity> {
+  /**
+   * Ends every certificate and every invitation of this name, in every role, at once and for good. `unknown`: also when nothing is known of it here, as of who joined
+   * after the backup that this gateway was restored from. Throws IDENTITY_UNKNOWN.
+   */
+  revoke(name: string, reason: string, by: string, { unknown = false } = {}): Promise<void> {
     // It is kept for ever, and shown in lists.
     const why = printable(reason).slice(0, WHY_CHARACTERS);
     return this.#inTurn(async () => {
-      const nowMs = this.#now();
-      const member = this.members().find((known) => known.name === name);
-      if (member === undefined || member.role === 'gateway') {
-        throw new ChairError('IDENTITY_UNKNOWN', member === undefined ? `nobody is called '${name}'` : 'the gateway cannot be revoked', {
-          todo:
-            member === undefined
-              ? '`agents list` shows everybody.'
-              : 'To begin anew: move its credentials folder away, and let every machine join again.',
-        });
-      }
-      const identity: Identity = { cluster: this.#o.cluster, role: member.role, name };
+      // Whoever has joined left a mark, which is there when the list of what was signed was lost.
+      const member = this.members().find((known) => known.name === name) ?? this.#ledger.revocation({ name });
+      if (member?.role === 'gateway' || (member === undefined && (!unknown || !canJoin(name)))) throw nobody(name, unknown);
+      const role = member?.role ?? '';
+      const about = role === '' ? name : identityText({ role, name });
       // Said first, as it counts at once: what it causes comes after it in the log.
-      const said = this.audit.write({ event: 'revoked', by, about: identityText(identity), detail: why });
-      await this.#void(identity, why, nowMs);
-      await this.#keep(this.#book.nameRevoked(name, nowMs));
+      const said = this.audit.write({ event: 'revoked', by, about, detail: why });
+      await this.#void({ role, name }, why);
+      await this.#keep(this.#book.nameRevoked(name, this.#now()));
       await said;
       // Of this gateway's own operator: it was the key that was not to be used any more.
-      if (identity.name === 'operator') await this.#mendNow();
-      return identity;
+      if (name === 'operator') await this.#mendNow();
     });
   }
 
@@ -367,11 +396,15 @@ export class Authority {
       return { ...record, state, why: isVoid ? (this.#ledger.revocation(record)?.why ?? '') : record.by };
     });
     const none = { serial: '', issuedMs: 0, notAfterMs: 0 };
+    const unseen = this.#ledger.revoked.filter(({ name, isOut }) => isOut && !this.#ledger.hasSigned(name));
+    const out = unseen.map(({ role, name, why }): Member => ({ ...none, role, name, key: '', state: 'revoked', why }));
     const asked = this.#book.all().filter((token) => (token.state === 'open' || token.state === 'held') && !isOver(token, nowMs));
     const invited = asked.map(({ role, name, state, key, id }): Member => {
       return { ...none, role, name, key, state: state === 'held' ? 'held' : 'invited', why: `token ${id}` };
     });
-    const others = joined.filter(({ name, state }) => state === 'valid' || !invited.some((invitation) => invitation.name === name));
+    const others = [...joined, ...out].filter(
+      ({ name, state }) => state === 'valid' || !invited.some((invitation) => invitation.name === name),
+    );
     return [...others, ...invited].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   }
 
@@ -406,23 +439,46 @@ export class Authority {
     return done;
   }
 
+  /** True when nothing was known of this certificate. */
+  #remember({ role, name }: Pick<Identity, 'role' | 'name'>, certificate: X509Certificate, by: string): boolean {
+    const { serialNumber: serial } = certificate;
+    if (!this.#ledger.isNews({ role, name, serial })) return false;
+    const [fromMs, notAfterMs] = validityOf(certificate);
+    const key = createHash('sha256')
+      .update(certificate.publicKey.export({ type: 'spki', format: 'der' }))
+      .digest('hex');
+    this.#ledger.add({ serial, role, name, key, issuedMs: fromMs + BACKDATE_MS, notAfterMs, by });
+    return true;
+  }
+
   /** What is not on the disk has not happened. */
   async #keep(book: TokenBook): Promise<void> {
     await this.#files.saveTokens(book);
     this.#book = book;
   }
 
-  /** Void at once, even when it cannot be written: then that is said, and it is void until this process ends. */
-  async #void(identity: Identity, why: string, nowMs: number): Promise<void> {
-    this.#ledger.revoke(identity, why, nowMs);
-    this.#revocations.emit(identity);
+  /** Void at once, even when it cannot be written: then that is said, and it is void until this process ends. `isOut`: false = somebody else has the name from now on. */
+  async #void({ role: as, name }: { readonly role: Role | ''; readonly name: string }, why: string, isOut = true): Promise<void> {
+    const roles = new Set<Role>(this.#ledger.rolesOf(name));
+    if (isOut) roles.add(as === '' ? 'agent' : as);
+    this.#ledger.revoke({ role: as, name }, why, this.#now(), this.#random(TAG_BYTES).toString('hex'), isOut);
+    // Whoever is here with that name, in whatever role, is cut off, and of an agent all others are told: nobody, when somebody joins whose name is new.
+    for (const role of roles) this.#revocations.emit({ cluster: this.#o.cluster, role, name });
     await this.#files.saveRevoked(this.#ledger);
+  }
+
+  /** A token that is over stays so when the clock goes back. It has to be over twice, a minute apart: no token ends by a clock that was wrong for a moment. */
+  async #endTokens(): Promise<void> {
+    const over = this.#book.over(this.#now());
+    const gone = over.filter((id) => this.#over.has(id));
+    this.#over = new Set(over);
+    if (gone.length > 0) await this.#inTurn(() => this.#keep(this.#book.expired(gone, this.#now())));
   }
 
   async #sign(identity: Identity, publicKey: Buffer, by: string): Promise<string> {
     const nowMs = this.#now();
     const { keyFingerprint, sign } = await import('./certificates.js');
-    const serial = this.#ledger.nextSerial(nowMs, this.#random(8).toString('hex'));
+    const serial = this.#ledger.nextSerial(identity.name, nowMs, this.#random(SERIAL_RANDOM_BYTES).toString('hex'));
     const notAfterMs = nowMs + this.#lifetimeMs;
     const hosts = identity.role === 'gateway' && this.#o.hosts !== undefined ? { hosts: this.#o.hosts } : {};
     const { certificate: ca, key: caKey } = this.#ca;
@@ -437,7 +493,7 @@ export class Authority {
       ...hosts,
     });
     const { role, name } = identity;
-    this.#ledger.add({ serial, role, name, key: keyFingerprint(publicKey), issuedMs: nowMs, notAfterMs, by }, nowMs);
+    this.#ledger.add({ serial, role, name, key: keyFingerprint(publicKey), issuedMs: nowMs, notAfterMs, by });
     await this.#files.saveIssued(this.#ledger);
     return made;
   }
@@ -449,19 +505,31 @@ export class Authority {
   async #mendNow(): Promise<void> {
     const isNew = await this.#own.gateway.mend();
     await this.#own.operator.mend();
+    // Of which nothing is known any more when the list of what was signed was lost.
+    for (const { current } of [this.#own.gateway, this.#own.operator]) {
+      if (current !== undefined) this.#remember(current.identity, new X509Certificate(current.certificate), 'this gateway');
+    }
     if (isNew) this.#changes.emit();
   }
 
-  /** Nothing breaks, but tokens made now are over when the clock is set. */
+  /** Nothing breaks, and nobody comes back who was thrown out; but tokens made now are over when the clock is set. */
   #checkClock(): void {
-    if (this.#now() >= EARLIEST_MS) return;
-    this.#o.log?.(
-      `the clock says ${iso(this.#now())}: that cannot be. Set it before machines are invited; certificates are renewed by themselves then`,
-    );
+    const [nowMs, { stamp }] = [this.#now(), this.#ledger];
+    if (nowMs < EARLIEST_MS) {
+      this.#o.log?.(
+        `the clock says ${iso(nowMs)}: that cannot be. Set it before machines are invited; certificates are renewed by themselves then`,
+      );
+    } else if (nowMs < stamp - BEHIND_MS && !this.#saidBehind) {
+      this.#saidBehind = true;
+      this.#o.log?.(
+        `the clock says ${iso(nowMs)}, but this gateway signed a certificate when it said ${iso(stamp)}: it is behind now, or was ahead then. ` +
+          'Set it before machines are invited: else tokens are good for the wrong time. Revocations hold whatever it says',
+      );
+    }
   }
 
   #checkInvitation({ name, role, ttlMs, replace }: Invitation, nowMs: number): void {
-    if (!NAME_PATTERN.test(name) || RESERVED.has(name) || SESSION.test(name) || role === 'gateway') {
+    if (!canJoin(name) || role === 'gateway') {
       throw new ChairError('AGENT_NAME_INVALID', 'nobody can join under this name', {
         expected: `letters, digits, dot, dash and underscore, at most 64; none of ${[...RESERVED].join(', ')}; no dash and 8 hex digits at its end`,
         came: role === 'gateway' ? 'the role gateway' : `'${name.slice(0, 80)}'`,
@@ -485,6 +553,27 @@ export class Authority {
       });
     }
   }
+}
+
+function canJoin(name: string): boolean {
+  return NAME_PATTERN.test(name) && !RESERVED.has(name) && !SESSION.test(name);
+}
+
+/** Of a name that is not revoked. `unknown`: it did not have to be known. */
+function nobody(name: string, unknown: boolean): ChairError {
+  if (name === 'gateway') {
+    return new ChairError('IDENTITY_UNKNOWN', 'the gateway cannot be revoked', {
+      todo: 'To begin anew: move its credentials folder away, and let every machine join again.',
+    });
+  }
+  if (unknown)
+    return new ChairError('IDENTITY_UNKNOWN', `nobody can have joined as '${name.slice(0, 80)}'`, {
+      expected: 'a name that tokens are made for',
+    });
+  return new ChairError('IDENTITY_UNKNOWN', `no such member is known here: '${name.slice(0, 80)}'`, {
+    expected: 'a name that `agents list` shows',
+    todo: `Is it typed right? Who joined after the backup that a gateway was restored from may be unknown to it, and is thrown out all the same by: agents revoke ${canJoin(name) ? name : 'NAME'} --unknown`,
+  });
 }
 
 /** Whom a certificate names that was not accepted; '' when nobody. */

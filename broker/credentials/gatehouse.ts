@@ -63,7 +63,7 @@ export class Gatehouse {
   async answer(request: TrustRequest, client: string): Promise<TrustReport> {
     const { authority } = this;
     const by = ownerOf(client);
-    const { action, name, key, why, count } = request;
+    const { action, name, key, why, count, unknown } = request;
     const empty: TrustReport = {
       token: '',
       fingerprint: authority.fingerprint,
@@ -88,7 +88,7 @@ export class Gatehouse {
         await authority.approve(name, key, by);
         return { ...empty, members: this.#members(name) };
       case 'revoke':
-        await authority.revoke(name, why, by);
+        await authority.revoke(name, why, by, { unknown });
         return { ...empty, members: this.#members(name) };
       case 'audit':
         return { ...empty, audit: (await authority.history(Math.min(MOST_AUDIT, Math.max(1, count)))).map(auditRow) };

@@ -57,6 +57,23 @@ describe('a token', () => {
     expect(codeOf(book.presented(shown({ name: 'pi-1', role: 'agent' }), T0))).toBe('sign');
   });
 
+  it('that was over stays so when the clock goes back: when it was shown then, and when that was noted', () => {
+    const late = T0 + 3_600_001;
+    const [refused, shownLate] = new TokenBook([token()]).presented(shown(), late);
+    expect(refused).toMatchObject({ kind: 'refused', ended: true, locked: false, error: { code: 'TOKEN_EXPIRED' } });
+    expect(codeOf(shownLate.presented(shown(), T0 + 1))).toBe('TOKEN_EXPIRED');
+    expect(codeOf(shownLate.presented(shown({ key: sha('key 2') }), T0 + 1))).toBe('TOKEN_EXPIRED');
+    const book = new TokenBook([token(), token({ id: 'bb', expiresMs: T0 + 9_000_000 })]);
+    expect(book.over(T0)).toEqual([]);
+    expect(book.over(late)).toEqual(['aa']);
+    const noted = book.expired(['aa'], late);
+    expect(noted.over(late)).toEqual([]);
+    expect([codeOf(noted.presented(shown(), T0)), codeOf(noted.presented(shown({ id: 'bb' }), T0))]).toEqual(['TOKEN_EXPIRED', 'sign']);
+    // Whoever has joined with it meanwhile is not concerned.
+    const [, used] = book.presented(shown(), T0);
+    expect(codeOf(used.expired(['aa'], late).presented(shown(), T0))).toBe('sign');
+  });
+
   it('is locked after ten wrong secrets, and then its own does not open it either', () => {
     let book = new TokenBook([token()]);
     for (let i = 0; i < 9; i++) [, book] = book.presented(shown({ secretSha256: sha(`${i}`) }), T0);

@@ -5,6 +5,7 @@
  *     open -> held -> used            of a token that holds: an operator approves the key first
  *     open, held, used -> revoked     by an operator; by a newer token for the same name
  *     open -> locked                  too many wrong secrets
+ *     open -> expired                 it was shown after its time, or was over for a while: for good, also when the clock goes back
  *
  * The key that has a used token may come back with it for a while: its answer may have been lost on the way, or the power with it. That is no second use: whoever has
  * that private key was let in already.
@@ -13,7 +14,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { ChairError } from '../errors.js';
 import type { Role } from './credentials.js';
 
-export type TokenState = 'open' | 'held' | 'used' | 'revoked' | 'locked';
+export type TokenState = 'open' | 'held' | 'used' | 'revoked' | 'locked' | 'expired';
 
 export interface TokenRecord {
   readonly id: string;
@@ -50,8 +51,14 @@ export type Verdict =
   | { readonly kind: 'sign'; readonly record: TokenRecord; readonly first: boolean }
   /** An operator has to approve it. `first`: it was not known before. */
   | { readonly kind: 'held'; readonly record: TokenRecord; readonly first: boolean }
-  /** `record`: the token that was meant, when there is one; `locked`: this was one wrong secret too many. */
-  | { readonly kind: 'refused'; readonly error: ChairError; readonly record: TokenRecord | undefined; readonly locked: boolean };
+  /** `record`: the token that was meant, when there is one; `locked`: this was one wrong secret too many; `ended`: it is over from now on, which is to be kept. */
+  | {
+      readonly kind: 'refused';
+      readonly error: ChairError;
+      readonly record: TokenRecord | undefined;
+      readonly locked: boolean;
+      readonly ended: boolean;
+    };
 
 export const MIN_TTL_MS = 60_000;
 export const MAX_TTL_MS = 90 * 86_400_000;
@@ -116,7 +123,10 @@ export class TokenBook {
     if (record === undefined) return [refusal(unknown(), undefined), this];
     if (!matches) return this.#failed(record, nowMs);
     const wrong = whyNot(record, shown, nowMs);
-    if (wrong !== undefined) return [refusal(wrong, record), this];
+    if (wrong !== undefined) {
+      const expires = record.state === 'open' && wrong.code === 'TOKEN_EXPIRED';
+      return [{ ...refusal(wrong, record), ended: expires }, expires ? this.expired([record.id], nowMs) : this];
+    }
     if (record.state === 'used') return [{ kind: 'sign', record, first: false }, this];
     if (record.state === 'held') return [{ kind: 'held', record, first: false }, this];
     const state: TokenState = record.hold ? 'held' : 'used';
@@ -156,6 +166,19 @@ export class TokenBook {
     return new TokenBook(this.all().map((known) => (ends(known) ? ended(known, 'revoked', nowMs) : known)));
   }
 
+  /** Ids of those that nobody has used in time, and that are not known to be over. */
+  over(nowMs: number): string[] {
+    return this.all()
+      .filter((known) => known.state === 'open' && isOver(known, nowMs))
+      .map(({ id }) => id);
+  }
+
+  /** They are over for good; but those that were used meanwhile. */
+  expired(ids: readonly string[], nowMs: number): TokenBook {
+    const ends = ({ id, state }: TokenRecord): boolean => state === 'open' && ids.includes(id);
+    return new TokenBook(this.all().map((known) => (ends(known) ? ended(known, 'expired', nowMs) : known)));
+  }
+
   /** Whether this is the secret of a token there is; before anything that costs more is done for a stranger. */
   knows(id: string, secretSha256: string): boolean {
     return sameDigest(secretSha256, this.#records.get(id)?.secretSha256 ?? NOBODYS);
@@ -165,7 +188,7 @@ export class TokenBook {
     const failures = record.failures + 1;
     const locked = record.state === 'open' && failures >= MAX_FAILURES;
     const next: TokenRecord = locked ? { ...ended(record, 'locked', nowMs), failures } : { ...record, failures };
-    return [{ ...refusal(unknown(), record), locked }, this.#with(next)];
+    return [{ ...refusal(unknown(), record), locked, ended: locked }, this.#with(next)];
   }
 
   #with(record: TokenRecord): TokenBook {
@@ -184,14 +207,15 @@ function whyNot(record: TokenRecord, { key, name, role }: Presented, nowMs: numb
       todo: 'Make a token for this name, or join under the name of the token.',
     });
   }
-  if (state !== 'open' && key !== record.key) {
+  const isUnused = state === 'open' || state === 'expired';
+  if (!isUnused && key !== record.key) {
     return new ChairError('TOKEN_USED', 'the token was used already, by another key', {
       todo: 'Each token is good for one machine: make another one. If nobody else should have had it: `agents revoke` its name.',
     });
   }
   if (!isOver(record, nowMs)) return undefined;
   return new ChairError('TOKEN_EXPIRED', 'the token has expired', {
-    expected: `its use until ${new Date(state === 'open' ? record.expiresMs : record.sinceMs + REPEAT_MS).toISOString()}`,
+    expected: `its use until ${new Date(isUnused ? record.expiresMs : record.sinceMs + REPEAT_MS).toISOString()}`,
     came: new Date(nowMs).toISOString(),
     todo: 'Make another one on the gateway; --ttl says how long it is good for.',
   });
@@ -205,10 +229,10 @@ function unknown(): ChairError {
 }
 
 function refusal(error: ChairError, record: TokenRecord | undefined) {
-  return { kind: 'refused', error, record, locked: false } as const;
+  return { kind: 'refused', error, record, locked: false, ended: false } as const;
 }
 
-function ended(record: TokenRecord, state: 'revoked' | 'locked', nowMs: number): TokenRecord {
+function ended(record: TokenRecord, state: 'revoked' | 'locked' | 'expired', nowMs: number): TokenRecord {
   return { ...record, state, sinceMs: nowMs };
 }
 

@@ -689,6 +689,8 @@ export interface TrustRequest {
   readonly why: string;
   /** audit: so many of the latest entries. */
   readonly count: number;
+  /** revoke: also a name of which nothing is known. */
+  readonly unknown: boolean;
 }
 
 /** Change the program of one agent to a bundle that was sent before. Answered when the agent was confirmed, or is back with its former one. */
@@ -1140,7 +1142,7 @@ export interface TokenRow {
   readonly id: string;
   readonly role: string;
   readonly name: string;
-  /** `open`, `held`, `used`, `revoked` or `locked`; one that is open past `expiresMs` has expired. */
+  /** `open`, `held`, `used`, `revoked`, `locked` or `expired`; one that is open past `expiresMs` has expired, too. */
   readonly state: string;
   /** ms since 1970, as all times here. */
   readonly createdMs: number;
@@ -1157,6 +1159,7 @@ export interface TokenRow {
 
 /** Somebody who has joined, or may. */
 export interface MemberRow {
+  /** '' = not known: the name was revoked without one. */
   readonly role: string;
   readonly name: string;
   /** `invited`, `held`, `valid`, `expired` or `revoked`. */

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, type Stats } from 'node:fs';
 import { chown, lstat, mkdir, open, readdir, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
+import { type Inheritance, inherit } from '../../broker/credentials/inherit.js';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import { lockDirectory } from '../../broker/lock.js';
 import { flushDirectory } from '../../broker/sealed-file.js';
@@ -38,6 +39,10 @@ export interface RestoreReport extends BackupAbout {
   readonly leftOut: readonly string[];
   /** Where what stood there before is now; '' when there was nothing. */
   readonly replaced: string;
+  /** What was learned of who is revoked from states of the same gateway beside it: the one that is replaced, and those that earlier restores replaced. */
+  readonly trust: Inheritance;
+  /** By how much this machine's clock is behind the backup, ms; 0 = it is not. */
+  readonly clockBehindMs: number;
 }
 
 export interface RestoreOptions {
@@ -46,6 +51,7 @@ export interface RestoreOptions {
   readonly cluster: string;
   readonly nowMs: () => number;
   readonly onProgress?: (bytes: number) => void;
+  readonly log?: (line: string) => void;
 }
 
 /** Looks at a backup without restoring it. Throws BACKUP_UNUSABLE, FILE_NOT_FOUND. */
@@ -77,21 +83,48 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRep
     const taker = new Taker(next, onProgress);
     const { about, rows } = await readBackup(file, (entry) => taker.take(entry), cluster);
     const leftOut = await taker.settle(rows);
+    const former = (await formerStates(directory)).map((folder) => path.join(folder, KEYS));
+    const trust = await inherit(path.join(next, KEYS), former, options.log);
     if (rows.some((row) => row.path.startsWith(KEYS))) {
-      const detail = `the state of ${new Date(about.madeAtMs).toISOString()}; revocations since then are not in it`;
+      const detail = `the state of ${new Date(about.madeAtMs).toISOString()}; ${trustText(trust)}`;
       await audited(path.join(next, KEYS), { event: 'restored', about: file, detail });
     }
     await takeOwner(next, await stat(directory));
     const replaced = await swap(directory, next, new Date(nowMs()), unlock);
     const kept = rows.filter((row) => !NOT_RESTORED.has(row.path));
     const keys = kept.some((row) => row.path.startsWith(KEYS));
-    return { ...about, file, files: kept.length, deployments: deploymentsOf(kept), keys, leftOut, replaced };
+    const clockBehindMs = Math.max(0, about.madeAtMs - nowMs());
+    const read = trust.read.map((folder) => movedTo(folder, directory, replaced));
+    const unread = trust.unread.map((folder) => movedTo(folder, directory, replaced));
+    const found = { deployments: deploymentsOf(kept), keys, leftOut, replaced, trust: { ...trust, read, unread }, clockBehindMs };
+    return { ...about, file, files: kept.length, ...found };
   } catch (error) {
     await rm(next, { recursive: true, force: true });
     await unlock();
     if (made) await rm(directory, { recursive: true, force: true });
     throw fileError(error, directory);
   }
+}
+
+/** What stands in the place of the state folder, and what restores put aside before. */
+async function formerStates(directory: string): Promise<string[]> {
+  const [parent, name] = [path.dirname(directory), path.basename(directory)];
+  const aside = (await readdir(parent)).filter((other) => other.startsWith(`${name}${BEFORE}`)).sort();
+  return [directory, ...aside.map((other) => path.join(parent, other))];
+}
+
+/** A state folder that was looked at, by the name that it has now. */
+function movedTo(credentials: string, directory: string, replaced: string): string {
+  const folder = path.dirname(credentials);
+  return folder === directory && replaced !== '' ? replaced : folder;
+}
+
+/** For the audit log, which is bounded. */
+function trustText({ stillRevoked, read, unread }: Inheritance): string {
+  const who =
+    stillRevoked.length === 0 ? 'nobody else' : `${stillRevoked.slice(0, 20).join(', ')}${stillRevoked.length > 20 ? ' ...' : ''}`;
+  const since = read.length === 0 ? 'revocations since then are not in it' : `revoked since then, and still: ${who}`;
+  return unread.length === 0 ? since : `${since}; not readable: ${unread.length} former states`;
 }
 
 async function sizeOf(file: string): Promise<number> {

@@ -6,6 +6,7 @@ import { PROGRAM, packageVersion } from '../package-root.js';
 import { counted } from '../report.js';
 import { gatewayDirectory } from '../state-folder.js';
 import { bytesText } from '../table.js';
+import { inheritedLines } from '../trust-text.js';
 
 const whenText = (ms: number): string => new Date(ms).toISOString().replace('T', ' ').slice(0, 19).concat(' UTC');
 const named = (deployments: readonly string[]): string =>
@@ -55,7 +56,7 @@ export const gatewayRestore: CommandDefinition = {
   name: 'gateway restore',
   summary: "Put a backup in the place of the gateway's state",
   description:
-    'Refuses while a gateway runs there. What stood there before is kept beside it. Join tokens are not brought back: one that was used since would be good again.',
+    'Refuses while a gateway runs there. What stood there before is kept beside it. Who was revoked in it, or in what earlier restores put aside, stays revoked. Join tokens are not brought back: one that was used since would be good again.',
   arguments: [{ syntax: '<file>', description: 'what gateway backup wrote' }],
   options: [{ flags: '--check', description: 'only read it and check every byte' }],
   settings: ['cluster', 'gateway.directory'],
@@ -81,17 +82,14 @@ export const gatewayRestore: CommandDefinition = {
     const report = await restoreBackup({
       ...{ file, stateDirectory: directory, cluster: settings.cluster, nowMs: Date.now },
       onProgress: (bytes) => output.progress(`${bytesText(bytes)} restored`),
+      log: (line) => output.note(line),
     });
     output.report({ ...report, directory }, () =>
       [
         `${directory} is as it was on ${whenText(report.madeAtMs)}: ${counted(report.files, 'file')}, ${named(report.deployments)}.`,
         ...(report.replaced === '' ? [] : [`What stood there before is in ${report.replaced}; remove it when the gateway serves.`]),
         ...report.leftOut.map((name) => `not brought back  ${name}`),
-        ...(report.keys
-          ? [
-              `Agents that were revoked after that time are not revoked in it: revoke them again. Tokens of before are void: ${PROGRAM} token create.`,
-            ]
-          : []),
+        ...(report.keys ? inheritedLines(report, PROGRAM) : []),
         ...(report.models ? [] : ['Models and slices were not in it: agents go on with the slices on their disks.']),
         `Start the gateway: systemctl start musical-chair-gateway, or ${PROGRAM} gateway${startFlags(settings)}`,
       ].join('\n'),

@@ -132,19 +132,31 @@ export const agentsRevoke: CommandDefinition = {
   name: 'agents revoke',
   summary: 'Throw somebody out: every certificate and every token of this name is void at once',
   description:
-    'Its connections are cut, others take its seats, and it cannot renew. It comes back only by a new token. For operators and viewers, too.',
+    'Its connections are cut, others take its seats, and it cannot renew. It comes back only by a new token. For operators and viewers, too; whatever the clock says, and also of certificates that the gateway does not remember.',
   arguments: [{ syntax: '<name>', description: 'whose' }],
-  options: [{ flags: '--why <text>', description: 'for the audit log' }],
+  options: [
+    { flags: '--why <text>', description: 'for the audit log' },
+    {
+      flags: '--unknown',
+      description: 'also when the gateway knows nobody of this name: who joined after the backup it was restored from, say',
+    },
+  ],
   settings: CLIENT_SETTINGS,
   json: true,
-  examples: [{ line: "agents revoke pi-3 --why 'lost on the train'", text: 'whoever finds it has nothing' }],
+  examples: [
+    { line: "agents revoke pi-3 --why 'lost on the train'", text: 'whoever finds it has nothing' },
+    { line: 'agents revoke pi-9 --unknown', text: 'after a restore: pi-9 had joined since, was stolen, and agents list does not show it' },
+  ],
   run: async (invocation) => {
     const [name = ''] = invocation.arguments;
     checkName(name, 'who is revoked');
     const why = optionText(invocation.options, 'why');
-    await ask(invocation, { action: 'revoke', name, why }, ({ members }) =>
-      invocation.output.report({ members }, () => `revoked: ${name} is out`),
-    );
+    const unknown = invocation.options.unknown === true;
+    await ask(invocation, { action: 'revoke', name, why, unknown }, ({ members }) => {
+      const isKnown = members.some(({ role }) => role !== '');
+      const who = isKnown ? `${name} is out` : `nobody called ${name} was known; whoever has a certificate of that name is out`;
+      invocation.output.report({ members }, () => `revoked: ${who}`);
+    });
   },
 };
 

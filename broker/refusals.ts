@@ -1,6 +1,7 @@
 /** Counts what is not acted on, by code, so that an operator sees it in `status`: a message of another epoch, cluster, schema or sender, or one that makes no sense. */
 import type { ErrorCode } from './errors.js';
 import type { RefusalRow } from './messages.js';
+import { printable } from './printable.js';
 
 /** Of the latest message's fault: a row of a table, not a log. */
 const MOST_CHARACTERS = 300;
@@ -13,7 +14,7 @@ export class Refusals {
   count(code: ErrorCode, latest: string): void {
     const row = this.#rows.get(code) ?? { count: 0, latest: '' };
     row.count++;
-    row.latest = latest.slice(0, MOST_CHARACTERS);
+    row.latest = printable(latest.slice(0, MOST_CHARACTERS)).slice(0, MOST_CHARACTERS);
     this.#rows.set(code, row);
   }
 

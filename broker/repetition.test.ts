@@ -18,14 +18,39 @@ describe('lines that repeat', () => {
     expect(lines).toEqual(['a 0', 'b', 'a 5 (and 4 more like it before)', 'a 6']);
   });
 
-  it('are forgotten rather than kept without bound', () => {
+  it('are forgotten rather than kept without bound, the oldest first', () => {
     const lines: string[] = [];
+    let now = 0;
     const repetition = new Repetition(
       (line) => lines.push(line),
-      () => 0,
+      () => now,
+      { quietMs: 1e9 },
     );
-    for (let i = 0; i < 1001; i++) repetition.say(`${i}`, 'x');
+    for (let i = 0; i < 1001; i++, now += 1000) repetition.say(`${i}`, 'x');
     repetition.say('0', 'again');
-    expect(lines.at(-1)).toBe('again');
+    repetition.say('900', 'not again');
+    expect(lines.slice(1001)).toEqual(['again']);
+  });
+
+  it('are held up together when each is another one', () => {
+    const lines: string[] = [];
+    let now = 0;
+    const repetition = new Repetition(
+      (line) => lines.push(line),
+      () => now,
+    );
+    for (let i = 0; i < 5_000; i++) repetition.say(`${i}`, `name ${i}`);
+    expect(lines).toHaveLength(200);
+    now = 1_000;
+    repetition.say('one more', 'name');
+    expect(lines.at(-1)).toBe('name (and 4800 lines before it that were too many to write)');
+  });
+
+  it('are one line of printable ASCII each, and not longer than a line should be', () => {
+    const lines: string[] = [];
+    const repetition = new Repetition((line) => lines.push(line));
+    repetition.say('a', `pi-1~\u001b[2J\nFAKE\u202e${'\u2603'.repeat(5_000)}`);
+    expect(lines[0]).toMatch(/^pi-1~\\u001b\[2J\\u000aFAKE\\u202e[ -~]+$/);
+    expect(lines[0]?.length).toBeLessThan(1_100);
   });
 });

@@ -6,8 +6,8 @@ import type { Bus } from './bus.js';
 import type { Credentials } from './credentials/credentials.js';
 import type { Gone, Reign } from './messages.js';
 import { type BusOptions, connectBus } from './mqtt-bus.js';
-import { type BrokerServer, startBroker } from './server.js';
-import { resources, until } from './test-brokers.js';
+import { type BrokerOptions, type BrokerServer, startBroker } from './server.js';
+import { crowd, NO_CROWD, resources, until } from './test-brokers.js';
 import { RenewedSource, type TestAuthority, type TestTrust, testAuthority } from './test-credentials.js';
 import { spokenBy, topicsOf } from './topics.js';
 
@@ -36,10 +36,10 @@ interface Served {
   readonly log: string[];
 }
 
-async function served(credentials: Credentials | RenewedSource = gateway): Promise<Served> {
+async function served(credentials: Credentials | RenewedSource = gateway, options: Partial<BrokerOptions> = {}): Promise<Served> {
   const trust = authority.trust(credentials);
   const log: string[] = [];
-  const server = await startBroker({ host: '127.0.0.1', port: 0, trust, log: (line) => log.push(line) });
+  const server = await startBroker({ host: '127.0.0.1', port: 0, trust, log: (line) => log.push(line), ...options });
   onTestFinished(() => server.stop());
   return { server, trust, log };
 }
@@ -335,6 +335,44 @@ describe('broker with credentials', () => {
     expect(late.connected).toBe(false);
     source.nowMs = Date.now;
     await until('the connection', () => late.connected);
+  });
+
+  it.skipIf(NO_CROWD !== '')(
+    'lets an agent in, and keeps those who are, while twenty addresses hold all the connections they may',
+    async () => {
+      const world = await served(gateway, { maxConnections: 40 });
+      const first = await bus(world, 'pi-1', pi1);
+      const others = await crowd(world.server.port, 20, 5);
+      onTestFinished(() => others.stop());
+      expect(others.open).toBeGreaterThan(0);
+      const second = await bus(world, 'pi-2', pi2);
+      expect([first.connected, second.connected]).toEqual([true, true]);
+      expect(world.log.join('\n')).toMatch(/too many connections of 127\.1\.0\.\d+/);
+      // Nobody waits for those who say nothing.
+      const from = performance.now();
+      await world.server.stop();
+      expect(performance.now() - from).toBeLessThan(5_000);
+    },
+  );
+
+  it('writes one line of printable text for whatever a client calls itself and its topics, and counts what comes again', async () => {
+    const world = await served();
+    const client = await stock(world, 'pi-1~\u001b]0;owned\u0007\nFAKE LINE', pi1);
+    const closed = new Promise<void>((resolve) => void client.once('close', () => resolve()));
+    client.publish(`${topics.gone.name.replace('+', 'pi-2')}/\u001b[2J\nFAKE LINE`, 'x', { qos: 1 });
+    await closed;
+    await until('the line', () => world.log.length > 0);
+    await expect(stock(world, 'pi-2~\r\nFAKE LINE', pi1)).rejects.toThrow();
+    for (let i = 0; i < 20; i++) {
+      const bare = connectTls({ port: world.server.port, host: '127.0.0.1', rejectUnauthorized: false });
+      bare.on('error', () => undefined);
+      bare.resume();
+      await until('the end', () => bare.destroyed);
+    }
+    await until('the counts', () => world.server.stats().untrusted === 20);
+    expect(world.log.filter((line) => !/^broker: [ -~]+$/.test(line))).toEqual([]);
+    expect(world.log.filter((line) => line.includes('FAKE LINE')).length).toBeGreaterThan(0);
+    expect(world.log.filter((line) => line.includes('CERTIFICATE_FOREIGN'))).toEqual([expect.stringContaining('(from 127.0.0.1)')]);
   });
 
   it('stops with clients connected and leaves nothing behind', async () => {

@@ -6,9 +6,12 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { Aedes, type Client } from 'aedes';
 import { type Attempt, permits, permitsClient } from './acl.js';
 import { identityText } from './credentials/credentials.js';
-import { ChairError, isChairError } from './errors.js';
+import { Doorkeeper } from './doorkeeper.js';
+import { ChairError, isChairError, toChairError } from './errors.js';
+import { plainAddress } from './host.js';
 import { listen } from './listen.js';
 import { PacketGuard } from './packet-guard.js';
+import { Repetition } from './repetition.js';
 import { createTlsServer, endWhenOver, type Peer } from './tls.js';
 import { nameOf } from './topics.js';
 import type { Trust } from './trust.js';
@@ -28,7 +31,7 @@ export interface BrokerOptions {
   readonly connectTimeoutMs?: number;
   /** How often aedes looks after itself; default 60,000 ms. For tests. */
   readonly heartbeatMs?: number;
-  /** Most connections at once; default 4,096. */
+  /** Most connections at once; default 4,096. Those that have not been let in may be 512 of them, and no more than half (doorkeeper.ts). */
   readonly maxConnections?: number;
   /** TLS with client certificates; everybody may do what acl.ts permits, and nothing else. Default: plain MQTT, and everybody may do everything. */
   readonly trust?: Trust;
@@ -68,6 +71,8 @@ export interface BrokerServer {
   stop(): Promise<void>;
 }
 
+/** As many as may wait to be accepted: when a whole fleet comes back at once, it does not push itself out. */
+const MAX_STRANGERS = 512;
 /** Longest topic of anybody, and of a client id. */
 const MOST_TOPIC_CHARACTERS = 512;
 const MOST_ID_CHARACTERS = 256;
@@ -91,8 +96,11 @@ class EmbeddedBroker implements BrokerServer {
   /** Clients whose CONNECT is answered with a refusal. */
   readonly #turnedAway = new WeakMap<Client, { readonly returnCode: number; readonly error: ChairError }>();
   readonly #closedBytes = { in: 0, out: 0 };
+  /** Much of what is said there was chosen by strangers. */
+  readonly #lines: Repetition;
   readonly #counts = { messagesIn: 0, tooLarge: 0, notReading: 0, otherErrors: 0, untrusted: 0, duplicates: 0 };
   #offRevoked: (() => void) | undefined;
+  #door: Doorkeeper | undefined;
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #port = 0;
@@ -100,6 +108,7 @@ class EmbeddedBroker implements BrokerServer {
 
   constructor(options: BrokerOptions) {
     this.#options = options;
+    this.#lines = new Repetition((line) => options.log?.(line));
     this.host = options.host ?? '0.0.0.0';
   }
 
@@ -144,6 +153,11 @@ class EmbeddedBroker implements BrokerServer {
     this.#watch(aedes);
     const server = this.#createServer(aedes);
     server.maxConnections = maxConnections;
+    this.#door = new Doorkeeper(server, {
+      places: Math.min(MAX_STRANGERS, Math.ceil(maxConnections / 2)),
+      onTurnedAway: (host) =>
+        this.#lines.say(`crowd ${host}`, `broker: too many connections of ${host} that say nothing, or that come: some are ended`),
+    });
     this.#server = server;
     try {
       this.#port = await listen(server, this.host, this.#options.port);
@@ -154,15 +168,19 @@ class EmbeddedBroker implements BrokerServer {
   }
 
   #createServer(aedes: Aedes): Server {
-    const { trust, log } = this.#options;
+    const { trust } = this.#options;
     if (trust === undefined) return createServer({ noDelay: true }, (socket) => this.#accept(aedes, socket, undefined));
     this.#offRevoked = trust.onRevoked(() => this.#dropRevoked(trust));
     return createTlsServer({
       trust,
       onPeer: (socket, peer) => this.#accept(aedes, socket, peer),
-      onRefused: (error) => {
+      onRefused: (error, address) => {
         this.#counts.untrusted++;
-        log?.(`broker: ${error.code}: ${error.message}`);
+        const host = plainAddress(address);
+        this.#lines.say(
+          `${error.code} ${host}`,
+          `broker: ${error.code}: ${error.message} (${host === '' ? 'gone since' : `from ${host}`})`,
+        );
       },
     });
   }
@@ -194,7 +212,8 @@ class EmbeddedBroker implements BrokerServer {
     const closed = new Promise<void>((resolve) => (server?.listening === true ? server.close(() => resolve()) : resolve()));
     if (aedes !== undefined) await new Promise<void>((resolve) => aedes.close(() => resolve()));
     this.#offRevoked?.();
-    // Also connections that never became clients.
+    // Also connections that never became clients, and those of whom nothing is known yet.
+    this.#door?.stop();
     for (const socket of this.#sockets.keys()) socket.destroy();
     await closed;
   }
@@ -252,7 +271,10 @@ class EmbeddedBroker implements BrokerServer {
 
   #watch(aedes: Aedes): void {
     aedes.on('clientReady', (client: Client) => {
-      if (client.conn instanceof PacketGuard) client.conn.release();
+      if (client.conn instanceof PacketGuard) {
+        this.#door?.known(client.conn.socket);
+        client.conn.release();
+      }
       this.#noteDuplicate(aedes, client);
     });
     aedes.on('publish', (_packet: unknown, client: Client | null) => {
@@ -266,11 +288,17 @@ class EmbeddedBroker implements BrokerServer {
       if (isChairError(error, 'PACKET_TOO_LARGE')) this.#counts.tooLarge++;
       else if (isChairError(error, 'QUEUE_FULL')) this.#counts.notReading++;
       else this.#counts.otherErrors++;
-      this.#options.log?.(`broker: client ${client.id ?? '(not connected)'} dropped: ${error.message}`);
+      const who = client.id ? nameOf(client.id) : addressOf(client);
+      this.#lines.say(
+        `dropped ${who} ${toChairError(error).code}`,
+        `broker: client ${client.id ?? '(not connected)'} dropped: ${error.message}`,
+      );
     };
     aedes.on('clientError', failed);
     aedes.on('connectionError', failed);
-    aedes.on('keepaliveTimeout', (client: Client) => this.#options.log?.(`broker: client ${client.id} missed its keep-alive`));
+    aedes.on('keepaliveTimeout', (client: Client) =>
+      this.#lines.say(`silent ${nameOf(client.id)}`, `broker: client ${client.id} missed its keep-alive`),
+    );
   }
 
   /** Two processes with one certificate (a card that was copied, say) are told of, and do not throw each other out. */
@@ -281,7 +309,7 @@ class EmbeddedBroker implements BrokerServer {
     const isThere = Object.values(clientsOf(aedes)).some((other) => other !== client && !other.closed && nameOf(other.id) === name);
     if (!isThere) return;
     this.#counts.duplicates++;
-    this.#options.log?.(`broker: ${identityText(peer.identity)} is connected twice, now also from ${addressOf(client)}`);
+    this.#lines.say(`twice ${name}`, `broker: ${identityText(peer.identity)} is connected twice, now also from ${addressOf(client)}`);
   }
 
   #refusal(client: Client, clientId: string, attempt: Attempt): ChairError | null {

@@ -2,6 +2,7 @@
 import { decode } from './codec.js';
 import { ChairError, toChairError } from './errors.js';
 import { Listeners } from './listeners.js';
+import { printable } from './printable.js';
 import { byAnyone, NAME_PATTERN, ownerOf, SCHEDULER, speakerOf, type Topic } from './topics.js';
 
 /** `speaker`: who may have published it, as the broker's access list has it; '' on a topic without speakers. */
@@ -70,7 +71,7 @@ export class Subscriptions {
     const key = `${coded.code} ${name}`;
     if (this.#warned.has(key)) return;
     this.#warned.add(key);
-    process.emitWarning(`message on ${name} refused: ${coded.message}`, { code: coded.code });
+    process.emitWarning(printable(`message on ${name} refused: ${coded.message}`), { code: coded.code });
   }
 
   /** A handler of bytes that decodes for `handler`. A message that does not decode, or is not from who it says, is refused; an exception of the handler too. */

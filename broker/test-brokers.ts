@@ -139,6 +139,44 @@ export async function startProxy(target: number): Promise<Proxy> {
   };
 }
 
+export interface Crowd {
+  /** Connections that the other end has not ended. */
+  readonly open: number;
+  stop(): void;
+}
+
+/** Why a crowd cannot come from several addresses here; '' = it can. Of Linux, all of 127.0.0.0/8 is this machine. */
+export const NO_CROWD = process.platform === 'linux' ? '' : 'only Linux has more than one loopback address';
+
+/**
+ * Connections to `port` that say nothing, or what `say` says on each: `each` from so many `hosts` of this machine, 127.1.0.1 and so on; with 0 hosts, from 127.0.0.1.
+ * Resolves when all have come, be they turned away.
+ */
+export async function crowd(port: number, hosts: number, each: number, say: (socket: Socket) => void = () => undefined): Promise<Crowd> {
+  const sockets: Socket[] = [];
+  const come = (localAddress: string): Promise<void> =>
+    new Promise((resolve) => {
+      const socket = connect({ port, host: '127.0.0.1', localAddress });
+      sockets.push(socket);
+      socket.on('error', () => undefined);
+      socket.once('close', () => resolve());
+      socket.resume().once('connect', () => {
+        say(socket);
+        resolve();
+      });
+    });
+  const addresses = hosts === 0 ? ['127.0.0.1'] : Array.from({ length: hosts }, (_, i) => `127.1.${i >> 8}.${(i & 255) + 1}`);
+  for (let i = 0; i < each; i++) await Promise.all(addresses.map(come));
+  return {
+    get open() {
+      return sockets.filter(({ destroyed }) => !destroyed).length;
+    },
+    stop: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
 /** Waits until `check` holds; fails with `what` after `timeoutMs`. */
 export async function until(what: string, check: () => boolean, timeoutMs = 5_000): Promise<void> {
   const end = performance.now() + timeoutMs;

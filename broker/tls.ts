@@ -122,8 +122,8 @@ function judge(certificate: X509Certificate | undefined, trust: Trust): Peer {
 export interface TlsServerOptions {
   readonly trust: Trust;
   readonly onPeer: (socket: TLSSocket, peer: Peer) => void;
-  /** Turned away, and told to `trust.refused`: no TLS, or no certificate of ours. */
-  readonly onRefused: (error: ChairError) => void;
+  /** Turned away, and told to `trust.refused`: no TLS, or no certificate of ours. `address`: whose, '' when he has gone. */
+  readonly onRefused: (error: ChairError, address: string) => void;
 }
 
 /** A listener that hands over connections whose other end is known. Credentials that are renewed serve the connections that come after. */
@@ -137,7 +137,7 @@ export function createTlsServer({ trust, onPeer, onRefused }: TlsServerOptions):
     noDelay: true,
   });
   const refuse = (error: ChairError, peer: Identity | undefined, address: string): void => {
-    onRefused(error);
+    onRefused(error, address);
     trust.refused?.(error, peer, address);
   };
   // Before the library's own listener takes the connection.

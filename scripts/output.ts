@@ -74,10 +74,10 @@ export class Output {
     stderr.write(`${printable(line)}\n`);
   }
 
-  /** A line that stays, on stderr: what a server is doing. */
+  /** A line that stays, on stderr: what a server is doing. One line, whatever is in it: nobody else can begin another one in a log. */
   note(line: string): void {
     this.#clearLive();
-    this.#streams.stderr.write(`${printableLines(line)}\n`);
+    this.#streams.stderr.write(`${printable(line)}\n`);
   }
 
   #clearLive(): void {

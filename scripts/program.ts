@@ -8,6 +8,7 @@ import { listSettings, type Setting, type SettingKey, settingsSchema } from './c
 import { followParent } from './lifetime.js';
 import { errorJson, errorLine, exitStatus, Output } from './output.js';
 import { PROGRAM, packageVersion } from './package-root.js';
+import { printableLines } from './printable.js';
 import { loadSettings } from './settings.js';
 
 /** commander's name for a flag's value: `--lane-port` -> `lanePort`. */
@@ -139,7 +140,7 @@ export async function runCommandLine(
     stderr.write(`${errorLine(error)}\n`);
     if (argv.includes('--json')) process.stdout.write(`${errorJson(error)}\n`);
     if (argv.includes('--verbose')) {
-      for (let e: unknown = error; e instanceof Error; e = e.cause) stderr.write(`${e.stack ?? e.message}\n`);
+      for (let e: unknown = error; e instanceof Error; e = e.cause) stderr.write(`${printableLines(e.stack ?? e.message)}\n`);
     }
     return exitStatus(error);
   }
@@ -170,7 +171,7 @@ export async function beCommandLine(table: CommandTable): Promise<void> {
   followParent();
   process.on('unhandledRejection', (reason) => {
     process.stderr.write(`${errorLine(isChairError(reason) ? reason : new ChairError('INTERNAL', String(reason), { cause: reason }))}\n`);
-    if (process.argv.includes('--verbose') && reason instanceof Error) process.stderr.write(`${reason.stack}\n`);
+    if (process.argv.includes('--verbose') && reason instanceof Error) process.stderr.write(`${printableLines(reason.stack ?? '')}\n`);
     process.exit(1);
   });
   // Commands stop what they started; exiting here would hide one that does not, so only the status is set.

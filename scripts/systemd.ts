@@ -6,6 +6,7 @@
  * What the watchdog proves: this timer fires, so the event loop turns; and `isWell` agrees, so nothing is stuck behind it.
  */
 import { execFile } from 'node:child_process';
+import { printable } from './printable.js';
 
 export interface Service {
   /** systemd listens. */
@@ -57,7 +58,8 @@ export function service(options: ServiceOptions = {}): Service {
   return {
     isSupervised: true,
     ready: () => tell(['READY=1']),
-    status: (text) => tell([`STATUS=${text.replaceAll(/\s*\n\s*/g, ' ').slice(0, 400)}`]),
+    // An assignment ends where the line does: what others said must not be the next one.
+    status: (text) => tell([`STATUS=${printable(text.replaceAll(/\s*\n\s*/g, ' ')).slice(0, 400)}`]),
     stopping: () => {
       clearInterval(timer);
       tell(['STOPPING=1']);

@@ -1,4 +1,5 @@
 /** Plain text tables and units for people. */
+import { printable } from './printable.js';
 
 export interface Column {
   readonly title: string;
@@ -7,8 +8,9 @@ export interface Column {
   readonly whole?: boolean;
 }
 
-/** Columns two spaces apart; the last left column is cut when the table would be wider than `width`. */
-export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width = 80): string {
+/** Columns two spaces apart; the widest left columns are cut when the table would be wider than `width`. A row is one line, whoever filled its cells. */
+export function formatTable(columns: readonly Column[], cells: readonly (readonly string[])[], width = 80): string {
+  const rows = cells.map((row) => row.map((cell) => printable(cell)));
   const widths = columns.map((c, i) => Math.max(c.title.length, ...rows.map((r) => (r[i] ?? '').length)));
   let over = widths.reduce((sum, w) => sum + w + 2, -2) - width;
   // The widest left-aligned columns give way first; numbers are never cut, nor what has to be whole.

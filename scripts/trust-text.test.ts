@@ -6,6 +6,7 @@ import { auditText, inheritedLines, invitedText, membersText, tokensText } from 
 const NOW = Date.UTC(2026, 2, 1, 12);
 const HOUR = 3_600_000;
 const KEY = '3f2a90c154d07b1e'.repeat(4);
+const NOTHING: AuditEntryRow = { at: '2026-03-01T12:00:00.000Z', event: '', by: '', about: '', from: '', code: '', detail: '', unsaid: 0 };
 const row = (fields: Partial<TokenRow> = {}): TokenRow => ({
   ...{ id: '00112233aabbccdd', role: 'agent', name: 'pi-1', state: 'open', createdMs: NOW, expiresMs: NOW + HOUR, sinceMs: NOW },
   ...{ hold: false, failures: 0, key: '', ...fields },
@@ -100,16 +101,7 @@ describe('lists', () => {
 
   it('of the audit log say who did what to whom from where, a line each', () => {
     const entry = (fields: Partial<AuditEntryRow>): AuditEntryRow => ({
-      ...{
-        at: '2026-03-01T12:00:00.000Z',
-        event: 'joined',
-        by: '',
-        about: 'agent pi-1',
-        from: '10.0.0.7',
-        code: '',
-        detail: '',
-        unsaid: 0,
-      },
+      ...{ ...NOTHING, event: 'joined', about: 'agent pi-1', from: '10.0.0.7' },
       ...fields,
     });
     const text = auditText([
@@ -118,11 +110,39 @@ describe('lists', () => {
       entry({ event: 'refused', about: '', code: 'TOKEN_USED', unsaid: 7 }),
     ]);
     expect(text.split('\n')).toEqual([
-      '2026-03-01 12:00:00  joined         agent pi-1, from 10.0.0.7',
-      '2026-03-01 12:00:00  revoked        agent pi-1, by alice, lost',
-      '2026-03-01 12:00:00  refused        from 10.0.0.7, TOKEN_USED (and 7 refusals before it)',
+      'time (UTC)           what            to whom, by whom, from where',
+      '2026-03-01 12:00:00  joined          agent pi-1, from 10.0.0.7',
+      '2026-03-01 12:00:00  revoked         agent pi-1, by alice: lost',
+      '2026-03-01 12:00:00  refused         TOKEN_USED, from 10.0.0.7 (and 7 more before it)',
     ]);
-    expect(auditText([])).toBe('the audit log is empty');
+    expect(auditText([])).toBe('nothing of this is in the audit log');
+  });
+
+  it.each([80, 120])('of the audit log fit into %d columns, with keys cut to what people compare', (columns) => {
+    const id = '0123456789abcdef';
+    const rows: AuditEntryRow[] = [
+      { ...NOTHING, event: 'joined', about: 'agent pi-1', from: '10.0.0.7', detail: `key ${KEY}, token ${id}` },
+      {
+        ...NOTHING,
+        event: 'refused',
+        code: 'TOKEN_USED',
+        about: 'pi-1',
+        from: '10.0.0.66',
+        detail: `${'word '.repeat(40)}end`,
+        unsaid: 12,
+      },
+      { ...NOTHING, event: 'refused', code: 'JOIN_REFUSED', from: '10.0.0.66', detail: 'x'.repeat(300) },
+    ];
+    const text = auditText(rows, columns);
+    const lines = text.split('\n');
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(columns);
+    expect(text).toContain('3f2a90c154d07b1e…');
+    expect(text).toContain(id);
+    expect(text).not.toContain(KEY.slice(0, 17));
+    // Each entry begins with its time, and nothing else does.
+    expect(lines.filter((line) => /^2026-/.test(line))).toHaveLength(3);
+    expect(lines.filter((line) => !/^(2026-|time| {23}\S)/.test(line))).toEqual([]);
+    expect(lines.join('').replaceAll(' ', '')).toContain(`${'word'.repeat(40)}end(and12morebeforeit)`);
   });
 });
 

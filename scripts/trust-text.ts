@@ -131,14 +131,42 @@ export function inheritedLines(
   ];
 }
 
-/** One line an entry; the gateway has made it printable. */
-export function auditText(rows: readonly AuditEntryRow[]): string {
-  if (rows.length === 0) return 'the audit log is empty';
-  return rows
-    .map(({ at, event, by, about, from, code, detail, unsaid }) => {
-      const parts = [about, by === '' ? '' : `by ${by}`, from === '' ? '' : `from ${from}`, code, detail].filter((part) => part !== '');
-      const before = unsaid === 0 ? '' : ` (and ${unsaid} refusals before it)`;
-      return `${at.slice(0, 19).replace('T', ' ')}  ${event.padEnd(14)} ${parts.join(', ')}${before}`;
-    })
-    .join('\n');
+const TIME_COLUMNS = 19;
+const EVENT_COLUMNS = 14;
+/** Of the words of an entry: in a line of their own they begin under the event. */
+const WORDS_AT = TIME_COLUMNS + 2 + EVENT_COLUMNS + 2;
+const FURTHER_AT = TIME_COLUMNS + 4;
+
+/**
+ * An entry as one line, or where that is longer than `columns`, as several. The gateway has made it printable. Keys are cut to what people compare; --json has them
+ * whole.
+ */
+export function auditText(rows: readonly AuditEntryRow[], columns = Number.POSITIVE_INFINITY): string {
+  if (rows.length === 0) return 'nothing of this is in the audit log';
+  const head = `${'time (UTC)'.padEnd(TIME_COLUMNS)}  ${'what'.padEnd(EVENT_COLUMNS)}  to whom, by whom, from where`;
+  return [head, ...rows.flatMap((row) => auditLines(row, columns))].join('\n');
+}
+
+function auditLines({ at, event, ...words }: AuditEntryRow, columns: number): string[] {
+  const { about, by, from, code, detail, unsaid } = words;
+  const parts = [code, about, by === '' ? '' : `by ${by}`, from === '' ? '' : `from ${from}`].filter((part) => part !== '');
+  const said = [parts.join(', '), detail].filter((part) => part !== '').join(': ');
+  const before = unsaid === 0 ? '' : ` (and ${unsaid} more before it)`;
+  const text = `${shortKeys(said)}${before}`;
+  const start = `${at.slice(0, TIME_COLUMNS).replace('T', ' ')}  ${event.padEnd(EVENT_COLUMNS)}  `;
+  const [first = '', ...further] = broken(text, columns - WORDS_AT, columns - FURTHER_AT);
+  return [`${start}${first}`.trimEnd(), ...further.map((line) => `${' '.repeat(FURTHER_AT)}${line}`)];
+}
+
+/** Keys, and fingerprints: as much as people compare, and that it is not all. */
+function shortKeys(text: string): string {
+  return text.replaceAll(/\b([0-9a-f]{16})[0-9a-f]{16,}\b/gi, '$1…');
+}
+
+/** Lines of at most `first` and then `further` characters, broken at spaces; a word that is longer than a line, in the middle. */
+function broken(text: string, first: number, further: number): string[] {
+  if (text.length <= first) return [text];
+  const space = text.lastIndexOf(' ', first);
+  const end = space > 0 ? space : first;
+  return [text.slice(0, end), ...broken(text.slice(end).trimStart(), further, further)];
 }

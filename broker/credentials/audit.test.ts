@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { AuditLog, auditLine } from './audit.js';
+import { AuditLog } from './audit.js';
+import { auditLine, brief } from './audit-entry.js';
 
 let directory: string;
 beforeEach(async () => {
@@ -36,15 +37,21 @@ describe('the audit log', () => {
     if (process.platform !== 'win32') expect((await stat(file)).mode & 0o777).toBe(0o600);
   });
 
-  it('shows whatever strangers call themselves as printable ASCII on one line, and reads it back', () => {
+  it('shows whatever strangers call themselves as printable ASCII on one line of a bounded length, and reads it back', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary', maxLength: 400 }), (text) => {
-        const line = auditLine('now', { event: 'refused', about: text });
+      fc.property(fc.string({ unit: 'binary', maxLength: 2_000 }), (text) => {
+        const row = { at: 'now', ...brief({ event: 'refused', about: text, from: text, detail: text }) };
+        const line = auditLine(row);
         expect(line).toMatch(/^[ -~]+\n$/);
-        expect(JSON.parse(line).about ?? '').toBe(text.slice(0, 300));
+        expect(line.length).toBeLessThan(800);
+        const { detail = '' } = JSON.parse(line);
+        expect(detail === text || text.startsWith(detail.replace(/\.\.\.$/, ''))).toBe(true);
       }),
     );
-    expect(auditLine('now', { event: 'refused', about: '\u001b[2J\nmeow \u202e' })).not.toMatch(/[^ -~\n]/);
+    expect(brief({ event: 'refused', about: 'agent pi-1' }).about).toBe('agent pi-1');
+    expect(brief({ event: 'refused', about: '\u001b[2J\nmeow \u202e' }).about).toBe('no name of 11 characters: \u001b[2J\nmeow ...');
+    // A path is no name, and no refusal.
+    expect(brief({ event: 'backed up', about: '/a b/c.tar' }).about).toBe('/a b/c.tar');
   });
 
   it('passes over a line that a power cut has left half, and the next one is whole', async () => {
@@ -71,21 +78,27 @@ describe('the audit log', () => {
     expect(numbers).toEqual([...numbers].sort((a, b) => a - b));
   });
 
-  it('counts the refusals of somebody who tries without end, so that they push nothing out', async () => {
+  it('counts the refusals of somebody who tries without end under ever other names, and shows how many', async () => {
     let nowMs = 0;
     const log = new AuditLog({ directory, nowMs: () => nowMs });
     await log.write({ event: 'joined', about: 'agent pi-1' });
-    for (let i = 0; i < 5000; i++) await log.write({ event: 'refused', from: '10.0.0.66', about: `${i}`, code: 'TOKEN_REFUSED' });
+    for (let i = 0; i < 5000; i++) await log.write({ event: 'refused', from: '10.0.0.66', about: `pi-${i}`, code: 'TOKEN_REFUSED' });
     // Takes a secret, so it is not lost among those that anybody can cause.
-    await log.write({ event: 'refused', from: '10.0.0.67', code: 'TOKEN_USED' });
+    await log.write({ event: 'refused', from: '10.0.0.67', about: 'pi-7', code: 'TOKEN_USED' });
     nowMs = 20_000;
-    await log.write({ event: 'refused', from: '10.0.0.66', code: 'TOKEN_REFUSED' });
-    const rows = await log.read(1000);
-    expect(rows).toHaveLength(53);
-    expect(rows.at(-2)).toMatchObject({ code: 'TOKEN_USED' });
-    expect(rows[0]?.event).toBe('joined');
-    expect(rows.at(-1)?.unsaid).toBe(4950);
+    await log.write({ event: 'refused', from: '10.0.0.66', about: 'pi-1', code: 'TOKEN_REFUSED' });
+    const seen = async () => (await log.read(1000)).map(({ event, about, code, unsaid = 0 }) => [event, about, code, unsaid]);
+    const rows = [
+      ['joined', 'agent pi-1', undefined, 0],
+      ['refused', 'pi-7', 'TOKEN_USED', 0],
+      ['refused', 'pi-0', 'TOKEN_REFUSED', 0],
+      ['refused', 'pi-1', 'TOKEN_REFUSED', 4999],
+    ];
+    expect(await seen()).toEqual(rows);
+    // What was only counted is written at the end.
     await log.stop();
+    expect(await seen()).toEqual(rows);
+    expect((await readdir(directory)).sort()).toEqual(['audit.log', 'refused.log', 'strangers.log']);
   });
 
   it('counts the same refusal again and again, and says it once in ten minutes', async () => {
@@ -97,8 +110,56 @@ describe('the audit log', () => {
     expect((await log.read(100)).map(({ about, unsaid = 0 }) => `${about} ${unsaid}`)).toEqual([
       'agent pi-3 0',
       'agent pi-3 599',
+      'agent pi-3 598',
       'agent pi-4 0',
     ]);
+    await log.stop();
+  });
+
+  it.each([
+    ['one address', 1],
+    ['a thousand addresses', 1_000],
+  ])('keeps what was done, and what took a secret, whatever strangers of %s cause for hours', async (_what, addresses) => {
+    let nowMs = 0;
+    const log = new AuditLog({ directory, nowMs: () => nowMs, fileBytes: 4_096 });
+    await log.write({ event: 'revoked', by: 'operator alice', about: 'agent pi-1', detail: 'stolen' });
+    await log.write({ event: 'refused', from: '10.0.0.67', about: 'pi-1', code: 'TOKEN_USED' });
+    const name = '\u2603'.repeat(400);
+    for (let i = 0; i < 500; i++, nowMs += 10_000) {
+      const from = `10.66.${(i % addresses) >> 8}.${(i % addresses) & 255}`;
+      for (const code of ['TOKEN_INVALID', 'TOKEN_REFUSED', 'JOIN_REFUSED', 'CERTIFICATE_FOREIGN'])
+        await log.write({ event: 'refused', from, about: `${i}${name}`, code, detail: name });
+    }
+    expect((await log.read(50))[0]).toMatchObject({ event: 'revoked' });
+    expect((await log.read(1_000, 'refused')).some(({ code }) => code === 'TOKEN_USED')).toBe(true);
+    expect(await log.read(1_000, 'done')).toMatchObject([{ event: 'revoked' }]);
+    await log.stop();
+    const sizes = await Promise.all((await readdir(directory)).map(async (file) => (await stat(join(directory, file))).size));
+    expect(sizes.length).toBeLessThanOrEqual(5);
+    expect(Math.max(...sizes)).toBeLessThan(6_000);
+  });
+
+  it('shows refusals as at most half of what is asked for, by time, where as much was done', async () => {
+    let nowMs = 0;
+    const clock = (): number => {
+      nowMs += 1_000;
+      return nowMs;
+    };
+    const log = new AuditLog({ directory, nowMs: clock });
+    for (let i = 0; i < 20; i++) {
+      await log.write({ event: 'joined', about: `agent pi-${i}` });
+      await log.write({ event: 'refused', about: `agent pi-${i}`, code: 'CERTIFICATE_REVOKED' });
+      await log.write({ event: 'refused', from: `10.0.0.${i}`, code: 'TLS_FAILED' });
+    }
+    const rows = await log.read(10);
+    expect(rows.map(({ event }) => event).filter((event) => event === 'joined')).toHaveLength(5);
+    expect(rows.map(({ at }) => at)).toEqual(rows.map(({ at }) => at).sort());
+    expect(rows.at(-1)).toMatchObject({ code: 'TLS_FAILED', from: '10.0.0.19' });
+    expect(await log.read(1_000)).toHaveLength(60);
+    expect((await log.read(6, 'refused')).map(({ code }) => code)).toEqual([1, 2, 3].flatMap(() => ['CERTIFICATE_REVOKED', 'TLS_FAILED']));
+    expect((await log.read(3, 'done')).map(({ about }) => about)).toEqual(['agent pi-17', 'agent pi-18', 'agent pi-19']);
+    // What was done, when only one can be shown.
+    expect(await log.read(1)).toMatchObject([{ event: 'joined' }]);
     await log.stop();
   });
 

@@ -14,6 +14,16 @@ describe('a bucket', () => {
     expect(take(100, 2)).toBe(1);
   });
 
+  it('takes back what was taken for nothing, and never holds more than its burst', () => {
+    const bucket = new Bucket({ burst: 2, everyMs: 1e9 });
+    for (let i = 0; i < 10; i++) {
+      expect(bucket.take(0)).toBe(true);
+      bucket.give();
+    }
+    for (let i = 0; i < 10; i++) bucket.give();
+    expect([bucket.take(0), bucket.take(0), bucket.take(0)]).toEqual([true, true, false]);
+  });
+
   it('is one for each key; beyond a bound, new keys share one', () => {
     const buckets = new Buckets({ burst: 1, everyMs: 1e9 });
     expect(buckets.of('a', 0).take(0)).toBe(true);

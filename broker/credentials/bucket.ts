@@ -25,6 +25,11 @@ export class Bucket {
     return true;
   }
 
+  /** Gives one back that was taken for nothing. */
+  give(): void {
+    this.#left = Math.min(this.#o.burst, this.#left + 1);
+  }
+
   /** True when nothing is lost by forgetting it. */
   full(nowMs: number): boolean {
     this.#fill(nowMs);

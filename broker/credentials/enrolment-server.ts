@@ -6,17 +6,21 @@
  *     POST /enrol    {token, csr, name, role} -> 200 {certificate, ca}, 202 {name, key} when an operator has to approve it first; ask again
  *     POST /renew   {csr} in a connection with the former certificate -> 200 {certificate, ca}
  *
- * Strangers can reach it, so everything is bounded: connections, together and of one address, and how fast they come; what is read before anybody has shown a valid
- * token, and how long it may take; how often somebody may be wrong.
+ * Strangers can reach it, so everything is bounded: connections that have not said yet what they want, and how fast they come (doorkeeper.ts); what is read before anybody
+ * has shown a valid token, and how long it may take; how often somebody may be wrong.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { ChairError, type ErrorCode, toChairError } from '../errors.js';
+import { Doorkeeper } from '../doorkeeper.js';
+import { ChairError, type ErrorCode, isChairError, toChairError } from '../errors.js';
+import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
+import { printable } from '../printable.js';
+import { Repetition } from '../repetition.js';
 import type { Authority, JoinAnswer, JoinRequest } from './authority.js';
-import { Buckets, networkOf } from './bucket.js';
+import { Buckets } from './bucket.js';
 import { ROLES, type Role } from './credentials.js';
 
 export interface EnrolmentServerOptions {
@@ -33,15 +37,16 @@ export interface EnrolmentServerOptions {
 }
 
 const MAX_BODY_BYTES = 16 * 1024;
-const MAX_CONNECTIONS = 256;
-const MAX_CONNECTIONS_EACH = 64;
-/** A handshake costs a small board some milliseconds. A whole fleet may sit behind one address. */
-const CONNECTIONS_EACH = { burst: 200, everyMs: 100 };
+/** Connections whose request has not come whole; and requests that are being answered. */
+const [PLACES, MOST_AT_WORK] = [256, 256];
 /** Wrong tokens, foreign certificates, and what is no proper request, of one address. */
 const WRONG_EACH = { burst: 20, everyMs: 5_000 };
 /** Signatures for one token or name: those who do it right need one in weeks. */
 const SIGNED_EACH = { burst: 10, everyMs: 60_000 };
 const REQUEST_MS = 10_000;
+const BUSY_MS = 1_000;
+/** A door that is crowded stays so for hours, when somebody wants it. */
+const CROWDED_MS = 600_000;
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
   TOKEN_INVALID: 400,
@@ -66,6 +71,8 @@ const WRONG = new Set<ErrorCode>([
   'CERTIFICATE_REVOKED',
 ]);
 
+type Body = Readonly<Record<string, unknown>>;
+
 interface Answer {
   readonly status: number;
   readonly body: string | object;
@@ -75,12 +82,12 @@ export class EnrolmentServer {
   readonly #o: EnrolmentServerOptions;
   readonly #now: () => number;
   readonly #server: Server;
-  readonly #open = new Map<string, number>();
-  readonly #connections = new Buckets(CONNECTIONS_EACH);
+  readonly #door: Doorkeeper;
   readonly #wrong = new Buckets(WRONG_EACH);
   readonly #signatures = new Buckets(SIGNED_EACH);
   readonly #sockets = new Set<Socket>();
   readonly #unsubscribe: () => void;
+  #atWork = 0;
   #port = 0;
   #stopping: Promise<void> | undefined;
 
@@ -98,9 +105,19 @@ export class EnrolmentServer {
     this.#server = createServer({ ...tls, ...limits, maxHeaderSize: 4096, keepAliveTimeout: 1_000 }, (request, response) => {
       void this.#serve(request, response);
     });
-    this.#server.maxConnections = MAX_CONNECTIONS;
-    // Before the TLS handshake.
-    this.#server.on('connection', (socket: Socket) => this.#accept(socket));
+    // Some are on their way out.
+    this.#server.maxConnections = 2 * (PLACES + MOST_AT_WORK);
+    const lines = new Repetition((line) => options.log?.(line), this.#now, { quietMs: CROWDED_MS });
+    this.#door = new Doorkeeper(this.#server, {
+      places: PLACES,
+      nowMs: this.#now,
+      onTurnedAway: (host) =>
+        lines.say(host, `enrolment: too many connections of ${host}: the oldest that wait, or those that come, are ended`),
+    });
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
     // Somebody who speaks no TLS, or hangs up in the middle: nothing to say to anybody.
     this.#server.on('tlsClientError', (_error, socket) => socket.destroy());
     this.#unsubscribe = authority.source.onChange(() => this.#server.setSecureContext(this.#identity()));
@@ -133,37 +150,23 @@ export class EnrolmentServer {
     return { cert, key };
   }
 
-  #accept(socket: Socket): void {
-    const network = networkOf(socket.remoteAddress);
-    const open = this.#open.get(network) ?? 0;
-    if (open >= MAX_CONNECTIONS_EACH || !this.#connections.of(network, this.#now()).take(this.#now())) {
-      socket.destroy();
-      return;
-    }
-    this.#open.set(network, open + 1);
-    this.#sockets.add(socket);
-    socket.on('error', () => undefined);
-    socket.once('close', () => {
-      this.#sockets.delete(socket);
-      const left = (this.#open.get(network) ?? 1) - 1;
-      if (left === 0) this.#open.delete(network);
-      else this.#open.set(network, left);
-    });
-  }
-
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const network = networkOf(request.socket.remoteAddress);
-    let answer: Answer;
+    const host = plainAddress(request.socket.remoteAddress ?? '');
+    let answer: Answer | undefined;
     try {
-      answer = await this.#answer(request, network);
+      answer = await this.#answer(request, host);
     } catch (thrown) {
       const error = toChairError(thrown);
-      if (WRONG.has(error.code)) this.#wrong.of(network, this.#now()).take(this.#now());
+      if (WRONG.has(error.code)) this.#wrong.of(host, this.#now()).take(this.#now());
       const known = STATUS[error.code];
       // What went wrong in here is nobody's business out there.
-      if (known === undefined) this.#o.log?.(`enrolment: ${error.code}: ${error.message}`);
+      if (known === undefined) this.#o.log?.(printable(`enrolment: ${error.code}: ${error.message}`));
       const body = known === undefined ? { code: 'INTERNAL', message: 'the gateway could not do it; its log says why' } : error;
       answer = { status: known ?? 500, body: { code: body.code, message: body.message } };
+    }
+    if (answer === undefined) {
+      response.destroy();
+      return;
     }
     const text = typeof answer.body === 'string' ? answer.body : `${JSON.stringify(answer.body)}\n`;
     const type = typeof answer.body === 'string' ? 'application/x-pem-file' : 'application/json';
@@ -172,7 +175,8 @@ export class EnrolmentServer {
     response.end(text);
   }
 
-  async #answer(request: IncomingMessage, network: string): Promise<Answer> {
+  /** Undefined: whoever asked has gone. */
+  async #answer(request: IncomingMessage, host: string): Promise<Answer | undefined> {
     const { authority } = this.#o;
     switch (`${request.method} ${request.url}`) {
       case 'GET /ca':
@@ -180,31 +184,39 @@ export class EnrolmentServer {
       case 'GET /time':
         return { status: 200, body: { nowMs: authority.source.nowMs() } };
       case 'POST /enrol':
-        this.#checkRate(network);
-        return this.#join(await bodyOf(request), network);
+        return this.#asked(request, host, (body) => this.#join(body, host));
       case 'POST /renew':
-        this.#checkRate(network);
-        return this.#renew(request, await bodyOf(request), network);
+        return this.#asked(request, host, (body) => this.#renew(request, body, host));
       default:
         return { status: 404, body: { code: 'JOIN_REFUSED', message: 'there is GET /ca, GET /time, POST /enrol and POST /renew' } };
     }
   }
 
-  #checkRate(network: string): void {
-    const waitMs = this.#wrong.of(network, this.#now()).waitMs(this.#now());
+  async #asked(request: IncomingMessage, host: string, work: (body: Body) => Promise<Answer>): Promise<Answer | undefined> {
+    const waitMs = this.#wrong.of(host, this.#now()).waitMs(this.#now());
     if (waitMs > 0) throw busy(waitMs);
+    const body = await bodyOf(request);
+    if (body === undefined) return undefined;
+    this.#door.heard(request.socket);
+    if (this.#atWork >= MOST_AT_WORK) throw busy(BUSY_MS);
+    this.#atWork++;
+    try {
+      return await work(body);
+    } finally {
+      this.#atWork--;
+    }
   }
 
-  async #join(body: Readonly<Record<string, unknown>>, network: string): Promise<Answer> {
+  async #join(body: Body, host: string): Promise<Answer> {
     const [token, csr, name, asked] = ['token', 'csr', 'name', 'role'].map((key) => textOf(body, key));
     const role: Role | undefined = ROLES.find((known) => known === asked);
     if (asked !== '' && role === undefined) throw new ChairError('JOIN_REFUSED', 'a request to join names a role that there is not');
     const request: JoinRequest = { token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' };
     // Tokens are one each, so whoever repeats one for ever is held up here.
-    return this.#signed(`token ${token}`, () => this.#o.authority.join(request, network));
+    return this.#signed(`token ${token}`, () => this.#o.authority.join(request, host));
   }
 
-  async #renew(request: IncomingMessage, body: Readonly<Record<string, unknown>>, network: string): Promise<Answer> {
+  async #renew(request: IncomingMessage, body: Body, host: string): Promise<Answer> {
     const certificate = request.socket instanceof TLSSocket ? request.socket.getPeerX509Certificate() : undefined;
     if (certificate === undefined) {
       throw new ChairError('JOIN_REFUSED', 'a request to renew came without a certificate', {
@@ -212,7 +224,7 @@ export class EnrolmentServer {
       });
     }
     const csr = textOf(body, 'csr');
-    return this.#signed(`certificate ${certificate.fingerprint256}`, () => this.#o.authority.renew(certificate, csr, network));
+    return this.#signed(`certificate ${certificate.fingerprint256}`, () => this.#o.authority.renew(certificate, csr, host));
   }
 
   /** Whoever waits to be approved may ask as often as it likes: only signatures count. */
@@ -236,22 +248,16 @@ function busy(waitMs: number): ChairError {
 }
 
 /** '' when it is not there. Throws JOIN_REFUSED for what is no text. */
-function textOf(body: Readonly<Record<string, unknown>>, key: string): string {
+function textOf(body: Body, key: string): string {
   const value = body[key] ?? '';
   if (typeof value === 'string') return value;
   throw new ChairError('JOIN_REFUSED', `"${key}" in a request is no text`);
 }
 
-async function bodyOf(request: IncomingMessage): Promise<Readonly<Record<string, unknown>>> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    if (!(chunk instanceof Buffer)) break;
-    bytes += chunk.length;
-    if (bytes > MAX_BODY_BYTES)
-      throw new ChairError('JOIN_REFUSED', 'a request is too long', { expected: `at most ${MAX_BODY_BYTES} bytes` });
-    chunks.push(chunk);
-  }
+/** Undefined when the request broke off. Throws JOIN_REFUSED for what is too long, or no JSON object. */
+async function bodyOf(request: IncomingMessage): Promise<Body | undefined> {
+  const chunks = await chunksOf(request);
+  if (chunks === undefined) return undefined;
   try {
     const body: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
     if (typeof body === 'object' && body !== null && !Array.isArray(body)) return Object.fromEntries(Object.entries(body));
@@ -259,4 +265,23 @@ async function bodyOf(request: IncomingMessage): Promise<Readonly<Record<string,
     // Said below.
   }
   throw new ChairError('JOIN_REFUSED', 'a request is not a JSON object');
+}
+
+async function chunksOf(request: IncomingMessage): Promise<Buffer[] | undefined> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of request) {
+      if (!(chunk instanceof Buffer)) break;
+      bytes += chunk.length;
+      if (bytes > MAX_BODY_BYTES)
+        throw new ChairError('JOIN_REFUSED', 'a request is too long', { expected: `at most ${MAX_BODY_BYTES} bytes` });
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    // Whoever hangs up in the middle, or is too slow, is no fault of ours, and hears no answer.
+    if (isChairError(error)) throw error;
+    return undefined;
+  }
+  return chunks;
 }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { listen } from '../listen.js';
+import { crowd, NO_CROWD } from '../test-brokers.js';
 import { identityOf, readCredentials } from './credentials.js';
 import { alreadyEnrolled, enrol, enrolPatiently, readRecord, renew, takeTime } from './enrolment.js';
 import { addressText, askGateway, type EnrolmentAddress, parseAddress } from './enrolment-client.js';
@@ -217,7 +218,10 @@ describe('joining', () => {
     await expect(held).rejects.toMatchObject({ code: 'STOPPED' });
   });
 
-  it('lets thirty machines in that come at once', async () => {
+  it('lets thirty machines in that come at once, from an address that others crowd', async () => {
+    const others = await crowd(server.port, 0, 256);
+    onTestFinished(() => others.stop());
+    const waited: string[] = [];
     const tokens = await Promise.all(Array.from({ length: 30 }, (_, i) => invite(world.authority, `pi-${i}`)));
     const made = await Promise.all(
       tokens.map((token, i) =>
@@ -228,9 +232,11 @@ describe('joining', () => {
           signal: new AbortController().signal,
           find: async () => [at],
           pace: 0.05,
+          log: (line) => waited.push(line),
         }),
       ),
     );
+    expect(waited).toEqual([]);
     expect(new Set(made.map(({ identity }) => identity.name)).size).toBe(30);
     expect(new Set(made.map(({ serial }) => serial)).size).toBe(30);
   }, 60_000);
@@ -347,6 +353,47 @@ describe('the enrolment port', () => {
     await server.stop();
     await closed(open);
   }, 20_000);
+
+  it.skipIf(NO_CROWD !== '')(
+    'lets a machine in while twenty addresses hold all they may, silent, half open, or a byte at a time',
+    async () => {
+      const drips: NodeJS.Timeout[] = [];
+      let come = 0;
+      const others = await crowd(server.port, 20, 20, (socket) => {
+        const kind = come++ % 8;
+        if (kind === 1) socket.end();
+        // A hello of TLS that never ends.
+        if (kind > 1) socket.write(Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1]));
+        if (kind > 4) drips.push(setInterval(() => socket.write(Buffer.of(0)), 100));
+      });
+      onTestFinished(() => {
+        for (const drip of drips) clearInterval(drip);
+        others.stop();
+      });
+      expect(others.open).toBeGreaterThan(100);
+      expect((await joinAt(server, folder('pi'), await invite(world.authority, 'pi-1'))).identity.name).toBe('pi-1');
+    },
+  );
+
+  it('says nothing about those who hang up in the middle, or come to no end', async () => {
+    const log: string[] = [];
+    await server.stop();
+    server = await serve(world.authority, { requestMs: 200, log: (line) => log.push(line) });
+    at = { host: '127.0.0.1', port: server.port };
+    const half = (): TLSSocket => {
+      const socket = connect({ ...at, rejectUnauthorized: false });
+      socket.on('error', () => undefined);
+      socket.write(`${post('{', 100)}`);
+      return socket;
+    };
+    const [slow, gone] = [half(), half()];
+    await new Promise<void>((resolve) => gone.once('secureConnect', () => resolve()));
+    gone.destroy();
+    await new Promise<void>((resolve) => slow.resume().once('close', () => resolve()));
+    expect(await raw('GET /time HTTP/1.1\r\nHost: x\r\n\r\n')).toContain('"nowMs"');
+    expect(log).toEqual([]);
+    expect(await refusals()).toEqual([]);
+  });
 
   it('shows a certificate that is renewed while it runs', async () => {
     const clock = new GatewayClock(() => NOON);

@@ -91,7 +91,11 @@ export class Gatehouse {
         await authority.revoke(name, why, by, { unknown });
         return { ...empty, members: this.#members(name) };
       case 'audit':
-        return { ...empty, audit: (await authority.history(Math.min(MOST_AUDIT, Math.max(1, count)))).map(auditRow) };
+        return { ...empty, audit: await this.#history(count) };
+      case 'audit done':
+        return { ...empty, audit: await this.#history(count, 'done') };
+      case 'audit refused':
+        return { ...empty, audit: await this.#history(count, 'refused') };
       default:
         throw new ChairError('USAGE', 'a gateway cannot be asked for this', { came: JSON.stringify(action.slice(0, 50)) });
     }
@@ -108,6 +112,10 @@ export class Gatehouse {
       .filter((member) => name === '' || member.name === name)
       .slice(0, MOST_ROWS)
       .map((member) => ({ ...member, why: printable(member.why) }));
+  }
+
+  async #history(count: number, only?: 'done' | 'refused'): Promise<AuditEntryRow[]> {
+    return (await this.authority.audit.read(Math.min(MOST_AUDIT, Math.max(1, count)), only)).map(auditRow);
   }
 
   #tokenRow(id: string): TokenRow {

@@ -5,7 +5,7 @@ import type { Credentials } from '../credentials/credentials.js';
 import { isChairError } from '../errors.js';
 import { connectBus } from '../mqtt-bus.js';
 import { startBroker } from '../server.js';
-import { resources, startProxy, until } from '../test-brokers.js';
+import { crowd, NO_CROWD, resources, startProxy, until } from '../test-brokers.js';
 import { RenewedSource, type TestAuthority, testAuthority } from '../test-credentials.js';
 import { DISPATCHER, topicsOf } from '../topics.js';
 import type { LaneMessage, Lanes } from './lane.js';
@@ -177,6 +177,20 @@ describe('lanes with credentials', () => {
     authority.revoke('d');
     await until('the end', () => laneOf(d.lanes, 'a')?.lane === 'down');
     expect(laneOf(b.lanes, 'a')?.lane).toBe('direct');
+  });
+
+  it.skipIf(NO_CROWD !== '')('let a peer in while twenty addresses hold all the connections they may, and stop at once', async () => {
+    const a = await node('a', { maxConnections: 40 });
+    const others = await crowd(a.lanes.port, 20, 5);
+    onTestFinished(() => others.stop());
+    expect(others.open).toBeGreaterThan(0);
+    const b = await node('b');
+    a.lanes.setPeers([entry('b', 0)]);
+    b.lanes.setPeers([entry('a', a.lanes.port)]);
+    await until('the lane', () => laneOf(b.lanes, 'a')?.lane === 'direct');
+    const from = performance.now();
+    await a.lanes.stop();
+    expect(performance.now() - from).toBeLessThan(5_000);
   });
 
   it('resume TLS sessions when a connection breaks, also through renewed credentials', async () => {

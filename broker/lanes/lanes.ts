@@ -9,6 +9,7 @@ import type { Identity } from '../credentials/credentials.js';
 import { ChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
+import { printable } from '../printable.js';
 import { joinSegments, segmentBytes } from '../segments.js';
 import { checkName } from '../subscriptions.js';
 import { TlsSessions } from '../tls.js';
@@ -470,7 +471,7 @@ class MqttLanes implements Lanes {
     const key = `${coded.code} ${this.#handlers.has(topic) ? topic : ''}`;
     if (this.#warned.has(key)) return;
     this.#warned.add(key);
-    process.emitWarning(`lane message on ${topic} refused: ${coded.message}`, { code: coded.code });
+    process.emitWarning(printable(`lane message on ${topic} refused: ${coded.message}`), { code: coded.code });
   }
 
   #checkRunning(): void {

@@ -6,6 +6,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { IConnectPacket, ISubscribePacket, Packet } from 'mqtt-packet';
 import { permits, permitsClient } from '../acl.js';
 import type { Identity } from '../credentials/credentials.js';
+import { Doorkeeper } from '../doorkeeper.js';
 import { ChairError, type ErrorCode } from '../errors.js';
 import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
@@ -60,6 +61,8 @@ const NOT_AUTHORIZED = 5;
 /** SUBACK failure (3.9.3). */
 const SUBSCRIBE_FAILED = 0x80;
 const MAX_TOPICS_PER_CLIENT = 64;
+/** Of the connections, those that nobody has let in: a quarter. */
+const STRANGERS_PART = 1 / 4;
 /** The third time is no race any more. */
 const STRANGER_REPORTED = 3;
 /** What a client did, as against what happened to its connection. */
@@ -74,6 +77,7 @@ function ownSpeaker({ role }: Identity, clientId: string): string {
 export class Listener {
   readonly #options: ListenerOptions;
   readonly #server: Server;
+  readonly #door: Doorkeeper;
   readonly #sessions = new Set<Session>();
   /** Newest last, by name. Two live clients of one name do not throw each other out; the newest that subscribed gets the messages. */
   readonly #byName = new Map<string, Session[]>();
@@ -91,8 +95,9 @@ export class Listener {
     this.#server =
       trust === undefined
         ? createServer({ noDelay: true }, (socket) => this.#accept(socket, undefined))
-        : createTlsServer({ trust, onRefused, onPeer: (socket, peer) => this.#accept(socket, peer) });
+        : createTlsServer({ trust, onRefused: (error) => onRefused(error), onPeer: (socket, peer) => this.#accept(socket, peer) });
     this.#server.maxConnections = options.maxConnections;
+    this.#door = new Doorkeeper(this.#server, { places: Math.ceil(options.maxConnections * STRANGERS_PART) });
     this.#offRevoked = trust?.onRevoked(() => this.#dropRevoked(trust)) ?? (() => undefined);
   }
 
@@ -131,6 +136,7 @@ export class Listener {
     const closed = new Promise<void>((resolve) => (this.#server.listening ? this.#server.close(() => resolve()) : resolve()));
     const stopped = new ChairError('STOPPED', 'the lane listener was stopped');
     for (const session of this.#sessions) session.lane.end(stopped);
+    this.#door.stop();
     await closed;
   }
 
@@ -265,6 +271,7 @@ export class Listener {
     for (const other of others) if (other.clientId === session.clientId) other.lane.end(new Error('taken over by a newer connection'));
     this.#byName.set(name, [...others, session]);
     this.#watchKeepalive(session, packet.keepalive ?? 0);
+    this.#door.known(session.lane.socket);
     session.lane.control({ cmd: 'connack', returnCode: ACCEPTED, sessionPresent: false });
   }
 

@@ -671,7 +671,7 @@ export interface AdjustRequest {
 
 /** What an operator asks of the gateway's authority. */
 export interface TrustRequest {
-  /** `invite`, `tokens`, `revoke token`, `members`, `approve`, `revoke` or `audit`. */
+  /** `invite`, `tokens`, `revoke token`, `members`, `approve`, `revoke`, or `audit`, of which `audit done` and `audit refused` are parts. */
   readonly action: string;
   /** Of the one it is about; '' where nobody is named. */
   readonly name: string;

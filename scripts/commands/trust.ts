@@ -1,6 +1,6 @@
 /** `token`, `agents`, `audit`: who may be in the cluster. Requests of an operator to the gateway, from any machine; and `enrol`, the other end of a token. */
 import { ChairError } from '../../broker/errors.js';
-import type { TrustReport, TrustRequest } from '../../broker/messages.js';
+import type { AuditEntryRow, TrustReport, TrustRequest } from '../../broker/messages.js';
 import type { ChairClient } from '../../scheduler/client.js';
 import type { CommandDefinition, Invocation } from '../command.js';
 import { CLIENT_SETTINGS } from '../config.js';
@@ -163,22 +163,42 @@ export const agentsRevoke: CommandDefinition = {
 export const audit: CommandDefinition = {
   name: 'audit',
   summary: 'Show the audit log: joins, refusals, revocations, deployments',
-  options: [{ flags: '--count <number>', description: 'so many of the latest entries, at most 1000', default: '50' }],
+  description:
+    'Times are UTC. Refusals are at most half of it when there is as much of the rest: what anybody on the network can cause does not hide what was done. Equal ones are counted.',
+  options: [
+    { flags: '--count <number>', description: 'so many of the latest entries, at most 1000', default: '50' },
+    {
+      flags: '--only <part>',
+      description: 'done: what operators, machines and the gateway did; refused: who was turned away',
+      choices: ['done', 'refused'],
+    },
+  ],
   settings: CLIENT_SETTINGS,
   json: true,
   examples: [
+    { line: 'audit --only refused', text: 'who was turned away, and why' },
     {
       line: 'audit --count 200 --json',
-      text: 'for other programs; the file itself is credentials/audit.log in the state folder of the gateway',
+      text: 'for other programs, with whole keys; the files are audit.log, refused.log and strangers.log in credentials/ in the state folder of the gateway',
     },
   ],
   run: async (invocation) => {
-    const count = wholeNumber(optionText(invocation.options, 'count', '50'), '--count', 1, 1000);
-    await ask(invocation, { action: 'audit', count }, ({ audit: rows }) =>
-      invocation.output.report({ audit: rows }, () => auditText(rows)),
+    const { options, output } = invocation;
+    const count = wholeNumber(optionText(options, 'count', '50'), '--count', 1, 1000);
+    const only = optionText(options, 'only');
+    const columns = output.isTerminal ? output.columns : Number.POSITIVE_INFINITY;
+    await ask(invocation, { action: only === '' ? 'audit' : `audit ${only}`, count }, ({ audit: rows }) =>
+      output.report({ audit: rows }, () => [auditText(rows, columns), ...crowdedLines(rows, count, only)].join('\n')),
     );
   },
 };
+
+/** Refusals have all the room that they may have. */
+function crowdedLines(rows: readonly AuditEntryRow[], count: number, only: string): string[] {
+  const refused = rows.filter(({ event }) => event === 'refused').length;
+  if (only !== '' || rows.length < count || refused < Math.floor(count / 2)) return [];
+  return [`There may be more refusals: ${PROGRAM} audit --only refused`];
+}
 
 export const enrol: CommandDefinition = {
   name: 'enrol',

@@ -3,15 +3,18 @@ import { describe, expect, it, test } from 'vitest';
 import {
   affineOf,
   decodeActivation,
+  decodeBlobChunk,
   decodeResult,
   decodeSubmit,
   encodeActivation,
+  encodeBlobChunk,
   encodeResult,
   encodeSubmit,
+  MAX_BLOB_CHUNK_BYTES,
   readTensor,
   scatter,
 } from './activation.js';
-import { prologue } from './codec.js';
+import { decode, encode, prologue } from './codec.js';
 import { fromHalf, toHalf } from './encoding.js';
 import { isChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
@@ -269,6 +272,36 @@ describe('submit and result', () => {
   });
 });
 
+describe('a chunk of a blob', () => {
+  const header = { id: 'pi-7', sha256: 'a'.repeat(64), offset: 3_000_000_000, totalBytes: 5_000_000_000, code: '' };
+  const bytes = Uint8Array.from({ length: 5000 }, (_, i) => (i * 7) & 0xff);
+
+  it('has the same bytes beside the lane, where it is not copied, as through the broker', () => {
+    const beside = encodeBlobChunk(header, bytes);
+    expect(beside[1]).toBe(bytes);
+    const through = encode('BlobChunk', { ...header, data: bytes });
+    expect(through.equals(joinSegments(beside))).toBe(true);
+    expect(decode('BlobChunk', joinSegments(beside))).toMatchObject(header);
+    for (const message of [beside, [through], split(through, [2, 90, 1000, 1])]) {
+      const chunk = decodeBlobChunk(message);
+      expect({ ...chunk.header }).toEqual(header);
+      expect(Buffer.concat(chunk.data.rest).equals(bytes)).toBe(true);
+      // Reading goes on behind what was read.
+      chunk.data.copyTo(new Uint8Array(1234), 0, 1234);
+      expect(Buffer.concat(chunk.data.rest).equals(bytes.subarray(1234))).toBe(true);
+      chunk.data.discard();
+      expect(chunk.data.rest).toEqual([]);
+    }
+  });
+
+  it('may be empty, and is refused when it is longer than its schema has it', () => {
+    const refused = decodeBlobChunk(encodeBlobChunk({ ...header, code: 'BLOB_NOT_FOUND' }, new Uint8Array(0)));
+    expect([refused.header.code, refused.data.bytesLeft]).toEqual(['BLOB_NOT_FOUND', 0]);
+    expect(codeOf(() => decodeBlobChunk(encodeBlobChunk(header, new Uint8Array(MAX_BLOB_CHUNK_BYTES))))).toBe('none');
+    expect(codeOf(() => decodeBlobChunk(encodeBlobChunk(header, new Uint8Array(MAX_BLOB_CHUNK_BYTES + 1))))).toBe('CODEC_LIMIT');
+  });
+});
+
 describe('hostile bytes', () => {
   const dims = [2, 3, 4];
   const good = joinSegments(
@@ -279,7 +312,7 @@ describe('hostile bytes', () => {
       wholeBox(dims),
     ),
   );
-  const decoders = [decodeActivation, decodeSubmit, decodeResult];
+  const decoders = [decodeActivation, decodeSubmit, decodeResult, decodeBlobChunk];
   const known = ['none', 'CODEC_INVALID', 'CODEC_LIMIT', 'SCHEMA_MISMATCH'];
 
   test('mutated messages give a value or a coded error', () => {

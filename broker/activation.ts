@@ -1,9 +1,9 @@
 /**
- * Lane messages: Activation, Submit and Result. On the wire each is the three-byte prologue and one Avro record whose last field is `data: bytes`.
+ * Lane messages: Activation, Submit and Result; and BlobChunk, which goes on a connection beside the lane. On the wire each is the three-byte prologue and one Avro record whose last field is `data: bytes`.
  * Encoding writes the header and the length and leaves the data where it is; decoding reads the header and leaves the data in the socket's own
  * segments, from where `scatter` puts it into its box of the engine's input.
  *
- * These three schemas do not change within a major version (a test checks it): agents of different minor versions exchange them.
+ * These schemas do not change within a major version (a test checks it): agents of different minor versions exchange them.
  */
 import { PROLOGUE_BYTES, prologue, readPrologue } from './codec.js';
 import {
@@ -19,7 +19,7 @@ import {
 } from './encoding.js';
 import { ChairError, isChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
-import type { ActivationHeader, Encoding, ResultHeader, SubmitHeader } from './messages.js';
+import type { ActivationHeader, BlobChunk, Encoding, ResultHeader, SubmitHeader } from './messages.js';
 import { type AvroRecord, Walk } from './schema/bounds.js';
 import { createReader, type MessageType, SchemaSet, write } from './schema/set.js';
 import { CURRENT } from './schema/version.js';
@@ -41,7 +41,10 @@ export interface LaneRecord<Header> {
   readonly data: SegmentReader;
 }
 
-const LANE_RECORDS = ['Activation', 'Submit', 'Result'] as const;
+/** Through the broker it goes whole, as any control message: the same bytes. */
+export type BlobChunkHeader = Omit<BlobChunk, 'data'>;
+
+const LANE_RECORDS = ['Activation', 'Submit', 'Result', 'BlobChunk'] as const;
 
 /** The records without their last field. */
 function headerSchema(name: (typeof LANE_RECORDS)[number]): AvroRecord {
@@ -64,6 +67,9 @@ function headerCodec(name: string): { type: MessageType; read: (bytes: Buffer) =
 const ACTIVATION = headerCodec('ActivationHeader');
 const SUBMIT = headerCodec('SubmitHeader');
 const RESULT = headerCodec('ResultHeader');
+const BLOB_CHUNK = headerCodec('BlobChunkHeader');
+/** As its schema bounds it. */
+export const MAX_BLOB_CHUNK_BYTES = 4 * 2 ** 20;
 
 // ---- encode --------------------------------------------------------------------------------------------------------------
 
@@ -114,6 +120,11 @@ export function encodeResult(header: ResultHeader, bytes: Uint8Array): Segments 
   return message(RESULT.type, header, bytes);
 }
 
+/** Bytes of a blob, or why there are none (`header.code`); they are not copied. */
+export function encodeBlobChunk(header: BlobChunkHeader, bytes: Uint8Array): Segments {
+  return message(BLOB_CHUNK.type, header, bytes);
+}
+
 const PROLOGUE = prologue();
 
 function message(type: MessageType, header: unknown, data: Uint8Array): Segments {
@@ -156,6 +167,11 @@ export function decodeResult(segments: Segments, options: DecodeOptions = {}): L
   const record = open<ResultHeader>(RESULT, segments, options);
   checkResult(record.header, record.data.bytesLeft, 'CODEC_INVALID');
   return record;
+}
+
+/** Throws CODEC_INVALID, CODEC_LIMIT or SCHEMA_MISMATCH; reads no more than the header. */
+export function decodeBlobChunk(segments: Segments): LaneRecord<BlobChunkHeader> {
+  return open<BlobChunkHeader>(BLOB_CHUNK, segments, { maxDataBytes: MAX_BLOB_CHUNK_BYTES });
 }
 
 /** The whole data as a tensor on an aligned buffer of its own: the one copy. For Submit and Result, and raw activations of whole tensors. */
@@ -201,7 +217,7 @@ function readHead(type: MessageType, head: Uint8Array, total: number, options: D
 type Fault = 'TENSOR_INVALID' | 'CODEC_INVALID';
 
 function tooLong(length: number, limit: number): ChairError {
-  return new ChairError('CODEC_LIMIT', 'a tensor is too large for one message', { expected: `at most ${limit} bytes`, came: `${length}` });
+  return new ChairError('CODEC_LIMIT', 'data is too large for one message', { expected: `at most ${limit} bytes`, came: `${length}` });
 }
 
 /** Products of dims up to 2^52 are inexact when they are large, but then they are no length either. */

@@ -57,6 +57,13 @@ export class SegmentReader {
     return this.#left;
   }
 
+  /** What was not read yet, as views. */
+  get rest(): Uint8Array[] {
+    if (this.#left === 0) return [];
+    const [first, ...others] = this.segments.slice(this.#index);
+    return first === undefined ? [] : [first.subarray(this.#offset), ...others];
+  }
+
   /** Copies the next `length` bytes to `target` at `at`. Throws CODEC_INVALID when there are not so many. */
   copyTo(target: Uint8Array, at: number, length: number): void {
     if (length > this.#left) {

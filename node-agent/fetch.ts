@@ -1,13 +1,14 @@
 /**
- * Fetches blobs from the gateway in chunks over the bus (QoS 0): a window of outstanding requests, each with its own deadline and retries;
- * what came stays on disk, so a lost broker, a restart or a deadline only interrupts. Verified by a streaming sha256 (store.ts).
+ * Fetches blobs from the gateway in chunks (chunk-source.ts: on which way): a window of outstanding requests, each with its own deadline and retries; what came stays
+ * on disk, so a lost connection, a restart or a deadline only interrupts. Verified by a streaming sha256 (store.ts). Of a blob so much is in memory as is asked for
+ * at once; a chunk is written and hashed where the socket put it, and its memory given back at once.
  */
 import { setMaxListeners } from 'node:events';
-import type { Bus } from '../broker/bus.js';
+import type { BlobChunkHeader } from '../broker/activation.js';
 import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
-import type { BlobChunk } from '../broker/messages.js';
 import type { BlobRef } from '../broker/plan.js';
-import type { Topics } from '../broker/topics.js';
+import type { SegmentReader } from '../broker/segments.js';
+import { ChunkSource, type ChunkSourceOptions } from './chunk-source.js';
 import type { Pace } from './pace.js';
 import type { BlobStore, PartialBlob } from './store.js';
 
@@ -19,18 +20,19 @@ const PACED_CHUNK_BYTES = 128 * 1024;
 /** Open files. */
 const BLOBS_AT_ONCE = 16;
 
-export interface FetchOptions {
-  readonly bus: Bus;
-  readonly topics: () => Topics;
-  readonly agent: string;
+/** A slow link is known by how long its last chunk took: what takes less than so many times as long is not lost. */
+const LATE = 2;
+const MOST_USUAL_MS = 60_000;
+
+export interface FetchOptions extends Omit<ChunkSourceOptions, 'onChunk' | 'onReady'> {
   readonly store: BlobStore;
   /** Default 512 KiB. */
   readonly chunkBytes?: number;
   /** Requests outstanding for one blob; default 4. Of several blobs at once: so many chunks' worth of bytes. */
   readonly window?: number;
-  /** Of the first try of one chunk; doubles with each, up to 16 times. Default 3,000. */
+  /** Of the first try of one chunk, if the last one did not take as long; doubles with each, up to 16 times. Default 3,000. */
   readonly requestTimeoutMs?: number;
-  /** Tries of one chunk while the broker is connected; default 8. */
+  /** Tries of one chunk while there is somebody to ask; default 8. */
   readonly maxTries?: number;
   /** [0, 1); jitter of the retries. */
   readonly random?: () => number;
@@ -46,22 +48,26 @@ export interface FetchCall {
 
 export class BlobFetcher {
   private readonly transfers = new Set<Transfer>();
-  private unsubscribe: (() => Promise<void>) | undefined;
-  private offConnect: (() => void) | undefined;
-  private requests = 0;
+  private readonly source: ChunkSource;
   /** Blobs on their way: a second one who wants the same blob must not write into the same file. */
   private readonly underWay = new Map<string, Promise<void>>();
 
-  constructor(private readonly options: FetchOptions) {}
+  constructor(private readonly options: FetchOptions) {
+    this.source = new ChunkSource({
+      ...options,
+      onChunk: ({ header, data }) => {
+        let isTaken = false;
+        for (const transfer of this.transfers) isTaken = transfer.onChunk(header, data) || isTaken;
+        if (!isTaken) data.discard();
+      },
+      onReady: () => {
+        for (const transfer of this.transfers) transfer.askAgain();
+      },
+    });
+  }
 
   async start(): Promise<void> {
-    const { bus, topics, agent } = this.options;
-    this.unsubscribe = await bus.subscribe(topics().blobChunk(agent), (chunk) => {
-      for (const transfer of this.transfers) transfer.onChunk(chunk);
-    });
-    this.offConnect = bus.onConnect(() => {
-      for (const transfer of this.transfers) transfer.reconnected();
-    });
+    await this.source.start();
   }
 
   /**
@@ -131,16 +137,21 @@ export class BlobFetcher {
 
   /** Idempotent. Transfers under way fail with STOPPED and keep what they have. */
   async stop(): Promise<void> {
-    this.offConnect?.();
-    this.offConnect = undefined;
     for (const transfer of this.transfers) transfer.fail(new ChairError('STOPPED', 'agent stopped while fetching a blob'));
-    const unsubscribe = this.unsubscribe;
-    this.unsubscribe = undefined;
-    await unsubscribe?.().catch(() => undefined);
+    await this.source.stop();
   }
 
   private async once(ref: BlobRef, call: FetchCall): Promise<void> {
     call.signal.throwIfAborted();
+    const letGo = this.source.hold();
+    try {
+      await this.transfer(ref, call);
+    } finally {
+      letGo();
+    }
+  }
+
+  private async transfer(ref: BlobRef, call: FetchCall): Promise<void> {
     const part = await this.options.store.openPart(ref);
     let counted = 0;
     const count = (bytes: number) => {
@@ -148,7 +159,7 @@ export class BlobFetcher {
       call.onBytes(bytes);
     };
     count(part.length);
-    const transfer = new Transfer(ref, part, this.options, count, () => `${this.options.agent}-${this.requests++}`, call.pace);
+    const transfer = new Transfer(ref, part, this.options, count, this.source, call.pace);
     const abort = () => transfer.fail(call.signal.reason);
     this.transfers.add(transfer);
     call.signal.addEventListener('abort', abort, { once: true });
@@ -171,7 +182,9 @@ export class BlobFetcher {
 interface Outstanding {
   readonly offset: number;
   readonly length: number;
-  readonly askedMs: number;
+  /** Since when it is waited for, and when it was asked for last. */
+  askedMs: number;
+  againMs: number;
   tries: number;
   timer: NodeJS.Timeout | undefined;
 }
@@ -179,22 +192,23 @@ interface Outstanding {
 /** One blob on its way. Chunks may come in any order; they are written in order, so that what is on disk is always a prefix. */
 class Transfer {
   private readonly outstanding = new Map<number, Outstanding>();
-  private readonly arrived = new Map<number, Uint8Array>();
+  private readonly arrived = new Map<number, SegmentReader>();
   private next: number;
   private writing = false;
   private settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
   private failure: { readonly reason: unknown } | undefined;
   /** Until the pace allows the next request. */
   private pause: NodeJS.Timeout | undefined;
-  /** When the chunk was asked for that came last. */
+  /** When the chunk was asked for that came last, and how long it took. */
   private askedMs = 0;
+  private tookMs = 0;
 
   constructor(
     private readonly ref: BlobRef,
     private readonly part: PartialBlob,
     private readonly options: FetchOptions,
     private readonly onBytes: (bytes: number) => void,
-    private readonly nextId: () => string,
+    private readonly source: ChunkSource,
     private readonly pace: Pace | undefined,
   ) {
     this.next = part.length;
@@ -223,42 +237,46 @@ class Transfer {
     this.outstanding.clear();
   }
 
-  /** Requests sent into the old connection are lost, and time without a broker is no one's failure: all again, at once. */
-  reconnected(): void {
+  /** Requests sent into a connection that broke are lost, and time without one is no one's failure: all again, at once. */
+  askAgain(): void {
     for (const request of this.outstanding.values()) {
       request.tries = 0;
+      request.askedMs = performance.now();
       this.ask(request);
     }
   }
 
-  onChunk(chunk: BlobChunk): void {
-    if (chunk.sha256 !== this.ref.sha256 || this.failure !== undefined) return;
+  /** True: its data is taken over. */
+  onChunk(chunk: BlobChunkHeader, data: SegmentReader): boolean {
+    if (chunk.sha256 !== this.ref.sha256 || this.failure !== undefined) return false;
     const request = this.outstanding.get(chunk.offset);
     // Late or doubled: any right chunk is good, whichever request it answers, and what is not awaited is not needed.
-    if (request === undefined) return;
+    if (request === undefined) return false;
     if (chunk.code !== '') {
       this.refused(request, chunk);
-      return;
+      return false;
     }
-    if (chunk.totalBytes !== this.ref.sizeBytes || chunk.data.length !== request.length) {
+    if (chunk.totalBytes !== this.ref.sizeBytes || data.bytesLeft !== request.length) {
       this.fail(
         new ChairError('BLOB_CORRUPT', `chunk of blob ${this.ref.sha256}`, {
           expected: `${request.length} bytes of ${this.ref.sizeBytes}`,
-          came: `${chunk.data.length} of ${chunk.totalBytes}`,
+          came: `${data.bytesLeft} of ${chunk.totalBytes}`,
         }),
       );
-      return;
+      return false;
     }
     clearTimeout(request.timer);
     this.outstanding.delete(chunk.offset);
-    this.arrived.set(chunk.offset, chunk.data);
+    this.arrived.set(chunk.offset, data);
     this.askedMs = request.askedMs;
-    this.onBytes(chunk.data.length);
+    this.tookMs = performance.now() - request.askedMs;
+    this.onBytes(request.length);
     void this.drain();
+    return true;
   }
 
   /** The gateway is busy: the request's timer asks again. Anything else is final. */
-  private refused(request: Outstanding, chunk: BlobChunk): void {
+  private refused(request: Outstanding, chunk: BlobChunkHeader): void {
     if (chunk.code === 'QUEUE_FULL' && request.tries < this.maxTries) return;
     const code: ErrorCode = isChairError(Object.assign(new Error(), { code: chunk.code })) ? (chunk.code as ErrorCode) : 'BLOB_NOT_FOUND';
     this.fail(new ChairError(code, `gateway does not send blob ${this.ref.sha256}`, { came: chunk.code }));
@@ -275,7 +293,8 @@ class Transfer {
         return;
       }
       const length = Math.min(this.chunkBytes, this.ref.sizeBytes - this.next);
-      const request: Outstanding = { offset: this.next, length, askedMs: performance.now(), tries: 0, timer: undefined };
+      const now = performance.now();
+      const request: Outstanding = { offset: this.next, length, askedMs: now, againMs: now, tries: 0, timer: undefined };
       this.next += length;
       this.outstanding.set(request.offset, request);
       this.ask(request);
@@ -283,27 +302,39 @@ class Transfer {
   }
 
   private ask(request: Outstanding): void {
-    const { bus, topics, agent, requestTimeoutMs = 3000, random = Math.random } = this.options;
-    clearTimeout(request.timer);
-    // While the broker is away nothing is asked and no try is used up; `reconnected` asks.
-    if (!bus.connected) return;
+    const { requestTimeoutMs = 3000, random = Math.random } = this.options;
     const { sha256 } = this.ref;
-    request.tries++;
-    if (request.tries > this.maxTries) {
+    const { offset, length } = request;
+    clearTimeout(request.timer);
+    // While nobody can be asked no try is used up; `askAgain` comes.
+    if (!this.source.isReady) return;
+    if (request.tries >= this.maxTries) {
       this.fail(
         new ChairError('REQUEST_TIMEOUT', `blob ${sha256} from the gateway`, {
-          expected: `${request.length} bytes at ${request.offset}`,
+          expected: `${length} bytes at ${offset}`,
           came: `no answer to ${this.maxTries} requests`,
         }),
       );
       return;
     }
-    const waitMs = requestTimeoutMs * Math.min(16, 2 ** (request.tries - 1)) * (1 + random() / 4);
-    request.timer = setTimeout(() => this.ask(request), waitMs);
-    // A publish that fails is the same as one that is lost: the timer, or the reconnect, asks again.
-    bus
-      .publish(topics().blobRequest, { agent, id: this.nextId(), sha256, offset: request.offset, length: request.length })
-      .catch(() => undefined);
+    request.tries++;
+    request.againMs = performance.now();
+    this.wait(request, requestTimeoutMs * Math.min(16, 2 ** (request.tries - 1)) * (1 + random() / 4));
+    this.source.ask({ sha256, offset, length });
+  }
+
+  /** For its chunk; asks again when it is late. */
+  private wait(request: Outstanding, ms: number): void {
+    request.timer = setTimeout(() => {
+      const usualMs = Math.min(MOST_USUAL_MS, LATE * this.tookMs);
+      const leftMs = usualMs - (performance.now() - request.againMs);
+      if (leftMs > 0) {
+        this.wait(request, leftMs);
+        return;
+      }
+      this.source.late(request.againMs);
+      this.ask(request);
+    }, ms);
   }
 
   private async drain(): Promise<void> {
@@ -314,7 +345,8 @@ class Transfer {
         const data = this.arrived.get(this.part.length);
         if (data === undefined || this.failure !== undefined) break;
         this.arrived.delete(this.part.length);
-        await this.part.append(data);
+        await this.part.append(...data.rest);
+        data.discard();
         this.pace?.took(performance.now() - this.askedMs);
         if (this.failure === undefined) this.pump();
       }

@@ -2,14 +2,16 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { decodeActivation, encodeActivation, readTensor } from '../broker/activation.js';
+import { decodeActivation, encodeActivation, encodeBlobChunk, readTensor } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
+import { decode } from '../broker/codec.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
-import type { CommandBody, Health, Hello, PeerEntry, Prepare, Reply, Trouble } from '../broker/messages.js';
+import type { BlobRequest, CommandBody, Health, Hello, PeerEntry, Prepare, Reply, Trouble } from '../broker/messages.js';
 import { connectBus } from '../broker/mqtt-bus.js';
 import { SINK, type SliceRef, SOURCE } from '../broker/plan.js';
 import { NO_SEAL } from '../broker/seal.js';
+import { joinSegments } from '../broker/segments.js';
 import { type BrokerServer, startBroker } from '../broker/server.js';
 import { type Box, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
@@ -159,16 +161,14 @@ class Hub {
     await bus.subscribe(topics.health, (m) => this.healths.push(m));
     await bus.subscribe(topics.reply, (m) => this.replies.push(m));
     await bus.subscribe(topics.trouble, (m) => this.troubles.push(m));
-    await bus.subscribe(topics.blobRequest, ({ agent, id, sha256, offset, length }) => {
+    // Answered where it came from: on a connection beside the lane, or through the broker.
+    lanes.on(topics.blobRequest.name, ({ from, payload, answer }) => {
+      const { id, sha256, offset, length } = decode('BlobRequest', joinSegments(payload)) as BlobRequest;
       const bytes = this.blobs.get(sha256) ?? Buffer.alloc(0);
-      void bus.publish(topics.blobChunk(agent), {
-        id,
-        sha256,
-        offset,
-        totalBytes: bytes.length,
-        code: '',
-        data: bytes.subarray(offset, offset + length),
-      });
+      const header = { id, sha256, offset, totalBytes: bytes.length, code: '' };
+      const data = bytes.subarray(offset, offset + length);
+      const topic = topics.blobChunk(from);
+      void (answer === undefined ? bus.publish(topic, { ...header, data }) : answer(topic.name, encodeBlobChunk(header, data)));
     });
     lanes.on(topics.activation(DISPATCHER), ({ payload }) => {
       const { header, data } = decodeActivation(payload);

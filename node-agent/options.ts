@@ -40,7 +40,7 @@ export interface AgentOptions {
   readonly host?: () => string;
   /** Monotonic. */
   readonly nowMs?: () => number;
-  readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random'>>;
+  readonly fetch?: Partial<Pick<FetchOptions, 'chunkBytes' | 'window' | 'requestTimeoutMs' | 'maxTries' | 'random' | 'graceMs' | 'idleMs'>>;
   /** Default: this program was not installed from a bundle, and takes no updates. */
   readonly installation?: Installation;
   /** Who may sign updates; default: nobody. */

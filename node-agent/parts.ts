@@ -92,7 +92,7 @@ export function assemble(ground: Ground, host: Host): Parts {
   const { store, engine, bus, lanes, term } = ground;
   const memory = options.memory ?? (() => ({ limitBytes: memoryLimit(options), usedBytes: processMemory().anonymousBytes }));
   const sessions = new SessionCache(engine, store, { prepack: config.prepack }, memory);
-  const fetcher = new BlobFetcher({ bus, topics, agent, store, ...options.fetch });
+  const fetcher = new BlobFetcher({ bus, lanes, topics, agent, store, ...options.fetch });
   const trouble = new TroubleReporter(agent, bus, topics, log);
   const whenIdle = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => epochs.whenIdle(work);
   const standby = new Standby({ store, fetcher, sessions, memory, whenIdle, activity: () => runner.finished, nowMs, log });

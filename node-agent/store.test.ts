@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { BlobStore, type StoreOptions } from './store.js';
@@ -133,12 +133,28 @@ describe('the slice store', () => {
   it('reports a disk that fills up while writing as full', async () => {
     const store = await storeOf();
     const b = big('a');
+    // A device that has no room for anything (Linux, full(4)).
+    await symlink('/dev/full', `${store.path(b.ref.sha256)}.part`);
     const part = await store.openPart(b.ref);
-    const { handle } = part as unknown as { handle: { write: () => Promise<never> } };
-    const noSpace = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
-    handle.write = () => Promise.reject(noSpace);
     await expect(part.append(b.bytes)).rejects.toMatchObject({ code: 'AGENT_STORE_FULL' });
+    expect(part.length).toBe(0);
     await part.suspend();
+  });
+
+  it('writes pieces one after another, also where the system takes fewer bytes than it is given', async () => {
+    const store = await storeOf();
+    const b = blob(Buffer.from(Array.from({ length: 1000 }, (_, i) => i & 255)));
+    const part = await store.openPart(b.ref);
+    const { handle } = part as unknown as { handle: { writev: (pieces: readonly Uint8Array[]) => Promise<{ bytesWritten: number }> } };
+    const writev = handle.writev.bind(handle);
+    let writes = 0;
+    handle.writev = (pieces) => writev([Buffer.concat(pieces).subarray(0, 30 + (++writes % 3) * 35)]);
+    const cuts = [0, 1, 1, 100, 165, 166, 600, 999, 1000];
+    await part.append(...cuts.slice(1).map((end, i) => b.bytes.subarray(cuts[i], end)));
+    expect(writes).toBeGreaterThan(10);
+    expect(part.length).toBe(1000);
+    await part.finish();
+    expect(await readFile(store.path(b.ref.sha256))).toEqual(b.bytes);
   });
 
   it.each(['../../etc/passwd', 'A'.repeat(64), ''])('refuses the blob name %j', async (name) => {

@@ -2,8 +2,11 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { decodeBlobChunk } from '../broker/activation.js';
+import { encode } from '../broker/codec.js';
 import { createFakeBroker } from '../broker/fake-bus.js';
+import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { BlobChunk, BlobRequest } from '../broker/messages.js';
 import { topicsOf } from '../broker/topics.js';
 import { BlobServer, MAX_CHUNK_BYTES } from './blob-server.js';
@@ -11,13 +14,33 @@ import { BlobServer, MAX_CHUNK_BYTES } from './blob-server.js';
 const topics = topicsOf('test');
 let folder = '';
 let server: BlobServer;
+let beside: (from: string, request: Partial<BlobRequest>, answer: LaneMessage['answer']) => void;
 let ask: (request: Partial<BlobRequest>) => Promise<BlobChunk>;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'chair-blobs-'));
   await mkdir(join(folder, 'store'));
   const broker = createFakeBroker();
-  server = new BlobServer({ bus: broker.bus('scheduler'), topics, directory: join(folder, 'store') });
+  let handler: (message: LaneMessage) => void = () => undefined;
+  const lanes: Pick<Lanes, 'on'> = {
+    on: (topic, handle) => {
+      expect(topic).toBe(topics.blobRequest.name);
+      handler = handle;
+      return () => undefined;
+    },
+  };
+  beside = (from, request, answer) => {
+    const payload = encode('BlobRequest', { agent: from, id: 'r', sha256: '', offset: 0, length: 100, ...request });
+    handler({
+      topic: topics.blobRequest.name,
+      payload: [payload],
+      payloadBytes: payload.length,
+      from,
+      relayed: false,
+      ...(answer && { answer }),
+    });
+  };
+  server = new BlobServer({ bus: broker.bus('scheduler'), lanes, topics, directory: join(folder, 'store') });
   await server.start();
   const agent = broker.bus('a');
   const waiting = new Map<string, (chunk: BlobChunk) => void>();
@@ -61,6 +84,58 @@ describe('blob server', () => {
     expect((await ask({ sha256, offset: MAX_CHUNK_BYTES, length: 100 })).data.length).toBe(10);
     expect((await ask({ sha256, offset: 10 * MAX_CHUNK_BYTES })).data.length).toBe(0);
     expect((await ask({ sha256, offset: -1 })).code).toBe('CODEC_LIMIT');
+  });
+
+  it('answers on the connection that a request came on, without a word to the broker', async () => {
+    const bytes = Uint8Array.from({ length: 5000 }, (_, i) => (i * 31) % 251);
+    const sha256 = await put(bytes);
+    const got: Uint8Array[] = [];
+    const answer: LaneMessage['answer'] = async (topic, segments) => {
+      const { header, data } = decodeBlobChunk(segments);
+      expect([topic, header.totalBytes, header.code]).toEqual([topics.blobChunk('b').name, 5000, '']);
+      got[header.offset] = Buffer.concat(data.rest);
+      return true;
+    };
+    for (const offset of [4000, 0, 2000]) beside('b', { sha256, offset, length: 2000 }, answer);
+    await vi.waitFor(() => expect(server.bytesSent).toBe(5000));
+    expect(Buffer.concat([0, 2000, 4000].flatMap((offset) => got[offset] ?? [])).equals(bytes)).toBe(true);
+  });
+
+  it('takes a request only in the name of whoever it is from', async () => {
+    const sha256 = await put(new Uint8Array(100));
+    const answer = vi.fn(async () => true);
+    expect(() => beside('b', { agent: 'c', sha256 }, answer)).toThrow(expect.objectContaining({ code: 'SENDER_WRONG' }));
+    expect((await ask({ sha256 })).code).toBe('');
+    expect(answer).not.toHaveBeenCalled();
+  });
+
+  it('keeps nobody waiting for agents that do not read, and uses no buffer again while a socket has it', async () => {
+    const sha256 = await put(Buffer.alloc(300_000, 'x'));
+    const held: Uint8Array[] = [];
+    const hang: LaneMessage['answer'] = (_, segments) => {
+      held.push(...segments.slice(1));
+      return new Promise(() => undefined);
+    };
+    for (let i = 0; i < 80; i++) beside(`stuck-${i % 8}`, { sha256, length: 300_000 }, hang);
+    for (let i = 0; i < 20; i++) expect((await ask({ sha256, offset: i * 1000, length: 10_000 })).data.length).toBe(10_000);
+    // Two each, and no more in memory.
+    expect(held).toHaveLength(16);
+    const other = await put(Buffer.alloc(300_000, 'y'));
+    expect((await ask({ sha256: other, length: 300_000 })).data[0]).toBe(121);
+    expect(held.every((data) => Buffer.alloc(300_000, 'x').equals(data))).toBe(true);
+    expect(new Set(held.map(({ buffer }) => buffer)).size).toBe(16);
+  });
+
+  it('serves agents in turn: many requests of one do not come before one of another', async () => {
+    const sha256 = await put(new Uint8Array(100));
+    const order: string[] = [];
+    const answer = (name: string): LaneMessage['answer'] => {
+      return async () => order.push(name) > 0;
+    };
+    for (let i = 0; i < 40; i++) beside('greedy', { sha256 }, answer('greedy'));
+    beside('modest', { sha256 }, answer('modest'));
+    await vi.waitFor(() => expect(order).toHaveLength(41));
+    expect(order.indexOf('modest')).toBeLessThan(10);
   });
 
   it('names nothing but blobs: no path leads out of the store', async () => {

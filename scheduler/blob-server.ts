@@ -1,32 +1,62 @@
-/** Answers agents' requests for chunks of blobs from the store folder. A blob is a file named by its sha256; nothing else can be named. */
+/**
+ * Answers agents' requests for chunks of blobs from the store folder, on the way they came: a connection beside the agent's lane, or the broker. A blob is a file named
+ * by its sha256; nothing else can be named. Agents take turns, so that one that reads slowly, or not at all, keeps nobody else waiting.
+ */
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type BlobChunkHeader, encodeBlobChunk } from '../broker/activation.js';
 import type { Bus } from '../broker/bus.js';
-import type { ErrorCode } from '../broker/errors.js';
-import type { BlobChunk, BlobRequest } from '../broker/messages.js';
+import { decode } from '../broker/codec.js';
+import { ChairError, type ErrorCode } from '../broker/errors.js';
+import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
+import type { BlobRequest } from '../broker/messages.js';
+import { joinSegments } from '../broker/segments.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
+import { BufferPool } from '../models/engine/buffers.js';
 
 export const MAX_CHUNK_BYTES = 2 ** 20;
 const SHA256 = /^[0-9a-f]{64}$/;
-/** Chunks read and sent at once: bounds memory to this many MiB. */
-const CONCURRENT = 8;
-/** Requests that may wait; an agent asks again for what is dropped. */
-const MOST_WAITING = 1024;
+/** Chunks read and sent at once, and to one agent: bounds memory to this many MiB. */
+const CONCURRENT = 32;
+const CONCURRENT_PER_AGENT = 2;
+/** Requests of one agent that may wait, and of all; an agent asks again for what is dropped. */
+const MOST_WAITING_PER_AGENT = 64;
+const MOST_WAITING = 4096;
+/** Kept for the next chunks. */
+const IDLE_BYTES = 8 * 2 ** 20;
 
 export interface BlobServerOptions {
   readonly bus: Bus;
+  /** Default: everything goes through the broker. */
+  readonly lanes?: Pick<Lanes, 'on'>;
   readonly topics: Topics;
   readonly directory: string;
   readonly log?: (line: string) => void;
 }
 
+interface Asked {
+  readonly request: BlobRequest;
+  /** Resolves when `data` is not read any more. */
+  readonly send: (header: BlobChunkHeader, data: Uint8Array) => Promise<unknown>;
+}
+
+interface Queue {
+  readonly waiting: Asked[];
+  running: number;
+}
+
 export class BlobServer {
   readonly #o: BlobServerOptions;
-  readonly #waiting: BlobRequest[] = [];
-  readonly #running = new Set<Promise<void>>();
+  /** By agent; whose turn is next comes first. */
+  readonly #queues = new Map<string, Queue>();
+  readonly #reading = new Set<Promise<unknown>>();
+  #running = 0;
+  readonly #buffers = new BufferPool(IDLE_BYTES);
   /** Blobs that are elsewhere for a while. */
   readonly #lent = new Map<string, string>();
+  #waiting = 0;
   #unsubscribe: (() => Promise<void>) | undefined;
+  #off: (() => void) | undefined;
   #stopped = false;
   bytesSent = 0;
 
@@ -41,48 +71,86 @@ export class BlobServer {
   }
 
   async start(): Promise<void> {
-    this.#unsubscribe = await this.#o.bus.subscribe(this.#o.topics.blobRequest, (request) => {
-      if (this.#stopped || this.#waiting.length >= MOST_WAITING || !NAME_PATTERN.test(request.agent)) return;
-      this.#waiting.push(request);
-      this.#pump();
+    const { bus, lanes, topics } = this.#o;
+    this.#off = lanes?.on(topics.blobRequest.name, (message) => this.#beside(message));
+    this.#unsubscribe = await bus.subscribe(topics.blobRequest, (request) => {
+      const send = (header: BlobChunkHeader, data: Uint8Array) => bus.publish(topics.blobChunk(request.agent), { ...header, data });
+      this.#take({ request, send });
     });
   }
 
-  /** Resolves when no file is open any more. Idempotent. */
+  /** Resolves when no file is open any more; what is being sent goes as far as its connection lets it. Idempotent. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#waiting.length = 0;
+    this.#queues.clear();
+    this.#off?.();
+    this.#off = undefined;
     await this.#unsubscribe?.();
     this.#unsubscribe = undefined;
-    await Promise.all(this.#running);
+    await Promise.all(this.#reading);
+  }
+
+  /** On a connection beside the lane. What is relayed is heard on the bus. */
+  #beside({ from, relayed, payload, answer }: LaneMessage): void {
+    if (relayed || answer === undefined) return;
+    const { blobRequest, blobChunk } = this.#o.topics;
+    const request = decode(blobRequest.schema, joinSegments(payload)) as BlobRequest;
+    if (request.agent !== from) {
+      throw new ChairError('SENDER_WRONG', "a request for a blob in another's name", { expected: from, came: request.agent.slice(0, 100) });
+    }
+    this.#take({ request, send: (header, data) => answer(blobChunk(from).name, encodeBlobChunk(header, data)) });
+  }
+
+  #take(asked: Asked): void {
+    const { agent } = asked.request;
+    if (this.#stopped || this.#waiting >= MOST_WAITING || !NAME_PATTERN.test(agent)) return;
+    const queue = this.#queues.get(agent) ?? { waiting: [], running: 0 };
+    if (queue.waiting.length >= MOST_WAITING_PER_AGENT) return;
+    queue.waiting.push(asked);
+    this.#waiting++;
+    this.#queues.set(agent, queue);
+    this.#pump();
   }
 
   #pump(): void {
-    while (this.#running.size < CONCURRENT) {
-      const request = this.#waiting.shift();
-      if (request === undefined) return;
-      const job = this.#answer(request).finally(() => {
-        this.#running.delete(job);
+    // Whoever had his turn goes to the end of the row, and is looked at again there.
+    for (const [agent, queue] of this.#queues) {
+      if (this.#running >= CONCURRENT) return;
+      if (queue.running >= CONCURRENT_PER_AGENT) continue;
+      const next = queue.waiting.shift();
+      if (next === undefined) continue;
+      this.#waiting--;
+      this.#queues.delete(agent);
+      this.#queues.set(agent, queue);
+      queue.running++;
+      this.#running++;
+      void this.#answer(next).finally(() => {
+        queue.running--;
+        this.#running--;
+        if (queue.running === 0 && queue.waiting.length === 0) this.#queues.delete(agent);
         this.#pump();
       });
-      this.#running.add(job);
     }
   }
 
-  async #answer(request: BlobRequest): Promise<void> {
-    const chunk = await this.#read(request);
+  async #answer({ request, send }: Asked): Promise<void> {
+    const reading = this.#read(request);
+    this.#reading.add(reading);
+    const { header, data } = await reading.finally(() => this.#reading.delete(reading));
     if (this.#stopped) return;
     try {
-      await this.#o.bus.publish(this.#o.topics.blobChunk(request.agent), chunk);
-      this.bytesSent += chunk.data.length;
+      await send(header, data);
+      this.bytesSent += data.length;
+      this.#buffers.give(data);
     } catch (error) {
-      // The agent's request times out and is sent again.
-      this.#o.log?.(`a chunk for ${request.agent} was not sent: ${error instanceof Error ? error.message : String(error)}`);
+      // The agent asks again. A socket may still look at the buffer: it is left to the garbage collector.
+      if (!this.#stopped)
+        this.#o.log?.(`a chunk for ${request.agent} was not sent: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
-  async #read({ id, sha256, offset, length }: BlobRequest): Promise<BlobChunk> {
-    const refused = (code: ErrorCode): BlobChunk => ({ id, sha256, offset, totalBytes: 0, code, data: new Uint8Array(0) });
+  async #read({ id, sha256, offset, length }: BlobRequest): Promise<{ readonly header: BlobChunkHeader; readonly data: Uint8Array }> {
+    const refused = (code: ErrorCode) => ({ header: { id, sha256, offset, totalBytes: 0, code }, data: new Uint8Array(0) });
     if (!SHA256.test(sha256)) return refused('BLOB_NOT_FOUND');
     if (!(offset >= 0 && length >= 0)) return refused('CODEC_LIMIT');
     let file: FileHandle | undefined;
@@ -90,8 +158,9 @@ export class BlobServer {
       file = await open(this.#lent.get(sha256) ?? join(this.#o.directory, sha256), 'r');
       const { size } = await file.stat();
       const wanted = Math.min(length, MAX_CHUNK_BYTES, Math.max(0, size - offset));
-      const { buffer, bytesRead } = await file.read(Buffer.allocUnsafeSlow(wanted), 0, wanted, offset);
-      return { id, sha256, offset, totalBytes: size, code: '', data: buffer.subarray(0, bytesRead) };
+      const buffer = this.#buffers.take(wanted);
+      const { bytesRead } = await file.read(buffer, 0, wanted, offset);
+      return { header: { id, sha256, offset, totalBytes: size, code: '' }, data: buffer.subarray(0, bytesRead) };
     } catch {
       return refused('BLOB_NOT_FOUND');
     } finally {

@@ -281,7 +281,7 @@ export class Gateway {
       this.#undo.push(gatehouse.authority.onRevoked(({ role, name }) => void (role === 'agent' && scheduler.revoked(name))));
     }
     this.#undo.push(lanes.onPeer((agent, lane, why) => scheduler.ownLane(agent, lane, why)));
-    const blobs = new BlobServer({ bus: this.#bus, topics, directory: directories.storeDirectory, ...said });
+    const blobs = new BlobServer({ bus: this.#bus, lanes, topics, directory: directories.storeDirectory, ...said });
 
     // Before anything here answers anybody: another scheduler may be at work. Before frames come: those of deployments of before are taken.
     await scheduler.claim(Math.max(0, ...saved.map(({ plan }) => plan.term)));

@@ -225,6 +225,8 @@ export class Dialler {
       return;
     }
     this.#lane = lane;
+    // The same loss again is another one.
+    this.#why = '';
     this.#failures = 0;
     this.#unanswered = 0;
     this.#pingedAt = 0;

@@ -3,7 +3,7 @@ import { ChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
 import { segmentBytes } from '../segments.js';
-import type { LaneMessage, Lanes, Segments, SendOptions } from './lane.js';
+import type { LaneMessage, Lanes, Segments, SendOptions, SideLane } from './lane.js';
 
 export interface FakeNetwork {
   /** The lanes of one process; a second call with the same id replaces the first, as a restarted process does. */
@@ -119,6 +119,14 @@ class FakeLanes implements Lanes {
     }
     await new Promise((resolve) => setImmediate(resolve));
     return true;
+  }
+
+  /** Fake lanes have no connections, and none beside them. */
+  beside(peer: string): SideLane {
+    const send = async () => {
+      throw new ChairError('LANE_DOWN', `no connection beside the lane to ${peer}`);
+    };
+    return { state: 'down', send, close: () => undefined };
   }
 
   /** Nothing waits here. */

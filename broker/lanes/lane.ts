@@ -15,6 +15,26 @@ export interface LaneMessage {
   readonly from: string;
   /** It came through the broker. */
   readonly relayed: boolean;
+  /** Sends on the connection that this came on, where the peer dialled it; as `send`, but never relayed. */
+  readonly answer?: (topic: string, payload: Segments) => Promise<boolean>;
+}
+
+/** See `Lanes.beside`. */
+export interface SideLane {
+  /** `trying`: the first attempt to dial the peer, where it is now, is under way. */
+  readonly state: 'up' | 'trying' | 'down';
+  /** As `Lanes.send`; throws LANE_DOWN while it is not up. The other end gets it as any message, and answers with its `answer`. */
+  send(topic: string, payload: Segments): Promise<boolean>;
+  /** Idempotent; nothing is told after it. */
+  close(): void;
+}
+
+export interface SideLaneOptions {
+  /** Of a message that comes, with its topic; a larger one ends the connection. */
+  readonly maxMessageBytes: number;
+  readonly onMessage: (message: Pick<LaneMessage, 'topic' | 'payload' | 'payloadBytes'>) => void;
+  /** `state` may be another one. */
+  readonly onChange: () => void;
 }
 
 export interface SendOptions {
@@ -42,6 +62,11 @@ export interface Lanes {
    * Throws LANE_DOWN, QUEUE_FULL (bytes queued to this peer exceed the bound), PACKET_TOO_LARGE, STOPPED.
    */
   send(peer: string, topic: string, payload: Segments, options?: SendOptions): Promise<boolean>;
+  /**
+   * A connection of its own to a peer, for bulk that is no frame: frames do not wait behind it, and what lanes measure is not of it. It is dialled for as long as it is
+   * held, to where the table says that the peer is.
+   */
+  beside(peer: string, options: SideLaneOptions): SideLane;
   /** Something is not wanted any more: drops what waits to be sent for nothing. Cheap when nothing waits. */
   purge(): void;
   /** A lane to a peer broke or came (back) up. */

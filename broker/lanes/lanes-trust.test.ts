@@ -70,6 +70,25 @@ describe('lanes with credentials', () => {
     expect([...a.refused, ...b.refused]).toEqual([]);
   });
 
+  it('have a connection beside them, on which nobody says what he may not say elsewhere', async () => {
+    const [a, gateway] = [await node('a'), await node(DISPATCHER)];
+    a.lanes.setPeers([entry(DISPATCHER, gateway.lanes.port)]);
+    gateway.lanes.setPeers([entry('a', 0)]);
+    const requests: LaneMessage[] = [];
+    gateway.lanes.on(topics.blobRequest.name, (message) => requests.push(message));
+    let answers = 0;
+    const events = { maxMessageBytes: 100_000, onMessage: () => answers++, onChange: () => undefined };
+    const side = a.lanes.beside(DISPATCHER, events);
+    await until('the connection', () => side.state === 'up');
+    await side.send(topics.blobRequest.name, [Uint8Array.of(1)]);
+    await until('the request', () => requests.length === 1);
+    expect(requests[0]?.from).toBe('a');
+    await requests[0]?.answer?.(topics.blobChunk('a').name, [new Uint8Array(50_000)]);
+    await until('the answer', () => answers === 1);
+    await side.send(topics.reign.name, [Uint8Array.of(1)]).catch(() => undefined);
+    await until('the refusal', () => gateway.refused.includes('(listener) SENDER_WRONG'));
+  });
+
   it('let in only the peers of the table, and those from when they are in it to when they are not', async () => {
     const [a, b] = [await node('a'), await node('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);

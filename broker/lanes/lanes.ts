@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import type { Bus } from '../bus.js';
 import type { Identity } from '../credentials/credentials.js';
 import { ChairError, toChairError } from '../errors.js';
+import { plainAddress } from '../host.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
 import { printable } from '../printable.js';
@@ -15,14 +16,15 @@ import { checkName } from '../subscriptions.js';
 import { TlsSessions } from '../tls.js';
 import { byAnyone, DISPATCHER, spokenBy } from '../topics.js';
 import type { Trust } from '../trust.js';
-import { Dialler } from './dialler.js';
+import { Dialler, type DiallerOptions } from './dialler.js';
 import { MQTT_MAX_PACKET_BYTES, type PublishFrame } from './framing.js';
 import { type KernelQueues, readKernelQueues } from './kernel-queues.js';
-import type { LaneMessage, Lanes, Segments, SendOptions } from './lane.js';
+import type { LaneMessage, Lanes, Segments, SendOptions, SideLane, SideLaneOptions } from './lane.js';
 import type { LaneSocket } from './lane-socket.js';
 import { LaneWatch } from './lane-watch.js';
 import { Listener } from './listener.js';
 import { ReceiveMeter } from './receive-meter.js';
+import { DialledSideLane } from './side-lane.js';
 
 export interface LanesOptions {
   readonly id: string;
@@ -101,6 +103,7 @@ class MqttLanes implements Lanes {
   readonly #watch: LaneWatch;
   readonly #listener: Listener | undefined;
   readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
+  readonly #sides = new Set<DialledSideLane>();
   readonly #relayed = new Map<string, Promise<() => Promise<void>>>();
   readonly #busListeners: (() => void)[] = [];
   /** Topic and code of what was warned of: once each. */
@@ -112,7 +115,7 @@ class MqttLanes implements Lanes {
     this.#options = options;
     this.id = options.id;
     this.#speaker = options.speaker ?? options.id;
-    this.#clientId = `${options.id}~${randomBytes(6).toString('hex')}`;
+    this.#clientId = clientIdOf(options.id);
     this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
     this.#watch = new LaneWatch(options.kernelQueues ?? readKernelQueues);
@@ -159,12 +162,14 @@ class MqttLanes implements Lanes {
       peer.dialler = this.#createDialler(name, entry);
       peer.dialler.start();
     }
+    for (const side of this.#sides) side.move(this.#entryOf(side.peer));
     this.#listener?.expel();
     this.#forgetPassing();
   }
 
   readdress(own: ReadonlySet<string>): void {
     for (const { dialler } of this.#peers.values()) dialler?.leave(own);
+    for (const side of this.#sides) side.leave(own);
     this.#listener?.leave(own);
   }
 
@@ -195,6 +200,32 @@ class MqttLanes implements Lanes {
     if (options.wanted?.() === false) return this.#counted(peer, payloadBytes, Promise.resolve(false));
     if (lane !== undefined) return this.#counted(peer, payloadBytes, lane.publish(topic, payload, payloadBytes, options));
     return this.#counted(peer, payloadBytes, this.#relay(peerName, topic, payload, this.#whyNotDirect(peerName)));
+  }
+
+  beside(peer: string, options: SideLaneOptions): SideLane {
+    this.#checkRunning();
+    // Another id: the listener takes the same one for the same client on a newer connection.
+    const own = { clientId: clientIdOf(this.id), maxPacketBytes: options.maxMessageBytes, topics: () => [] };
+    const dial = (entry: PeerEntry, hooks: Pick<DiallerOptions, 'onMessage' | 'onChange'>): Dialler =>
+      new Dialler(entry, { ...this.#dialling(peer), ...own, ...hooks });
+    const onMessage: SideLaneOptions['onMessage'] = (message) => {
+      try {
+        options.onMessage(message);
+      } catch (error) {
+        this.#refuse(message.topic, error);
+      }
+    };
+    const entry = this.#entryOf(peer);
+    const side = new DialledSideLane({ ...options, onMessage, peer, entry, dial, onClose: () => this.#sides.delete(side) });
+    this.#sides.add(side);
+    return side;
+  }
+
+  /** Where it is; the address first at which its lane found it. */
+  #entryOf(name: string): PeerEntry | undefined {
+    const peer = this.#peers.get(name);
+    const found = plainAddress(peer?.dialler?.lane?.socket.remoteAddress ?? '');
+    return peer?.entry && { ...peer.entry, addresses: peer.entry.addresses.toSorted((a, b) => Number(b === found) - Number(a === found)) };
   }
 
   onPeer(listener: (peer: string, lane: LaneKind, why: string) => void): () => void {
@@ -240,6 +271,7 @@ class MqttLanes implements Lanes {
     this.#watch.stop();
     const stopped = new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
     for (const peer of this.#peers.values()) peer.dialler?.stop(stopped);
+    for (const side of this.#sides) side.close();
     const relayed = [...this.#relayed.values()];
     this.#relayed.clear();
     await Promise.all(relayed.map((off) => off.then((unsubscribe) => unsubscribe()).catch(() => undefined)));
@@ -355,21 +387,28 @@ class MqttLanes implements Lanes {
   }
 
   #createDialler(name: string, entry: PeerEntry): Dialler {
-    const { trust } = this.#options;
     return new Dialler(entry, {
-      ...(trust === undefined ? {} : { secure: { trust, sessions: this.#sessions, accepts: (peer) => whyNotPeer(name, peer) } }),
+      ...this.#dialling(name),
       clientId: this.#clientId,
-      addressee: this.#addressee(name),
       maxPacketBytes: this.#maxPacketBytes,
+      topics: () => [...this.#handlers.keys()],
+      onMessage: (frame) => this.#receive(name, frame),
+      onChange: () => this.#tell(name, this.#whyNotDirect(name)),
+    });
+  }
+
+  /** How `name` is dialled, whatever for. */
+  #dialling(name: string): Omit<DiallerOptions, 'clientId' | 'maxPacketBytes' | 'topics' | 'onMessage' | 'onChange'> {
+    const { trust } = this.#options;
+    return {
+      ...(trust === undefined ? {} : { secure: { trust, sessions: this.#sessions, accepts: (peer) => whyNotPeer(name, peer) } }),
+      addressee: this.#addressee(name),
       maxQueuedBytes: this.#maxQueuedBytes,
       watch: this.#watch,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
       keepaliveMs: this.#options.keepaliveMs ?? 5_000,
       random: this.#options.random ?? Math.random,
-      topics: () => [...this.#handlers.keys()],
-      onMessage: (frame) => this.#receive(name, frame),
-      onChange: () => this.#tell(name, this.#whyNotDirect(name)),
-    });
+    };
   }
 
   /** What a dialler says to be let in by `name` and by nobody else. */
@@ -389,7 +428,7 @@ class MqttLanes implements Lanes {
       watch: this.#watch,
       maxConnections,
       connectTimeoutMs,
-      onMessage: (from, frame) => this.#receive(from, frame),
+      onMessage: (from, frame, lane) => this.#receive(from, frame, lane),
       onClient: (name, why) => {
         const reached = this.#listener?.reaches(name) === true;
         if (reached) this.#peer(name);
@@ -408,9 +447,11 @@ class MqttLanes implements Lanes {
 
   // ---- receiving -------------------------------------------------------------------------------------------------------------
 
-  #receive(from: string, frame: PublishFrame): void {
-    this.#received.add(from, frame.payloadBytes, frame.startedMs, performance.now());
-    this.#dispatch({ topic: frame.topic, payload: frame.payload, payloadBytes: frame.payloadBytes, from, relayed: false });
+  /** `lane`: on which it can be answered. */
+  #receive(from: string, { topic, payload, payloadBytes, startedMs }: PublishFrame, lane?: LaneSocket): void {
+    this.#received.add(from, payloadBytes, startedMs, performance.now());
+    const answer = lane && ((on: string, segments: Segments) => lane.publish(on, segments, segmentBytes(segments)));
+    this.#dispatch({ topic, payload, payloadBytes, from, relayed: false, ...(answer && { answer }) });
   }
 
   #dispatch(message: LaneMessage): void {
@@ -477,6 +518,10 @@ class MqttLanes implements Lanes {
   #checkRunning(): void {
     if (this.#stopping !== undefined) throw new ChairError('STOPPED', `lanes of ${this.id} were stopped`);
   }
+}
+
+function clientIdOf(id: string): string {
+  return `${id}~${randomBytes(6).toString('hex')}`;
 }
 
 /** Is this the certificate of the peer that goes by `name` on lanes? '' or why not. */

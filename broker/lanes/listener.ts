@@ -33,7 +33,8 @@ export interface ListenerOptions {
   readonly maxConnections: number;
   /** A connection without CONNECT is ended after this. */
   readonly connectTimeoutMs: number;
-  readonly onMessage: (from: string, frame: PublishFrame) => void;
+  /** `lane`: the connection that it came on. */
+  readonly onMessage: (from: string, frame: PublishFrame, lane: LaneSocket) => void;
   /** What a client can be reached with has changed: ask `reaches`. `name` is its id up to `~`. */
   readonly onClient: (name: string, why: string) => void;
   /** A connection was ended for what it sent. */
@@ -145,9 +146,9 @@ export class Listener {
     return this.#byName.get(name)?.findLast((session) => session.topics.has(topic))?.lane;
   }
 
-  /** All connections of `name`. */
+  /** Its connections that frames may go on: who dials one beside its lane subscribes to nothing there. */
   lanesOf(name: string): readonly LaneSocket[] {
-    return (this.#byName.get(name) ?? []).map(({ lane }) => lane);
+    return (this.#byName.get(name) ?? []).flatMap(({ lane, topics }) => (topics.size > 0 ? [lane] : []));
   }
 
   /** True when `name` is connected and has subscribed to something. */
@@ -201,7 +202,7 @@ export class Listener {
   #publish(session: Session, frame: PublishFrame): void {
     this.#checkMay(session, frame.topic);
     if (frame.qos === 1) session.lane.control({ cmd: 'puback', messageId: frame.messageId });
-    this.#options.onMessage(nameOf(session.clientId), frame);
+    this.#options.onMessage(nameOf(session.clientId), frame, session.lane);
   }
 
   /** A lane is the short way of what could come through the broker: whoever may not say it there may not say it here. Throws SENDER_WRONG, which ends the connection. */

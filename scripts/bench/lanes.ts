@@ -1,10 +1,11 @@
-/** A lane beside a bare TCP socket, between two processes on loopback, in turn. */
+/** A lane beside a bare TCP socket, between two processes on loopback, in turn; what encryption costs, and fetching weights. */
 import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { createLanes } from '../../broker/lanes/lanes.js';
 import { listen } from '../../broker/listen.js';
 import { Child, nodeFlags } from '../children.js';
 import type { Bench, BenchContext } from './bench.js';
+import { fetchingCase } from './fetching.js';
 import { atLeast, atMost, type Figure, figure, interleaved } from './figures.js';
 import { tlsCase } from './lane-tls.js';
 
@@ -168,6 +169,7 @@ async function run({ quick, cases }: BenchContext): Promise<object> {
         ...SIZES.map((size) => ({ name: `one hop, ${size.name}`, run: () => bulk(lane, tcp, size, quick) })),
         { name: 'round trip, 16 KB', run: () => roundTrip(lane, tcp, quick) },
         tlsCase(quick),
+        fetchingCase(quick),
       ]);
       return { processes: 2, network: 'loopback', encryption: 'none, but where it says so', 'CPU limit': 'none' };
     } finally {
@@ -178,4 +180,9 @@ async function run({ quick, cases }: BenchContext): Promise<object> {
   }
 }
 
-export const lanes: Bench = { name: 'lanes', summary: 'one hop and a round trip on a lane against bare TCP', seconds: 60, run };
+export const lanes: Bench = {
+  name: 'lanes',
+  summary: 'one hop and a round trip on a lane against bare TCP; what encryption costs, and fetching weights',
+  seconds: 80,
+  run,
+};

@@ -211,6 +211,27 @@ describe('a gateway with certificates', () => {
     expect(identity).toEqual({ cluster: 'home', role: 'operator', name: 'operator' });
     expect(new X509Certificate(ca).fingerprint256.replaceAll(':', '').toLowerCase()).toBe(fingerprint);
   });
+
+  it('knows those again who come with a good certificate, when it was restored from before they joined; and can throw them out', async () => {
+    const { gateway, directory, joined } = await start();
+    const trust = trustOf(await joined('pi-1'));
+    await gateway.stop();
+    for (const name of ['issued.json', 'revoked.json']) await rm(join(directory, 'state', 'credentials', name));
+    const again = new Gateway({
+      ...{ cluster: 'home', source: scriptedSource(), broker: { host: '127.0.0.1', port: 0 }, laneHost: '127.0.0.1' },
+      ...{ stateDirectory: join(directory, 'state'), gatehouse: { host: '127.0.0.1', port: 0 } },
+    });
+    running.push(() => again.stop());
+    await again.start();
+    const known = (): string[] | undefined => again.gatehouse?.authority.members().map(({ name, state }) => `${name} ${state}`);
+    expect(known()).toEqual(['gateway valid', 'operator valid']);
+    const agent = await ScriptedAgent.start({ brokerUrl: again.brokerUrl, cluster: 'home', name: 'pi-1', trust });
+    running.push(() => agent.stop());
+    await expect.poll(() => stateOf(again, 'pi-1'), { timeout: 20_000 }).toBe('ready');
+    expect(known()).toEqual(['gateway valid', 'operator valid', 'pi-1 valid']);
+    await again.gatehouse?.authority.revoke('pi-1', 'stolen', 'test');
+    await expect.poll(() => stateOf(again, 'pi-1'), { timeout: 20_000 }).toBe('stopped');
+  });
 });
 
 it('a gateway without certificates answers no question on them', async () => {

@@ -150,7 +150,7 @@ describe('after a restore', () => {
   const report = { madeAtMs: NOW, clockBehindMs: 0, trust: { stillRevoked: [], read: [], unread: [] } };
 
   it('says who stays revoked and by which folder, or that nothing is known of that', () => {
-    expect(inheritedLines(report, 'mc').join('\n')).toMatch(/not revoked in it: mc agents revoke NAME, with --unknown/);
+    expect(inheritedLines(report, 'mc').join('\n')).toMatch(/is in again: revoke them again \(mc agents revoke NAME; with --unknown/);
     const trust = { stillRevoked: ['pi-1', 'pi-2'], read: ['/s.before-1'], unread: ['/s.before-2'] };
     const text = inheritedLines({ ...report, trust }, 'mc').join('\n');
     expect(text).toContain('Still revoked, as /s.before-1 says: pi-1, pi-2.');

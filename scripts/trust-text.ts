@@ -116,7 +116,7 @@ export function inheritedLines(
 ): string[] {
   const { stillRevoked, read, unread } = trust;
   const others = stillRevoked.length === 0 ? 'nobody else' : stillRevoked.join(', ');
-  const elsewhere = `Who was revoked after that time is not revoked in it: ${program} agents revoke NAME, with --unknown for who joined after it, too.`;
+  const elsewhere = `Who was revoked after that time is in again: revoke them again (${program} agents revoke NAME; with --unknown who joined after it).`;
   return [
     read.length === 0
       ? elsewhere

@@ -47,7 +47,7 @@ export class Tracing {
     const placed = this.#o.serving(deployment);
     if (placed === undefined) {
       throw new ChairError('DEPLOYMENT_NOT_READY', `deployment '${deployment}' has no plan in force`, {
-        todo: 'See musical-chair status.',
+        todo: 'See `musical-chair status`.',
       });
     }
     const trace = { deployment, frames, forMs, collect: request.collect };

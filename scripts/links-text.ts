@@ -2,17 +2,12 @@
 import type { DeploymentStatus, LinkStatus, StatusReport } from '../broker/messages.js';
 import { hostLines } from '../scheduler/hosts.js';
 import { mbps } from '../scheduler/links/table.js';
+import { durationText } from './duration.js';
 import { counted } from './report.js';
 import { formatTable, msText, wrapText } from './table.js';
 
 /** Seats in a status; `--json` has all. */
 const SHOWN_SEATS = 8;
-
-function ageText(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 120) return `${seconds} s`;
-  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
-}
 
 const byName = (a: LinkStatus, b: LinkStatus): number => `${a.from} ${a.to}`.localeCompare(`${b.from} ${b.to}`, 'en', { numeric: true });
 
@@ -40,11 +35,12 @@ export function linksText(links: readonly LinkStatus[], width = 80, most = 0): s
       msText(l.latencyMs),
       l.lane,
       l.source,
-      ageText(l.ageMs),
+      durationText(l.ageMs),
     ]),
     width,
   );
-  const rest = shown.length === sorted.length ? [] : [`${counted(sorted.length - shown.length, 'more link')}: musical-chair links`];
+  const rest =
+    shown.length === sorted.length ? [] : [`${counted(sorted.length - shown.length, 'more link')}: \`musical-chair links\` shows all`];
   const problems = sorted
     .filter(({ problem }) => problem !== '')
     .flatMap(({ from, to, problem }) => wrapText(`${from} to ${to}: ${problem}`, width, '  '));

@@ -3,11 +3,39 @@
  * A reader that goes away (`| head`) ends the program quietly.
  */
 import { ChairError, isChairError } from '../broker/errors.js';
+import { PROGRAM } from './package-root.js';
 import { printable, printableJson, printableLines } from './printable.js';
 
 export interface OutputStreams {
   readonly stdout: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
+}
+
+/** Columns of the live line that stands on a stream; whoever writes there next has to wipe it first. */
+const LIVE = new WeakMap<object, number>();
+
+/** Wipes the live line of a stream, so that what is written next does not stand behind it. */
+export function endLiveLine(stream: { write(text: string): unknown }): void {
+  const columns = LIVE.get(stream) ?? 0;
+  if (columns === 0) return;
+  stream.write(`\r${' '.repeat(columns)}\r`);
+  LIVE.delete(stream);
+}
+
+/** A line may be written over: a terminal that knows the carriage return. Editors' shells (TERM=dumb) show both lines. */
+function isLive(stream: { readonly isTTY?: boolean }): boolean {
+  return stream.isTTY === true && process.env.TERM !== 'dumb';
+}
+
+/** Columns for a plain line of progress: it goes into a file or a log. */
+const PLAIN_COLUMNS = 100;
+
+/**
+ * Commands in sentences of ours stand between back quotes and begin with `musical-chair`, wherever they are written. Whoever reads them here gets what can be typed
+ * here: in a checkout there is no program of that name.
+ */
+export function asTyped(text: string): string {
+  return text.replaceAll('`musical-chair ', `\`${PROGRAM} `);
 }
 
 /** Errors that are the writer's fault: exit status 2, as `getopt` programs do; everything else is 1. */
@@ -16,8 +44,6 @@ const USAGE_CODES: ReadonlySet<string> = new Set(['USAGE', 'CONFIG_INVALID']);
 export class Output {
   readonly json: boolean;
   readonly #streams: OutputStreams;
-  /** Length of the live line on the terminal, 0 when there is none. */
-  #live = 0;
   #lastPlain = '';
   #lastPlainAt = Number.NEGATIVE_INFINITY;
 
@@ -38,12 +64,12 @@ export class Output {
   /** Text for people; nothing with --json. */
   text(lines: string): void {
     this.#clearLive();
-    if (!this.json) this.#streams.stdout.write(`${printableLines(lines)}\n`);
+    if (!this.json) this.#streams.stdout.write(`${asTyped(printableLines(lines))}\n`);
   }
 
   /** An empty screen to write on, where there is one. */
   clear(): void {
-    if (this.isTerminal && !this.json) this.#streams.stdout.write('\u001b[2J\u001b[H');
+    if (isLive(this.#streams.stdout) && !this.json) this.#streams.stdout.write('\u001b[2J\u001b[H');
   }
 
   /**
@@ -54,20 +80,26 @@ export class Output {
     this.#clearLive();
     const { stdout } = this.#streams;
     if (this.json) stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
-    else stdout.write(`${styled ? lines() : printableLines(lines())}\n`);
+    else stdout.write(`${asTyped(styled ? lines() : printableLines(lines()))}\n`);
   }
 
-  /** How far something is: one live line on a terminal, else plain lines, at most one in two seconds. Always on stderr. */
-  progress(line: string): void {
+  /**
+   * How far something is: one live line on a terminal, else plain lines, at most one in two seconds. Always on stderr. What leaves things out where there is little
+   * room is a function of the columns there are.
+   */
+  progress(said: string | ((columns: number) => string)): void {
     const { stderr } = this.#streams;
-    if (stderr.isTTY === true) {
+    const text = (columns: number): string => (typeof said === 'string' ? said : said(columns));
+    if (isLive(stderr)) {
       // A terminal of unknown size says 0.
-      const cut = printable(line).slice(0, (stderr.columns || 80) - 1);
-      stderr.write(`\r${cut.padEnd(this.#live)}`);
-      this.#live = cut.length;
+      const columns = (stderr.columns || 80) - 1;
+      const cut = printable(text(columns)).slice(0, columns);
+      stderr.write(`\r${cut.padEnd(LIVE.get(stderr) ?? 0)}`);
+      LIVE.set(stderr, cut.length);
       return;
     }
     const now = performance.now();
+    const line = text(PLAIN_COLUMNS);
     if (line === this.#lastPlain || now - this.#lastPlainAt < 2_000) return;
     this.#lastPlain = line;
     this.#lastPlainAt = now;
@@ -77,13 +109,11 @@ export class Output {
   /** A line that stays, on stderr: what a server is doing. One line, whatever is in it: nobody else can begin another one in a log. */
   note(line: string): void {
     this.#clearLive();
-    this.#streams.stderr.write(`${printable(line)}\n`);
+    this.#streams.stderr.write(`${asTyped(printable(line))}\n`);
   }
 
   #clearLive(): void {
-    if (this.#live === 0) return;
-    this.#streams.stderr.write(`\r${' '.repeat(this.#live)}\r`);
-    this.#live = 0;
+    endLiveLine(this.#streams.stderr);
   }
 }
 
@@ -92,7 +122,7 @@ export function errorLine(error: unknown): string {
   const code = isChairError(error) ? error.code : 'INTERNAL';
   const message = error instanceof Error ? error.message : String(error);
   const hint = code === 'INTERNAL' && !message.includes('--verbose') ? ' (run again with --verbose for the stack)' : '';
-  return printable(`${code}: ${message.replaceAll(/\s*\n\s*/g, ' ').trim()}${hint}`);
+  return asTyped(printable(`${code}: ${message.replaceAll(/\s*\n\s*/g, ' ').trim()}${hint}`));
 }
 
 /** The document of a command that failed with --json. */

@@ -45,6 +45,21 @@ describe('plotSvg', () => {
     expect((zero - full) / (zero - half)).toBeCloseTo(2, 6);
   });
 
+  it('tells series apart by the shape of their dots, too, in panels and legend alike', async () => {
+    const points = [1, 2].map((x) => ({ x, y: x }));
+    const series = ['a', 'b', 'c'].map((name) => ({ name, points }));
+    const svg = await plotSvg({ ...spec, panels: [{ title: '', series }] });
+    // Of a: two circles and the legend's; of b and c: shapes of their own.
+    expect(svg.match(/<circle /g)).toHaveLength(3);
+    expect(svg).toContain('M-3,-3h6v6h-6z');
+    expect(svg).toContain('M0,-4.2l3.8,6.6h-7.6z');
+    const hollow = await plotSvg({
+      ...spec,
+      panels: [{ title: '', series: [{ name: 'p', mark: 'points', dashed: true, points }, ...series] }],
+    });
+    expect(hollow.match(/<circle /g)).toHaveLength(3);
+  });
+
   it('keeps bars in the order they came in, not that of the alphabet', async () => {
     const bars = ['z', 'a'].map((x) => ({ x, y: 1 }));
     const series = ['one', 'two'].map((name) => ({ name, mark: 'bars' as const, points: bars }));

@@ -72,6 +72,9 @@ export interface PlotSpec {
 
 /** Colours that people with any colour vision tell apart (Okabe and Ito, 2008), dark ones first: thin lines must be seen on white. */
 const PALETTE = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#8c6d00', '#56b4e9', '#e69f00', '#444444'];
+/** A shape for each series beside its colour: whoever prints in black or sees few colours tells them apart by it. */
+const SYMBOLS = ['circle', 'square', 'triangle', 'diamond'] as const;
+type PlotSymbol = (typeof SYMBOLS)[number];
 const INK = '#1f2328';
 const FAINT = '#59636e';
 const FONT = 'Inter, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif';
@@ -140,12 +143,32 @@ async function loadLibrary(): Promise<Drawing> {
   }
 }
 
-function colorsOf(spec: PlotSpec): Map<string, { readonly color: string; readonly dashed: boolean; readonly mark: string }> {
-  const colors = new Map<string, { color: string; dashed: boolean; mark: string }>();
+interface Look {
+  readonly color: string;
+  readonly dashed: boolean;
+  readonly mark: string;
+  readonly symbol: PlotSymbol;
+}
+
+function colorsOf(spec: PlotSpec): Map<string, Look> {
+  const colors = new Map<string, Look>();
+  let shapes = 0;
   for (const { name, color, dashed = false, mark = 'line' } of spec.panels.flatMap((panel) => panel.series)) {
-    if (!colors.has(name)) colors.set(name, { color: color ?? PALETTE[colors.size % PALETTE.length] ?? INK, dashed, mark });
+    if (colors.has(name)) continue;
+    const symbol = SYMBOLS[shapes % SYMBOLS.length] ?? 'circle';
+    // Bars and dashed lines have no dots.
+    if (mark === 'points' || (mark === 'line' && !dashed)) shapes++;
+    colors.set(name, { color: color ?? PALETTE[colors.size % PALETTE.length] ?? INK, dashed, mark, symbol });
   }
   return colors;
+}
+
+/** The dot of a series in the legend, in its shape. */
+function dotSvg(x: number, y: number, { color, dashed, symbol }: Look): string {
+  const paint = dashed ? `fill="white" stroke="${color}" stroke-width="1.5"` : `fill="${color}"`;
+  if (symbol === 'circle') return `<circle cx="${x}" cy="${y}" r="3.2" ${paint}/>`;
+  const shape = { square: 'M-3,-3h6v6h-6z', triangle: 'M0,-4.2l3.8,6.6h-7.6z', diamond: 'M0,-4.6l3.2,4.6l-3.2,4.6l-3.2,-4.6z' }[symbol];
+  return `<path transform="translate(${x},${y})" d="${shape}" ${paint}/>`;
 }
 
 /** Undefined for an axis of categories: Plot's own order is that of the points. */
@@ -215,8 +238,13 @@ function draw({ plot, document }: Drawing, spec: PlotSpec, panel: PlotPanel, col
     const dash = series.dashed === true ? { strokeDasharray: '5,4' } : {};
     if (series.mark !== 'points') marks.push(plot.lineY(points, { x: 'x', y: 'y', stroke, strokeWidth: 1.8, ...dash }));
     marks.push(whiskers(points, { x: 'x', stroke }) as never);
-    if (series.dashed !== true) marks.push(plot.dot(points, { x: 'x', y: 'y', r: 2.8, fill: stroke }));
-    else if (series.mark === 'points') marks.push(plot.dot(points, { x: 'x', y: 'y', r: 3, fill: 'white', stroke, strokeWidth: 1.5 }));
+    const symbol = colors.get(series.name)?.symbol ?? 'circle';
+    // A circle is Plot's own default, and drawn as one.
+    const shape = symbol === 'circle' ? {} : { symbol };
+    if (series.dashed !== true) marks.push(plot.dot(points, { x: 'x', y: 'y', r: 2.8, fill: stroke, ...shape }));
+    else if (series.mark === 'points') {
+      marks.push(plot.dot(points, { x: 'x', y: 'y', r: 3, fill: 'white', stroke, strokeWidth: 1.5, ...shape }));
+    }
   }
   for (const rule of panel.rules ?? []) {
     marks.push(plot.ruleY([rule.y], { stroke: INK, strokeDasharray: '2,3' }));
@@ -318,7 +346,7 @@ function place(svg: string, left: number, top: number): string {
     .replaceAll('currentColor', INK);
 }
 
-function heading(spec: PlotSpec, colors: ReturnType<typeof colorsOf>, width: number): { readonly svg: string; readonly bottom: number } {
+function heading(spec: PlotSpec, colors: ReadonlyMap<string, Look>, width: number): { readonly svg: string; readonly bottom: number } {
   const pieces: string[] = [];
   let y = MARGIN - 4;
   for (const line of wrapped(spec.title, width - 2 * MARGIN, 18)) {
@@ -333,7 +361,8 @@ function heading(spec: PlotSpec, colors: ReturnType<typeof colorsOf>, width: num
   let x = MARGIN;
   if (colors.size > 1 || spec.panels.length > 1) {
     y += 24;
-    for (const [name, { color, dashed, mark }] of colors) {
+    for (const [name, look] of colors) {
+      const { color, dashed, mark } = look;
       const wide = 26 + name.length * 12 * CHARACTER + 18;
       if (x > MARGIN && x + wide > width - MARGIN) {
         x = MARGIN;
@@ -346,7 +375,7 @@ function heading(spec: PlotSpec, colors: ReturnType<typeof colorsOf>, width: num
             ? ''
             : `<path d="M${x},${y - 4}h20" stroke="${color}" stroke-width="2"${dashed ? ' stroke-dasharray="5,4"' : ''}/>`,
       );
-      if (mark !== 'bars' && !dashed) pieces.push(`<circle cx="${x + 10}" cy="${y - 4}" r="3" fill="${color}"/>`);
+      if (mark === 'points' || (mark !== 'bars' && !dashed)) pieces.push(dotSvg(x + 10, y - 4, look));
       pieces.push(words(name, x + 26, y, { size: 12 }));
       x += wide;
     }

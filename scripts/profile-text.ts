@@ -1,17 +1,16 @@
-/** A report of profiles as a table for people and as a plot. */
+/** A report of profiles as tables for people. Pure. */
 import type { ProfileCheck, ProfileClass, ProfileMeasure, ProfileReport } from '../broker/messages.js';
-import type { PlotPanel, PlotPoint, PlotSeries, PlotSpec } from './plot.js';
-import { bytesText, countText, formatTable, msText, wrapText } from './table.js';
+import { bytesText, type Column, countText, formatTable, msText, wrapText } from './table.js';
 
 /** Rows of one class with one number of threads. */
-interface Group {
+export interface Group {
   readonly device: ProfileClass | undefined;
   readonly threads: number;
   readonly rows: readonly ProfileMeasure[];
   readonly checks: readonly ProfileCheck[];
 }
 
-function groupsOf({ classes, rows, checks }: ProfileReport): Group[] {
+export function groupsOf({ classes, rows, checks }: ProfileReport): Group[] {
   const keys = new Map(rows.map((row) => [`${row.fingerprint} ${row.threads}`, row]));
   return [...keys.values()].map(({ fingerprint, threads }) => {
     const mine = (one: { readonly fingerprint: string; readonly threads: number }): boolean =>
@@ -26,7 +25,7 @@ function groupsOf({ classes, rows, checks }: ProfileReport): Group[] {
 }
 
 /** Blocks in order, each by its place among the nodes. */
-function blocksOf(rows: readonly ProfileMeasure[]): ProfileMeasure[][] {
+export function blocksOf(rows: readonly ProfileMeasure[]): ProfileMeasure[][] {
   const blocks = new Map<string, ProfileMeasure[]>();
   for (const row of rows.filter(({ what }) => what === 'block')) {
     const key = `${row.startNode}-${row.endNode}`;
@@ -51,70 +50,173 @@ function groupText({ device, threads, rows, checks }: Group, width: number): str
   const agents = device?.agents ?? [];
   const measuredOn = [...new Set(rows.map(({ agent }) => agent))].filter((agent) => agent !== '');
   const head = `${device?.text ?? 'unknown device'}; ${threads} engine thread${threads === 1 ? '' : 's'}`;
-  const parts = [...new Set(rows.filter(({ what }) => what === 'block').map((row) => row.parts))].sort((a, b) => a - b);
-  const lines = blocksOf(rows).flatMap((block, index) => blockLines(block, index, parts));
-  const table = formatTable(
-    [
-      { title: '#', align: 'right' },
-      { title: 'block from' },
-      { title: 'cut' },
-      ...parts.map((n) => ({ title: n === 1 ? 'ms whole' : `in ${n}`, align: 'right' as const })),
-      { title: 'load', align: 'right' },
-      { title: 'peak load', align: 'right' },
-      { title: 'peak run', align: 'right' },
-    ],
-    lines,
-    width,
-  );
+  const marks = marksOf(rows);
+  const { tables, form } = bestTables(rows, marks, width);
   return [
     ...wrapText(head, width, ''),
-    `  agents ${agents.join(', ')}; measured on ${measuredOn.join(', ') || 'none'}`,
-    '',
-    table,
-    ...legend(rows),
+    ...wrapText(`agents ${agents.join(', ')}; measured on ${measuredOn.join(', ') || 'none'}`, width, '  '),
+    ...tables.flatMap((table) => ['', table]),
+    ...legend(rows, { marks, form, gaps: tables.some((table) => / {2}-(?= |$)/m.test(table)) }, width),
     ...summary(rows, device, checks, width),
   ];
 }
 
+/** How much the tables show: with spreads, memory in the same table, and which numbers of parts stand in one table. */
+interface Form {
+  readonly spread: boolean;
+  readonly memory: boolean;
+  readonly parts: readonly (readonly number[])[];
+}
+
+/** The form that says most and is not wider than the terminal: a table whose rows are broken cannot be read. */
+function bestTables(
+  rows: readonly ProfileMeasure[],
+  marks: Marks,
+  width: number,
+): { readonly tables: readonly string[]; readonly form: Form } {
+  const parts = [...new Set(rows.filter(({ what }) => what === 'block').map((row) => row.parts))].sort((x, y) => x - y);
+  const inPieces = (size: number): number[][] =>
+    Array.from({ length: Math.ceil(parts.length / size) }, (_, i) => parts.slice(i * size, (i + 1) * size));
+  const sizes = Array.from({ length: Math.max(1, parts.length) }, (_, i) => Math.max(1, parts.length) - i);
+  const forms: Form[] = [
+    { spread: true, memory: true, parts: [parts] },
+    { spread: true, memory: false, parts: [parts] },
+    ...sizes.map((size): Form => ({ spread: false, memory: false, parts: inPieces(size) })),
+  ];
+  const made = forms.map((form) => () => ({ form, tables: tablesOf(rows, marks, form) }));
+  const fits = (table: string): boolean => table.split('\n').every((line) => line.length <= width);
+  for (const make of made.slice(0, -1)) {
+    const found = make();
+    if (found.tables.every(fits)) return found;
+  }
+  return made.at(-1)?.() ?? { form: { spread: false, memory: false, parts: [] }, tables: [] };
+}
+
+/** Times by number of parts, in one table or several; then what loading takes, when it did not find room beside them. */
+function tablesOf(rows: readonly ProfileMeasure[], marks: Marks, { spread, memory, parts }: Form): string[] {
+  const blocks = blocksOf(rows);
+  const head: Column[] = [
+    { title: '#', align: 'right' },
+    { title: 'block from', whole: true },
+  ];
+  const times = parts.map((counts, piece) =>
+    formatTable(
+      [
+        ...head,
+        { title: 'cut' },
+        ...counts.map((n): Column => ({ title: n === 1 ? 'ms whole' : `in ${n}`, align: 'right' })),
+        ...(memory && piece === 0 ? MEMORY : []),
+      ],
+      blocks.flatMap((block, index) => blockLines(block, index, counts, { marks, spread, memory: memory && piece === 0 })),
+      Number.POSITIVE_INFINITY,
+    ),
+  );
+  if (memory) return times;
+  const loads = blocks.map((block, index) => {
+    const whole = block.find((row) => row.parts === 1);
+    const row = whole ?? block[0];
+    return [String(index), shortLabel(row), countText(row?.macs ?? 0), bytesText(row?.weightBytes ?? 0), ...memoryCells(whole)];
+  });
+  const columns: Column[] = [...head, { title: 'MACs', align: 'right' }, { title: 'weights', align: 'right' }, ...MEMORY];
+  return [...times, formatTable(columns, loads, Number.POSITIVE_INFINITY)];
+}
+
+const MEMORY: readonly Column[] = [
+  { title: 'load', align: 'right' },
+  { title: 'peak load', align: 'right' },
+  { title: 'peak run', align: 'right' },
+];
+
+function memoryCells(whole: ProfileMeasure | undefined): string[] {
+  if (whole === undefined || whole.code !== '') return ['-', '-', '-'];
+  return [msText(whole.loadMs), bytesText(whole.loadPeakBytes), bytesText(whole.runPeakBytes)];
+}
+
+interface Shown {
+  readonly marks: Marks;
+  readonly spread: boolean;
+  readonly memory: boolean;
+}
+
 /** One line for the block whole and cut by the first kind, one for each further kind. */
-function blockLines(block: readonly ProfileMeasure[], index: number, parts: readonly number[]): string[][] {
+function blockLines(
+  block: readonly ProfileMeasure[],
+  index: number,
+  parts: readonly number[],
+  { marks, spread, memory }: Shown,
+): string[][] {
   const whole = block.find((row) => row.parts === 1);
   const cuts = [...new Set(block.filter((row) => row.parts > 1).map(({ cut }) => cut))];
+  const text = (row: ProfileMeasure | undefined): string => cell(row, marks, spread);
   const cells = (cut: string, withWhole: boolean): string[] =>
-    parts.map((n) => (n === 1 ? (withWhole ? cell(whole) : '') : cell(block.find((row) => row.parts === n && row.cut === cut))));
-  const memory =
-    whole === undefined || whole.code !== ''
-      ? ['', '', '']
-      : [msText(whole.loadMs), bytesText(whole.loadPeakBytes), bytesText(whole.runPeakBytes)];
+    parts.map((n) => (n === 1 ? (withWhole ? text(whole) : '') : text(block.find((row) => row.parts === n && row.cut === cut))));
   const [first = '', ...rest] = cuts;
   return [
-    [String(index), shortLabel(whole ?? block[0]), first, ...cells(first, true), ...memory],
-    ...rest.map((cut) => ['', '', cut, ...cells(cut, false), '', '', '']),
+    [String(index), shortLabel(whole ?? block[0]), first, ...cells(first, true), ...(memory ? memoryCells(whole) : [])],
+    ...rest.map((cut) => ['', '', cut, ...cells(cut, false), ...(memory ? ['', '', ''] : [])]),
   ];
 }
 
-/** Of `Conv conv1 to MaxPool pool1` what it begins with: there is little room. */
-function shortLabel(row: ProfileMeasure | undefined): string {
-  return (row?.label ?? '').replace(/ to .*$/, '');
+const LONGEST_LABEL = 24;
+
+/** Of `Conv conv1 to MaxPool pool1` what it begins with: there is little room. Of a long name the end, which tells it from its neighbours. */
+export function shortLabel(row: Pick<ProfileMeasure, 'label'> | undefined): string {
+  const label = (row?.label ?? '').replace(/ to .*$/, '');
+  if (label.length <= LONGEST_LABEL) return label;
+  const [operator = ''] = label.split(' ');
+  const room = LONGEST_LABEL - operator.length - 2;
+  return room < 6 ? `${label.slice(0, LONGEST_LABEL - 1)}…` : `${operator} …${label.slice(-room)}`;
 }
 
-/** `12.3 ±0.4`: median and half the distance of the quartiles; `~` interpolated, `*` measured while frames ran, or the code of what went wrong. */
-function cell(row: ProfileMeasure | undefined): string {
+/** `(a)` for each code of what could not be measured: in the cells; the words stand below. */
+type Marks = ReadonlyMap<string, string>;
+
+function marksOf(rows: readonly ProfileMeasure[]): Marks {
+  const codes = [...new Set(rows.filter(({ what, code }) => what === 'block' && code !== '').map(({ code }) => code))];
+  return new Map(codes.map((code, i) => [code, `(${String.fromCharCode('a'.charCodeAt(0) + (i % 26))})`]));
+}
+
+/** `12.3 ±0.4`: median and half the distance of the quartiles; `~` interpolated, `*` measured while frames ran, or the mark of what went wrong. */
+function cell(row: ProfileMeasure | undefined, marks: Marks, spread: boolean): string {
   if (row === undefined) return '-';
-  if (row.code !== '') return row.code;
+  if (row.code !== '') return marks.get(row.code) ?? row.code;
   if (row.from === 'interpolated') return `~${number(row.ms)}`;
-  return `${number(row.ms)} ±${number((row.highMs - row.lowMs) / 2)}${row.busy ? '*' : ''}`;
+  return `${number(row.ms)}${spread ? ` ±${number((row.highMs - row.lowMs) / 2)}` : ''}${row.busy ? '*' : ''}`;
 }
 
 function number(ms: number): string {
   return ms >= 99.5 ? String(Math.round(ms)) : ms >= 9.95 ? ms.toFixed(1) : ms.toFixed(2);
 }
 
-function legend(rows: readonly ProfileMeasure[]): string[] {
-  const said = ['ms: median ± half the distance of the quartiles'];
-  if (rows.some(({ from }) => from === 'interpolated')) said.push('~ interpolated');
-  if (rows.some(({ busy }) => busy)) said.push('* frames ran meanwhile, so too long: measured again next time');
-  return [`(${said.join('; ')})`];
+interface Legend {
+  readonly marks: Marks;
+  readonly form: Form;
+  /** Some cells are empty. */
+  readonly gaps: boolean;
+}
+
+function legend(rows: readonly ProfileMeasure[], { marks, form: { spread }, gaps }: Legend, width: number): string[] {
+  const blocks = rows.filter(({ what }) => what === 'block');
+  const said = [
+    spread ? 'ms of the largest part: median ± half the distance of the quartiles' : `ms of the largest part: median${spreadText(blocks)}`,
+    ...(blocks.some(({ from }) => from === 'interpolated') ? ['~ interpolated'] : []),
+    ...(blocks.some(({ busy }) => busy) ? ['* frames ran meanwhile, so too long: measured again next time'] : []),
+    ...(gaps ? ['- this cut does not make so many parts'] : []),
+  ];
+  const wrong = [...marks].flatMap(([code, mark]) => {
+    const message = blocks.find((row) => row.code === code)?.message ?? '';
+    return wrapText(`${mark} ${code}${message === '' ? '' : `: ${message.replace(`${code}: `, '')}`}`, width, '  ');
+  });
+  return [...wrapText(`(${said.join('; ')})`, width, ''), ...wrong];
+}
+
+/** How far the quartiles are off, where there was no room to say it of each. */
+function spreadText(rows: readonly ProfileMeasure[]): string {
+  const measured = rows.filter(({ code, from, ms }) => code === '' && from !== 'interpolated' && ms > 0);
+  const parts = measured.map(({ lowMs, highMs, ms }) => (highMs - lowMs) / 2 / ms).sort((x, y) => x - y);
+  const middle = parts[Math.floor((parts.length - 1) / 2)];
+  if (middle === undefined) return '';
+  return `, ± ${Math.round(100 * middle)} % as a rule, ${Math.round(100 * (parts.at(-1) ?? 0))} % at most (half the distance of the quartiles)`;
 }
 
 function summary(
@@ -143,7 +245,7 @@ function summary(
   return ['', ...lines.flatMap((line) => wrapText(line, width, ''))];
 }
 
-function errorOf({ measuredMs, predictedMs }: ProfileCheck): number {
+export function errorOf({ measuredMs, predictedMs }: ProfileCheck): number {
   return measuredMs > 0 ? predictedMs / measuredMs - 1 : 0;
 }
 
@@ -152,86 +254,8 @@ function percent(check: ProfileCheck): string {
   return `${error >= 0 ? '+' : ''}${error.toFixed(1)} %`;
 }
 
-function errorsText(errors: readonly number[]): string {
+export function errorsText(errors: readonly number[]): string {
   const sizes = errors.map(Math.abs).sort((a, b) => a - b);
   const median = sizes[Math.floor((sizes.length - 1) / 2)] ?? 0;
   return `error ${(100 * median).toFixed(1)} % in the median, ${(100 * (sizes.at(-1) ?? 0)).toFixed(1)} % at worst`;
-}
-
-/** Time against the number of parts, a panel per block, as in the figures of the Musical Chair paper. */
-export function profilePlot(report: ProfileReport, model: string): PlotSpec {
-  const groups = groupsOf(report);
-  const panels = new Map<string, { readonly title: string; readonly note: string; readonly series: PlotSeries[] }>();
-  for (const group of groups) {
-    const suffix = groups.length === 1 ? '' : ` · ${shortName(group, groups)}`;
-    for (const [index, block] of blocksOf(group.rows).entries()) {
-      const [first] = block;
-      if (first === undefined) continue;
-      const key = `${first.startNode}-${first.endNode}`;
-      const whole = block.find((row) => row.parts === 1);
-      const panel = panels.get(key) ?? { title: `${index}  ${first.label}`, note: work(whole), series: [] };
-      panels.set(key, panel);
-      panel.series.push(...seriesOf(block, whole, suffix, groups.length === 1));
-    }
-  }
-  const parts = [...new Set(report.rows.filter(({ what }) => what === 'block').map((row) => row.parts))].sort((a, b) => a - b);
-  const errors = report.checks.filter(({ what }) => what === 'interpolation').map(errorOf);
-  const between = report.rows.some(({ from }) => from === 'interpolated')
-    ? `Between the measured numbers of parts interpolated${errors.length === 0 ? '' : ` (against ${errors.length} points measured all the same: ${errorsText(errors)})`}. `
-    : '';
-  return {
-    title: `${model}: time of a part of each block, by number of parts`,
-    subtitle: [
-      ...new Set(groups.map(({ device, threads }) => `${device?.text ?? ''}; ${threads} engine thread${threads === 1 ? '' : 's'}`)),
-    ].join('\n'),
-    caption:
-      `The largest part of each cut, by itself on one device, transfers not included: median of its runs, whiskers at the quartiles. ${between}`.trim(),
-    x: { label: 'parts', ticks: parts.filter((n) => parts.length <= 8 || Number.isInteger(Math.log2(n))) },
-    y: { label: 'ms' },
-    ownY: true,
-    panels: [...panels.values()].map((panel): PlotPanel => panel),
-  };
-}
-
-function seriesOf(block: readonly ProfileMeasure[], whole: ProfileMeasure | undefined, suffix: string, withIdeal: boolean): PlotSeries[] {
-  const point = (row: ProfileMeasure): PlotPoint =>
-    row.from === 'interpolated' ? { x: row.parts, y: row.ms } : { x: row.parts, y: row.ms, low: row.lowMs, high: row.highMs };
-  const good = block.filter(({ code }) => code === '');
-  const cuts = [...new Set(good.filter((row) => row.parts > 1).map(({ cut }) => cut))];
-  const first = whole === undefined || whole.code !== '' ? [] : [point(whole)];
-  const lines = cuts.map((cut): PlotSeries => {
-    const rest = good.filter((row) => row.parts > 1 && row.cut === cut).sort((a, b) => a.parts - b.parts);
-    return { name: `${cut}${suffix}`, points: [...first, ...rest.map(point)], ...color(cut, suffix) };
-  });
-  if (lines.length === 0) return [{ name: `cannot be cut${suffix}`, points: first, mark: 'points', color: '#444444' }];
-  if (!withIdeal || first.length === 0) return lines;
-  const counts = [...new Set(good.map((row) => row.parts))].sort((a, b) => a - b);
-  return [
-    ...lines,
-    { name: 'in proportion', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: (whole?.ms ?? 0) / n })) },
-  ];
-}
-
-const COLORS: Readonly<Record<string, string>> = {
-  rows: '#0072b2',
-  channels: '#d55e00',
-  columns: '#009e73',
-  inputs: '#cc79a7',
-  pair: '#8c6d00',
-};
-
-/** The same cut has the same colour in every plot of one device. */
-function color(cut: string, suffix: string): { readonly color?: string } {
-  const known = suffix === '' ? COLORS[cut] : undefined;
-  return known === undefined ? {} : { color: known };
-}
-
-function shortName({ device, threads }: Group, groups: readonly Group[]): string {
-  const devices = new Set(groups.map((group) => group.device?.fingerprint));
-  const name = device?.agents[0] ?? 'unknown';
-  return devices.size === 1 ? `${threads} thread${threads === 1 ? '' : 's'}` : `${name}, ${threads} thread${threads === 1 ? '' : 's'}`;
-}
-
-function work(row: ProfileMeasure | undefined): string {
-  return row === undefined ? '' : `${countText(row.macs)}MAC`;
 }

@@ -6,7 +6,7 @@ import { ChairError, isChairError } from '../broker/errors.js';
 import type { CommandDefinition, OptionValues } from './command.js';
 import { listSettings, type Setting, type SettingKey, settingsSchema } from './config.js';
 import { followParent } from './lifetime.js';
-import { errorJson, errorLine, exitStatus, Output } from './output.js';
+import { endLiveLine, errorJson, errorLine, exitStatus, Output } from './output.js';
 import { PROGRAM, packageVersion } from './package-root.js';
 import { printableLines } from './printable.js';
 import { loadSettings } from './settings.js';
@@ -137,6 +137,7 @@ export async function runCommandLine(
   } catch (caught) {
     const error = caught instanceof CommanderError ? usageError(caught, argv, table) : caught;
     if (error === undefined) return 0;
+    endLiveLine(stderr);
     stderr.write(`${errorLine(error)}\n`);
     if (argv.includes('--json')) process.stdout.write(`${errorJson(error)}\n`);
     if (argv.includes('--verbose')) {
@@ -170,6 +171,7 @@ export async function beCommandLine(table: CommandTable): Promise<void> {
   endQuietlyOnClosedPipe();
   followParent();
   process.on('unhandledRejection', (reason) => {
+    endLiveLine(process.stderr);
     process.stderr.write(`${errorLine(isChairError(reason) ? reason : new ChairError('INTERNAL', String(reason), { cause: reason }))}\n`);
     if (process.argv.includes('--verbose') && reason instanceof Error) process.stderr.write(`${printableLines(reason.stack ?? '')}\n`);
     process.exit(1);

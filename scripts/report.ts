@@ -1,6 +1,7 @@
 /** Plans, and how far a deployment is, as text for people, 80 columns wide. Pure. */
 import type { DeploymentStatus, PlanReport, PrecisionReport, Progress } from '../broker/messages.js';
 import { SINK, SOURCE } from '../broker/plan.js';
+import { asTyped } from './output.js';
 import { bytesText, countText, formatTable, msText, wrapText } from './table.js';
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
@@ -110,7 +111,10 @@ export function planHead(plan: PlanReport): string[] {
     `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(plan.predictedFps < 2 ? 2 : 1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
     ...plan.why.split('\n').filter((line) => line !== ''),
     ...(plan.redundancy === null ? [] : plan.redundancy.why.split('\n').map((line) => `redundancy: ${line}`)),
-    ...plan.basis.split('\n').filter((line) => line !== ''),
+    // Before lines are broken: what can be typed here is longer.
+    ...asTyped(plan.basis)
+      .split('\n')
+      .filter((line) => line !== ''),
   ];
 }
 

@@ -1,4 +1,5 @@
 /** What a simulation showed, for people: tables, and a drawing of its first frames. */
+import { DISPATCHER } from '../broker/topics.js';
 import type { Interruption, SimulationResult, Span } from '../scheduler/simulate/options.js';
 import { describe } from '../scheduler/simulate/simulate.js';
 import { bytesText, formatTable, msText, wrapText } from './table.js';
@@ -38,8 +39,8 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
     ),
     '',
     formatTable(
-      [{ title: 'busiest' }, { title: 'what' }, { title: 'busy', align: 'right' }],
-      resources.slice(0, MOST_RESOURCES).map(({ who, kind, busy }) => [who, kind, `${(100 * busy).toFixed(0)} %`]),
+      [{ title: 'busiest' }, { title: 'with' }, { title: 'of the time', align: 'right' }],
+      resources.slice(0, MOST_RESOURCES).map(({ who, kind, busy }) => [deviceName(who), USES[kind], `${(100 * busy).toFixed(0)} %`]),
       width,
     ),
     ...(interruptions.length === 0 ? [] : ['', interruptionTable(interruptions, durationMs, width)]),
@@ -49,6 +50,13 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
     ...(notes.length === 0 ? [] : ['', ...notes.flatMap((note) => wrapText(note, width, ''))]),
   ];
   return lines.join('\n');
+}
+
+const USES = { compute: 'computing', up: 'sending', down: 'receiving', medium: 'the medium that all share' } as const;
+
+/** The dispatcher is called what people look for. */
+function deviceName(who: string): string {
+  return who === DISPATCHER ? 'gateway' : who;
 }
 
 function errorsText({ errors }: SimulationResult): string {
@@ -77,35 +85,64 @@ function interruptionTable(rows: readonly Interruption[], durationMs: number, wi
   );
 }
 
-const LABEL = 120;
 const PLOT = 860;
 const ROW = 22;
-const TOP = 44;
+const TOP = 66;
+const FOOT = 30;
+/** Of a row: a run, and a message below it. */
+const RUN = { at: 3, height: 12 } as const;
+const SEND = { at: 16, height: 3 } as const;
+/** Of a name at this size, px. */
+const CHARACTER = 7;
+const LONGEST_NAME = 28;
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#8c6d00', '#56b4e9', '#e69f00', '#444444'];
 
 const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
+/** Names often differ at their ends. */
+const shortName = (name: string): string => (name.length <= LONGEST_NAME ? name : `…${name.slice(1 - LONGEST_NAME)}`);
+
+/** Ticks at 1, 2 or 5 times a power of ten, some five of them. */
+function ticksTo(endMs: number): number[] {
+  const rough = endMs / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((one) => one * power >= rough) ?? 10);
+  return Array.from({ length: Math.floor(endMs / step + 1e-9) + 1 }, (_, i) => Number((i * step).toPrecision(6)));
+}
+
 /** Who runs (thick) and sends (thin) which frame when: one line for each device, one colour for each frame. One self-contained SVG. */
 export function timelineSvg(title: string, spans: readonly Span[]): string {
   const who = [...new Set(spans.map((span) => span.who))].sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
-  const endMs = Math.max(1, ...spans.map(({ toMs }) => toMs));
-  const x = (ms: number): number => LABEL + (ms / endMs) * PLOT;
-  const height = TOP + who.length * ROW + 34;
+  const endMs = Math.max(1e-3, ...spans.map(({ toMs }) => toMs));
+  const left = 24 + CHARACTER * Math.max(4, ...who.map((name) => shortName(deviceName(name)).length));
+  const x = (ms: number): number => left + (ms / endMs) * PLOT;
+  const height = TOP + who.length * ROW + FOOT;
   const bars = spans.map(({ who: name, what, frame, stage, fromMs, toMs }) => {
-    const top = TOP + who.indexOf(name) * ROW + (what === 'run' ? 3 : 16);
-    const words = `frame ${frame}, ${what === 'run' ? `stage ${stage}` : `sent after stage ${stage}`}: ${fromMs.toFixed(1)} to ${toMs.toFixed(1)} ms`;
+    const place = what === 'run' ? RUN : SEND;
+    const top = TOP + who.indexOf(name) * ROW + place.at;
+    // Stages as everywhere else, from 1; what the gateway sends first comes before all of them.
+    const sent = stage < 0 ? 'sent to the first stage' : `sent after stage ${stage + 1}`;
+    const words = `frame ${frame}, ${what === 'run' ? `stage ${stage + 1}` : sent}: ${fromMs.toFixed(1)} to ${toMs.toFixed(1)} ms`;
     const wide = Math.max(0.5, x(toMs) - x(fromMs)).toFixed(1);
-    return `<rect x="${x(fromMs).toFixed(1)}" y="${top}" width="${wide}" height="${what === 'run' ? 12 : 3}" fill="${COLOURS[frame % COLOURS.length]}"><title>${words}</title></rect>`;
+    return `<rect x="${x(fromMs).toFixed(1)}" y="${top}" width="${wide}" height="${place.height}" fill="${COLOURS[frame % COLOURS.length]}"><title>${words}</title></rect>`;
   });
-  const names = who.map((name, i) => `<text x="${LABEL - 8}" y="${TOP + i * ROW + 14}" text-anchor="end">${escaped(name)}</text>`);
-  const ticks = Array.from({ length: 6 }, (_, i) => (endMs * i) / 5);
-  const axis = ticks.map(
-    (ms) =>
-      `<line x1="${x(ms)}" x2="${x(ms)}" y1="${TOP - 6}" y2="${height - 30}" stroke="#d0d7de"/><text x="${x(ms)}" y="${height - 14}" text-anchor="middle">${Math.round(ms)} ms</text>`,
+  const names = who.map(
+    (name, i) => `<text x="${left - 8}" y="${TOP + i * ROW + 14}" text-anchor="end">${escaped(shortName(deviceName(name)))}</text>`,
   );
+  const bottom = height - FOOT;
+  const axis = ticksTo(endMs).map(
+    (ms) =>
+      `<line x1="${x(ms).toFixed(1)}" x2="${x(ms).toFixed(1)}" y1="${TOP - 6}" y2="${bottom + 4}" stroke="#d0d7de"/><text x="${x(ms).toFixed(1)}" y="${bottom + 18}" text-anchor="middle">${ms} ms</text>`,
+  );
+  const key = [
+    `<path d="M16,43h22" stroke="#59636e" stroke-width="${RUN.height}"/><text x="44" y="47">runs a part of the frame</text>`,
+    `<path d="M200,43h22" stroke="#59636e" stroke-width="${SEND.height}"/><text x="228" y="47">sends; a colour for each frame (the pointer over a bar says which)</text>`,
+  ];
+  const wide = Math.ceil(left + PLOT + 40);
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${LABEL + PLOT + 40} ${height}" font-family="Inter, Helvetica, Arial, sans-serif" font-size="12" fill="#1f2328">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${wide}" height="${height}" viewBox="0 0 ${wide} ${height}" font-family="Inter, Helvetica, Arial, sans-serif" font-size="12" fill="#1f2328">`,
     `<rect width="100%" height="100%" fill="white"/><text x="16" y="24" font-size="15" font-weight="600">${escaped(title)}</text>`,
+    ...key,
     ...axis,
     ...names,
     ...bars,

@@ -51,6 +51,21 @@ describe('simulate', () => {
     expect(svg.indexOf('pi-2')).toBeLessThan(svg.indexOf('>pi-10<'));
   });
 
+  it('has room for long names, a time axis in round numbers, and says what thick and thin mean', () => {
+    const ticks = (toMs: number) =>
+      [...timelineSvg('a', [{ who: 'p', what: 'run' as const, frame: 1, stage: 0, fromMs: 0, toMs }]).matchAll(/>([\d.]+) ms</g)].map(
+        ([, ms]) => ms,
+      );
+    expect(ticks(50)).toEqual(['0', '10', '20', '30', '40', '50']);
+    expect(ticks(1234)).toEqual(['0', '500', '1000']);
+    expect(ticks(0.9)).toEqual(['0', '0.2', '0.4', '0.6', '0.8']);
+    const who = 'kitchen-window-camera-north-left-7';
+    const svg = timelineSvg('a', [{ who, what: 'run' as const, frame: 1, stage: 0, fromMs: 0, toMs: 5 }]);
+    expect(svg).toContain('camera-north-left-7<');
+    expect(svg).toContain('stage 1: 0.0 to 5.0 ms');
+    expect(svg).toContain('runs a part of the frame');
+  });
+
   it('says what failed, and which incident came too late to matter', () => {
     const incident = { kind: 'crash' as const, agent: 'pi-1', atMs: 9000 };
     const result: SimulationResult = {

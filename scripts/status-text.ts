@@ -1,6 +1,8 @@
 /** The state of a cluster as text for people, 80 columns wide: agents, what is served and where, how bytes travel, what happened last. Pure. */
 import type { AgentStatus, DeploymentStatus, LossRow, PlanReport, PlanRow, StatusReport } from '../broker/messages.js';
+import { durationText } from './duration.js';
 import { linksText, machinesText, predictionText } from './links-text.js';
+import { PROGRAM } from './package-root.js';
 import { counted, planHead, progressText } from './report.js';
 import { bytesText, type Column, dimsText, formatTable, msText, wrapText } from './table.js';
 
@@ -79,7 +81,7 @@ const byName =
 
 export function agentsText(unsorted: readonly AgentStatus[], width = 80, encrypted = false): string {
   if (unsorted.length === 0)
-    return `No agent has joined yet. How to: musical-chair ${encrypted ? 'token create --name NAME' : 'agent --insecure --name NAME'}`;
+    return `No agent has joined yet. How to: ${PROGRAM} ${encrypted ? 'token create --name NAME' : 'agent --insecure --name NAME'}`;
   const agents = [...unsorted].sort(byName((a) => a.agent));
   const temperature = agents.some((a) => (a.health?.temperature ?? 0) > 0);
   const columns: Column[] = [
@@ -255,13 +257,6 @@ export function lanesText(agents: readonly AgentStatus[], width = 80): string {
     whys.set(reason, [...(whys.get(reason) ?? []), from]);
   }
   return [table, ...[...whys].flatMap(([reason, from]) => wrapText(`${from.join(', ')} ${reason}`, width, '  ')), ...rest].join('\n');
-}
-
-/** `75 s`, `12 min`, `3 h`. */
-function durationText(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 120) return `${seconds} s`;
-  return seconds < 7200 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
 }
 
 /** Wherever a cluster without credentials shows itself. */

@@ -2,10 +2,12 @@
 import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
 import { ChairError } from '../broker/errors.js';
+import { endLiveLine } from './output.js';
 
 /** `instead`: what to give when nobody can be asked. Throws USAGE. */
 export async function ask(question: string, instead: string): Promise<string> {
   refuseWithoutTerminal(question, instead);
+  endLiveLine(process.stderr);
   const lines = createInterface({ input: process.stdin, output: process.stderr });
   try {
     return await lines.question(question);
@@ -17,6 +19,7 @@ export async function ask(question: string, instead: string): Promise<string> {
 /** Like `ask`, and what is typed is not shown. */
 export async function askHidden(question: string, instead: string): Promise<string> {
   refuseWithoutTerminal(question, instead);
+  endLiveLine(process.stderr);
   process.stderr.write(question);
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
   const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true });

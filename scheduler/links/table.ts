@@ -168,5 +168,8 @@ function eased(from: number, to: number): number {
 
 /** `94.1 Mbit/s`. */
 export function mbps(bytesPerSecond: number): string {
-  return `${((bytesPerSecond * 8) / 1e6).toFixed(bytesPerSecond < 1.25e6 ? 2 : 1)} Mbit/s`;
+  const mbit = (bytesPerSecond * 8) / 1e6;
+  // Three digits: the next one is another with each measurement.
+  if (mbit >= 999.5) return `${(mbit / 1000).toPrecision(3)} Gbit/s`;
+  return `${mbit.toFixed(mbit >= 99.5 ? 0 : mbit >= 9.95 ? 1 : 2)} Mbit/s`;
 }

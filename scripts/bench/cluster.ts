@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError } from '../../broker/errors.js';
 import type { PlanReport } from '../../broker/messages.js';
 import type { DeployOptions } from '../../scheduler/client.js';
+import { counted } from '../report.js';
 import type { LoadReport, LoadRequest, TestbedClient } from '../testbed/client.js';
 import type { DeviceSpec } from '../testbed/devices.js';
 import { startTestbed, type Testbed, type TestbedOptions } from '../testbed/testbed.js';
@@ -125,15 +126,16 @@ export function inFlightOf({ deployment, details }: PlanReport): number {
 }
 
 /** In words what a plan is: `rows x4 of 13 stages on 4 agents`; the same plan gives the same words. */
-export function planWords({ planner, seats }: PlanReport): string {
-  const stages = Math.max(...seats.map((seat) => seat.stage)) + 1;
+export function planWords({ planner, seats }: Pick<PlanReport, 'planner' | 'seats'>): string {
+  if (seats.length === 0) return `${planner || 'no planner'}: no seats`;
+  const stages = [...new Set(seats.map((seat) => seat.stage))].sort((a, b) => a - b);
   const agents = new Set(seats.map((seat) => seat.agent)).size;
-  const cuts = new Map<string, number>();
-  for (const { stage, cut, replica } of seats) {
-    if (replica > 0) continue;
-    const parts = seats.filter((s) => s.stage === stage && s.replica === 0).length;
-    const replicas = new Set(seats.filter((s) => s.stage === stage).map((s) => s.replica)).size;
-    cuts.set(`${cut}${parts > 1 ? ` in ${parts}` : ''}${replicas > 1 ? ` x ${replicas}` : ''}`, stage);
-  }
-  return `${planner}: ${[...cuts.keys()].join(', ')}; ${stages} stage${stages === 1 ? '' : 's'} on ${agents} agent${agents === 1 ? '' : 's'}`;
+  const cuts = stages.map((stage) => {
+    const mine = seats.filter((seat) => seat.stage === stage);
+    // The replicas that are left after a loss need not begin at 0.
+    const replicas = new Set(mine.map(({ replica }) => replica));
+    const parts = mine.filter(({ replica }) => replica === Math.min(...replicas)).length;
+    return `${mine[0]?.cut ?? ''}${parts > 1 ? ` in ${parts}` : ''}${replicas.size > 1 ? ` x ${replicas.size}` : ''}`;
+  });
+  return `${planner}: ${[...new Set(cuts)].join(', ')}; ${counted(stages.length, 'stage')} on ${counted(agents, 'agent')}`;
 }

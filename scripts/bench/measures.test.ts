@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { framesPerSecond } from './cluster.js';
+import { framesPerSecond, planWords } from './cluster.js';
 import { longestGap } from './failover.js';
 import { figure, inTurn } from './figures.js';
 import { errorFigures } from './prediction.js';
-import { figureTable } from './report.js';
+import { figureTable, markdown } from './report.js';
 import { grown, parseSockets } from './traffic.js';
 
 const SS = `ESTAB 0      0      10.77.0.1:1883 10.77.0.2:45678
@@ -72,6 +72,35 @@ describe('errors of predictions', () => {
 
   it('are not made up where nothing was simulated', () => {
     expect(errorFigures([one('fps', 10, 9)], 'simulated')).toEqual([]);
+  });
+});
+
+describe('a plan in words', () => {
+  const seat = (stage: number, part: number, replica: number, agent: string, cut = 'rows') => ({
+    ...{ stage, cut, replica, part, agent, slice: '', macs: 1, weightBytes: 1, predictedMs: 1, bytesIn: 1, bytesOut: 1 },
+  });
+
+  it('says how stages are cut and repeated, and on how many agents', () => {
+    const seats = [seat(0, 0, 0, 'a'), seat(0, 1, 0, 'b'), seat(1, 0, 0, 'a', 'whole'), seat(1, 0, 1, 'b', 'whole')];
+    expect(planWords({ planner: 'auto', seats })).toBe('auto: rows in 2, whole x 2; 2 stages on 2 agents');
+  });
+
+  it('says it also of a plan whose first replica is gone, and of one without seats', () => {
+    expect(planWords({ planner: 'single', seats: [seat(0, 0, 3, 'a', 'whole')] })).toBe('single: whole; 1 stage on 1 agent');
+    expect(planWords({ planner: 'single', seats: [] })).toBe('single: no seats');
+  });
+
+  it('stands in a list of its own below the conditions, one line for each case', () => {
+    const machine = { ...{ processor: 'CPU', cores: 2, memoryBytes: 2 ** 31, kernel: '6', architecture: 'x64', node: 'v20' } };
+    const node = { cpu: 0.18, memoryBytes: 1_074_000_000, rateBits: 1e9 };
+    const text = markdown({
+      ...{ name: 'net', commit: 'abc', date: '2026-01-01', figures: [] },
+      machine: { ...machine, loadBefore: 0, busyBefore: 0, quiet: true },
+      conditions: { model: 'alexnet', agents: [node, node], plans: { 'an agent leaves': 'single: whole', later: '' } },
+    });
+    expect(text).toContain(
+      'Conditions: model alexnet; agents 2 x (cpu 0.18, memory 1.1 GB, rate 1000 Mbit/s)\n\nPlans:\n\n- an agent leaves: single: whole\n- later: nothing was said\n\n| figure',
+    );
   });
 });
 

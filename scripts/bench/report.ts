@@ -1,4 +1,5 @@
 /** A benchmark's result as Markdown. Pure. */
+import { bytesText } from '../table.js';
 import type { Figure } from './figures.js';
 import type { Machine } from './machine.js';
 
@@ -61,6 +62,7 @@ export function markdown({ name, commit, date, machine, conditions, figures, tro
     '',
     `Conditions: ${conditionsText(conditions)}`,
     '',
+    ...namedLines(conditions),
     ...figureTable(figures),
   ];
   for (const trouble of troubles) lines.push('', `**Not measured:** ${trouble}`);
@@ -68,13 +70,37 @@ export function markdown({ name, commit, date, machine, conditions, figures, tro
   return lines.join('\n');
 }
 
-/** `key: value` pairs; equal agents are counted, not listed. */
+/** `key: value` pairs; equal agents are counted, not listed. What `namedLines` lists is left out. */
 function conditionsText(conditions: unknown): string {
   if (typeof conditions !== 'object' || conditions === null) return String(conditions);
   return Object.entries(conditions)
-    .filter(([, value]) => value !== '' && value !== false)
-    .map(([key, value]) => `${key} ${valueText(value)}`)
+    .filter(([, value]) => value !== '' && value !== false && !isNamed(value))
+    .map(([key, value]) => pairText(key, value))
     .join('; ');
+}
+
+/** Sizes and rates with their unit, not with all their digits. */
+function pairText(key: string, value: unknown): string {
+  if (typeof value === 'number' && /[a-z]Bytes$/.test(key)) return `${key.slice(0, -'Bytes'.length)} ${bytesText(value)}`;
+  if (typeof value === 'number' && /[a-z]Bits$/.test(key)) return `${key.slice(0, -'Bits'.length)} ${numberText(value / 1e6)} Mbit/s`;
+  return `${key} ${valueText(value)}`;
+}
+
+/** Names with words of their own, such as the plan of each case: in one line nobody would find where one ends and the next begins. */
+function isNamed(value: unknown): value is Readonly<Record<string, string>> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  const [first, ...more] = Object.values(value);
+  return first !== undefined && [first, ...more].every((one) => typeof one === 'string');
+}
+
+/** A list for each such condition: `- CASE: its words`. */
+function namedLines(conditions: unknown): string[] {
+  if (typeof conditions !== 'object' || conditions === null) return [];
+  return Object.entries(conditions).flatMap(([title, value]) => {
+    if (!isNamed(value)) return [];
+    const rows = Object.entries(value).map(([name, words]) => `- ${name}: ${words === '' ? 'nothing was said' : words}`);
+    return [`${title.charAt(0).toUpperCase()}${title.slice(1)}:`, '', ...rows, ''];
+  });
 }
 
 function valueText(value: unknown): string {

@@ -126,7 +126,7 @@ export const flash: CommandDefinition = {
       },
       progress: (label) => {
         const from = performance.now();
-        return (done, total) => output.progress(progressText(label, done, total, performance.now() - from));
+        return (done, total) => output.progress((columns) => progressText(label, done, total, performance.now() - from, columns));
       },
       note: (line) => output.note(line),
       nowMs: Date.now,

@@ -8,7 +8,9 @@ import { CLIENT_SETTINGS } from '../config.js';
 import { modelOnGateway, withClient } from '../connection.js';
 import { IMAGE_OPTION, optionList, optionText, parseImageInput, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
 import { type Output, wholeNumber } from '../output.js';
-import { profilePlot, profileText } from '../profile-text.js';
+import { PROGRAM } from '../package-root.js';
+import { profilePlot } from '../profile-plot.js';
+import { profileText } from '../profile-text.js';
 
 /** `1..4` or `1,2,4`; '' = none. Throws USAGE. */
 export function parseCounts(text: string, what: string, most: number): number[] {
@@ -98,6 +100,13 @@ export const profile: CommandDefinition = {
       profileWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
     );
     if (svg !== '') await writePlot(svg, report, model);
-    output.report(report, () => `${profileText(report, output.columns)}${svg === '' ? '' : `\n\nPlot: ${svg}`}`);
+    output.report(report, () =>
+      [
+        profileText(report, output.columns),
+        '',
+        ...(svg === '' ? [] : [`The plot is in ${svg}: any browser shows it.`]),
+        `Plans of this model stand on these times from now on: ${PROGRAM} plan ${model} --explain`,
+      ].join('\n'),
+    );
   },
 };

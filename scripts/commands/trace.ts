@@ -51,7 +51,7 @@ export const trace: CommandDefinition = {
       const whole = wholeFrames(report, frames);
       if (whole.size === 0) {
         throw new ChairError('REQUEST_TIMEOUT', `no frame of ${deployment.name} was answered within ${forMs / 1000} s`, {
-          todo: options.watchOnly === true ? 'Leave out --watch-only, and random inputs are sent.' : 'See musical-chair status.',
+          todo: options.watchOnly === true ? 'Leave out --watch-only, and random inputs are sent.' : 'See `musical-chair status`.',
         });
       }
       const made = traceFile(report, whole);

@@ -1,5 +1,6 @@
 /** Agents as a table that keeps the chosen one in sight. Pure. */
 import type { AgentView } from '../../scheduler/dashboard/view.js';
+import { PROGRAM } from '../package-root.js';
 import { counted, millis, percent, rate } from './figures.js';
 import { type Glyphs, sparkline } from './glyphs.js';
 import { SPARK, stateTone, WIDE } from './look.js';
@@ -38,7 +39,7 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
       align: 'right',
       cell: (a) => figure(a, String(a.reconnects), a.reconnects > 0 ? 'warn' : 'plain'),
     },
-    { title: 'version', rank: 7, least: 7, cell: ({ version }) => ({ text: version, tone: 'dim' }) },
+    { title: 'version', rank: 7, least: 14, cell: ({ version }) => ({ text: shortVersion(version), tone: 'dim' }) },
     {
       title: 'throttled',
       rank: 6,
@@ -50,6 +51,11 @@ function agentColumns(width: number, glyphs: Glyphs): Column<AgentView>[] {
     { title: 'cpu trend', rank: 8, cell: (a) => ({ text: sparkline(a.cpuSeries, spark, glyphs, 1), tone: 'accent' }) },
     { title: 'frames/s trend', rank: 9, cell: (a) => ({ text: sparkline(a.framesSeries, spark, glyphs), tone: 'accent' }) },
   ];
+}
+
+/** `0.1.0-2d35913b272bb1be`, as bundles are named, to eight digits: enough to tell two apart. The page of an agent has all of them. */
+export function shortVersion(version: string): string {
+  return version.replace(/-([0-9a-f]{8})[0-9a-f]{8}$/, '-$1');
 }
 
 function memoryCell(agent: AgentView): { text: string; tone: Tone } {
@@ -87,7 +93,7 @@ export interface AgentsPane {
 
 /** Title line and rows; of more than `rows` those around the selected one, and how many are not shown. */
 export function agentLines({ agents, total, selected: name, filter }: AgentsPane, width: number, rows: number, glyphs: Glyphs): Line[] {
-  if (total === 0) return [line(' No agent has joined yet. How to: musical-chair token create --name NAME', 'dim')];
+  if (total === 0) return [line(` No agent has joined yet. How to: ${PROGRAM} token create --name NAME`, 'dim')];
   if (agents.length === 0) return [line(` No agent matches "${filter}". Escape shows all again.`, 'dim')];
   const at = Math.max(
     0,

@@ -1,6 +1,7 @@
 /** The plan in force in words: what was decided and why, how real frames compare with it, and what the last look for a better one found. Pure. */
 import type { StatusReport } from '../../broker/messages.js';
 import { predictionText } from '../links-text.js';
+import { PROGRAM } from '../package-root.js';
 import { printable } from '../printable.js';
 import { planText } from '../report.js';
 import { wrapText } from '../table.js';
@@ -21,6 +22,6 @@ export function explained(report: StatusReport | undefined, name: string, width:
     ...predictionText(deployment, width),
     ...(outlook === '' ? [] : wrapText(`looked for a better plan: ${outlook}`, width, '  ')),
     '',
-    `Other planners beside it, and what would make it better: musical-chair plan MODEL --explain`,
+    `Other planners beside it, and what would make it better: ${PROGRAM} plan MODEL --explain`,
   ].map((line) => printable(line));
 }

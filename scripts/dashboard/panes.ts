@@ -1,5 +1,6 @@
 /** Deployments, events, and the lines above each part of the screen. Pure. */
 import type { DeploymentView, EventView } from '../../scheduler/dashboard/view.js';
+import { PROGRAM } from '../package-root.js';
 import { ago, millis, rate } from './figures.js';
 import { type Glyphs, sparkline } from './glyphs.js';
 import { SPARK, stateTone, WIDE } from './look.js';
@@ -49,7 +50,7 @@ function deploymentColumns(width: number, glyphs: Glyphs): Column<DeploymentView
 
 /** Title line and rows; `shown` is the one whose topology is seen. */
 export function deploymentLines(deployments: readonly DeploymentView[], shown: string, width: number, glyphs: Glyphs): Line[] {
-  if (deployments.length === 0) return [line(' Nothing is deployed. To serve a model: musical-chair deploy MODEL.onnx', 'dim')];
+  if (deployments.length === 0) return [line(` Nothing is deployed. To serve a model: ${PROGRAM} deploy MODEL.onnx`, 'dim')];
   const style = { width: width - 2, gap: width < 100 ? 1 : 2, dots: glyphs.dots };
   const [title = [], ...body] = tableLines(deploymentColumns(width, glyphs), deployments, style);
   const several = deployments.length > 1;

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { anyText } from '../../broker/test-text.js';
 import { printable, printableJson, printableLines } from '../printable.js';
 import { glyphsFor, showsUnicode, sparkline } from './glyphs.js';
 import { ansi, fitLine, inColumns, line, lineWidth, plainText, selected, span, widthOf } from './text.js';
@@ -31,7 +32,7 @@ describe('text from the network', () => {
 
   it('of any kind never leaves a control character in a row, whatever its tone', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), fc.boolean(), (text, colours) => {
+      fc.property(anyText(), fc.boolean(), (text, colours) => {
         const row = ansi(line(text, 'warn'), colours);
         const codes = row.replaceAll(new RegExp(`${ESCAPE}\\[[0-9;]*m`, 'g'), '');
         expect(/[\p{Cc}\p{Cf}]/u.test(codes)).toBe(false);

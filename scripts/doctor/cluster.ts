@@ -3,6 +3,7 @@ import type { AgentStatus, LaneHealth, LinkStatus, StatusReport } from '../../br
 import { DISPATCHER } from '../../broker/topics.js';
 import { throttledNow } from '../../scheduler/dashboard/throttling.js';
 import { mbps } from '../../scheduler/links/table.js';
+import { durationText } from '../duration.js';
 import { bytesText, msText } from '../table.js';
 import { bad, type Finding, note, ok } from './findings.js';
 
@@ -13,7 +14,7 @@ const isGone = (state: string): boolean => state === 'lost' || state === 'stoppe
 /** What is wrong with one agent, by what it said last; one `ok` when nothing is. */
 export function judgeAgent(agent: AgentStatus, others: readonly AgentStatus[]): Finding[] {
   const area = `agent ${agent.agent}`;
-  const { state, why, health, softwareVersion } = agent;
+  const { state, why, health, softwareVersion, memoryBytes } = agent;
   const because = why === '' ? '' : `: ${why}`;
   if (state === 'stopped') return [note(area, 'state', 'it was stopped in order', 'Start it when it is to serve again.')];
   if (state === 'lost') {
@@ -70,13 +71,15 @@ export function judgeAgent(agent: AgentStatus, others: readonly AgentStatus[]): 
     found.push(bad(area, 'disk', `${damaged} files on its disk were damaged`, 'Memory cards wear out: replace it before it forgets more.'));
   if (found.length > 0) return found;
   const heat = temperature > 0 ? `, ${Math.round(temperature)} C` : '';
-  return [ok(area, 'state', `${state}, ${softwareVersion}, ${bytesText(free)} of memory free${heat}`)];
+  // What the machine has is no good to an agent that may have less of it.
+  const usable = memoryBytes > 0 ? Math.min(free, memoryBytes) : free;
+  return [ok(area, 'state', `${state}, ${softwareVersion}, ${bytesText(usable)} of memory free${heat}`)];
 }
 
 /** What the gateway itself complains of, and deployments that do not serve. */
 export function judgeGateway({ cluster, problems, deployments, agents, uptimeMs }: StatusReport): Finding[] {
   const area = `cluster ${cluster}`;
-  const up = `up ${Math.round(uptimeMs / 1000)} s`;
+  const up = `up ${durationText(uptimeMs)}`;
   const alive = agents.filter(({ state }) => !isGone(state)).length;
   return [
     ...problems.map((text) => bad(area, 'problem', text, 'The message says what could not be read or written.')),

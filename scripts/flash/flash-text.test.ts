@@ -22,11 +22,24 @@ const device: DeviceFacts = {
 describe('progress', () => {
   it('shows part, bytes, rate and the time left', () => {
     expect(progressText('writing pi-1', 700_000_000, 2_800_000_000, 35_000)).toBe(
-      'writing pi-1  [######------------------]   25 %  700 MB of 2.8 GB  20.0 MB/s  2 min left',
+      'writing pi-1  [######------------------]   25 %   700 MB of 2.8 GB  20.0 MB/s  2 min left',
     );
   });
+  it('gives up what matters least where there is little room, and its bar does not jump', () => {
+    const at = (columns: number, elapsedMs = 35_000) =>
+      progressText('writing pi-1 (2 of 6) to /dev/sdb', 700_000_000, 2_800_000_000, elapsedMs, columns);
+    expect(at(110)).toMatch(/\] +25 % +700 MB of 2\.8 GB +20\.0 MB\/s +2 min left$/);
+    expect(at(95)).toMatch(/\[#+-+\] +25 % +700 MB of 2\.8 GB +2 min left$/);
+    expect(at(79)).toMatch(/\[#+-+\] +25 % +2 min left$/);
+    expect(at(59)).toBe('writing pi-1 (2 of 6) to /dev/sdb   25 %  2 min left');
+    for (let columns = 59; columns < 140; columns++) {
+      expect(at(columns).length).toBeLessThanOrEqual(columns);
+      const bar = (text: string) => /\[.*\]/.exec(text)?.[0].length;
+      expect(bar(at(columns, 100))).toBe(bar(at(columns)));
+    }
+  });
   it('claims no rate at the start, and nothing beyond the end', () => {
-    expect(progressText('x', 0, 100, 0)).toBe('x  [------------------------]    0 %  0 B of 100 B');
+    expect(progressText('x', 0, 100, 0)).toBe('x  [------------------------]    0 %      0 B of 100 B');
     expect(progressText('x', 120, 100, 0)).toContain('100 %');
     expect(progressText('x', 0, 0, 0)).toContain('100 %');
   });
@@ -56,6 +69,11 @@ describe('what was flashed', () => {
     expect(text).toContain('2026-11-28 12:00 UTC');
     expect(text).toContain('rpi-imager --cli cards/pi-1.img /dev/sdX');
     expect(flashedText([{ ...card, written: '/dev/sdb' }], 80)).not.toContain('rpi-imager');
+    // What is typed or copied is never cut.
+    const long = { ...card, name: 'greenhouse-camera-north-1', written: 'cards/greenhouse-camera-north-1.img' };
+    expect(flashedText([long], 80).split('\n')[2]).toMatch(
+      /^greenhouse-camera-north-1 +cards\/greenhouse-camera-north-1\.img .* 2026-11-28 12:00 UTC$/,
+    );
   });
 });
 

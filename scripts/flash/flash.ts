@@ -86,18 +86,19 @@ export async function flash(request: FlashRequest, options: FlashOptions): Promi
   const folder = request.device === undefined ? undefined : await mkdtemp(path.join(workFolder(), 'musical-chair-flash-'));
   const parts = request.targets.flatMap(({ out }) => (out === undefined ? [] : [`${out}.part`]));
   const unpacked = source.streams === undefined ? undefined : `${path.resolve(folder ?? '', request.targets[0]?.out ?? 'image')}.base.part`;
-  const forget = removeWhenInterrupted([
-    ...parts,
-    ...(unpacked === undefined ? [] : [unpacked]),
-    ...(folder === undefined ? [] : [folder]),
-  ]);
+  // A card whose writing was begun and not ended.
+  const half = { device: '' };
+  const begun = [...parts, ...(unpacked === undefined ? [] : [unpacked]), ...(folder === undefined ? [] : [folder])];
+  const forget = removeWhenInterrupted(begun, () => options.note(interruptedText(half.device)));
   try {
     const run = await prepare(source, unpacked, { bundle, bundleFile: request.bundle }, options);
     await refuseFull(request.targets, run, options);
     const flashed: FlashedCard[] = [];
     for (const [i, target] of request.targets.entries()) {
       const last = i === request.targets.length - 1;
-      const done = await flashOne(target, { ...run, temporary: run.temporary && last }, request.device, folder, options);
+      const which = request.targets.length === 1 ? '' : ` (${i + 1} of ${request.targets.length})`;
+      const where = { which, half, folder, device: request.device };
+      const done = await flashOne(target, { ...run, temporary: run.temporary && last }, where, options);
       flashed.push(done);
       if (!last) options.note(`${done.name}: ${done.written}`);
     }
@@ -190,11 +191,18 @@ async function planCard(card: Card, run: Run, invitation: Invitation | undefined
   return planFiles(run.facts, firstBoot, files);
 }
 
+interface Where {
+  /** ` (2 of 6)`; '' for one card alone. */
+  readonly which: string;
+  readonly half: { device: string };
+  readonly folder: string | undefined;
+  readonly device: string | undefined;
+}
+
 async function flashOne(
   target: FlashTarget,
   run: Run,
-  device: string | undefined,
-  folder: string | undefined,
+  { which, half, folder, device }: Where,
   options: FlashOptions,
 ): Promise<FlashedCard> {
   const { card, out = path.join(folder ?? '', 'card.img') } = target;
@@ -202,14 +210,18 @@ async function flashOne(
   try {
     await makeRoom(part);
     if (!run.temporary || !(await moved(run.base.file, part)))
-      await copyImage(run.base, part, options.progress(`copying for ${card.name}`));
+      await copyImage(run.base, part, options.progress(`copying for ${card.name}${which}`));
     // The token is in it until the card's first boot.
     await chmod(part, 0o600);
     const confirmed = device === undefined ? undefined : await confirmDevice(device, card, run.base.sizeBytes, options);
     const invitation = await options.invite?.(card.name);
     await writeFiles(part, run.facts, await planCard(card, run, invitation, options));
     if (confirmed === undefined) await rename(part, out);
-    else await writeDevice(part, confirmed, deviceProgress(card, confirmed, options));
+    else {
+      half.device = confirmed.path;
+      await writeDevice(part, confirmed, deviceProgress(`${card.name}${which}`, confirmed, options));
+      half.device = '';
+    }
     return {
       name: card.name,
       written: confirmed?.path ?? out,
@@ -223,16 +235,22 @@ async function flashOne(
 }
 
 /** Ctrl-C leaves no gigabytes behind, and no token. */
-function removeWhenInterrupted(files: readonly string[]): () => void {
+function removeWhenInterrupted(files: readonly string[], say: () => void): () => void {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
   const stop = (): void => {
     for (const file of files) rmSync(file, { recursive: true, force: true });
+    say();
     process.exit(130);
   };
   for (const signal of signals) process.once(signal, stop);
   return () => {
     for (const signal of signals) process.off(signal, stop);
   };
+}
+
+function interruptedText(device: string): string {
+  const left = 'Interrupted: files that were not complete are removed';
+  return device === '' ? `${left}.` : `${left}. The card in ${device} is only half written and will not start: write it again.`;
 }
 
 /** The folder is there, and what an interrupted run left under this name is not. */
@@ -281,10 +299,10 @@ function sameDevice(before: DeviceFacts, now: DeviceFacts): DeviceFacts {
   });
 }
 
-function deviceProgress(card: Card, device: DeviceFacts, options: FlashOptions): Parameters<typeof writeDevice>[2] {
+function deviceProgress(card: string, device: DeviceFacts, options: FlashOptions): Parameters<typeof writeDevice>[2] {
   return {
-    writing: options.progress(`writing ${card.name} to ${device.path}`),
-    checking: options.progress(`reading ${card.name} back`),
+    writing: options.progress(`writing ${card} to ${device.path}`),
+    checking: options.progress(`reading ${card} back`),
     cached: () => options.note(`${device.path} cannot be read past the memory's cache: what is read back may come from there`),
   };
 }

@@ -96,7 +96,7 @@ export async function readRequest(flags: FlashFlags, cluster: string, askPasswor
   const image = flags.image ?? fleet.image;
   const bundle = flags.bundle ?? fleet.bundle;
   if (image === undefined) throw missing('--image', 'the path of a Raspberry Pi OS image (.img or .img.xz)');
-  if (bundle === undefined) throw missing('--bundle', 'the file that `mc bundle --arch arm64` made');
+  if (bundle === undefined) throw missing('--bundle', 'the file that `musical-chair bundle --arch arm64` made');
   const passwords = new Map<string, string>();
   const askOnce: AskPassword = async (ssid) => {
     const password = passwords.get(ssid) ?? (await askPassword(ssid));

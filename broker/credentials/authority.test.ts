@@ -204,6 +204,24 @@ describe('a revocation', () => {
     expect(authority.isRevoked(after.identity, after.serial)).toBe(false);
   });
 
+  it('leaves no token that the former key could come back with, wherever the power fails in it', async () => {
+    for (const [i, write] of (['saveTokens', 'saveRevoked'] as const).entries()) {
+      const { csr } = await machine();
+      const token = await invite(authority, `pi-${i}`);
+      await join(token, csr);
+      const dying = await world.reopen();
+      const failing = vi.spyOn(AuthorityFiles.prototype, write).mockRejectedValue(new Error('the power fails here'));
+      await expect(dying.revoke(`pi-${i}`, 'stolen', 'operator alice')).rejects.toThrow('the power fails');
+      // Until it did, it was out.
+      await expect(join(token, csr, dying)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+      failing.mockRestore();
+      authority = await world.reopen();
+      const isOut = authority.members().some(({ name, state }) => name === `pi-${i}` && state === 'revoked');
+      expect(isOut).toBe(write === 'saveTokens');
+      await expect(join(token, csr)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    }
+  });
+
   it('that cannot be written counts all the same, and is said', async () => {
     const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
     await rm(path.join(world.directory, 'credentials'), { recursive: true });

@@ -20,7 +20,7 @@ import { type Ledger, SERIAL_RANDOM_BYTES, TAG_BYTES } from './ledger.js';
 import { BACKDATE_MS, LIFETIME_MS } from './lifetime.js';
 import { OwnCredentials } from './own-credentials.js';
 import type { CredentialSource } from './source.js';
-import { isOver, MAX_TTL_MS, MIN_TTL_MS, type TokenBook, type TokenRecord } from './token-book.js';
+import { isOver, MAX_TTL_MS, MIN_TTL_MS, type TokenBook, type TokenRecord, unknownToken } from './token-book.js';
 import { formatToken, parseToken, TOKEN_ID_BYTES, TOKEN_SECRET_BYTES } from './token-text.js';
 import { fingerprintOf, validityOf, verifyPeer } from './verify.js';
 
@@ -105,7 +105,7 @@ export class Authority {
   /** Tokens that were over when it was last looked. */
   #over = new Set<string>();
   #isLearning = false;
-  #saidBehind = false;
+  #clock: 'right' | 'never set' | 'behind' = 'right';
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
 
@@ -160,6 +160,7 @@ export class Authority {
 
   /** What is due: own certificates, and tokens that are over. Done each minute by itself. Never throws. */
   async look(): Promise<void> {
+    this.#checkClock();
     await this.source.look();
     await this.#endTokens().catch((error: unknown) => this.#o.log?.(`tokens that are over: ${toChairError(error).message}`));
   }
@@ -313,6 +314,8 @@ export class Authority {
       if (first) await this.audit.write({ event: 'held', about: identityText(identity), from, detail: `key ${record.key}, token ${id}` });
       return { kind: 'held', name: record.name, key: record.key };
     }
+    // Bound before the name was revoked: what says that the token ended with it may have been lost.
+    if (!first && this.#ledger.revocation(identity)?.isOut === true) throw unknownToken();
     if (first) await this.#admit(identity, book, record);
     const certificate = await this.#sign(identity, publicKey, `token ${id}`);
     const detail = `key ${shown.key}, token ${id}${first ? '' : ', again with the same key'}`;
@@ -323,7 +326,8 @@ export class Authority {
   /** Whoever had the name before is out, in whatever role, whether he is remembered or not; and only then the token is taken. */
   async #admit(identity: Identity, book: TokenBook, record: TokenRecord): Promise<void> {
     const nowMs = this.#now();
-    await this.#void(identity, 'joined anew', false);
+    this.#void(identity, 'joined anew', false);
+    await this.#files.saveRevoked(this.#ledger);
     await this.#keep(book.nameRevoked(identity.name, nowMs, record.id));
   }
 
@@ -379,8 +383,14 @@ export class Authority {
       const about = role === '' ? name : identityText({ role, name });
       // Said first, as it counts at once: what it causes comes after it in the log.
       const said = this.audit.write({ event: 'revoked', by, about, detail: why });
-      await this.#void({ role, name }, why);
-      await this.#keep(this.#book.nameRevoked(name, this.#now()));
+      this.#void({ role, name }, why);
+      this.#book = this.#book.nameRevoked(name, this.#now());
+      try {
+        // First: a name that is shown as revoked has no token left that its former key could come back with, wherever the power fails.
+        await this.#files.saveTokens(this.#book);
+      } finally {
+        await this.#files.saveRevoked(this.#ledger);
+      }
       await said;
       // Of this gateway's own operator: it was the key that was not to be used any more.
       if (name === 'operator') await this.#mendNow();
@@ -458,13 +468,12 @@ export class Authority {
   }
 
   /** Void at once, even when it cannot be written: then that is said, and it is void until this process ends. `isOut`: false = somebody else has the name from now on. */
-  async #void({ role: as, name }: { readonly role: Role | ''; readonly name: string }, why: string, isOut = true): Promise<void> {
+  #void({ role: as, name }: { readonly role: Role | ''; readonly name: string }, why: string, isOut = true): void {
     const roles = new Set<Role>(this.#ledger.rolesOf(name));
     if (isOut) roles.add(as === '' ? 'agent' : as);
     this.#ledger.revoke({ role: as, name }, why, this.#now(), this.#random(TAG_BYTES).toString('hex'), isOut);
     // Whoever is here with that name, in whatever role, is cut off, and of an agent all others are told: nobody, when somebody joins whose name is new.
     for (const role of roles) this.#revocations.emit({ cluster: this.#o.cluster, role, name });
-    await this.#files.saveRevoked(this.#ledger);
   }
 
   /** A token that is over stays so when the clock goes back. It has to be over twice, a minute apart: no token ends by a clock that was wrong for a moment. */
@@ -514,13 +523,14 @@ export class Authority {
 
   /** Nothing breaks, and nobody comes back who was thrown out; but tokens made now are over when the clock is set. */
   #checkClock(): void {
-    const [nowMs, { stamp }] = [this.#now(), this.#ledger];
-    if (nowMs < EARLIEST_MS) {
+    const [nowMs, { stamp }, before] = [this.#now(), this.#ledger, this.#clock];
+    this.#clock = nowMs < EARLIEST_MS ? 'never set' : nowMs < stamp - BEHIND_MS ? 'behind' : 'right';
+    if (this.#clock === before) return;
+    if (this.#clock === 'never set') {
       this.#o.log?.(
         `the clock says ${iso(nowMs)}: that cannot be. Set it before machines are invited; certificates are renewed by themselves then`,
       );
-    } else if (nowMs < stamp - BEHIND_MS && !this.#saidBehind) {
-      this.#saidBehind = true;
+    } else if (this.#clock === 'behind') {
       this.#o.log?.(
         `the clock says ${iso(nowMs)}, but this gateway signed a certificate when it said ${iso(stamp)}: it is behind now, or was ahead then. ` +
           'Set it before machines are invited: else tokens are good for the wrong time. Revocations hold whatever it says',

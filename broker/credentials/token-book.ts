@@ -120,7 +120,7 @@ export class TokenBook {
     const record = this.#records.get(shown.id);
     // Compared in any case: how long an answer takes must not tell whether the id exists.
     const matches = sameDigest(shown.secretSha256, record?.secretSha256 ?? NOBODYS);
-    if (record === undefined) return [refusal(unknown(), undefined), this];
+    if (record === undefined) return [refusal(unknownToken(), undefined), this];
     if (!matches) return this.#failed(record, nowMs);
     const wrong = whyNot(record, shown, nowMs);
     if (wrong !== undefined) {
@@ -188,7 +188,7 @@ export class TokenBook {
     const failures = record.failures + 1;
     const locked = record.state === 'open' && failures >= MAX_FAILURES;
     const next: TokenRecord = locked ? { ...ended(record, 'locked', nowMs), failures } : { ...record, failures };
-    return [{ ...refusal(unknown(), record), locked, ended: locked }, this.#with(next)];
+    return [{ ...refusal(unknownToken(), record), locked, ended: locked }, this.#with(next)];
   }
 
   #with(record: TokenRecord): TokenBook {
@@ -199,7 +199,7 @@ export class TokenBook {
 /** Only said to those who know the secret. */
 function whyNot(record: TokenRecord, { key, name, role }: Presented, nowMs: number): ChairError | undefined {
   const { state } = record;
-  if (state === 'revoked' || state === 'locked') return unknown();
+  if (state === 'revoked' || state === 'locked') return unknownToken();
   if ((name !== '' && name !== record.name) || (role !== '' && role !== record.role)) {
     return new ChairError('TOKEN_NAME_WRONG', 'the token is for another name', {
       expected: `${record.role} ${record.name}`,
@@ -222,7 +222,7 @@ function whyNot(record: TokenRecord, { key, name, role }: Presented, nowMs: numb
 }
 
 /** The same words for each reason, so that nothing can be learned by trying. */
-function unknown(): ChairError {
+export function unknownToken(): ChairError {
   return new ChairError('TOKEN_REFUSED', 'the gateway does not take this token', {
     todo: 'Is it of this gateway, and whole? Was it revoked? Make another one on the gateway: `token create --name NAME`.',
   });

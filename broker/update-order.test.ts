@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { testCa } from './test-trust.js';
-import { checkOrder, parseOrder, signOrder, type UpdateFacts } from './update-order.js';
+import { checkOrder, isLater, parseOrder, signOrder, type UpdateFacts } from './update-order.js';
 
 const NOW = Date.now();
 const FACTS: UpdateFacts = {
@@ -10,6 +10,8 @@ const FACTS: UpdateFacts = {
   sha256: 'a'.repeat(64),
   sizeBytes: 1000,
   issuedMs: NOW,
+  term: 3,
+  number: 2,
 };
 const RULES = { agent: 'pi-1', arch: 'arm64', nowMs: NOW };
 
@@ -31,6 +33,8 @@ describe('an order to update', () => {
       { sha256: 'b'.repeat(64) },
       { sizeBytes: 1001 },
       { issuedMs: NOW + 1 },
+      { term: 4 },
+      { number: 3 },
     ];
     for (const change of changes) {
       const { agent: _any, ...rules } = RULES;
@@ -66,6 +70,15 @@ describe('an order to update', () => {
     }
     // Root looks at no dates: its clock may be anything.
     checkOrder(order, { ca, arch: 'arm64', nowMs: undefined });
+  });
+
+  it('is later by the term, then by its number, and never by a clock', () => {
+    const order = (term: number, number: number, issuedMs: number) => ({ ...FACTS, term, number, issuedMs });
+    expect(isLater(order(4, 1, 1), order(3, 9, 2))).toBe(true);
+    expect(isLater(order(3, 3, 1), order(3, 2, 2))).toBe(true);
+    expect(isLater(order(3, 2, 2), order(3, 2, 1))).toBe(false);
+    expect(isLater(order(3, 1, 2), order(3, 2, 1))).toBe(false);
+    expect(isLater(order(2, 9, 2), order(3, 1, 1))).toBe(false);
   });
 
   it.each(['', '[]', '{}', '{"agent":1}', JSON.stringify({ ...FACTS, certificate: '', signature: '', sizeBytes: -1 })])(

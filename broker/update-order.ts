@@ -1,6 +1,8 @@
 /**
  * The word with which a gateway has an agent change its program: which bundle, for whom, signed with the gateway's key. The signature is over the text below, not over
- * JSON, so that there is one way to write it. Checked twice on the device: by the agent before it leaves its seats, and by root before anything is unpacked.
+ * JSON, so that there is one way to write it. Checked twice on the device: by the agent before it leaves its seats, and by root before anything is unpacked. No
+ * order is obeyed after a later one: who keeps an old one, signed and all, cannot bring the program of then back. Later is what a gateway of a higher term says, or the
+ * same one after it; clocks have no part in that, for one that was wrong for a day would make every order after it an old one.
  */
 import { createPrivateKey, sign, verify, X509Certificate } from 'node:crypto';
 import { type Credentials, type Identity, identityOf } from './credentials/credentials.js';
@@ -17,6 +19,10 @@ export interface UpdateFacts {
   readonly sizeBytes: number;
   /** By the gateway's clock, ms since 1970. */
   readonly issuedMs: number;
+  /** Of the gateway: it never begins a second time in the same one. */
+  readonly term: number;
+  /** Of the orders of that gateway since its start, from 1. */
+  readonly number: number;
 }
 
 export interface UpdateOrder extends UpdateFacts {
@@ -42,8 +48,13 @@ const CLOCK_TOLERANCE_MS = 120_000;
 const MOST_BYTES = 400 * 2 ** 20;
 const NAME = /^[0-9A-Za-z.+-]{1,64}-[0-9a-f]{16}$/;
 
-function textOf({ agent, name, arch, sha256, sizeBytes, issuedMs }: UpdateFacts, { cluster }: Identity): string {
-  return `musical-chair update 1\n${[cluster, agent, name, arch, sha256, sizeBytes, issuedMs].join('\n')}\n`;
+function textOf({ agent, name, arch, sha256, sizeBytes, issuedMs, term, number }: UpdateFacts, { cluster }: Identity): string {
+  return `musical-chair update 2\n${[cluster, agent, name, arch, sha256, sizeBytes, issuedMs, term, number].join('\n')}\n`;
+}
+
+/** Whether `order` was given after `other`, to whichever agents of one cluster. */
+export function isLater(order: Pick<UpdateFacts, 'term' | 'number'>, other: Pick<UpdateFacts, 'term' | 'number'>): boolean {
+  return order.term > other.term || (order.term === other.term && order.number > other.number);
 }
 
 /** Only what a gateway signs is obeyed. */
@@ -90,7 +101,7 @@ export function parseOrder(text: string): UpdateOrder {
   } catch {
     // Found wanting below.
   }
-  const { agent, name, arch, sha256, sizeBytes, issuedMs, certificate, signature } = found;
+  const { agent, name, arch, sha256, sizeBytes, issuedMs, term, number, certificate, signature } = found;
   const right =
     typeof agent === 'string' &&
     typeof name === 'string' &&
@@ -98,13 +109,17 @@ export function parseOrder(text: string): UpdateOrder {
     typeof arch === 'string' &&
     typeof sha256 === 'string' &&
     /^[0-9a-f]{64}$/.test(sha256) &&
-    typeof sizeBytes === 'number' &&
-    Number.isSafeInteger(sizeBytes) &&
-    sizeBytes > 0 &&
+    isCount(sizeBytes) &&
     sizeBytes <= MOST_BYTES &&
-    typeof issuedMs === 'number' &&
+    isCount(issuedMs) &&
+    isCount(term) &&
+    isCount(number) &&
     typeof certificate === 'string' &&
     typeof signature === 'string';
   if (!right) throw new ChairError('UPDATE_REFUSED', 'this is no order to update', { came: text.slice(0, 100) });
-  return { agent, name, arch, sha256, sizeBytes, issuedMs, certificate, signature };
+  return { agent, name, arch, sha256, sizeBytes, issuedMs, term, number, certificate, signature };
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value > 0;
 }

@@ -47,7 +47,17 @@ async function agent(change: Partial<UpdaterOptions> = {}) {
   const gateway = await credentials('gateway', 'gateway');
   const order = (facts = {}) =>
     signOrder(
-      { agent: 'pi-1', name: NAME, arch: process.arch, sha256: SHA256, sizeBytes: BYTES.length, issuedMs: Date.now(), ...facts },
+      {
+        agent: 'pi-1',
+        name: NAME,
+        arch: process.arch,
+        sha256: SHA256,
+        sizeBytes: BYTES.length,
+        issuedMs: Date.now(),
+        term: 1,
+        number: 1,
+        ...facts,
+      },
       gateway,
     );
   const read = (name: string): Promise<string> => readFile(path.join(directory, 'update', name), 'utf8').catch(() => '');

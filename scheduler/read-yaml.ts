@@ -3,17 +3,14 @@
  * brackets or tags: keys are compared here, depth is bounded, and what comes over the network is JSON or short (MAX_SENT_YAML).
  */
 import { isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml';
+import { isTooDeep, MAX_DEPTH } from '../broker/nesting.js';
 
 /** Characters of YAML that the gateway reads between two heartbeats. Our clients send JSON. */
 export const MAX_SENT_YAML = 16_384;
-/** No file of ours is deeper than six. */
-const MAX_DEPTH = 64;
-/** Lists, keys and values that begin on one line: each is one level deeper. */
-const DEEP_LINE = new RegExp(`^[ \\t]*(?:[-?:][ \\t]+){${MAX_DEPTH}}`, 'm');
 
 /** JSON is YAML, but is read as such a hundred times as fast. Throws an Error with one line for people: syntax, a key that stands twice, aliases, depth. */
 export function readYaml(text: string): unknown {
-  if (depthOf(text) > MAX_DEPTH || DEEP_LINE.test(text)) throw new Error(`it is nested more than ${MAX_DEPTH} deep`);
+  if (isTooDeep(text)) throw new Error(`it is nested more than ${MAX_DEPTH} deep`);
   if (looksLikeJson(text)) return JSON.parse(text);
   const lines = new LineCounter();
   const document = parseDocument(text, { uniqueKeys: false, logLevel: 'silent', lineCounter: lines });
@@ -36,16 +33,4 @@ export function readYaml(text: string): unknown {
 /** An object with a quoted key; one with bare keys is YAML. */
 export function looksLikeJson(text: string): boolean {
   return /^\s*\{\s*["}]/.test(text);
-}
-
-/** Brackets open at once, at most; those in texts and comments count, too, which no honest file notices. */
-function depthOf(text: string): number {
-  let depth = 0;
-  let most = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code === 0x5b || code === 0x7b) most = Math.max(most, ++depth);
-    else if (code === 0x5d || code === 0x7d) depth = Math.max(0, depth - 1);
-  }
-  return most;
 }

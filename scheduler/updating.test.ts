@@ -74,6 +74,12 @@ describe('an update of an agent', () => {
     expect(lent).toEqual([REQUEST.sha256, 'back']);
   });
 
+  it('is ordered as the latest of this gateway, also when the one before went wrong', async () => {
+    const { updating, sent } = returning(OLD);
+    for (let i = 0; i < 2; i++) await updating.update(REQUEST).catch(() => undefined);
+    expect(sent).toMatchObject([{ update: { term: 3, number: 1 } }, { update: { term: 3, number: 2 } }]);
+  });
+
   it('has failed when the former program comes back, and nothing is confirmed', async () => {
     const { updating, sent } = returning(OLD);
     await expect(updating.update(REQUEST)).rejects.toMatchObject({ code: 'UPDATE_FAILED' });

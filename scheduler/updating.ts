@@ -38,6 +38,8 @@ const BUNDLE_NAME = /^[0-9A-Za-z.+-]{1,64}-[0-9a-f]{16}$/;
 
 export class Updating {
   #busy = '';
+  /** Orders given since the start. */
+  #orders = 0;
   #stopped = false;
 
   constructor(private readonly options: UpdatingOptions) {}
@@ -105,7 +107,7 @@ export class Updating {
 
   async #order({ agent, nonce }: AgentRecord, { name, arch, sha256, sizeBytes }: UpdateRequest): Promise<void> {
     const { sign, lend, commands, term, wallMs = Date.now } = this.options;
-    const update = sign?.({ agent, name, arch, sha256, sizeBytes, issuedMs: wallMs() });
+    const update = sign?.({ agent, name, arch, sha256, sizeBytes, issuedMs: wallMs(), term: term(), number: ++this.#orders });
     if (update === undefined) return;
     const giveBack = await lend(sha256);
     try {

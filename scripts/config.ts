@@ -45,6 +45,11 @@ export function brokerPort(settings: Settings): number {
 
 const name = () => z.string().regex(NAME_PATTERN, 'letters, digits, dot, dash and underscore, at most 64');
 const port = () => z.int().min(0).max(65_535);
+/** A file or folder; a leading ~ becomes the home directory when settings are read. What no shell has seen is not guessed at: `~name`. */
+const place = () =>
+  z
+    .string()
+    .regex(/^(?!~[^/])\P{Cc}*$/u, "a path in one line; ~/ is this user's home directory, that of another (~name) is written in full");
 
 /** A setting's place in the schema. `flag` is its name on the command line; `shown` replaces a default that depends on the machine. */
 export interface SettingMeta {
@@ -66,8 +71,7 @@ export const settingsSchema = z.strictObject({
       "The MQTT broker that agents, clients and a separate scheduler connect to. auto: the cluster's gateway is looked for on the local network (mDNS).",
     )
     .meta({ flag: 'broker', argument: 'url' }),
-  credentials: z
-    .string()
+  credentials: place()
     .default('')
     .describe(
       "Folder with this process's certificate and key (ca.pem, cert.pem, key.pem). Of a command: an operator's or viewer's; of an agent: its own.",
@@ -104,8 +108,7 @@ export const settingsSchema = z.strictObject({
         .default(0)
         .describe('Port on which the dispatcher takes frames; 0 takes any free one (clients learn it from the scheduler).')
         .meta({ flag: 'dispatcher-port', argument: 'port' }),
-      directory: z
-        .string()
+      directory: place()
         .default('')
         .describe('Folder of all that the gateway keeps: deployments, models, slices, profiles, keys. Each cluster has its own.')
         .meta({ flag: 'directory', argument: 'path', shown: '~/.local/state/musical-chair/gateway' }),
@@ -187,8 +190,7 @@ export const settingsSchema = z.strictObject({
         )
         .describe('Name of the agent, unique in its cluster.')
         .meta({ flag: 'name', argument: 'name', shown: "the machine's host name" }),
-      directory: z
-        .string()
+      directory: place()
         .default('')
         .describe("Folder of the agent's slice store; each agent has its own.")
         .meta({ flag: 'directory', argument: 'path', shown: '~/.local/state/musical-chair/agent-NAME' }),
@@ -199,8 +201,7 @@ export const settingsSchema = z.strictObject({
           'Token to join with, from `token create` on the gateway; used once. Others on this machine can see it on the command line: better a file.',
         )
         .meta({ flag: 'token', argument: 'text', shown: 'none' }),
-      tokenFile: z
-        .string()
+      tokenFile: place()
         .default('')
         .describe('File with such a token; removed when the agent has joined. It need not be there any more.')
         .meta({ flag: 'token-file', argument: 'path', shown: 'none' }),

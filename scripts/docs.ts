@@ -48,6 +48,7 @@ Every setting can stand in a file, in the environment or on the command line. A 
 the file over the default. The file is the one named by \`--config\` or \`MUSICAL_CHAIR_CONFIG\`, else \`musical-chair.yaml\`, \`.yml\` or \`.json\`
 in the working directory, else \`/etc/musical-chair/musical-chair.yaml\` or \`agent.yaml\`. What is not in this table is refused with \`CONFIG_INVALID\`,
 which names the line, and the key that was probably meant. \`config init\` writes a file with all of them, \`config check\` says all that is wrong with one.
+In a path, a leading \`~/\` is the home directory of the user that runs the process, wherever the path was said; \`~name/\` is refused.
 
 \`\`\`yaml
 cluster: home

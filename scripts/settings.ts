@@ -3,10 +3,10 @@
  * Nothing unknown is passed over: a misspelt key is refused with the key that was probably meant, and the line it stands on.
  */
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import path from 'node:path';
 import { ChairError, toChairError } from '../broker/errors.js';
 import { listSettings, type Setting, type SettingKey, type Settings, settingsSchema } from './config.js';
+import { withHome } from './home.js';
 import { isTree, readSettingsFile, type SettingsFile, type Tree } from './settings-file.js';
 
 /** Looked for in the working directory when `--config` is not given. */
@@ -98,7 +98,7 @@ function valueAt(tree: unknown, keys: readonly PropertyKey[]): unknown {
 export function configFile(sources: Pick<SettingSources, 'file' | 'env' | 'cwd' | 'systemFiles'>): string | undefined {
   const cwd = sources.cwd ?? process.cwd();
   const named = sources.file ?? sources.env?.[`${ENV_PREFIX}CONFIG`];
-  if (named !== undefined) return path.resolve(cwd, named);
+  if (named !== undefined) return path.resolve(cwd, withHome(named));
   return [...DEFAULT_CONFIG_FILES.map((f) => path.join(cwd, f)), ...(sources.systemFiles ?? SYSTEM_CONFIG_FILES)].find((f) =>
     existsSync(f),
   );
@@ -185,11 +185,15 @@ function contradictions(settings: Settings, context: Context): SettingFinding[] 
   });
 }
 
-/** The home directory, as a shell would have put it in. */
-function withHome(settings: Settings): Settings {
-  const expand = <T extends { readonly directory: string }>(section: T): T =>
-    section.directory.startsWith('~/') ? { ...section, directory: path.join(homedir(), section.directory.slice(2)) } : section;
-  return { ...settings, gateway: expand(settings.gateway), agent: expand(settings.agent) };
+/** Every path with the home directory in it, as a shell would have put it there. */
+function withHomes(settings: Settings): Settings {
+  const { credentials, gateway, agent } = settings;
+  return {
+    ...settings,
+    credentials: withHome(credentials),
+    gateway: { ...gateway, directory: withHome(gateway.directory) },
+    agent: { ...agent, directory: withHome(agent.directory), tokenFile: withHome(agent.tokenFile) },
+  };
 }
 
 /** Puts the environment over the tree. */
@@ -263,7 +267,7 @@ export function checkSettings(sources: SettingSources): CheckedSettings {
     ...[...issues].sort((a, b) => rank(a) - rank(b)).flatMap((issue) => findingsOf(issue, context)),
     ...(result.success ? contradictions(result.data, context) : []),
   ];
-  return { settings: result.success && findings.length === 0 ? withHome(result.data) : undefined, findings, file, origins };
+  return { settings: result.success && findings.length === 0 ? withHomes(result.data) : undefined, findings, file, origins };
 }
 
 /** A misspelt key explains others that are missing. */

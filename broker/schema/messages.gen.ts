@@ -373,6 +373,10 @@ export interface Update {
   readonly sizeBytes: number;
   /** By the gateway's clock, since 1970. */
   readonly issuedMs: number;
+  /** Of the gateway that orders it. */
+  readonly term: number;
+  /** Of the orders of that gateway since its start, from 1. */
+  readonly number: number;
   /** Of the gateway that signs, PEM. */
   readonly certificate: string;
   /** Base64. */

@@ -27,7 +27,7 @@ import { Problems } from '../problems.js';
 import { DeploymentFiles } from '../state.js';
 import { nextTerm } from '../term.js';
 import { deployment } from '../test-deployment.js';
-import { type BackupOptions, UNUSABLE, writeBackup } from './backup.js';
+import { type BackupOptions, listHash, UNUSABLE, writeBackup } from './backup.js';
 import { checkBackup, restoreBackup } from './restore.js';
 
 let folder: string;
@@ -84,6 +84,42 @@ const KEPT = [
 const backup = (extra: Partial<BackupOptions> = {}) =>
   writeBackup({ stateDirectory: state, file, cluster: 'home', softwareVersion: '1', nowMs: () => Date.UTC(2026, 5, 1), ...extra });
 const restore = (to: string, cluster = 'home') => restoreBackup({ file, stateDirectory: to, cluster, nowMs: () => Date.UTC(2026, 5, 2) });
+
+const ABOUT_HOME = { format: 1, cluster: 'home', softwareVersion: '1', madeAtMs: 1, models: true };
+
+/** A backup by another hand: with any names, and a list that is right unless another one is given. */
+function archive(
+  files: readonly (readonly [name: string, text: string])[],
+  { about = ABOUT_HOME, rows }: { readonly about?: object; readonly rows?: readonly unknown[] } = {},
+): Buffer {
+  const entry = (name: string, bytes: Buffer): Buffer[] => [
+    tarHeader({ name, sizeBytes: bytes.length, mode: 0o644, modifiedS: 0 }, UNUSABLE),
+    bytes,
+    tarPadding(bytes.length),
+  ];
+  const state = files.map(([name, text]) => ({ name, bytes: Buffer.from(text) }));
+  const right = state.map(({ name, bytes }) => ({
+    path: name.replace(/^state\//, ''),
+    sizeBytes: bytes.length,
+    sha256: sha(bytes),
+    mode: 0o644,
+  }));
+  const list = rows ?? right;
+  const manifest = { about, rows: list, sha256: listHash(about, list) };
+  return Buffer.concat([
+    ...entry('about.json', Buffer.from(`${JSON.stringify(about)}\n`)),
+    ...state.flatMap(({ name, bytes }) => entry(name, bytes)),
+    ...entry('manifest.json', Buffer.from(`${JSON.stringify(manifest)}\n`)),
+    TAR_END,
+  ]);
+}
+
+/** By who looks at it and by who restores it; and nothing is left of that. */
+async function refusedEverywhere(): Promise<void> {
+  await expect(checkBackup(file)).rejects.toMatchObject({ code: 'BACKUP_UNUSABLE' });
+  await expect(restore(path.join(folder, 'new'))).rejects.toMatchObject({ code: 'BACKUP_UNUSABLE' });
+  expect((await readdir(folder)).sort()).toEqual(['backup.tar']);
+}
 
 async function tree(root: string): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
@@ -320,17 +356,55 @@ describe('restoring', () => {
   });
 
   it.each(['../escaped', '/etc/x', 'a/../../x', 'a//b', './x', 'state'])('refuses an archive with the name %s', async (name) => {
-    const about = Buffer.from(`${JSON.stringify({ format: 1, cluster: 'home', softwareVersion: '1', madeAtMs: 1, models: true })}\n`);
-    const evil = Buffer.from('evil');
-    const entry = (called: string, bytes: Buffer): Buffer[] => [
-      tarHeader({ name: called, sizeBytes: bytes.length, mode: 0o644, modifiedS: 0 }, UNUSABLE),
-      bytes,
-      tarPadding(bytes.length),
-    ];
-    const full = name === 'state' ? 'state' : `state/${name}`;
-    await writeFile(file, Buffer.concat([...entry('about.json', about), ...entry(full, evil), TAR_END]));
-    await expect(restore(path.join(folder, 'new'))).rejects.toMatchObject({ code: 'BACKUP_UNUSABLE' });
-    expect((await readdir(folder)).sort()).toEqual(['backup.tar']);
+    await writeFile(file, archive([[name === 'state' ? 'state' : `state/${name}`, 'evil']]));
+    await refusedEverywhere();
+  });
+
+  it.each([
+    ['a file in a file', ['a', 'a/b']],
+    ['a file in a file, the inner one first', ['a/b', 'a']],
+    ['a file far inside of a file', ['a/b/c/d', 'x', 'a/b']],
+    ['one file twice', ['a', 'a']],
+    ['the lock of a gateway', ['lock']],
+    ['a lock that is taken', ['lock.1']],
+    ['a folder in the place of the lock', ['lock/x']],
+    ['a lock further down', ['deployments/lock']],
+    ['what a backup leaves out', ['.backup-0/term']],
+    ['what was half written', ['term.new']],
+  ])('refuses an archive with %s, whose list is right', async (_what, names) => {
+    const files = names.map((name, i) => [`state/${name}`, `${i}`] as const);
+    await writeFile(file, archive(files));
+    await refusedEverywhere();
+  });
+
+  it.each([
+    ['rows that are none', {}, [null]],
+    ['rows that are lists', {}, [['a']]],
+    ['a time that no calendar has', { madeAtMs: 1e300 }, []],
+    ['a time that is none', { madeAtMs: '1' }, []],
+  ])('refuses an archive with %s', async (_what, change, rows) => {
+    await writeFile(file, archive([], { about: { ...ABOUT_HOME, ...change }, rows }));
+    await refusedEverywhere();
+  });
+
+  it('takes an archive that is made so, when nothing is wrong with it', async () => {
+    await writeFile(
+      file,
+      archive([
+        ['state/a/b', '1'],
+        ['state/a.b', '2'],
+        ['state/ab', '3'],
+        ['state/locked', '4'],
+      ]),
+    );
+    expect((await checkBackup(file)).rows).toHaveLength(4);
+    expect(await restore(path.join(folder, 'new'))).toMatchObject({ files: 4 });
+  });
+
+  it('does not take a folder for an archive', async () => {
+    await mkdir(file);
+    await expect(checkBackup(file)).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+    await expect(restore(path.join(folder, 'new'))).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
   });
 
   it('refuses an archive that holds anything but plain files', async () => {

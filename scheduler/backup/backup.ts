@@ -16,6 +16,7 @@ import { ChairError, isChairError, toChairError } from '../../broker/errors.js';
 import { flushDirectory, readSealed } from '../../broker/sealed-file.js';
 import { TAR_END, tarHeader, tarPadding } from '../../broker/tar.js';
 import { readCluster } from '../cluster-file.js';
+import { isSafe } from './names.js';
 import { type Snapshot, type SnapshotFile, takeSnapshot } from './snapshot.js';
 
 /** Of the archive's form: grows when a former version could not read it. */
@@ -108,12 +109,6 @@ export async function writeBackup(options: BackupOptions): Promise<BackupReport>
     await rm(part, { force: true });
     await snapshot.remove();
   }
-}
-
-/** A name that cannot lead out of the folder, on any system, and that an archive can hold. */
-export function isSafe(name: string): boolean {
-  const parts = name.split('/');
-  return name.length <= 150 && parts.every((part) => /^[A-Za-z0-9._@=+ -]{1,90}$/.test(part) && part !== '.' && part !== '..');
 }
 
 /** What seals a list of files, and what it says it is a list of. */

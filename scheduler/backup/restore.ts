@@ -16,7 +16,6 @@ import {
   type BackupAbout,
   deploymentsOf,
   fileError,
-  isSafe,
   KEYS,
   listHash,
   MANIFEST,
@@ -24,6 +23,7 @@ import {
   STATE,
   UNUSABLE,
 } from './backup.js';
+import { StateNames } from './names.js';
 
 /** Texts in an archive that are read into memory. */
 const MOST_TEXT_BYTES = 64 * 2 ** 20;
@@ -129,7 +129,9 @@ function trustText({ stillRevoked, read, unread }: Inheritance): string {
 
 async function sizeOf(file: string): Promise<number> {
   try {
-    return (await stat(file)).size;
+    const found = await stat(file);
+    if (!found.isDirectory()) return found.size;
+    throw new Error('it is a folder');
   } catch (cause) {
     throw new ChairError('FILE_NOT_FOUND', `the backup ${file} cannot be read: ${toChairError(cause).message}`, { cause });
   }
@@ -158,6 +160,7 @@ async function readBackup(
 ): Promise<{ about: BackupAbout; rows: ManifestRow[] }> {
   await sizeOf(file);
   const seen = new Map<string, ManifestRow>();
+  const names = new StateNames();
   let about: BackupAbout | undefined;
   for await (const entry of readTar(createReadStream(file, { highWaterMark: 2 ** 20 }), UNUSABLE)) {
     if (entry.type !== PLAIN_FILE) throw unusable('plain files only', `${entry.name.slice(0, 100)} of type ${entry.type}`);
@@ -168,7 +171,7 @@ async function readBackup(
       return { about, rows: listed(await textOf(entry), about, seen) };
     } else {
       const name = entry.name.startsWith(STATE) ? entry.name.slice(STATE.length) : '';
-      if (!isSafe(name) || seen.has(name)) throw unusable('names of files in the state folder, once each', entry.name.slice(0, 100));
+      if (!names.take(name)) throw unusable('names of files in the state folder, once each', JSON.stringify(entry.name.slice(0, 100)));
       seen.set(name, (await take(entry)) ?? (await hashed(entry, name)));
     }
   }
@@ -191,7 +194,7 @@ async function hashed({ sizeBytes, mode, content }: TarFile, name: string): Prom
 function aboutOf(name: string, text: string): BackupAbout {
   if (name !== ABOUT) throw unusable(`${ABOUT} first`, name.slice(0, 100));
   const value = jsonOf(text);
-  if (!isRecord(value) || typeof value.cluster !== 'string' || typeof value.madeAtMs !== 'number')
+  if (!isRecord(value) || typeof value.cluster !== 'string' || !isMoment(value.madeAtMs))
     throw unusable('what it is a backup of', text.slice(0, 80));
   if (value.format !== BACKUP_FORMAT) {
     throw new ChairError(UNUSABLE, 'the backup was made by another version', {
@@ -206,8 +209,8 @@ function aboutOf(name: string, text: string): BackupAbout {
 /** The rows of the list, each as it was seen. */
 function listed(text: string, about: BackupAbout, seen: ReadonlyMap<string, ManifestRow>): ManifestRow[] {
   const value = jsonOf(text);
-  if (!isRecord(value) || !Array.isArray(value.rows)) throw unusable('a list of files', text.slice(0, 80));
-  const rows = value.rows as readonly ManifestRow[];
+  if (!isRecord(value) || !Array.isArray(value.rows) || !value.rows.every(isRecord)) throw unusable('a list of files', text.slice(0, 80));
+  const rows = value.rows as readonly unknown[] as readonly ManifestRow[];
   if (listHash(about, rows) !== value.sha256) throw unusable('the sha256 of its list, and of what it says it is', 'another one');
   for (const row of rows) {
     const found = seen.get(row.path);
@@ -215,6 +218,11 @@ function listed(text: string, about: BackupAbout, seen: ReadonlyMap<string, Mani
     throw unusable(`${row.path} with the sha256 of the list`, found === undefined ? 'no such file' : 'other bytes');
   }
   return rows.map(({ path: name, sizeBytes, sha256, mode }) => ({ path: name, sizeBytes, sha256, mode }));
+}
+
+/** A time since 1970, ms, that a date can be made of (ECMA-262, 21.4.1.1). */
+function isMoment(value: unknown): boolean {
+  return typeof value === 'number' && Math.abs(value) <= 8.64e15;
 }
 
 function jsonOf(text: string): unknown {

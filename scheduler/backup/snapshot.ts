@@ -28,6 +28,11 @@ const LEFT_OUT = [
 /** What can be sent, or made, again: files that are named by their sha256, and are large. */
 const MODELS = /^(uploads|gateway-cache)(\/|$)/;
 
+/** False for what is in the folder, and is not in a backup: of a file or folder there, with `/` between folders. */
+export function isState(name: string): boolean {
+  return !LEFT_OUT.some((pattern) => pattern.test(name));
+}
+
 export interface SnapshotFile {
   /** In the state folder, with `/` between folders. */
   readonly path: string;
@@ -78,7 +83,7 @@ async function walk(root: string, models: boolean): Promise<Walk> {
   const into = async (folder: string): Promise<void> => {
     for (const name of (await names(path.join(root, folder))).sort()) {
       const relative = folder === '' ? name : `${folder}/${name}`;
-      if (LEFT_OUT.some((pattern) => pattern.test(relative)) || (!models && MODELS.test(relative))) continue;
+      if (!isState(relative) || (!models && MODELS.test(relative))) continue;
       const stats = await lstat(path.join(root, relative)).catch(goneAsUndefined);
       if (stats?.isDirectory() === true) await into(relative);
       else if (stats?.isFile() === true) files.set(relative, stats);

@@ -1,15 +1,20 @@
 /**
  * Takes up an update that the agent has fetched; runs as root before the agent starts (see `device/launch`). The agent's folder belongs to the agent: nothing in
- * it is believed. The order must be signed by a gateway of the cluster whose CA this machine has pinned, the archive is read once, and what was checked is what
- * is unpacked.
+ * it is believed. The order must be signed by a gateway of the cluster whose CA this machine has pinned, for this very agent, and after every order that was obeyed
+ * before; the archive is read once, and what was checked is what is unpacked.
  */
-import { createHash } from 'node:crypto';
-import { constants, existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { createHash, createPrivateKey, X509Certificate } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readFile, readlink, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { identityOf } from '../../broker/credentials/credentials.js';
+import { verifyPeer } from '../../broker/credentials/verify.js';
 import { ChairError } from '../../broker/errors.js';
+import { flushDirectory, writeWhole } from '../../broker/sealed-file.js';
 import { checkOrder, parseOrder, type UpdateOrder } from '../../broker/update-order.js';
+import { noteOrder } from './last-order.js';
 import { isArchitecture } from './manifest.js';
+import { OthersFolder } from './plain-file.js';
 import { type Bundle, readBundleBytes } from './read.js';
 
 export interface ApplyOptions {
@@ -17,19 +22,36 @@ export interface ApplyOptions {
   readonly prefix: string;
   /** /var/lib/musical-chair */
   readonly state: string;
+  /** This machine's clock, which may be anything before its network is up. */
+  readonly nowMs?: () => number;
 }
 
 const MOST_ORDER_BYTES = 64 * 1024;
 const MOST_BUNDLE_BYTES = 400 * 2 ** 20;
 
-/** The name of the bundle that is unpacked now. Throws CREDENTIALS_MISSING, UPDATE_REFUSED, BUNDLE_DAMAGED, BUNDLE_WRONG_ARCH. */
-export async function applyUpdate({ prefix, state }: ApplyOptions): Promise<string> {
-  const update = path.join(state, 'update');
-  const order = parseOrder((await readPlain(path.join(update, 'order.json'), MOST_ORDER_BYTES)).toString('utf8'));
-  // Dates are not looked at: this machine's clock may be anything before its network is up. The agent has, before it asked for this.
-  checkOrder(order, { ca: await pinnedCa(prefix, state), arch: process.arch, nowMs: undefined });
-  const bytes = await readPlain(path.join(update, 'bundle.tgz'), Math.min(order.sizeBytes, MOST_BUNDLE_BYTES));
-  checkBytes(bytes, order);
+/**
+ * The name of the bundle that is unpacked now; `last-order` says that this order is open, which the caller closes. Throws CREDENTIALS_MISSING, UPDATE_REFUSED,
+ * CERTIFICATE_FOREIGN, BUNDLE_DAMAGED, BUNDLE_WRONG_ARCH, AGENT_STORE_FULL.
+ */
+export async function applyUpdate({ prefix, state, nowMs = Date.now }: ApplyOptions): Promise<string> {
+  const update = await OthersFolder.open(path.join(state, 'update'));
+  try {
+    const order = parseOrder((await update.read('order.json', MOST_ORDER_BYTES)).toString('utf8'));
+    const ca = await pinnedCa(prefix, state);
+    // Dates are not looked at here. The agent has, before it asked for this; root has the order of orders.
+    checkOrder(order, { ca, agent: await ownName(state, ca), arch: process.arch, nowMs: undefined });
+    await noteOrder(prefix, order, ca, nowMs());
+    // What runs is whole, and is not touched.
+    if (order.name === (await running(prefix))) return order.name;
+    const bytes = await update.read('bundle.tgz', Math.min(order.sizeBytes, MOST_BUNDLE_BYTES));
+    checkBytes(bytes, order);
+    return await unpack(bytes, order, prefix);
+  } finally {
+    await update.close();
+  }
+}
+
+async function unpack(bytes: Uint8Array, order: UpdateOrder, prefix: string): Promise<string> {
   if (!isArchitecture(process.arch))
     throw new ChairError('BUNDLE_WRONG_ARCH', 'there are no bundles for this machine', { came: process.arch });
   const into = path.join(prefix, 'versions', '.unpacking');
@@ -38,29 +60,27 @@ export async function applyUpdate({ prefix, state }: ApplyOptions): Promise<stri
   return place(bundle, order, into, prefix);
 }
 
+/** A folder that has a bundle's name is whole, at any moment: what stands there goes under another name first, and only then is it removed. */
 async function place(bundle: Bundle, order: UpdateOrder, into: string, prefix: string): Promise<string> {
   if (bundle.name !== order.name) {
     await rm(into, { recursive: true, force: true });
     throw new ChairError('UPDATE_REFUSED', 'the bundle is not the one that was ordered', { expected: order.name, came: bundle.name });
   }
-  const target = path.join(prefix, 'versions', bundle.name);
-  if (existsSync(target)) await rm(target, { recursive: true, force: true });
+  const versions = path.join(prefix, 'versions');
+  const [target, aside] = [path.join(versions, bundle.name), path.join(versions, '.removing')];
+  await rm(aside, { recursive: true, force: true });
+  if (existsSync(target)) await rename(target, aside);
   await rename(into, target);
+  await flushDirectory(versions);
+  await rm(aside, { recursive: true, force: true });
   return bundle.name;
 }
 
-/** Never a link, and never more than was expected. */
-async function readPlain(file: string, mostBytes: number): Promise<Buffer> {
-  // The agent could lay a link to a file of others in its place.
-  const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW);
-  try {
-    const { size } = await handle.stat();
-    if (size > mostBytes)
-      throw new ChairError('UPDATE_REFUSED', `${file} is too large`, { expected: `at most ${mostBytes} bytes`, came: `${size}` });
-    return await handle.readFile();
-  } finally {
-    await handle.close();
-  }
+/** The name of the bundle that `current` leads to; '' when there is nothing to run. */
+async function running(prefix: string): Promise<string> {
+  const link = path.join(prefix, 'current');
+  const target = await readlink(link).catch(() => '');
+  return existsSync(path.join(link, 'bin', 'node')) ? path.basename(target) : '';
 }
 
 function checkBytes(bytes: Uint8Array, { sha256, sizeBytes }: UpdateOrder): void {
@@ -80,14 +100,49 @@ async function pinnedCa(prefix: string, state: string): Promise<string> {
   const pin = path.join(prefix, 'ca.pem');
   const known = await readFile(pin, 'utf8').catch(() => '');
   if (known !== '') return known;
-  const found = await readPlain(path.join(state, 'credentials', 'ca.pem'), MOST_ORDER_BYTES).catch((cause: unknown) => {
+  const found = (await readCredential(state, 'ca.pem')).toString('utf8');
+  if (!isCertificate(found)) throw new ChairError('UPDATE_REFUSED', "the cluster's CA, as the agent has it, is no certificate");
+  await writeWhole(pin, found, { full: 'AGENT_STORE_FULL', mode: 0o644 });
+  return found;
+}
+
+function isCertificate(text: string): boolean {
+  try {
+    return new X509Certificate(text).ca;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Who the agent is, by its certificate. It has to show the key as well: the certificates of others are no secret, and with one of them it could show an order that was
+ * meant for them. Throws CREDENTIALS_MISSING, CERTIFICATE_FOREIGN, UPDATE_REFUSED.
+ */
+async function ownName(state: string, ca: string): Promise<string> {
+  const [certificate, key] = [await readCredential(state, 'cert.pem'), await readCredential(state, 'key.pem')];
+  let own: X509Certificate;
+  let isOwn: boolean;
+  try {
+    own = new X509Certificate(certificate);
+    // While they are replaced, two keys stand there: see `writeCredentials`.
+    const keys = key.toString('latin1').match(/-----BEGIN [A-Z ]+-----[^-]+-----END [A-Z ]+-----/g) ?? [];
+    isOwn = keys.some((block) => own.checkPrivateKey(createPrivateKey(block)));
+  } catch {
+    // Without what OpenSSL says of it: what was read there need not have been a key.
+    throw new ChairError('UPDATE_REFUSED', "the agent's credentials cannot be read", { expected: 'a certificate and its key, PEM' });
+  }
+  if (!isOwn) throw new ChairError('UPDATE_REFUSED', "the agent's key does not belong to its certificate");
+  return verifyPeer(own, { ca, cluster: identityOf(own).cluster, nowMs: undefined, roles: ['agent'] }).name;
+}
+
+async function readCredential(state: string, name: string): Promise<Buffer> {
+  let folder: OthersFolder | undefined;
+  try {
+    folder = await OthersFolder.open(path.join(state, 'credentials'));
+    return await folder.read(name, MOST_ORDER_BYTES);
+  } catch (cause) {
     throw new ChairError('CREDENTIALS_MISSING', 'this agent has not joined a cluster: nobody can sign an update for it', { cause });
-  });
-  await mkdir(prefix, { recursive: true });
-  const handle = await open(`${pin}.new`, 'w', 0o644);
-  await handle.writeFile(found);
-  await handle.sync();
-  await handle.close();
-  await rename(`${pin}.new`, pin);
-  return found.toString('utf8');
+  } finally {
+    await folder?.close();
+  }
 }

@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -17,6 +18,7 @@ import {
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PACKAGE_ROOT } from '../package-root.js';
+import { loadSettings } from '../settings.js';
 import { bootFiles } from './boot-files.js';
 import type { Bundle } from './read.js';
 import { makeFolder, smallBundle, temporaryFolder, thisArchitecture } from './test-bundle.js';
@@ -44,6 +46,7 @@ function sh(script: string, args: readonly string[], env: Readonly<Record<string
     env: { ...process.env, ...env },
     encoding: 'utf8',
     input,
+    timeout: 120_000,
   });
   return { status, signal, text: stdout + stderr };
 }
@@ -195,7 +198,112 @@ describe('install.sh', () => {
     expect(readlinkSync(at('opt/musical-chair/current'))).toBe(`versions/${next.name}`);
     expect(readlinkSync(at('opt/musical-chair/previous'))).toBe(`versions/${bundle.name}`);
     expect(readdirSync(at('opt/musical-chair/versions')).sort()).toEqual([bundle.name, next.name].sort());
-    expect(read('etc/musical-chair/agent.yaml')).toContain('name: pi-1');
+    expect(read('etc/musical-chair/agent.yaml')).toContain('name: "pi-1"');
+  });
+
+  it('takes the gateway as it is printed', async () => {
+    const { install, at } = await machine();
+    for (const [gateway, more, broker, joining] of [
+      ['gw.local', [], 'mqtts://gw.local:8883', ''],
+      ['192.168.1.10:8884', [], 'mqtts://192.168.1.10:8883', '192.168.1.10:8884'],
+      ['gw:18884', ['--broker-port', '18883'], 'mqtts://gw:18883', 'gw:18884'],
+      ['fe80::1', [], 'mqtts://[fe80::1]:8883', ''],
+      ['[fe80::1]', [], 'mqtts://[fe80::1]:8883', ''],
+      ['[fe80::1]:1', [], 'mqtts://[fe80::1]:8883', '[fe80::1]:1'],
+      ['gw', ['--insecure', '--broker-port', '65535'], 'mqtt://gw:65535', ''],
+    ] as const) {
+      expect(install('--name', '007', '--cluster', 'true', '--gateway', gateway, ...more)).toMatchObject({ status: 0 });
+      const settings = loadSettings({ file: at('etc/musical-chair/agent.yaml'), env: {} });
+      expect(settings).toMatchObject({ cluster: 'true', broker, agent: { name: '007', gateway: joining } });
+    }
+  });
+
+  it('refuses what could stand in no file of it, before anything is changed', async () => {
+    const { install, at } = await machine();
+    for (const [option, value] of [
+      ['--gateway', 'gw:'],
+      ['--gateway', 'gw:0'],
+      ['--gateway', 'gw:65536'],
+      ['--gateway', 'gw:8884x'],
+      ['--gateway', '[]:1'],
+      ['--gateway', '[gw]:1'],
+      ['--gateway', '[::1]x:1'],
+      ['--gateway', 'gw\nx'],
+      ['--gateway', 'gw/x:1'],
+      ['--gateway', ':8884'],
+      ['--gateway', '"'],
+      ['--broker-port', '8883'],
+      ['--name', 'pi-1\nagent: {}'],
+      ['--name', 'a b\npi-1'],
+      ['--name', 'ä'],
+      ['--cluster', 'x\nbroker: mqtt://evil:1883'],
+      ['--name', 'x'.repeat(65)],
+      ['--memory-max', '80%\nExecStartPre=/bin/evil'],
+      ['--memory-max', '1|e touch evil'],
+      ['--memory-max', '&'],
+      ['--memory-max', '101%'],
+      ['--memory-max', '0'],
+      ['--memory-max', 'lots'],
+      ['--cpu-quota', '100'],
+      ['--cpu-quota', '0%'],
+      ['--cpu-quota', '100%\nUser=root'],
+    ] as const) {
+      expect(install(option, value), value).toMatchObject({ status: 1, text: expect.stringContaining(option) });
+    }
+    expect(Object.keys(contents(at('.')))).toEqual([]);
+  });
+
+  it('takes every kind of memory limit', async () => {
+    const { install, read } = await machine();
+    for (const size of ['infinity', '2G', '1048576', '100%']) {
+      expect(install('--name', 'pi-1', '--memory-max', size, '--cpu-quota', '50%')).toMatchObject({ status: 0 });
+      expect(read('etc/systemd/system/musical-chair-agent.service')).toContain(`\nMemoryMax=${size}\nCPUQuota=50%\n`);
+    }
+  });
+
+  it('refuses a bundle in which anything is not a file or folder, whatever else fits', async () => {
+    const { install, unpacked, at, folder } = await machine();
+    const file = path.join(unpacked, 'app/dist/scripts/device.js');
+    const refused = (): void => {
+      const ran = install('--name', 'pi-1');
+      expect(ran).toMatchObject({ status: 1, text: expect.stringContaining('BUNDLE_DAMAGED') });
+      expect(existsSync(at('opt'))).toBe(false);
+    };
+    // The right bytes, but where somebody else may change them; and one file more, so that their number is right.
+    renameSync(file, path.join(folder, 'elsewhere.js'));
+    symlinkSync(path.join(folder, 'elsewhere.js'), file);
+    writeFileSync(path.join(unpacked, 'stray'), '');
+    refused();
+    rmSync(path.join(unpacked, 'stray'));
+    rmSync(file);
+    copyFileSync(path.join(folder, 'elsewhere.js'), file);
+    symlinkSync('/etc', path.join(unpacked, 'app/etc'));
+    refused();
+    rmSync(path.join(unpacked, 'app/etc'));
+    rmSync(file);
+    execFileSync('mkfifo', [file]);
+    refused();
+  });
+
+  it('puts right what is installed and was damaged since, and leaves alone what is not its own', async () => {
+    const { install, at, root } = await machine();
+    const versions = at('opt/musical-chair/versions');
+    install('--name', 'pi-1');
+    const before = contents(root);
+    const file = path.join(versions, bundle.name, 'app/dist/scripts/device.js');
+    const whole = readFileSync(file, 'utf8');
+    for (const damage of [() => writeFileSync(file, 'x'), () => rmSync(file), () => writeFileSync(`${file}.x`, 'x')]) {
+      damage();
+      expect(install()).toMatchObject({ status: 0, text: expect.stringContaining('damaged') });
+      expect(readFileSync(file, 'utf8')).toBe(whole);
+      expect(contents(root)).toEqual(before);
+    }
+    mkdirSync(path.join(versions, 'notes'));
+    symlinkSync(root, path.join(versions, '9.9.9-0123456789abcdef'));
+    mkdirSync(path.join(versions, '0.0.1-0123456789abcdef'));
+    expect(install()).toMatchObject({ status: 0 });
+    expect(readdirSync(versions).sort()).toEqual(['9.9.9-0123456789abcdef', bundle.name, 'notes'].sort());
+    expect(existsSync(at('etc/musical-chair/agent.yaml'))).toBe(true);
   });
 });
 
@@ -308,7 +416,7 @@ function installed(apply = `cp -R "$4/versions/${OLD}" "$4/versions/${NEW}"; ech
   copyFileSync(path.join(DEVICE, 'launch'), path.join(prefix, 'launch'));
   const order = (): void => writeFileSync(path.join(state, 'update/order.json'), '{}');
   const tell = (name: string, text: string): void => writeFileSync(path.join(state, 'update', name), `${text}\n`);
-  const launch = (): Ran => sh(path.join(prefix, 'launch'), [prefix, state]);
+  const launch = (env: Readonly<Record<string, string>> = {}): Ran => sh(path.join(prefix, 'launch'), [prefix, state], env);
   const current = (): string => path.basename(readlinkSync(path.join(prefix, 'current')));
   const last = (): string => readFileSync(path.join(prefix, 'last-update'), 'utf8').trim();
   return { prefix, state, order, tell, launch, current, last, onTrial: () => existsSync(path.join(prefix, 'trial')) };
@@ -422,6 +530,101 @@ describe('before each start of the agent', () => {
     tell('confirmed', NEW);
     launch();
     expect([current(), onTrial()]).toEqual([NEW, false]);
+  });
+
+  it('an order is done with when the update was taken up, when it was refused, and when the power went in between', () => {
+    const facts = `3 2 ${'a'.repeat(64)} ${'b'.repeat(64)}`;
+    const open = (prefix: string): void => writeFileSync(path.join(prefix, 'last-order'), `${facts} open\n`);
+    const read = (prefix: string): string => readFileSync(path.join(prefix, 'last-order'), 'utf8');
+    for (const machine of [installed(), installed('exit 1')]) {
+      machine.order();
+      open(machine.prefix);
+      machine.launch();
+      expect(read(machine.prefix)).toBe(`${facts} done\n`);
+    }
+    const cut = installed();
+    cut.order();
+    cut.launch();
+    open(cut.prefix);
+    cut.launch();
+    expect([cut.current(), cut.onTrial(), read(cut.prefix)]).toEqual([NEW, true, `${facts} done\n`]);
+  });
+
+  it('nothing is waited for that is no file, and nothing is kept', () => {
+    const { launch, current, state, onTrial, last } = installed('exit 1');
+    const update = path.join(state, 'update');
+    const pipe = (name: string): void => void execFileSync('mkfifo', [path.join(update, name)]);
+    for (const lay of [() => pipe('order.json'), () => mkdirSync(path.join(update, 'order.json/x'), { recursive: true })]) {
+      lay();
+      pipe('bundle.tgz');
+      expect(launch()).toMatchObject({ status: 0 });
+      expect(readdirSync(update)).toEqual([]);
+    }
+    expect([current(), last()]).toEqual([OLD, 'failed update:']);
+    const other = installed();
+    other.order();
+    other.launch();
+    for (const name of ['confirmed', 'rejected']) execFileSync('mkfifo', [path.join(other.state, 'update', name)]);
+    expect(other.launch()).toMatchObject({ status: 0 });
+    expect([other.current(), other.onTrial(), onTrial()]).toEqual([NEW, true, false]);
+  });
+
+  it('root is not led into another folder by a link in the place of the one for updates', () => {
+    const { order, launch, current, state, prefix } = installed();
+    order();
+    const elsewhere = path.join(prefix, 'elsewhere');
+    renameSync(path.join(state, 'update'), elsewhere);
+    for (const name of ['bundle.tgz', 'confirmed', 'rejected']) writeFileSync(path.join(elsewhere, name), 'of somebody else');
+    symlinkSync(elsewhere, path.join(state, 'update'));
+    expect(launch()).toMatchObject({ status: 0 });
+    expect(current()).toBe(OLD);
+    expect(readdirSync(elsewhere).sort()).toEqual(['bundle.tgz', 'confirmed', 'order.json', 'rejected']);
+  });
+
+  it('a version is removed under another name first, and nothing else is', () => {
+    const { order, launch, prefix, state, tell } = installed();
+    const versions = path.join(prefix, 'versions');
+    const [older, linked] = ['0.9.0-aaaaaaaaaaaaaaaa', '0.8.0-bbbbbbbbbbbbbbbb'];
+    mkdirSync(path.join(versions, older));
+    mkdirSync(path.join(versions, 'notes'));
+    symlinkSync(state, path.join(versions, linked));
+    const bin = path.join(path.dirname(prefix), 'bin');
+    mkdirSync(bin);
+    writeFileSync(path.join(bin, 'rm'), `#!/bin/sh\necho "$*" >>"${prefix}/removed"\nexec /bin/rm "$@"\n`, { mode: 0o755 });
+    order();
+    tell('x', 'y');
+    launch({ PATH: `${bin}:${process.env.PATH}` });
+    expect(readdirSync(versions).sort()).toEqual([linked, OLD, NEW, 'notes'].sort());
+    expect(readdirSync(path.join(state, 'update'))).toEqual(['x']);
+    const removed = readFileSync(path.join(prefix, 'removed'), 'utf8');
+    expect(removed).toContain('.removing');
+    expect(removed).not.toMatch(/-[0-9a-f]{16}/);
+  });
+
+  it('when what runs is gone, the one before runs again', () => {
+    const { order, tell, launch, current, last, prefix, onTrial } = installed();
+    order();
+    launch();
+    tell('confirmed', NEW);
+    launch();
+    rmSync(path.join(prefix, 'versions', NEW, 'bin'), { recursive: true });
+    launch();
+    expect([current(), onTrial()]).toEqual([OLD, false]);
+    expect(last()).toContain('it is not there');
+  });
+
+  it('what root unpacks can be run by others, whatever the umask of the service is', () => {
+    const { order, prefix, state, last } = installed(`umask; exit 1`);
+    order();
+    execFileSync('sh', ['-c', `umask 077; sh "$1/launch" "$1" "$2"`, 'sh', prefix, state]);
+    expect(last()).toBe('failed update: 0022');
+  });
+
+  it('what is written down is one line that a terminal can show', () => {
+    const { order, launch, last } = installed(`printf 'a\\033]0;x\\007b\\n' >&2; exit 1`);
+    order();
+    launch();
+    expect(last()).toBe('failed update: a]0;xb');
   });
 
   it('does not follow a link that the agent laid in its folder, nor write there', () => {

@@ -23,6 +23,8 @@ export const updateApply: CommandDefinition = {
   examples: [{ line: 'update apply', text: 'done by the service before each start; prints the name of the bundle' }],
   run: async ({ options, output }) => {
     const { applyUpdate } = await import('../bundle/apply.js');
+    // The agent's user has to be able to run what root unpacks, whatever the service's own umask is.
+    process.umask(0o022);
     const [prefix, state] = [optionText(options, 'prefix'), optionText(options, 'state')];
     if (prefix === '' || state === '') throw new ChairError('USAGE', '--prefix and --state name folders');
     output.text(await applyUpdate({ prefix, state }));

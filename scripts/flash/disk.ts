@@ -37,6 +37,7 @@ export function openDisk(file: string, mode: 'r' | 'r+'): Disk {
     sizeBytes: size,
     writable: mode === 'r+',
     read: (offset, length) => {
+      checkPlace(file, size, offset, length);
       const bytes = Buffer.alloc(length);
       for (let done = 0; done < length; ) {
         const count = readSync(fd, bytes, done, length - done, offset + done);
@@ -63,12 +64,17 @@ export function memoryDisk(bytes: Uint8Array): Disk {
     sizeBytes: bytes.byteLength,
     writable: true,
     read: (offset, length) => {
-      if (offset + length > bytes.byteLength) throw endedEarly('the image', offset + length, bytes.byteLength);
+      checkPlace('the image', bytes.byteLength, offset, length);
       return Buffer.from(bytes.subarray(offset, offset + length));
     },
     write: (offset, piece) => bytes.set(piece, offset),
     close: () => {},
   };
+}
+
+/** Tables of a damaged image name places that no disk has, and that no number can say exactly. */
+function checkPlace(file: string, sizeBytes: number, offset: number, length: number): void {
+  if (offset < 0 || length < 0 || !(offset + length <= sizeBytes)) throw endedEarly(file, offset + length, sizeBytes);
 }
 
 function endedEarly(file: string, wanted: number, has: number): ChairError {

@@ -16,6 +16,10 @@ const SIXTY_FOUR_BIT = 0x0080;
 /** Files read here are a few kB; a damaged size must not eat the memory. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 const MAX_LINKS = 12;
+/** PATH_MAX of Linux. */
+const MAX_TARGET_BYTES = 4_096;
+/** A file of MAX_FILE_BYTES in pieces of 1 kB has 200; a tree whose nodes lead to each other has no end. */
+const MAX_TREE_NODES = 1_000;
 
 interface Inode {
   readonly mode: number;
@@ -23,6 +27,14 @@ interface Inode {
   readonly flags: number;
   /** The 60 bytes that hold the extent tree, or a short link's target. */
   readonly block: Buffer;
+}
+
+/** How far a file's extents have been read. */
+interface Reading {
+  readonly out: Buffer;
+  nodes: number;
+  /** First block of the file that may come next. */
+  next: number;
 }
 
 type Kind = 'file' | 'directory' | 'link' | 'other';
@@ -57,7 +69,15 @@ export class Ext4 {
     for (const [bit, what] of Object.entries(UNREADABLE))
       if ((incompatible & Number(bit)) !== 0) throw broken(`it uses ${what}, which cannot be read here`);
     if (superblock.readUInt32LE(24) > 6 || superblock.readUInt32LE(40) === 0) throw broken('its superblock makes no sense');
-    return new Ext4(disk, partition.offset, superblock);
+    const opened = new Ext4(disk, partition.offset, superblock);
+    for (const [size, least] of [
+      [opened.#inodeSize, 128],
+      [opened.#descriptorSize, 32],
+    ] as const) {
+      const fits = size >= least && size <= opened.#blockSize && (size & (size - 1)) === 0;
+      if (!fits) throw broken(`its superblock makes no sense: a structure of ${size} bytes`);
+    }
+    return opened;
   }
 
   /** The file's bytes, links followed; undefined when there is none. */
@@ -94,6 +114,7 @@ export class Ext4 {
   }
 
   #target(link: Inode): string {
+    if (link.sizeBytes > MAX_TARGET_BYTES) throw broken('a link is damaged');
     if ((link.flags & EXTENTS_FLAG) === 0 && link.sizeBytes < 60) return link.block.toString('utf8', 0, link.sizeBytes);
     return this.#content(link).toString('utf8');
   }
@@ -132,27 +153,30 @@ export class Ext4 {
     if ((inode.flags & EXTENTS_FLAG) === 0) throw broken('it holds a file without extents, which cannot be read here');
     if (inode.sizeBytes > MAX_FILE_BYTES) throw broken(`a file of ${inode.sizeBytes} bytes stands where a small one should`);
     const bytes = Buffer.alloc(inode.sizeBytes);
-    this.#extents(inode.block, bytes, 0);
+    this.#extents(inode.block, inode.block.readUInt16LE(6), { out: bytes, nodes: 0, next: 0 });
     return bytes;
   }
 
-  /** Copies what the extents below one node of the tree hold into `out`. */
-  #extents(node: Buffer, out: Buffer, level: number): void {
-    if (node.readUInt16LE(0) !== 0xf30a || level > 5) throw broken('an extent tree is damaged');
+  /** Copies what the extents below one node of the tree hold into `out`. `depth`: of the levels below it. */
+  #extents(node: Buffer, depth: number, reading: Reading): void {
+    const { out } = reading;
+    const isRight = node.readUInt16LE(0) === 0xf30a && node.readUInt16LE(6) === depth && depth <= 5 && ++reading.nodes <= MAX_TREE_NODES;
+    if (!isRight) throw broken('an extent tree is damaged');
     const entries = node.readUInt16LE(2);
-    const depth = node.readUInt16LE(6);
     for (let i = 0; i < entries && 12 * (i + 2) <= node.length; i++) {
       const entry = node.subarray(12 * (i + 1), 12 * (i + 2));
       if (depth > 0) {
         const block = entry.readUInt16LE(8) * 2 ** 32 + entry.readUInt32LE(4);
-        this.#extents(this.#disk.read(this.#start + block * this.#blockSize, this.#blockSize), out, level + 1);
+        this.#extents(this.#disk.read(this.#start + block * this.#blockSize, this.#blockSize), depth - 1, reading);
         continue;
       }
-      const length = entry.readUInt16LE(4);
+      const [first, length] = [entry.readUInt32LE(0), entry.readUInt16LE(4)];
+      if (first < reading.next) throw broken('an extent tree is damaged');
       // More than 32768 marks blocks that are reserved and not written: they read as zeros.
+      reading.next = first + (length > 32_768 ? length - 32_768 : length);
       if (length > 32_768) continue;
       const block = entry.readUInt16LE(6) * 2 ** 32 + entry.readUInt32LE(8);
-      const to = entry.readUInt32LE(0) * this.#blockSize;
+      const to = first * this.#blockSize;
       const count = Math.min(length * this.#blockSize, out.length - to);
       if (count > 0) this.#disk.read(this.#start + block * this.#blockSize, count).copy(out, to);
     }

@@ -139,6 +139,8 @@ cards:
     ['no cards', 'image: a\nbundle: b\nout: o\n', 'cards'],
     ['an empty list', 'cards: []\n', 'cards'],
     ['what is no YAML', 'cards: [\n', 'YAML'],
+    ['values within values', `cards: ${'['.repeat(100_000)}`, 'values within values'],
+    ['a card that holds itself', 'image: a\nbundle: b\nout: o\ncards: &c [*c]\n', 'is wrong'],
     ['two cards of one name', 'image: a\nbundle: b\nout: o\ncards: [{ name: pi-1 }, { name: PI-1 }]\n', 'two cards have one name'],
     [
       'two cards of one output',

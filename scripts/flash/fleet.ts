@@ -3,11 +3,12 @@
  * before an image is opened.
  */
 import { readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import path from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { ChairError } from '../../broker/errors.js';
+import { isTooDeep } from '../../broker/nesting.js';
+import { withHome } from '../home.js';
 import {
   type Card,
   checkGateway,
@@ -143,7 +144,9 @@ function readFleet(file: string, flags: FlashFlags): Fleet {
     throw new ChairError('USAGE', `--${both} and --fleet contradict each other`, { todo: 'The fleet file names the cards.' });
   let tree: unknown;
   try {
-    tree = parse(readText(file, 'a fleet file'));
+    const text = readText(file, 'a fleet file');
+    if (isTooDeep(text)) throw new Error('values within values within values');
+    tree = parse(text);
   } catch (cause) {
     if (cause instanceof ChairError) throw cause;
     throw new ChairError('CONFIG_INVALID', `${file} is not readable`, {
@@ -166,7 +169,7 @@ function readFleet(file: string, flags: FlashFlags): Fleet {
 
 /** Paths in a fleet file are meant from where the file is. */
 function relativeTo(folder: string, fleet: Fleet): Fleet {
-  const from = (file: string | undefined): string | undefined => (file === undefined ? undefined : path.resolve(folder, expandHome(file)));
+  const from = (file: string | undefined): string | undefined => (file === undefined ? undefined : path.resolve(folder, withHome(file)));
   const fields = <T extends CardFields>(fields: T): T => ({
     ...fields,
     ...(fields.sshKey === undefined ? {} : { sshKey: from(fields.sshKey) }),
@@ -251,13 +254,9 @@ function withoutUndefined<T extends object>(value: T): { [K in keyof T]: Exclude
   return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> };
 }
 
-function expandHome(file: string): string {
-  return file === '~' || file.startsWith('~/') ? path.join(homedir(), file.slice(1)) : file;
-}
-
 function readText(file: string, what: string): string {
   try {
-    return readFileSync(expandHome(file), 'utf8');
+    return readFileSync(withHome(file), 'utf8');
   } catch (cause) {
     const came = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
     throw new ChairError('FILE_NOT_FOUND', `${file} cannot be read`, { expected: `a file for ${what}`, came, cause });

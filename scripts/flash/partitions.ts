@@ -36,7 +36,18 @@ export function readPartitions(disk: Disk): PartitionTable {
     if (p.offset + p.sizeBytes > disk.sizeBytes)
       throw damaged(`partition ${p.number} ends behind the end of the image`, `${p.offset + p.sizeBytes} bytes`, `${disk.sizeBytes}`);
   }
+  refuseOverlaps(table.partitions);
   return table;
+}
+
+/** What is written into the one would be found in the other, or in the table itself. */
+function refuseOverlaps(partitions: readonly Partition[]): void {
+  let [end, before] = [SECTOR, 'the partition table'];
+  for (const p of [...partitions].sort((a, b) => a.offset - b.offset)) {
+    if (p.offset < end)
+      throw damaged(`partition ${p.number} overlaps with ${before}`, `a start at or behind byte ${end}`, `byte ${p.offset}`);
+    [end, before] = [p.offset + p.sizeBytes, `partition ${p.number}`];
+  }
 }
 
 function readMbr(entries: readonly Buffer[]): Partition[] {
@@ -65,6 +76,8 @@ function readGpt(disk: Disk): PartitionTable {
     throw damaged('the GPT is damaged', 'up to 1024 entries of 128 to 4096 bytes', `${count} of ${size}`);
   const entries = disk.read(Number(header.readBigUInt64LE(72)) * SECTOR, count * size);
   if (crc32(entries) !== header.readUInt32LE(88)) throw damaged("the GPT's entries are damaged", 'a checksum that fits', 'another');
+  // What the table itself takes, at both ends of the disk, is outside of these.
+  const [firstUsable, lastUsable] = [Number(header.readBigUInt64LE(40)), Number(header.readBigUInt64LE(48))];
   const partitions: Partition[] = [];
   for (let i = 0; i < count; i++) {
     const entry = entries.subarray(i * size, (i + 1) * size);
@@ -73,6 +86,9 @@ function readGpt(disk: Disk): PartitionTable {
     const start = Number(entry.readBigUInt64LE(32));
     const end = Number(entry.readBigUInt64LE(40)) + 1;
     if (end <= start) throw damaged(`partition ${i + 1} is damaged`, 'an end behind its start', `sectors ${start} to ${end}`);
+    if (start < firstUsable || end - 1 > lastUsable) {
+      throw damaged(`partition ${i + 1} overlaps with the GPT`, `sectors from ${firstUsable} to ${lastUsable}`, `${start} to ${end - 1}`);
+    }
     partitions.push({ number: i + 1, offset: start * SECTOR, sizeBytes: (end - start) * SECTOR, type });
   }
   return { kind: 'gpt', partitions };

@@ -1,5 +1,5 @@
 /** Installs the gateway as a systemd service, or removes it: the steps as data first, so that they can be shown, and tried in another root. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { constants, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -19,6 +19,8 @@ export interface ServiceFile {
 
 export interface ServicePlan {
   readonly files: readonly ServiceFile[];
+  /** State that is not in the service's own folder: made for its user when it is not there, for systemd does not start the service without it. */
+  readonly folder?: { readonly path: string; readonly user: string };
   /** Run after the files are there; not below another root. */
   readonly commands: readonly (readonly string[])[];
 }
@@ -58,6 +60,7 @@ export function installPlan({ settings, program, user }: InstallFacts): ServiceP
     user: user ?? SERVICE_USER,
   });
   return {
+    ...(state === SERVICE_STATE ? {} : { folder: { path: state, user: user ?? SERVICE_USER } }),
     files: [
       { path: UNIT_FILE, text: unit, keep: false },
       ...(user === undefined ? [{ path: SYSUSERS_FILE, text: sysusersFile(), keep: false }] : []),
@@ -80,13 +83,20 @@ export const REMOVAL = {
 } as const;
 
 /** `--dry-run`. */
-export function planText({ files, commands }: ServicePlan): string {
+export function planText({ files, folder, commands }: ServicePlan): string {
   return [
     ...files.flatMap(({ path: file, text, keep }) => [`### ${file}${keep ? ' (written only when it is not there)' : ''}`, '', text]),
     '### then',
     '',
-    ...commands.map((words) => words.join(' ')),
+    ...stepsOf({ folder, commands }).map((words) => words.join(' ') + (words[0] === 'install' ? '   (when it is not there)' : '')),
   ].join('\n');
+}
+
+/** The folder after the user is there, and before the service starts. */
+function stepsOf({ folder, commands }: Pick<ServicePlan, 'commands'> & { readonly folder: ServicePlan['folder'] }): (readonly string[])[] {
+  const at = commands.findIndex(([program]) => program === 'systemctl');
+  const made = folder === undefined ? [] : [['install', '-d', '-m', '0700', '-o', folder.user, '--', folder.path]];
+  return [...commands.slice(0, Math.max(0, at)), ...made, ...commands.slice(Math.max(0, at))];
 }
 
 export interface InstallOptions {
@@ -121,7 +131,9 @@ export function installService({ plan, root = '', settings, run = runWords, isRo
     said.push(`wrote  ${file}`);
   }
   if (root !== '') return [...said, `Below ${root}: nothing was run.`];
-  for (const words of plan.commands) {
+  // A folder that is there keeps its owner: it may be anybody's.
+  const folder = plan.folder !== undefined && existsSync(plan.folder.path) ? undefined : plan.folder;
+  for (const words of stepsOf({ folder, commands: plan.commands })) {
     run(words);
     said.push(`ran    ${words.join(' ')}`);
   }
@@ -202,14 +214,12 @@ function checkUnit({ files }: ServicePlan): string[] {
   try {
     const file = path.join(folder, path.basename(UNIT_FILE));
     writeFileSync(file, unit.text);
-    execFileSync('systemd-analyze', ['verify', file], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 30_000 });
-    return ['systemd-analyze verify: ok'];
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    const { status, stderr, error } = spawnSync('systemd-analyze', ['verify', file], { encoding: 'utf8', timeout: 30_000 });
+    if (error !== undefined) return 'code' in error && error.code === 'ENOENT' ? [] : [`systemd-analyze verify: ${error.message}`];
     // It speaks of other units of the machine, too.
-    const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
-    const mine = text.split('\n').filter((line) => line.includes(SERVICE));
-    if (mine.length === 0) return ['systemd-analyze verify found nothing wrong with this unit'];
+    const mine = stderr.split('\n').filter((line) => line.includes(SERVICE));
+    // What it does not know (an old systemd) or cannot read it leaves out, and says so with status 0.
+    if (status === 0 || mine.length === 0) return ['systemd-analyze verify: ok', ...mine.map((line) => `note   ${line}`)];
     throw new ChairError('SERVICE_FAILED', `systemd does not take the unit: ${mine.join('; ')}`);
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -16,7 +16,7 @@ import {
   UNIT_FILE,
   uninstallService,
 } from './install.js';
-import { gatewayUnit, unitWord } from './unit.js';
+import { gatewayUnit, unitPath, unitWord } from './unit.js';
 
 let root: string;
 beforeEach(() => {
@@ -43,6 +43,45 @@ describe('the unit', () => {
     expect(unitWord('/a b/100%/$x/"q"/\\')).toBe('"/a b/100%%/$$x/\\"q\\"/\\\\"');
   });
 
+  it('quotes a path without doubling what is a variable in command lines only', () => {
+    const stateElsewhere = '/srv/a $b 100%/"q"\\';
+    expect(unitPath(stateElsewhere)).toBe('"/srv/a $b 100%%/\\"q\\"\\\\"');
+    const unit = gatewayUnit({
+      program: ['/opt/$x/node', '/opt/$x/cli.js'],
+      configFile: '/c',
+      cluster: 'x',
+      lowPort: false,
+      inHome: false,
+      stateElsewhere,
+      user: 'u',
+    });
+    expect(unit).toContain('\nReadWritePaths="/srv/a $b 100%%/\\"q\\"\\\\"\n');
+    // systemd.service(5): variables are not looked for in the program itself.
+    expect(unit).toContain('\nExecStart="/opt/$x/node" "/opt/$$x/cli.js" gateway');
+  });
+
+  it.each(['\n', '\r', '\t', '\0', '\u0085'])('has no place for a control character (%j)', (odd) => {
+    const facts = { program, configFile: '/c', cluster: 'x', lowPort: false, inHome: false, user: 'u' };
+    const name = `/srv/x${odd}ExecStartPre=/bin/sh`;
+    const refused = expect.objectContaining({ code: 'SERVICE_FAILED' });
+    expect(() => gatewayUnit({ ...facts, stateElsewhere: name })).toThrow(refused);
+    expect(() => gatewayUnit({ ...facts, program: [process.execPath, name] })).toThrow(refused);
+    expect(() => gatewayUnit({ ...facts, program: [name] })).toThrow(refused);
+    expect(() => gatewayUnit({ ...facts, user: `u${odd}` })).toThrow(refused);
+    expect(() => gatewayUnit({ ...facts, configFile: name })).toThrow(refused);
+  });
+
+  it('names a user whose group may have any name', () => {
+    const unit = gatewayUnit({ program, configFile: '/c', cluster: 'x', lowPort: false, inHome: false, user: 'nobody' });
+    expect(unit).toContain('\nUser=nobody\n');
+    expect(unit).not.toMatch(/^Group=/m);
+    const odd = (user: string) => gatewayUnit({ program, configFile: '/c', cluster: 'x', lowPort: false, inHome: false, user });
+    expect(odd('100%n')).toContain('\nUser=100%%n\n');
+    for (const user of ['', 'a b', '-x', 'a:b', '../root']) {
+      expect(() => odd(user)).toThrow(expect.objectContaining({ code: 'SERVICE_FAILED' }));
+    }
+  });
+
   it('may have a low port, a state elsewhere, and a home directory, only when it needs them', () => {
     const plain = gatewayUnit({ program, configFile: '/c', cluster: 'x', lowPort: false, inHome: false, user: 'u' });
     expect(plain).toContain('\nCapabilityBoundingSet=\n');
@@ -66,8 +105,13 @@ describe('the unit', () => {
     mkdirSync(folder);
     const script = path.join(folder, 'cli.js');
     writeFileSync(script, '');
-    for (const facts of [settings(), settings({ port: 80, directory: '/srv/x' })]) {
-      const plan = installPlan({ settings: facts, program: [process.execPath, script] });
+    const odd = '/srv/a $b 100% "q" \\ ü';
+    for (const [facts, user] of [
+      [settings()],
+      [settings({ port: 80, directory: '/srv/x' })],
+      [settings({ directory: odd }), 'daemon'],
+    ] as const) {
+      const plan = installPlan({ settings: facts, program: [process.execPath, script], ...(user === undefined ? {} : { user }) });
       const unit = path.join(root, path.basename(UNIT_FILE));
       writeFileSync(unit, plan.files[0]?.text ?? '');
       const { output } = verify(unit);
@@ -80,13 +124,9 @@ describe('the unit', () => {
   });
 });
 
+/** What it leaves out because it cannot read it, it says with status 0. */
 function verify(unit: string): { output: string[] } {
-  try {
-    execFileSync('systemd-analyze', ['verify', unit], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-    return { output: [] };
-  } catch (error) {
-    return { output: String(error instanceof Error && 'stderr' in error ? error.stderr : error).split('\n') };
-  }
+  return { output: spawnSync('systemd-analyze', ['verify', unit], { encoding: 'utf8' }).stderr.split('\n') };
 }
 
 describe('gateway install', () => {
@@ -126,6 +166,27 @@ describe('gateway install', () => {
     const failing = { files: [], commands: [['false']] };
     expect(() => installService({ plan: failing, settings: facts, isRoot: true })).toThrow(
       expect.objectContaining({ code: 'SERVICE_FAILED', message: expect.stringContaining('false failed') }),
+    );
+  });
+
+  it('makes the folder of a state that is elsewhere, for its user, and leaves one that is there alone', () => {
+    const steps = (directory: string, user?: string): string[] => {
+      const facts = settings({ directory });
+      const plan = installPlan({ settings: facts, program, ...(user === undefined ? {} : { user }) });
+      const ran: string[] = [];
+      installService({ plan: { ...plan, files: [] }, settings: facts, isRoot: true, run: (words) => ran.push(words.join(' ')) });
+      return ran;
+    };
+    const absent = path.join(root, 'not there');
+    expect(steps(absent).slice(0, 3)).toEqual([
+      `systemd-sysusers ${SYSUSERS_FILE}`,
+      `install -d -m 0700 -o musical-chair-gateway -- ${absent}`,
+      'systemctl daemon-reload',
+    ]);
+    expect(steps(absent, 'pi')[0]).toBe(`install -d -m 0700 -o pi -- ${absent}`);
+    expect(steps(root).join()).not.toContain('install -d');
+    expect(planText(installPlan({ settings: settings({ directory: absent }), program }))).toContain(
+      `-- ${absent}   (when it is not there)`,
     );
   });
 

@@ -1,4 +1,5 @@
 /** The gateway as a systemd service: the texts of its files. Pure. */
+import { ChairError } from '../../broker/errors.js';
 
 export const SERVICE = 'musical-chair-gateway';
 /** Not the agent's: it has no business with the cluster's keys. */
@@ -22,15 +23,37 @@ export interface UnitFacts {
   readonly user: string;
 }
 
-/** One word of a command line, as systemd.service(5) quotes it: `%` begins a specifier, `$` a variable. */
-export function unitWord(text: string): string {
-  const escaped = text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%').replaceAll('$', '$$$$');
+/**
+ * A path, or the program that is run, as systemd.syntax(7) quotes it: `%` begins a specifier; a `$` is one. Throws SERVICE_FAILED for control characters: a line
+ * would end there, and what comes after it be another setting.
+ */
+export function unitPath(text: string): string {
+  if (/\p{Cc}/u.test(text)) {
+    throw new ChairError('SERVICE_FAILED', 'a name with control characters cannot stand in a unit', {
+      expected: 'a path in one line',
+      came: JSON.stringify(text.slice(0, 200)),
+      todo: 'Give the folder another name.',
+    });
+  }
+  const escaped = text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%');
   return /^[A-Za-z0-9._/:=@%+,-]+$/.test(escaped) ? escaped : `"${escaped}"`;
 }
 
-/** systemd.service(5), systemd.exec(5), systemd.resource-control(5). */
+/** A word after the program of a command line, as systemd.service(5) quotes it: there, `$` begins a variable. Throws SERVICE_FAILED. */
+export function unitWord(text: string): string {
+  return unitPath(text.replaceAll('$', '$$$$'));
+}
+
+/** What `User=` takes: it is not unquoted. Throws SERVICE_FAILED. */
+function unitUser(name: string): string {
+  if (/^(?!-)[^\s\p{Cc}:/"'\\]+$/u.test(name)) return name.replaceAll('%', '%%');
+  throw new ChairError('SERVICE_FAILED', 'a user cannot be called so', { came: JSON.stringify(name.slice(0, 100)) });
+}
+
+/** systemd.service(5), systemd.exec(5), systemd.resource-control(5). Throws SERVICE_FAILED for names that cannot stand there. */
 export function gatewayUnit({ program, configFile, cluster, lowPort, inHome, stateElsewhere, user }: UnitFacts): string {
-  const command = [...program, 'gateway', '--config', configFile].map(unitWord).join(' ');
+  const [executable = '', ...flags] = program;
+  const command = [unitPath(executable), ...[...flags, 'gateway', '--config', configFile].map(unitWord)].join(' ');
   return `${MARK} Changes belong in: systemctl edit ${SERVICE}
 [Unit]
 Description=musical-chair gateway of cluster ${cluster.replaceAll('%', '%%')}
@@ -46,8 +69,8 @@ NotifyAccess=all
 WatchdogSec=60
 TimeoutStartSec=120
 TimeoutStopSec=30
-User=${user}
-Group=${user}
+# Its group is the user's own: one of the user's name need not be there.
+User=${unitUser(user)}
 ExecStart=${command}
 Restart=always
 RestartSec=2
@@ -72,7 +95,7 @@ OOMPolicy=stop
 NoNewPrivileges=yes
 CapabilityBoundingSet=${lowPort ? 'CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE' : ''}
 ProtectSystem=strict
-ProtectHome=${inHome ? 'read-only' : 'yes'}${stateElsewhere === undefined ? '' : `\nReadWritePaths=${unitWord(stateElsewhere)}`}
+ProtectHome=${inHome ? 'read-only' : 'yes'}${stateElsewhere === undefined ? '' : `\nReadWritePaths=${unitPath(stateElsewhere)}`}
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectClock=yes

@@ -6,6 +6,9 @@
 #
 # For tests: MC_ROOT is put before every path of the system.
 set -eu
+# Of names and numbers: letters are those of ASCII.
+LC_ALL=C
+export LC_ALL
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=${MC_ROOT:-}
@@ -18,6 +21,7 @@ unit=/etc/systemd/system/musical-chair-agent.service
 name=
 name_given=yes
 gateway=
+broker_port=
 cluster=default
 insecure=no
 given_config=
@@ -36,13 +40,15 @@ Installs the musical-chair agent from this bundle as a systemd service.
 usage: sudo ./install.sh [options]
 
   --name NAME          name of the agent, unique in its cluster (default: the host name)
-  --gateway HOST       the gateway's host or address (default: it is looked for on the local network)
+  --gateway HOST[:PORT]
+                       the gateway's host or address, and its port for joining (default: it is looked for on the local network, port 8884)
+  --broker-port PORT   the port of the gateway's broker (default: 8883; with --insecure 1883)
   --cluster NAME       name of the cluster (default: default)
   --token TOKEN        join token, as mc token create prints it; better in a file: other users can see arguments
   --token-file FILE    join token in a file; - = standard input
   --insecure           plain MQTT without certificates: everybody on the network can listen and join
   --config FILE        settings file to install instead of one made from the options above
-  --memory-max SIZE    memory limit of the service (default: 80%)
+  --memory-max SIZE    memory limit of the service: 700M, 2G, 80%, infinity (default: 80%)
   --cpu-quota PERCENT  processor limit of the service, 100% = one core (default: all cores but a tenth of one)
   --no-start           enable the service, but do not start it now
   --uninstall          stop and remove the service and the program; the state stays
@@ -72,6 +78,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --name) need "$@"; name=$2; shift 2 ;;
         --gateway) need "$@"; gateway=$2; shift 2 ;;
+        --broker-port) need "$@"; broker_port=$2; shift 2 ;;
         --cluster) need "$@"; cluster=$2; shift 2 ;;
         --token) need "$@"; token=$2; shift 2 ;;
         --token-file) need "$@"; token_file=$2; shift 2 ;;
@@ -87,7 +94,30 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-is_name() { printf '%s' "$1" | grep -Eqx '[A-Za-z0-9][A-Za-z0-9._-]{0,63}'; }
+# The whole text, not one of its lines: everything that goes into a file below is checked by one of these.
+is_name() {
+    case $1 in '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;; esac
+    [ "${#1}" -le 64 ]
+}
+
+is_number() {
+    case $1 in '' | 0* | *[!0-9]*) return 1 ;; esac
+    [ "${#1}" -le "$2" ]
+}
+
+is_port() { is_number "$1" 5 && [ "$1" -le 65535 ]; }
+
+# As systemd.resource-control(5) has it, without fractions.
+is_memory() {
+    case $1 in
+        infinity) return 0 ;;
+        *%) is_number "${1%?}" 3 && [ "${1%?}" -le 100 ] ;;
+        *[KMGT]) is_number "${1%?}" 12 ;;
+        *) is_number "$1" 15 ;;
+    esac
+}
+
+is_quota() { case $1 in *%) is_number "${1%?}" 5 ;; *) return 1 ;; esac; }
 
 has_systemd() { [ -z "$root" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; }
 
@@ -96,7 +126,8 @@ put() {
     (umask 077 && cat >"$1.new") && chmod "$2" "$1.new" && sync "$1.new" && mv "$1.new" "$1" && sync "$(dirname "$1")"
 }
 
-own() { if [ "$(id -u)" = 0 ] && id "$user" >/dev/null 2>&1; then chown "$user:$user" "$@"; fi; }
+# With the user's own group, whatever that is called.
+own() { if [ "$(id -u)" = 0 ] && id "$user" >/dev/null 2>&1; then chown "$user:" "$@"; fi; }
 
 uninstall() {
     if has_systemd; then
@@ -118,12 +149,36 @@ uninstall() {
 
 word() { awk -v key="$1" '$1 == key { print $2; exit }' "$here/MANIFEST"; }
 
-# Every file is there and as it was made, and nothing else is.
+# The first thing in a folder that is neither file nor folder: what a link leads to may be changed later.
+odd_in() { find "$1/." ! -type d ! -type f | head -n 1; }
+
+# Every file of the list is in the folder, as it was made, and nothing else is.
+has_all() {
+    (cd "$1" && awk '$1 == "file" { print $2 "  " $5 }' MANIFEST | sha256sum -c --quiet) >&2
+}
+has_more() {
+    [ "$(find "$1/." -type f | wc -l)" -ne "$(($(awk '$1 == "file" { print $5 }' "$1/MANIFEST" | sort -u | wc -l) + 1))" ]
+}
+
 check_bundle() {
+    odd=$(odd_in "$here")
+    [ -z "$odd" ] || fail "BUNDLE_DAMAGED: $odd is neither a file nor a folder; unpack the bundle anew"
     [ -f "$here/MANIFEST" ] || fail "BUNDLE_DAMAGED: $here/MANIFEST is missing; unpack the bundle anew"
     [ "$(sed '$d' "$here/MANIFEST" | sha256sum | cut -d' ' -f1)" = "$(word seal)" ] || fail "BUNDLE_DAMAGED: MANIFEST was changed; unpack the bundle anew"
-    (cd "$here" && awk '$1 == "file" { print $2 "  " $5 }' MANIFEST | sha256sum -c --quiet) >&2 || fail "BUNDLE_DAMAGED: files were changed or are missing; unpack the bundle anew"
-    [ "$(find "$here" -type f | wc -l)" -eq "$(($(grep -c '^file ' "$here/MANIFEST") + 1))" ] || fail "BUNDLE_DAMAGED: $here holds files that are not of the bundle; unpack it anew"
+    has_all "$here" || fail "BUNDLE_DAMAGED: files were changed or are missing; unpack the bundle anew"
+    if has_more "$here"; then fail "BUNDLE_DAMAGED: $here holds files that are not of the bundle; unpack it anew"; fi
+}
+
+# What is installed there is this bundle, whole.
+is_installed() {
+    [ -d "$1" ] && [ ! -L "$1" ] && [ -z "$(odd_in "$1")" ] && cmp -s "$here/MANIFEST" "$1/MANIFEST" && has_all "$1" && ! has_more "$1"
+}
+
+# Under another name first: a folder that has a bundle's name is whole, whenever the power goes.
+remove_version() {
+    rm -rf "$versions/.removing"
+    mv -T "$1" "$versions/.removing"
+    rm -rf "$versions/.removing"
 }
 
 check_machine() {
@@ -155,7 +210,7 @@ install_files() {
     versions=$root$prefix/versions
     mkdir -p "$versions"
     chmod 755 "$root$prefix" "$versions"
-    if [ ! -d "$versions/$bundle" ]; then
+    if ! is_installed "$versions/$bundle" 2>/dev/null; then
         rm -rf "$versions/.unpacking"
         case $here in
             "$root$prefix"/unpacking/*) mv "$here" "$versions/.unpacking" ;;
@@ -165,7 +220,12 @@ install_files() {
         chmod -R u=rwX,go=rX "$versions/.unpacking"
         sync -f "$versions/.unpacking"
         cut_off install-1
-        mv "$versions/.unpacking" "$versions/$bundle"
+        if [ -e "$versions/$bundle" ] || [ -L "$versions/$bundle" ]; then
+            say "what was installed of $bundle is damaged: it is replaced"
+            remove_version "$versions/$bundle"
+        fi
+        mv -T "$versions/.unpacking" "$versions/$bundle"
+        sync "$versions"
     fi
     here=$versions/$bundle
     cut_off install-2
@@ -184,8 +244,32 @@ install_files() {
     sync "$root$prefix"
     for folder in "$versions"/*; do
         kept=$(basename "$folder")
-        if [ "$kept" != "$bundle" ] && [ "$kept" != "$former" ]; then rm -rf "$folder"; fi
+        # What is not called like a bundle, or is a link, is not ours.
+        case $kept in *-????????????????) ;; *) continue ;; esac
+        if [ -d "$folder" ] && [ ! -L "$folder" ] && [ "$kept" != "$bundle" ] && [ "$kept" != "$former" ]; then remove_version "$folder"; fi
     done
+}
+
+# HOST, HOST:PORT, [ADDRESS]:PORT or ADDRESS: `host` as it stands in a URL, and `join_port` when it was given.
+split_gateway() {
+    host=$gateway
+    join_port=
+    case $gateway in
+        '') return ;;
+        \[*\]) ;;
+        \[*\]:*) host=${gateway%:*} join_port=${gateway##*:} ;;
+        *:*:*) host="[$gateway]" ;;
+        *:*) host=${gateway%:*} join_port=${gateway##*:} ;;
+    esac
+    inside=${host#\[}
+    inside=${inside%\]}
+    case $host in
+        "[$inside]") case $inside in '' | *[!0-9A-Fa-f:.]*) host= ;; esac ;;
+        *[!A-Za-z0-9._-]*) host= ;;
+    esac
+    [ -n "$host" ] || fail "--gateway $gateway is no host or address, with a port or without"
+    case $gateway in "$host" | "$inside") ;; *) is_port "$join_port" || fail "--gateway $gateway: a port is 1 to 65535" ;; esac
+    if [ -n "$join_port" ] && [ "$insecure" = yes ]; then fail "--gateway $gateway: with --insecure nobody joins; --broker-port is the broker's port"; fi
 }
 
 check_options() {
@@ -193,7 +277,11 @@ check_options() {
     [ -n "$name" ] || name=$(uname -n | tr -c 'A-Za-z0-9._\n-' '-')
     is_name "$name" || fail "AGENT_NAME_INVALID: --name $name; letters, digits, dot, dash and underscore, at most 64"
     is_name "$cluster" || fail "AGENT_NAME_INVALID: --cluster $cluster; letters, digits, dot, dash and underscore, at most 64"
-    case $gateway in *[!A-Za-z0-9.:_-]*) fail "--gateway $gateway is no host or address" ;; esac
+    split_gateway
+    [ -z "$broker_port" ] || is_port "$broker_port" || fail "--broker-port $broker_port is no port (1 to 65535)"
+    [ -z "$broker_port" ] || [ -n "$gateway" ] || fail "--broker-port goes with --gateway"
+    is_memory "$memory_max" || fail "--memory-max $memory_max is no size (700M, 2G, 80%, infinity)"
+    [ -z "$cpu_quota" ] || is_quota "$cpu_quota" || fail "--cpu-quota $cpu_quota is no percentage (250%)"
     [ -z "$given_config" ] || [ -f "$given_config" ] || fail "FILE_NOT_FOUND: --config $given_config"
     [ -z "$token" ] || [ -z "$token_file" ] || fail "give --token or --token-file, not both"
     [ -z "$token_file" ] || [ "$token_file" = - ] || [ -s "$token_file" ] || fail "--token-file $token_file is empty or not there"
@@ -205,18 +293,18 @@ make_config() {
     if [ -n "$given_config" ]; then
         put "$root$config" 644 <"$given_config"
     elif [ "$name_given" = yes ] || [ -n "$gateway" ] || [ ! -f "$root$config" ]; then
-        host=$gateway
-        case $gateway in *:*) host="[$gateway]" ;; esac
-        broker=mqtts://$host:8883
-        if [ "$insecure" = yes ]; then broker=mqtt://$host:1883; fi
+        broker=mqtts://$host:${broker_port:-8883}
+        if [ "$insecure" = yes ]; then broker=mqtt://$host:${broker_port:-1883}; fi
         {
             echo "# Settings of this agent. Restart musical-chair-agent after a change."
-            echo "cluster: $cluster"
+            # Quoted: there are names that would be read as a number, or as yes and no.
+            echo "cluster: \"$cluster\""
             if [ "$insecure" = yes ]; then echo "insecure: true"; fi
             if [ -n "$gateway" ]; then echo "broker: $broker"; fi
             echo "agent:"
-            echo "  name: $name"
+            echo "  name: \"$name\""
             echo "  directory: $state"
+            if [ -n "$join_port" ]; then echo "  gateway: \"$host:$join_port\""; fi
         } | put "$root$config" 644
     fi
 }

@@ -46,6 +46,8 @@ user=$(sed -n 's/^User=//p' "$unit")
 environment=$(sed -n 's/^Environment=//p' "$unit")
 mkdir -p /var/lib/musical-chair
 chown "$user:$user" /var/lib/musical-chair
+# As systemd does it: UMask= is for every command of the unit, also for those of root.
+umask "$(sed -n 's/^UMask=//p' "$unit")"
 sh -c "$before"
 # shellcheck disable=SC2086
 exec setpriv --reuid "$user" --regid "$user" --clear-groups env $environment $exec_start

@@ -12,14 +12,15 @@
 import type { Server, Socket } from 'node:net';
 import { type Bucket, type BucketOptions, Buckets, networkOf } from './credentials/bucket.js';
 import { plainAddress } from './host.js';
+import { Repetition } from './repetition.js';
 
 export interface DoorkeeperOptions {
   /** Connections of strangers at once, of all addresses. */
   readonly places: number;
   /** Connections of one host that come to nothing: so many at once, and one more each so many ms. Default 400, and 20 in a second. */
   readonly rate?: BucketOptions;
-  /** Somebody was turned away: `host` had the most, or comes too fast. Must not throw. */
-  readonly onTurnedAway?: (host: string) => void;
+  /** Told that somebody was turned away, one line in ten minutes. */
+  readonly log?: (line: string) => void;
   /** Monotonic, ms. */
   readonly nowMs?: () => number;
 }
@@ -34,6 +35,8 @@ interface Stranger {
 
 /** A handshake costs a small board some milliseconds. Behind one address there may be a whole fleet, and each of it comes to the port to join three times. */
 const RATE = { burst: 400, everyMs: 50 };
+/** A door that is crowded stays so for hours, when somebody wants it. */
+const CROWDED_MS = 600_000;
 /** What a whole network of IPv6 may, as a multiple of what one host may. */
 const NETWORK_SHARE = 4;
 
@@ -44,6 +47,7 @@ export class Doorkeeper {
   readonly #strangers = new Map<string, Stranger>();
   readonly #hosts: Buckets;
   readonly #networks: Buckets;
+  readonly #lines: Repetition;
 
   /** `server` listens later; TLS or plain. Its own `maxConnections` must leave room for `places`, as Node turns newcomers away there. */
   constructor(server: Server, options: DoorkeeperOptions) {
@@ -52,6 +56,7 @@ export class Doorkeeper {
     const { burst, everyMs } = options.rate ?? RATE;
     this.#hosts = new Buckets({ burst, everyMs });
     this.#networks = new Buckets({ burst: NETWORK_SHARE * burst, everyMs: everyMs / NETWORK_SHARE });
+    this.#lines = new Repetition((line) => options.log?.(line), this.#now, { quietMs: CROWDED_MS });
     server.on('connection', (socket: Socket) => this.#admit(socket));
   }
 
@@ -84,7 +89,7 @@ export class Doorkeeper {
     // Without an address: it has gone already.
     if (host === '' || !buckets.every((bucket) => bucket.waitMs(this.#now()) === 0)) {
       socket.destroy();
-      if (host !== '') this.#o.onTurnedAway?.(host);
+      if (host !== '') this.#turnedAway(host);
       return;
     }
     for (const bucket of buckets) bucket.take(this.#now());
@@ -113,7 +118,14 @@ export class Doorkeeper {
     if (key === undefined || oldest === undefined) return;
     this.#strangers.delete(key);
     oldest.socket.destroy();
-    this.#o.onTurnedAway?.(oldest.host);
+    this.#turnedAway(oldest.host);
+  }
+
+  #turnedAway(host: string): void {
+    this.#lines.say(
+      '',
+      `a connection of ${host} was ended: too many wait that have not said who they are, or too many come; that of whoever has most goes first`,
+    );
   }
 }
 

@@ -56,4 +56,4 @@ const QUIET_MS = 10_000;
 const MOST_KEYS = 1000;
 const MOST_CHARACTERS = 1000;
 /** Of all keys together: so many at once, and one more each so many ms. */
-const LINES = { burst: 200, everyMs: 1000 };
+const LINES = { burst: 200, everyMs: 5_000 };

@@ -347,7 +347,7 @@ describe('broker with credentials', () => {
       expect(others.open).toBeGreaterThan(0);
       const second = await bus(world, 'pi-2', pi2);
       expect([first.connected, second.connected]).toEqual([true, true]);
-      expect(world.log.join('\n')).toMatch(/too many connections of 127\.1\.0\.\d+/);
+      expect(world.log.join('\n')).toMatch(/a connection of 127\.1\.0\.\d+ was ended: too many wait/);
       // Nobody waits for those who say nothing.
       const from = performance.now();
       await world.server.stop();

@@ -155,8 +155,7 @@ class EmbeddedBroker implements BrokerServer {
     server.maxConnections = maxConnections;
     this.#door = new Doorkeeper(server, {
       places: Math.min(MAX_STRANGERS, Math.ceil(maxConnections / 2)),
-      onTurnedAway: (host) =>
-        this.#lines.say(`crowd ${host}`, `broker: too many connections of ${host} that say nothing, or that come: some are ended`),
+      log: (line) => this.#options.log?.(`broker: ${line}`),
     });
     this.#server = server;
     try {

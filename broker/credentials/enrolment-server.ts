@@ -18,7 +18,6 @@ import { ChairError, type ErrorCode, isChairError, toChairError } from '../error
 import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
 import { printable } from '../printable.js';
-import { Repetition } from '../repetition.js';
 import type { Authority, JoinAnswer, JoinRequest } from './authority.js';
 import { Buckets } from './bucket.js';
 import { ROLES, type Role } from './credentials.js';
@@ -45,8 +44,6 @@ const WRONG_EACH = { burst: 20, everyMs: 5_000 };
 const SIGNED_EACH = { burst: 10, everyMs: 60_000 };
 const REQUEST_MS = 10_000;
 const BUSY_MS = 1_000;
-/** A door that is crowded stays so for hours, when somebody wants it. */
-const CROWDED_MS = 600_000;
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
   TOKEN_INVALID: 400,
@@ -107,12 +104,10 @@ export class EnrolmentServer {
     });
     // Some are on their way out.
     this.#server.maxConnections = 2 * (PLACES + MOST_AT_WORK);
-    const lines = new Repetition((line) => options.log?.(line), this.#now, { quietMs: CROWDED_MS });
     this.#door = new Doorkeeper(this.#server, {
       places: PLACES,
       nowMs: this.#now,
-      onTurnedAway: (host) =>
-        lines.say(host, `enrolment: too many connections of ${host}: the oldest that wait, or those that come, are ended`),
+      log: (line) => options.log?.(`enrolment: ${line}`),
     });
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);

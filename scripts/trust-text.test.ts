@@ -116,6 +116,14 @@ describe('lists', () => {
       '2026-03-01 12:00:00  refused         TOKEN_USED, from 10.0.0.7 (and 7 more before it)',
     ]);
     expect(auditText([])).toBe('nothing of this is in the audit log');
+    const advised = entry({
+      ...{ event: 'refused', about: '\u001b[2J\nFAKE', code: 'TOKEN_EXPIRED' },
+      detail: 'the token has expired; expected its use until 2026-03-01T11:00:00.000Z; got 2026-03-01T12:00:00.000Z. Make another one.',
+    });
+    // One line, whoever chose the name; and without what only the machine should do.
+    expect(auditText([advised]).split('\n')[1]).toMatch(
+      /TOKEN_EXPIRED, \?\[2J FAKE, from 10.0.0.7: the token has expired; expected its use until 2026-03-01 11:00; got 2026-03-01 12:00$/,
+    );
   });
 
   it.each([80, 120])('of the audit log fit into %d columns, with keys cut to what people compare', (columns) => {

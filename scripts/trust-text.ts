@@ -2,6 +2,7 @@
 import type { AgentStatus, AuditEntryRow, MemberRow, TokenRow } from '../broker/messages.js';
 import type { RestoreReport } from '../scheduler/backup/restore.js';
 import { durationText } from './duration.js';
+import { printable } from './printable.js';
 import { formatTable } from './table.js';
 
 const time = (ms: number): string => new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
@@ -138,8 +139,8 @@ const WORDS_AT = TIME_COLUMNS + 2 + EVENT_COLUMNS + 2;
 const FURTHER_AT = TIME_COLUMNS + 4;
 
 /**
- * An entry as one line, or where that is longer than `columns`, as several. The gateway has made it printable. Keys are cut to what people compare; --json has them
- * whole.
+ * An entry as one line, or where that is longer than `columns`, as several. Keys are cut to what people compare, and what a machine that was refused should do is left
+ * out: --json has all of it.
  */
 export function auditText(rows: readonly AuditEntryRow[], columns = Number.POSITIVE_INFINITY): string {
   if (rows.length === 0) return 'nothing of this is in the audit log';
@@ -150,17 +151,22 @@ export function auditText(rows: readonly AuditEntryRow[], columns = Number.POSIT
 function auditLines({ at, event, ...words }: AuditEntryRow, columns: number): string[] {
   const { about, by, from, code, detail, unsaid } = words;
   const parts = [code, about, by === '' ? '' : `by ${by}`, from === '' ? '' : `from ${from}`].filter((part) => part !== '');
-  const said = [parts.join(', '), detail].filter((part) => part !== '').join(': ');
+  const why = event === 'refused' ? detail.replace(ADVICE, '') : detail;
+  const said = [parts.join(', '), why].filter((part) => part !== '').join(': ');
   const before = unsaid === 0 ? '' : ` (and ${unsaid} more before it)`;
-  const text = `${shortKeys(said)}${before}`;
+  const text = printable(`${shortened(said)}${before}`);
   const start = `${at.slice(0, TIME_COLUMNS).replace('T', ' ')}  ${event.padEnd(EVENT_COLUMNS)}  `;
   const [first = '', ...further] = broken(text, columns - WORDS_AT, columns - FURTHER_AT);
   return [`${start}${first}`.trimEnd(), ...further.map((line) => `${' '.repeat(FURTHER_AT)}${line}`)];
 }
 
-/** Keys, and fingerprints: as much as people compare, and that it is not all. */
-function shortKeys(text: string): string {
-  return text.replaceAll(/\b([0-9a-f]{16})[0-9a-f]{16,}\b/gi, '$1…');
+/** Behind what is wrong: a sentence to whoever was refused. */
+const ADVICE = /\. [A-Z].*$/s;
+
+/** Keys and fingerprints: as much as people compare, and that it is not all. Times as they are shown elsewhere. */
+function shortened(text: string): string {
+  const times = text.replaceAll(/\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z/g, '$1 $2');
+  return times.replaceAll(/\b([0-9a-f]{16})[0-9a-f]{16,}\b/gi, '$1…');
 }
 
 /** Lines of at most `first` and then `further` characters, broken at spaces; a word that is longer than a line, in the middle. */

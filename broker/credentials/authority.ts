@@ -206,7 +206,9 @@ export class Authority {
    */
   seen({ role, name }: Identity, certificate: X509Certificate): void {
     if (!this.#remember({ role, name }, certificate, 'seen here; when it joined is not remembered')) return;
-    this.#ledger.learnMark({ role, name, serial: certificate.serialNumber });
+    // Whoever had the name before may still be connected.
+    const isAnew = this.#ledger.learnMark({ role, name, serial: certificate.serialNumber });
+    if (isAnew) this.#revocations.emit({ cluster: this.#o.cluster, role, name });
     this.#o.log?.(`${identityText({ role, name })} has a good certificate that is not remembered here, as after a restore: it is now`);
     this.#checkClock();
     if (this.#isLearning) return;
@@ -344,6 +346,7 @@ export class Authority {
         const roles = ['agent', 'operator', 'viewer'] as const;
         const identity = verifyPeer(certificate, { ca: this.#ca.certificate, cluster, nowMs: undefined, roles, isRevoked });
         about = identityText(identity);
+        this.seen(identity, certificate);
         const { openRequest } = await import('./certificates.js');
         const signed = await this.#sign(identity, await openRequest(csr), 'renewal');
         await this.audit.write({ event: 'renewed', about, from, detail: `serial ${new X509Certificate(signed).serialNumber}` });

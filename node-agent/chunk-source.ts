@@ -24,6 +24,8 @@ export interface ChunkSourceOptions {
   readonly idleMs?: number | undefined;
 }
 
+/** Through the broker small enough that health and commands slip in between on a slow link; beside it each costs as much as some 100 KB of its bytes. */
+const CHUNK_BYTES = { bus: 512 * 1024, side: 1024 * 1024 };
 /** Header and topic of a chunk. */
 const HEADER_BYTES = 4096;
 
@@ -89,6 +91,11 @@ export class ChunkSource {
       isHeld = false;
       if (--this.holders === 0 && this.side !== undefined) this.idle = setTimeout(() => this.close(), idleMs);
     };
+  }
+
+  /** How much is best asked for at once. */
+  get chunkBytes(): number {
+    return CHUNK_BYTES[this.way ?? 'bus'];
   }
 
   /** False: there is nobody to ask; `onReady` comes. */

@@ -224,16 +224,19 @@ describe('fetching a blob', () => {
     const done = fetched(f).finally(() => {
       isDone = true;
     });
-    // Four seconds for each chunk, in the order in which they were asked for; files are written meanwhile.
-    for (let sent = 0; !isDone; ) {
-      await new Promise((resolve) => setImmediate(resolve));
+    const turnsUntil = async (condition: () => boolean) => {
+      while (!isDone && !condition()) await new Promise((resolve) => setImmediate(resolve));
+    };
+    // Four seconds for each chunk, in the order in which they were asked for. Files are written in a time of their own.
+    for (let sent = 0; !isDone; sent++) {
+      await turnsUntil(() => requests.length > sent);
       const request = requests[sent];
-      if (request === undefined) continue;
-      sent++;
+      if (request === undefined) break;
       vi.advanceTimersByTime(4000);
       const { id, sha256, offset, length } = request;
       const data = big.bytes.subarray(offset, offset + length);
       await gateway.publish(topics.blobChunk('a'), { id, sha256, offset, totalBytes: SIZE, code: '', data });
+      await turnsUntil(() => store.partBytes(sha256) >= offset + length);
     }
     expect(await done).toBe(SIZE);
     // Until it is known how slow the link is, some is asked for twice.

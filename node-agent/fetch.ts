@@ -12,8 +12,6 @@ import { ChunkSource, type ChunkSourceOptions } from './chunk-source.js';
 import type { Pace } from './pace.js';
 import type { BlobStore, PartialBlob } from './store.js';
 
-/** Small enough that health and commands slip in between on a slow link. */
-const CHUNK_BYTES = 512 * 1024;
 const WINDOW = 4;
 /** Of a transfer that nobody waits for: what it holds up on a link of 100 Mbit/s is 10 ms. */
 const PACED_CHUNK_BYTES = 128 * 1024;
@@ -26,7 +24,7 @@ const MOST_USUAL_MS = 60_000;
 
 export interface FetchOptions extends Omit<ChunkSourceOptions, 'onChunk' | 'onReady'> {
   readonly store: BlobStore;
-  /** Default 512 KiB. */
+  /** Default: as the way to the gateway has it, 512 KiB or 1 MiB. */
   readonly chunkBytes?: number;
   /** Requests outstanding for one blob; default 4. Of several blobs at once: so many chunks' worth of bytes. */
   readonly window?: number;
@@ -103,7 +101,7 @@ export class BlobFetcher {
    * has the link to itself. Throws what the first failure threw, after the others have ended.
    */
   async fetchAll(refs: readonly BlobRef[], call: FetchCall): Promise<void> {
-    const { chunkBytes = CHUNK_BYTES, window = WINDOW } = this.options;
+    const { chunkBytes = this.source.chunkBytes, window = WINDOW } = this.options;
     const windowBytes = chunkBytes * window;
     const atOnce = call.pace === undefined ? BLOBS_AT_ONCE : 1;
     const failed = new AbortController();
@@ -363,7 +361,7 @@ class Transfer {
   }
 
   private get chunkBytes(): number {
-    const { chunkBytes = CHUNK_BYTES } = this.options;
+    const { chunkBytes = this.source.chunkBytes } = this.options;
     return this.pace === undefined ? chunkBytes : Math.min(chunkBytes, PACED_CHUNK_BYTES);
   }
 

@@ -59,6 +59,31 @@ function parts(topic: string, payload: Buffer, sizes: readonly number[], between
   ]);
 }
 
+describe('pings', () => {
+  const pings = [generate({ cmd: 'pingreq' }), generate({ cmd: 'pingresp' })];
+
+  test('are told between messages, however the stream is cut', () => {
+    const message = Buffer.concat([publishHeader('t', 3, 1000), Buffer.from('abc')]);
+    const stream = Buffer.concat([CONNECT, ...pings, message, ...pings]);
+    for (const size of [1, 2, 3, 7, stream.length]) {
+      const sizes = Array.from({ length: Math.ceil(stream.length / size) }, () => size);
+      const { seen, code } = feed(cut(stream, sizes));
+      expect(code).toBe('none');
+      expect(seen.map((one) => (typeof one === 'object' ? one.payload : one))).toEqual([
+        ...['connect', 'pingreq', 'pingresp', 'abc'],
+        ...['pingreq', 'pingresp'],
+      ]);
+    }
+  });
+
+  test.each([
+    [0xc1, 0],
+    [0xd8, 0],
+  ])('with flags (%i) are refused', (first, length) => {
+    expect(feed([CONNECT, Buffer.from([first, length])]).code).toBe('CODEC_INVALID');
+  });
+});
+
 describe('a message in parts', () => {
   test('comes out whole however it and the stream are cut, with whole ones between', () => {
     fc.assert(

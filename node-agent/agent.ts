@@ -7,6 +7,7 @@ import { ChairError, toChairError } from '../broker/errors.js';
 import type { Command } from '../broker/messages.js';
 import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
+import { UNPROBED } from '../models/engine/probe.js';
 import { answer, type Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
 import type { AgentOptions } from './options.js';
@@ -172,7 +173,7 @@ export class Agent {
     const term = await TermFile.open(directory);
     if (term.damage !== undefined) this.log(`${term.damage.code}: ${term.damage.message}`);
     const engine = await this.own(options.createEngine(), (e) => e.dispose());
-    const probe = (await options.probe?.(engine, config.directory)) ?? 0;
+    const probe = (await options.probe?.(engine, config.directory)) ?? UNPROBED;
     const bus = await this.own(options.connect(this.presence.will), (b) => b.stop());
     this.parts = { store, term, engine, probe, bus };
     const lanes = await this.own(Promise.resolve(options.createLanes(bus, (topic, error) => this.refused(topic, error))), (l) => l.stop());

@@ -11,10 +11,10 @@ import { readSealed, writeSealed } from '../broker/sealed-file.js';
 import type { Trust } from '../broker/trust.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
-import { probeMacsPerSecond } from '../models/engine/probe.js';
+import { type Probed, probeBytesPerSecond, probeMacsPerSecond, probeSmallRunMs } from '../models/engine/probe.js';
 import { Agent } from './agent.js';
 import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
-import { cores } from './device.js';
+import { cores, memoryLimitBytes } from './device.js';
 import { measureInChild } from './profiling-child.js';
 import type { Authority, Installation } from './updating.js';
 
@@ -120,23 +120,38 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
 }
 
 /** How the probe measures: figures of an earlier way are measured anew. */
-const PROBE = 3;
+const PROBE = 4;
 
 /** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
-async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<number> {
+async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<Probed> {
   const file = path.join(directory, 'probe.json');
   const key = `probe ${PROBE} ${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()} limit=${cpuLimit()}`;
+  const known = await keptProbe(file, key);
+  if (known !== undefined) return known;
+  const quota = { cpuLimit: cpuLimit(), threads: threads || cores() };
+  const macsPerSecond = await probeMacsPerSecond(engine, quota);
+  const bytesPerSecond = await probeBytesPerSecond(engine, quota, memoryLimitBytes());
+  const found: Probed = { macsPerSecond, bytesPerSecond, smallRunMs: await probeSmallRunMs(engine) };
+  const speeds = `${(macsPerSecond / 1e9).toFixed(2)} GMAC/s, weights at ${(bytesPerSecond / 1e9).toFixed(2)} GB/s`;
+  log(`probe: ${speeds}, ${found.smallRunMs.toFixed(3)} ms around a run (${key})`);
+  // A disk that is full here only costs the next start a second.
+  await writeSealed(file, JSON.stringify({ key, ...found }), 'AGENT_STORE_FULL').catch(() => undefined);
+  return found;
+}
+
+/** What an earlier start found under the same conditions. */
+async function keptProbe(file: string, key: string): Promise<Probed | undefined> {
   try {
     const known: unknown = JSON.parse((await readSealed(file)) ?? '{}');
-    if (typeof known === 'object' && known !== null && 'key' in known && 'macsPerSecond' in known && known.key === key) {
-      if (typeof known.macsPerSecond === 'number' && known.macsPerSecond > 0) return known.macsPerSecond;
-    }
+    if (typeof known !== 'object' || known === null || !('key' in known) || known.key !== key) return undefined;
+    const figure = (name: keyof Probed): number => {
+      const value: unknown = Reflect.get(known, name);
+      return typeof value === 'number' && value > 0 ? value : 0;
+    };
+    const found = { macsPerSecond: figure('macsPerSecond'), bytesPerSecond: figure('bytesPerSecond'), smallRunMs: figure('smallRunMs') };
+    return Object.values(found).includes(0) ? undefined : found;
   } catch {
     // Torn, or changed by something else: measured now.
+    return undefined;
   }
-  const macsPerSecond = await probeMacsPerSecond(engine, { cpuLimit: cpuLimit(), threads: threads || cores() });
-  log(`probe: ${(macsPerSecond / 1e9).toFixed(2)} GMAC/s (${key})`);
-  // A disk that is full here only costs the next start 200 ms.
-  await writeSealed(file, JSON.stringify({ key, macsPerSecond }), 'AGENT_STORE_FULL').catch(() => undefined);
-  return macsPerSecond;
 }

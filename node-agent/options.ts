@@ -5,6 +5,7 @@ import type { Gone } from '../broker/messages.js';
 import type { Topic } from '../broker/topics.js';
 import type { Trust } from '../broker/trust.js';
 import type { Engine } from '../models/engine/engine.js';
+import type { Probed } from '../models/engine/probe.js';
 import type { AgentConfig } from './config.js';
 import type { FetchOptions } from './fetch.js';
 import type { Measure } from './profiling.js';
@@ -24,8 +25,8 @@ export interface AgentOptions {
   /** `onRefused`: a message or connection was refused before it came to a handler. */
   readonly createLanes: (bus: Bus, onRefused: (topic: string, error: Error) => void) => Promise<Lanes> | Lanes;
   readonly createEngine: () => Promise<Engine>;
-  /** Multiply-accumulates per second of the engine; default 0 = unknown. */
-  readonly probe?: (engine: Engine, directory: string) => Promise<number>;
+  /** How fast the engine is here; default: unknown. */
+  readonly probe?: (engine: Engine, directory: string) => Promise<Probed>;
   /** Measures a slice apart from what serves; default: this agent refuses such commands. */
   readonly measure?: Measure;
   /** Credentials: commands are obeyed only with the scheduler's signature. Default: none, and all are obeyed. */

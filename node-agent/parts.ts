@@ -10,6 +10,7 @@ import { sealCheck } from '../broker/seal.js';
 import type { Topics } from '../broker/topics.js';
 import { BufferPool } from '../models/engine/buffers.js';
 import type { Engine } from '../models/engine/engine.js';
+import type { Probed } from '../models/engine/probe.js';
 import { Commands } from './commands.js';
 import { cores, processMemory } from './device.js';
 import { EarlyBuffer } from './early.js';
@@ -36,8 +37,8 @@ export interface Ground {
   readonly store: BlobStore;
   readonly term: TermFile;
   readonly engine: Engine;
-  /** Multiply-accumulates per second of the start-up probe; 0 = unknown. */
-  readonly probe: number;
+  /** What the start-up probe found. */
+  readonly probe: Probed;
   readonly bus: Bus;
   readonly lanes: Lanes;
 }

@@ -13,7 +13,7 @@ import { LinkKeeper, type Pair, PLAN_LIMITS, pairsOf } from './links/keeper.js';
 import type { CorrectionFile } from './live/file.js';
 import { SeatTimes } from './live/seat-times.js';
 import type { Links } from './planners/problem.js';
-import { underQuota } from './planning.js';
+import { besidesComputing } from './planning.js';
 import type { AgentRecord, Registry } from './registry.js';
 
 /** The dispatcher's own lanes are looked at this often, as agents do theirs. */
@@ -128,7 +128,7 @@ export class Learning {
     const record = registry.get(health.agent);
     if (record === undefined || record.nonce !== health.nonce) return;
     const contended = this.#sharing().has(health.agent) && registry.all().some((other) => besides(record, other));
-    const restedMs = underQuota(record.hello).quota?.periodMs ?? 0;
+    const restedMs = besidesComputing(record.hello).quota?.periodMs ?? 0;
     this.times.health(health, (deployment, epoch) => deployments().inForce(deployment, epoch), { contended, restedMs }, now());
     if (health.framesPerSecond > 0) correctionFile?.changed(() => this.times.correction.saved(now()), false);
     // A cluster that only assumes its links does so whatever they carry.

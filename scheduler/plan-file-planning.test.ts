@@ -42,6 +42,8 @@ function agent(name: string, state: AgentState = 'ready', memoryMib = 1000): Age
       connection: 0,
       encrypted: false,
       probeMacsPerSecond: 1e9,
+      probeBytesPerSecond: 0,
+      probeSmallRunMs: 0,
       memoryBytes: memoryMib * MIB,
     },
   };

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { isChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
 import { chain } from './planners/chain-model.js';
-import { arriving, checkRequest, draftPlan, memoryOf, type PlanningInput } from './planning.js';
+import { AROUND_RUN_MS, MESSAGE_CPU_MS, SERIALISE_BYTES_PER_SECOND, SMALL_RUN_MS } from './planners/cost.js';
+import { arriving, besidesComputing, checkRequest, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import type { AgentRecord, AgentState } from './registry.js';
 import { helloOf } from './simulate/said.js';
 
@@ -85,6 +86,28 @@ describe('planning', () => {
 
   it('takes an agent that could not probe itself for an average one', async () => {
     expect(await agentsOf({ agents: [agent('a', 0), agent('b', 2e9), agent('c', 3e9)] })).toEqual(['c']);
+  });
+
+  it('takes how fast weights are read from the probes, the median of each class of device', () => {
+    const reads = (name: string, probeBytesPerSecond: number, fingerprint = 'f1'): AgentRecord => {
+      const one = agent(name, 1e9);
+      return { ...one, hello: { ...one.hello, probeBytesPerSecond, fingerprint } };
+    };
+    const agents = [reads('a', 3e9), reads('b', 4e9), reads('c', 0), reads('d', 2e10, 'f2'), reads('e', 1e9), reads('f', 0, 'f3')];
+    const { devices } = problemOf(input({ agents })).problem;
+    expect(devices.map((device) => device.memoryBytesPerSecond)).toEqual([3e9, 3e9, 3e9, 2e10, 3e9, undefined]);
+  });
+
+  it('takes what goes on around runs as much longer as a small run takes on that processor, and as its quota leaves less of it', () => {
+    const pi = { cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 4, probeSmallRunMs: 5 * SMALL_RUN_MS };
+    expect(besidesComputing(pi).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
+    expect(besidesComputing(pi).messageMs).toBeCloseTo(5 * MESSAGE_CPU_MS, 9);
+    expect(besidesComputing(pi).copyBytesPerSecond).toBeCloseTo(SERIALISE_BYTES_PER_SECOND / 5, 3);
+    const limited = { cpuLimit: 0.2, cpuPeriodMs: 10, engineThreads: 1, probeSmallRunMs: SMALL_RUN_MS };
+    expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
+    expect(besidesComputing(limited).quota).toEqual({ periodMs: 10, fullSpeed: 0.2 });
+    // What did not probe is taken for the machine that the constants are of.
+    expect(besidesComputing({ ...pi, probeSmallRunMs: 0 }).aroundMs).toBe(AROUND_RUN_MS);
   });
 
   it('reduces a cut made by hand to the agents left, but only after a loss', async () => {

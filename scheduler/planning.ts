@@ -11,6 +11,7 @@ import {
   NODE_OVERHEAD_MS,
   RUN_OVERHEAD_MS,
   SERIALISE_BYTES_PER_SECOND,
+  SMALL_RUN_MS,
 } from './planners/cost.js';
 import { explained, type Solve } from './planners/explained.js';
 import { filed } from './planners/filed.js';
@@ -237,6 +238,15 @@ function devicesFor(input: PlanningInput): Device[] {
   }
   const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
   const probed = probedSpeeds(agents.map((record) => record.hello));
+  // Memory and code are as fast on all boards of a class: what differs is what else ran at that moment.
+  const memory = medians(
+    agents.map((record) => record.hello),
+    'probeBytesPerSecond',
+  );
+  const smallRun = medians(
+    agents.map((record) => record.hello),
+    'probeSmallRunMs',
+  );
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
@@ -252,7 +262,8 @@ function devicesFor(input: PlanningInput): Device[] {
       ...optional('profile', profile),
       memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
       otherDeployments: otherDeployments?.get(agent) ?? 0,
-      ...underQuota(hello),
+      ...optional('memoryBytesPerSecond', memory(hello) || undefined),
+      ...besidesComputing({ ...hello, probeSmallRunMs: smallRun(hello) }),
       ...onHost(hosts.get(agent)),
       ...optional('link', access?.get(agent)),
       ...optional('correction', corrections?.(agent, timesOf({ macsPerSecond, profile }))),
@@ -281,20 +292,27 @@ export function arriving({ plan, agents: asked }: Pick<DeployRequest, 'plan' | '
   });
 }
 
-/**
- * Of each class of device the median of what its agents' probes found: equal boards are equally fast, and a probe of less than a second has noise. One that is further
- * off is believed: it is hot, or not what it seems. 0 = nobody of its class could probe.
- */
-function probedSpeeds(hellos: readonly Hello[]): (hello: Hello) => number {
+type Figure = 'probeMacsPerSecond' | 'probeBytesPerSecond' | 'probeSmallRunMs';
+
+/** Of each class of device (equal fingerprints and threads) the median of what its agents' probes found; 0 = nobody of its class could probe. */
+function medians(hellos: readonly Hello[], figure: Figure): (hello: Hello) => number {
   const classOf = ({ fingerprint, engineThreads }: Hello): string => `${fingerprint} ${engineThreads}`;
   const found = new Map<string, number[]>();
   for (const hello of hellos) {
-    if (hello.probeMacsPerSecond > 0) found.set(classOf(hello), [...(found.get(classOf(hello)) ?? []), hello.probeMacsPerSecond]);
+    if (hello[figure] > 0) found.set(classOf(hello), [...(found.get(classOf(hello)) ?? []), hello[figure]]);
   }
+  for (const values of found.values()) values.sort((a, b) => a - b);
   return (hello) => {
-    if (hello.fingerprint === '') return hello.probeMacsPerSecond;
-    const sorted = (found.get(classOf(hello)) ?? []).sort((a, b) => a - b);
-    const middle = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
+    const sorted = found.get(classOf(hello)) ?? [];
+    return hello.fingerprint === '' ? hello[figure] : (sorted[Math.floor((sorted.length - 1) / 2)] ?? 0);
+  };
+}
+
+/** Equal boards are equally fast, and a probe of less than a second has noise. One that is further off is believed: it is hot, or not what it seems. */
+function probedSpeeds(hellos: readonly Hello[]): (hello: Hello) => number {
+  const usual = medians(hellos, 'probeMacsPerSecond');
+  return (hello) => {
+    const middle = usual(hello);
     const own = hello.probeMacsPerSecond;
     return own > middle * PROBE_NOISE || own * PROBE_NOISE < middle ? own || middle : middle;
   };
@@ -332,23 +350,27 @@ export function timesOf({
 
 const ALIVE: ReadonlySet<string> = new Set(['ready', 'suspect', 'draining']);
 
-/** What an agent does besides computing. What is CPU time of one thread takes as much longer as a quota below one core leaves less of it. Speeds that were probed know that by themselves. */
-export function underQuota({
+/**
+ * What an agent does besides computing, as constants of cost.ts say of the machine that they were measured on: as much longer as this processor takes for a small run, and
+ * as a quota below one core leaves less of its time. Speeds that were probed know that by themselves.
+ */
+export function besidesComputing({
   cpuLimit,
   cpuPeriodMs,
   engineThreads,
-}: Pick<Hello, 'cpuLimit' | 'cpuPeriodMs' | 'engineThreads'>): Partial<Device> {
+  probeSmallRunMs,
+}: Pick<Hello, 'cpuLimit' | 'cpuPeriodMs' | 'engineThreads' | 'probeSmallRunMs'>): Partial<Device> {
   const threads = Math.max(1, engineThreads);
   const quota =
     cpuLimit > 0 && cpuLimit < threads && cpuPeriodMs > 0 ? { quota: { periodMs: cpuPeriodMs, fullSpeed: cpuLimit / threads } } : {};
-  if (!(cpuLimit > 0 && cpuLimit < 1)) return { aroundMs: AROUND_RUN_MS, ...quota };
+  const slower = (probeSmallRunMs > 0 ? probeSmallRunMs / SMALL_RUN_MS : 1) / (cpuLimit > 0 && cpuLimit < 1 ? cpuLimit : 1);
   return {
     ...quota,
-    aroundMs: AROUND_RUN_MS / cpuLimit,
-    copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND * cpuLimit,
-    messageMs: MESSAGE_CPU_MS / cpuLimit,
-    runMs: RUN_OVERHEAD_MS / cpuLimit,
-    nodeMs: NODE_OVERHEAD_MS / cpuLimit,
+    aroundMs: AROUND_RUN_MS * slower,
+    copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND / slower,
+    messageMs: MESSAGE_CPU_MS * slower,
+    runMs: RUN_OVERHEAD_MS * slower,
+    nodeMs: NODE_OVERHEAD_MS * slower,
   };
 }
 

@@ -6,6 +6,8 @@ const said = (figures: Partial<Hello>): Hello =>
   ({
     agent: 'a',
     probeMacsPerSecond: 4e9,
+    probeBytesPerSecond: 2e9,
+    probeSmallRunMs: 0.1,
     memoryBytes: 1e9,
     cpuLimit: 0.18,
     cpuPeriodMs: 10,
@@ -17,7 +19,10 @@ const said = (figures: Partial<Hello>): Hello =>
 
 describe('what an agent says of itself', () => {
   it('is taken as it is where a device can be so, and where it is unknown', () => {
-    for (const hello of [said({}), said({ probeMacsPerSecond: 0, memoryBytes: 0, cpuLimit: 0, hostCores: 0 })]) {
+    for (const hello of [
+      said({}),
+      said({ probeMacsPerSecond: 0, probeBytesPerSecond: 0, probeSmallRunMs: 0, memoryBytes: 0, cpuLimit: 0, hostCores: 0 }),
+    ]) {
       expect(plausible(hello)).toEqual({ hello, wrong: [] });
     }
   });
@@ -28,6 +33,9 @@ describe('what an agent says of itself', () => {
     ['probeMacsPerSecond', Number.NaN],
     ['probeMacsPerSecond', Number.POSITIVE_INFINITY],
     ['probeMacsPerSecond', -1],
+    ['probeBytesPerSecond', 1e18],
+    ['probeBytesPerSecond', Number.NaN],
+    ['probeSmallRunMs', 1e-9],
     ['memoryBytes', -1],
     ['memoryBytes', 2 ** 53],
     ['cpuLimit', 1e-300],

@@ -7,12 +7,23 @@ interface Bounds {
   readonly what: string;
 }
 
-type Figure = 'probeMacsPerSecond' | 'memoryBytes' | 'cpuLimit' | 'cpuPeriodMs' | 'cores' | 'hostCores' | 'engineThreads';
+type Figure =
+  | 'probeMacsPerSecond'
+  | 'probeBytesPerSecond'
+  | 'probeSmallRunMs'
+  | 'memoryBytes'
+  | 'cpuLimit'
+  | 'cpuPeriodMs'
+  | 'cores'
+  | 'hostCores'
+  | 'engineThreads';
 
 const CORES = { least: 1, most: 4096 };
 /** 0 stands for unknown, or no limit, in all of them. */
 const BOUNDS: Readonly<Record<Figure, Bounds>> = {
   probeMacsPerSecond: { least: 1e6, most: 1e15, what: 'MACs per second' },
+  probeBytesPerSecond: { least: 1e6, most: 1e14, what: 'bytes of weights per second' },
+  probeSmallRunMs: { least: 1e-3, most: 1e3, what: 'ms of a small run' },
   memoryBytes: { least: 2 ** 20, most: 2 ** 50, what: 'bytes of memory' },
   cpuLimit: { least: 1e-3, most: 4096, what: 'cores of its limit' },
   cpuPeriodMs: { least: 0.1, most: 10_000, what: 'ms of the period of its limit' },

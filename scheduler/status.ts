@@ -42,10 +42,13 @@ export function agentStatus(record: AgentRecord, observed: Observed): AgentStatu
     engineThreads,
     memoryBytes,
     probeMacsPerSecond,
+    probeBytesPerSecond,
+    probeSmallRunMs,
     softwareVersion,
     encrypted,
   } = hello;
-  const machine = { cores, host, hostCores, cpuLimit, cpuPeriodMs, engineThreads, memoryBytes, probeMacsPerSecond };
+  const probes = { probeMacsPerSecond, probeBytesPerSecond, probeSmallRunMs };
+  const machine = { cores, host, hostCores, cpuLimit, cpuPeriodMs, engineThreads, memoryBytes, ...probes };
   return { agent, state, why, addresses, lanePort, ...machine, ...observed, softwareVersion, encrypted, health };
 }
 

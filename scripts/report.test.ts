@@ -54,6 +54,8 @@ const agentOf = (agent: string, lanes: readonly [string, string, number, number]
   correction: 1,
   memoryBytes: 8e9,
   probeMacsPerSecond: 5e9,
+  probeBytesPerSecond: 4e9,
+  probeSmallRunMs: 0.1,
   softwareVersion: '0.1.0',
   encrypted: true,
   health: {

@@ -152,6 +152,10 @@ export interface Hello {
   readonly fingerprint: string;
   /** Result of the start-up probe: multiply-accumulates per second of one 3x3 convolution; 0 = unknown. */
   readonly probeMacsPerSecond: number;
+  /** And bytes of weights that one fully connected layer reads per second; 0 = unknown. */
+  readonly probeBytesPerSecond: number;
+  /** And the CPU of a run that computes nearly nothing, ms: how fast this processor is at what goes on around runs; 0 = unknown. */
+  readonly probeSmallRunMs: number;
   readonly storeBytesFree: number;
   /** Graph shas of slices held in memory or on disk (at most 1,000). */
   readonly slices: readonly string[];
@@ -895,6 +899,8 @@ export interface AgentStatus {
   readonly correction: number;
   readonly memoryBytes: number;
   readonly probeMacsPerSecond: number;
+  readonly probeBytesPerSecond: number;
+  readonly probeSmallRunMs: number;
   readonly softwareVersion: string;
   /** As in its hello. */
   readonly encrypted: boolean;

@@ -12,7 +12,7 @@ import { GraphBuilder } from '../onnx/build.js';
 import { BufferPool } from './buffers.js';
 import type { Engine } from './engine.js';
 import { createOnnxRuntimeEngine, OnnxRuntimeEngine } from './onnxruntime.js';
-import { probeMacsPerSecond } from './probe.js';
+import { probeBytesPerSecond, probeMacsPerSecond } from './probe.js';
 
 let directory = '';
 let engine: Engine;
@@ -292,5 +292,9 @@ describe('the onnxruntime engine', () => {
     const macs = await probeMacsPerSecond(engine);
     expect(macs).toBeGreaterThan(1e8);
     expect(macs).toBeLessThan(1e13);
+    // A layer that reads each weight once is far from computing at that rate: what counts there is memory.
+    const bytes = await probeBytesPerSecond(engine, undefined, 2 ** 29);
+    expect(bytes).toBeGreaterThan(1e8);
+    expect(bytes).toBeLessThan(2 * macs);
   });
 });

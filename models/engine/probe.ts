@@ -1,8 +1,15 @@
-/** A short measurement of what this machine does in one convolution: the scheduler's first guess of a device's speed. */
+/**
+ * Three short measurements of what this machine does: the scheduler's first guess of a device's speed. One convolution, which is limited by arithmetic, and one fully connected
+ * layer, which is limited by how fast its weights come from memory: the two ends of the planners' roofline. And a run that computes nearly nothing: what the processor takes for
+ * all that goes on around a run.
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { MessageChannel } from 'node:worker_threads';
+import type { Tensor } from '../../broker/tensor.js';
 import { GraphBuilder } from '../onnx/build.js';
+import type { Buffers } from './buffers.js';
 import type { Engine, Session } from './engine.js';
 
 /** Much work for the bytes that go in and out, which are copied meanwhile. */
@@ -10,8 +17,21 @@ const CHANNELS = 256;
 const SIZE = 28;
 const WINDOWS = 3;
 /** Several of the periods in which a CPU quota is handed out (10 to 100 ms). */
-const WINDOW_MS = 250;
+const WINDOW_MS = 200;
 const KERNEL = 3;
+
+/** Neurons that a neuron of the layer reads. */
+const NEURONS = 4096;
+const NEURON_BYTES = 4 * NEURONS;
+/** More than caches hold, and few runs: one takes 4 ms of a server's core, 16 ms of a Raspberry Pi 4. */
+const MOST_BYTES = 64 * 2 ** 20;
+/** A small device may lend this part of its memory for a moment. */
+const MEMORY_PART = 1 / 8;
+const MEMORY_WINDOW_MS = 50;
+
+/** Until what runs has been compiled. */
+const SMALL_WARM_UP = 50;
+const SMALL_WINDOW_MS = 20;
 
 export interface Quota {
   /** Cores that a CPU quota leaves this process, 0 = no quota. */
@@ -20,27 +40,134 @@ export interface Quota {
   readonly threads: number;
 }
 
+/** What a device's start-up probe found; 0 = unknown. */
+export interface Probed {
+  /** Multiply-accumulates per second of one 3x3 convolution. */
+  readonly macsPerSecond: number;
+  /** Bytes of weights per second that one fully connected layer reads. */
+  readonly bytesPerSecond: number;
+  /** CPU of one run that computes nearly nothing, ms. */
+  readonly smallRunMs: number;
+}
+
+export const UNPROBED: Probed = { macsPerSecond: 0, bytesPerSecond: 0, smallRunMs: 0 };
+
 /**
- * Multiply-accumulates per second of one 3x3 convolution, 256 -> 256 channels at 28x28 (462 million MACs), in the best of three windows of 250 ms; the other windows
+ * Multiply-accumulates per second of one 3x3 convolution, 256 -> 256 channels at 28x28 (462 million MACs), in the best of three windows of 200 ms; the other windows
  * measure what else the machine was doing.
  *
  * Under a quota below the engine's threads it is the CPU time of a run that counts, of which the quota gives so much per second. By the clock a run is as fast as it happens to lie between two pauses, and as slow as whatever else the process does at its start.
  * Errors: as `Engine.load` and `Session.run`.
  */
 export async function probeMacsPerSecond(engine: Engine, quota: Quota = { cpuLimit: 0, threads: 1 }): Promise<number> {
+  const graph = new GraphBuilder();
+  const weights = Float32Array.from({ length: CHANNELS * CHANNELS * KERNEL * KERNEL }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
+  const x = graph.input('x', 'float32', [1, CHANNELS, SIZE, SIZE]);
+  const w = graph.weight('w', 'float32', [CHANNELS, CHANNELS, KERNEL, KERNEL], weights);
+  graph.output(graph.node1('Conv', [x, w], { pads: [1, 1, 1, 1] }, { outputs: ['y'] }), 'float32', [1, CHANNELS, SIZE, SIZE]);
+  const ms = await loaded(engine, graph, async (session) => {
+    await session.warmUp();
+    // One input for all runs: making it is not what is measured.
+    const input = tensor([1, CHANNELS, SIZE, SIZE], floatBytes(CHANNELS * SIZE * SIZE));
+    return bestMeanMs(async () => (await session.run({ x: input })).runMs, quota, WINDOW_MS);
+  });
+  return (CHANNELS * CHANNELS * KERNEL * KERNEL * SIZE * SIZE) / (ms / 1000);
+}
+
+/**
+ * Bytes per second of the weights of one fully connected layer of up to 64 MiB (an eighth of `memoryBytes`, where that is less; 0 = unknown), as a `Gemm` with transposed
+ * weights reads them, in the best of three windows of 50 ms; under a quota as above. The weights are handed in as an input: no file of this size is written, and the
+ * disk of a small device is spared. Other agents of the same machine that read at the same time take their part of it, here and later.
+ * Errors: as `Engine.load` and `Session.run`.
+ */
+export async function probeBytesPerSecond(engine: Engine, quota: Quota = { cpuLimit: 0, threads: 1 }, memoryBytes = 0): Promise<number> {
+  const most = memoryBytes > 0 ? Math.min(MOST_BYTES, memoryBytes * MEMORY_PART) : MOST_BYTES;
+  const rows = Math.max(1, Math.floor(most / NEURON_BYTES));
+  const graph = new GraphBuilder();
+  const x = graph.input('x', 'float32', [1, NEURONS]);
+  const w = graph.input('w', 'float32', [rows, NEURONS]);
+  graph.output(graph.node1('Gemm', [x, w], { transB: 1 }, { outputs: ['y'] }), 'float32', [1, rows]);
+  const ms = await loaded(engine, graph, async (session) => {
+    const lent = new Lent();
+    const run = async (): Promise<number> => {
+      const inputs = { x: tensor([1, NEURONS], lent.floats(NEURONS)), w: tensor([rows, NEURONS], lent.floats(rows * NEURONS)) };
+      return (await session.run(inputs, { transfer: true, buffers: lent })).runMs;
+    };
+    try {
+      // The first run touches every page.
+      await run();
+      return await bestMeanMs(run, quota, MEMORY_WINDOW_MS);
+    } finally {
+      lent.free();
+    }
+  });
+  return (rows * NEURON_BYTES) / (ms / 1000);
+}
+
+/**
+ * CPU time of one run of eight additions, ms: from this thread to the engine's and back, in the best of three windows of 20 ms. It says how fast the processor is at
+ * code like the agent's own. Errors: as `Engine.load` and `Session.run`.
+ */
+export async function probeSmallRunMs(engine: Engine): Promise<number> {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', 'float32', [1, 8]);
+  graph.output(graph.node1('Add', [x, x], {}, { outputs: ['y'] }), 'float32', [1, 8]);
+  return loaded(engine, graph, async (session) => {
+    const input = tensor([1, 8], floatBytes(8));
+    const run = async (): Promise<number> => (await session.run({ x: input })).runMs;
+    for (let i = 0; i < SMALL_WARM_UP; i++) await run();
+    let best = Number.POSITIVE_INFINITY;
+    for (let window = 0; window < WINDOWS; window++) best = Math.min(best, (await measured(run, SMALL_WINDOW_MS)).cpuMs);
+    return Math.max(best, 0.001);
+  });
+}
+
+/** Inputs of a run that come back after it: what is measured is not the copying of 64 MiB. */
+class Lent implements Buffers {
+  readonly #back = new Map<number, Uint8Array>();
+
+  floats(count: number): Uint8Array {
+    const known = this.#back.get(4 * count);
+    this.#back.delete(4 * count);
+    return known ?? floatBytes(count);
+  }
+
+  take(sizeBytes: number): Uint8Array {
+    return new Uint8Array(sizeBytes);
+  }
+
+  give(bytes: Uint8Array): void {
+    this.#back.set(bytes.byteLength, bytes);
+  }
+
+  /** Gives the memory back to the system now: left to the garbage collector, an agent that has nothing to do would keep it for long. A message that nobody will read takes it along. */
+  free(): void {
+    const { port1, port2 } = new MessageChannel();
+    for (const { buffer } of this.#back.values()) if (buffer instanceof ArrayBuffer) port1.postMessage(undefined, [buffer]);
+    this.#back.clear();
+    port1.close();
+    port2.close();
+  }
+}
+
+/** Not zeros: pages that nobody wrote are one page of the system. */
+function floatBytes(count: number): Uint8Array {
+  return new Uint8Array(new Float32Array(count).fill(0.5).buffer);
+}
+
+function tensor(dims: readonly number[], bytes: Uint8Array): Tensor {
+  return { dtype: 'float32', dims, bytes };
+}
+
+/** Writes the graph into a folder of its own, and loads it for as long as `use` takes. */
+async function loaded<T>(engine: Engine, graph: GraphBuilder, use: (session: Session) => Promise<T>): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), 'chair-probe-'));
   try {
     const path = join(directory, 'probe.onnx');
-    const graph = new GraphBuilder();
-    const weights = Float32Array.from({ length: CHANNELS * CHANNELS * KERNEL * KERNEL }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
-    const x = graph.input('x', 'float32', [1, CHANNELS, SIZE, SIZE]);
-    const w = graph.weight('w', 'float32', [CHANNELS, CHANNELS, KERNEL, KERNEL], weights);
-    graph.output(graph.node1('Conv', [x, w], { pads: [1, 1, 1, 1] }, { outputs: ['y'] }), 'float32', [1, CHANNELS, SIZE, SIZE]);
     await graph.write(path);
     const session = await engine.load(path);
     try {
-      await session.warmUp();
-      return (CHANNELS * CHANNELS * KERNEL * KERNEL * SIZE * SIZE) / ((await bestMeanMs(session, quota)) / 1000);
+      return await use(session);
     } finally {
       await session.dispose();
     }
@@ -49,10 +176,11 @@ export async function probeMacsPerSecond(engine: Engine, quota: Quota = { cpuLim
   }
 }
 
-async function bestMeanMs(session: Session, { cpuLimit, threads }: Quota): Promise<number> {
+/** `run` resolves to the time inside the engine. */
+async function bestMeanMs(run: () => Promise<number>, { cpuLimit, threads }: Quota, windowMs: number): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
   for (let window = 0; window < WINDOWS; window++) {
-    const { runMs, cpuMs } = await measured(session);
+    const { runMs, cpuMs } = await measured(run, windowMs);
     best = Math.min(best, cpuLimit > 0 && cpuLimit < threads ? cpuMs / cpuLimit : runMs);
   }
   // A fake engine takes no time at all; a finite answer is still owed.
@@ -60,18 +188,15 @@ async function bestMeanMs(session: Session, { cpuLimit, threads }: Quota): Promi
 }
 
 /** Means of one window: a run inside the engine, and the CPU time that the process took for it. */
-async function measured(session: Session): Promise<{ readonly runMs: number; readonly cpuMs: number }> {
-  // One input for all runs: making it is not what is measured.
-  const data = new Float32Array(CHANNELS * SIZE * SIZE).fill(0.5);
-  const x = { dtype: 'float32' as const, dims: [1, CHANNELS, SIZE, SIZE], bytes: new Uint8Array(data.buffer) };
+async function measured(run: () => Promise<number>, windowMs: number): Promise<{ readonly runMs: number; readonly cpuMs: number }> {
   const start = performance.now();
   const cpuBefore = process.cpuUsage();
   let sumMs = 0;
   let runs = 0;
   do {
-    sumMs += (await session.run({ x })).runMs;
+    sumMs += await run();
     runs++;
-  } while (performance.now() - start < WINDOW_MS);
+  } while (performance.now() - start < windowMs);
   const { user, system } = process.cpuUsage(cpuBefore);
   return { runMs: sumMs / runs, cpuMs: (user + system) / 1000 / runs };
 }

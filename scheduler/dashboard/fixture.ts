@@ -47,6 +47,8 @@ export function agentOf(agent: string, more: Partial<AgentStatus> = {}, health: 
       correction: 1,
       memoryBytes: 1e9,
       probeMacsPerSecond: 5e9,
+      probeBytesPerSecond: 4e9,
+      probeSmallRunMs: 0.1,
       encrypted: true,
       softwareVersion: '0.1.0',
     },

@@ -17,6 +17,7 @@ import { musicalChair2018 } from './musical-chair-2018.js';
 import { pipeline } from './pipeline.js';
 import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 import { leastWorkMs } from './profile-table.js';
+import { refined } from './refine.js';
 import { fewerReplicas, replicas } from './replicas.js';
 import { single } from './single.js';
 import { isSmall, small } from './small.js';
@@ -26,6 +27,15 @@ import { spread } from './spread.js';
 const CLEAR_GAIN = 0.1;
 /** A plan this near to all devices computing all the time needs no search for a better one. */
 const NEAR_WORK_BOUND = 0.98;
+
+/**
+ * Of plans for latency the best few that are not alike are refined (refine.ts), each with so much effort, divided by the number of devices: with many of them there are
+ * many plans to choose from, and each takes longer to look at.
+ */
+const REFINED = 3;
+const REFINED_OF_MANY = 1;
+const MANY_DEVICES = 8;
+const EFFORT = 60_000;
 
 type Attempt = PlanDraft | PlanRefusal;
 
@@ -55,9 +65,30 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly Attem
     found.push(...beam(problem, table, incumbents()));
   }
   if (problem.objective === 'throughput') return [...found, ...spread(problem, incumbents())];
-  const quickest = best(incumbents(), 'latency');
-  const level = quickest === undefined ? undefined : levelled(problem, quickest);
-  return level === undefined ? found : [...found, level];
+  return [...found, ...quicker(problem, incumbents())];
+}
+
+/** The quickest plans refined, with levelled shares, and the best of these refined once more: bands of uneven shares may end elsewhere. */
+function quicker(problem: PlanProblem, known: readonly PlanDraft[]): PlanDraft[] {
+  const count = problem.devices.length;
+  const few = count > MANY_DEVICES ? REFINED_OF_MANY : REFINED;
+  const starts = unlike(known.toSorted((a, b) => a.estimate.latencyMs - b.estimate.latencyMs)).slice(0, few);
+  const effort = EFFORT / count;
+  const found = starts.flatMap((start) => refined(problem, start, effort) ?? []);
+  const level = [...starts, ...found].flatMap((plan) => levelled(problem, plan) ?? []).filter(isDraft);
+  const quickest = best([...found, ...level], 'latency');
+  const again = quickest === undefined || !level.includes(quickest) ? undefined : refined(problem, quickest, effort);
+  return [...found, ...level, ...(again === undefined ? [] : [again])];
+}
+
+/** Of plans that are cut in the same ways the first: from like beginnings one comes to like ends. */
+function unlike(plans: readonly PlanDraft[]): PlanDraft[] {
+  const kinds = new Map<string, PlanDraft>();
+  for (const plan of plans) {
+    const kind = [...new Set(plan.stages.map(({ spec }) => spec.cut))].sort().join();
+    if (!kinds.has(kind)) kinds.set(kind, plan);
+  }
+  return [...kinds.values()];
 }
 
 /** The same seats, but frames go to whoever is free first: what equal devices need not, and others must not do without. */

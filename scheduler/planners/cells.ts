@@ -92,6 +92,7 @@ export class Cells {
   readonly #inputs: readonly TensorInfo[];
   readonly #outputs: readonly TensorInfo[];
   readonly #cells = new Map<number, readonly Cell[]>();
+  readonly #ones = new Map<string, Cell | undefined>();
   readonly #crossings = new Map<number, Crossing>();
   readonly #flows = new Map<string, readonly Flow[]>();
   #count = 0;
@@ -140,6 +141,21 @@ export class Cells {
     }
     this.#cells.set(key, cells);
     return cells;
+  }
+
+  /** Of blocks [from, end) one layout by itself; undefined where they cannot be cut so, or do not fit. */
+  one(from: number, end: number, index: number): Cell | undefined {
+    const key = `${from}-${end} ${index}`;
+    const known = this.#ones.get(key);
+    const layout = this.#layouts[index];
+    if (known !== undefined || layout === undefined || this.#ones.has(key)) return known;
+    const { blocks } = this.#problem.facts;
+    const nodes = [blocks[from]?.nodes[0] ?? 0, blocks[end - 1]?.nodes[1] ?? 0] as const;
+    const spec: StageSpec = { nodes, cut: layout.cut, shares: layout.shares };
+    const parts = this.#cut(spec);
+    const made = parts === undefined ? undefined : this.#cell(from, end, index, layout, spec, parts);
+    this.#ones.set(key, made);
+    return made;
   }
 
   /** From `before` (undefined: the dispatcher) to `next` (undefined: the dispatcher). */

@@ -46,7 +46,16 @@ function record(agent: string, hello: Partial<Hello> = {}, state: AgentState = '
       cpu: 'board',
       fingerprint: 'aaa',
     },
-    ...{ probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [], healthMs: 1000, connection: 0, encrypted: false },
+    ...{
+      probeMacsPerSecond: 1e9,
+      probeBytesPerSecond: 0,
+      probeSmallRunMs: 0,
+      storeBytesFree: 1e9,
+      slices: [],
+      healthMs: 1000,
+      connection: 0,
+      encrypted: false,
+    },
     ...hello,
   };
   return { agent, nonce: '1', state, why: '', hello: all, health: null, seenMs: 0 };

@@ -6,7 +6,7 @@ import { planFileText } from '../plan-file.js';
 import { chain } from '../planners/chain-model.js';
 import { pipeline } from '../planners/pipeline.js';
 import { type Device, isRefusal, type PlanProblem } from '../planners/problem.js';
-import { underQuota } from '../planning.js';
+import { besidesComputing } from '../planning.js';
 import { reported, simulateReport } from './from-report.js';
 import { simulatePlan } from './simulate.js';
 
@@ -16,7 +16,7 @@ const DEVICES: Device[] = ['a', 'b'].map((agent) => ({
   agent,
   macsPerSecond: 1e9,
   memoryBytes: 0,
-  ...underQuota({ cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 1 }),
+  ...besidesComputing({ cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 1, probeSmallRunMs: 0 }),
 }));
 const PROBLEM: PlanProblem = {
   ...{ facts: FACTS, devices: DEVICES, objective: 'throughput', inFlight: 0 },
@@ -51,7 +51,17 @@ function agent(name: string, over: Partial<AgentStatus> = {}): AgentStatus {
       engineThreads: 4,
       correction: 1,
     },
-    ...{ memoryBytes: 0, probeMacsPerSecond: 1e9, softwareVersion: '', encrypted: false, health: null, fingerprint: '', cpu: '' },
+    ...{
+      memoryBytes: 0,
+      probeMacsPerSecond: 1e9,
+      probeBytesPerSecond: 0,
+      probeSmallRunMs: 0,
+      softwareVersion: '',
+      encrypted: false,
+      health: null,
+      fingerprint: '',
+      cpu: '',
+    },
     ...over,
   };
 }

@@ -11,7 +11,7 @@ import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate } from '../planners/estimate.js';
 import { type Device, isRefusal, type Link, type ModelFacts } from '../planners/problem.js';
-import { underQuota } from '../planning.js';
+import { besidesComputing } from '../planning.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
 
@@ -48,12 +48,14 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
   if (isRefusal(cut)) throw new ChairError('PLAN_NOT_POSSIBLE', cut.reason);
   const { links, access } = linksOfStatus(status, usual);
   const shares = hostShares(status.agents);
-  const devices = status.agents.map(({ agent, probeMacsPerSecond, memoryBytes, cpuLimit, cpuPeriodMs, engineThreads }): Device => {
+  const devices = status.agents.map((own): Device => {
+    const { agent, probeMacsPerSecond, probeBytesPerSecond, memoryBytes } = own;
     const link = access.get(agent);
     const shared = shares.get(agent);
     return {
       ...{ agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes },
-      ...underQuota({ cpuLimit, cpuPeriodMs, engineThreads }),
+      ...(probeBytesPerSecond > 0 ? { memoryBytesPerSecond: probeBytesPerSecond } : {}),
+      ...besidesComputing(own),
       ...(link === undefined ? {} : { link }),
       ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
     };

@@ -13,7 +13,16 @@ export function helloOf(agent: string, nonce: string, more: Partial<Hello> = {})
     arch: 'x64',
     cpu: 'none',
   };
-  const engine = { engine: 'none', engineVersion: '0', fingerprint: 'f', probeMacsPerSecond: 1e9, storeBytesFree: 1e9, slices: [] };
+  const engine = {
+    engine: 'none',
+    engineVersion: '0',
+    fingerprint: 'f',
+    probeMacsPerSecond: 1e9,
+    probeBytesPerSecond: 0,
+    probeSmallRunMs: 0,
+    storeBytesFree: 1e9,
+    slices: [],
+  };
   const schemas = { schemaFingerprint: 'f', schemaVersion: 1, softwareVersion: '0' };
   const about = { term: 0, scheduler: '', addresses: ['10.0.0.1'], lanePort: 1, healthMs: 1000, connection: 0, encrypted: false };
   return { agent, nonce, ...schemas, ...about, ...machine, ...engine, ...more };

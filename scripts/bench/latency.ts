@@ -121,7 +121,7 @@ async function at(m: Measured, cluster: Cluster, quick: boolean): Promise<Figure
       'x',
       bareMs.map((own) => own / ceilingMs),
     ),
-    figure(`${m.name}: latency`, 'ms', ms),
+    figure(`${m.name}: latency`, 'ms', ms, undefined, { beside: { predicted: plan.predictedLatencyMs } }),
   ];
 }
 

@@ -310,7 +310,7 @@ describe('an agent in the cluster', () => {
       {
         probe: async () => {
           void agent.stop();
-          return { macsPerSecond: 1, bytesPerSecond: 1, smallRunMs: 1 };
+          return { macsPerSecond: 1, bytesPerSecond: 1, smallRunMs: 1, quotaGrainMs: 0 };
         },
       },
     );

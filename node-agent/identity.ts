@@ -53,7 +53,7 @@ export async function introduce(options: AgentOptions, nonce: string, connection
     host: options.host?.() ?? hostId(),
     hostCores: hostCores(),
     cpuLimit: cpuLimit(),
-    cpuPeriodMs: cpuQuota().periodMs,
+    cpuPeriodMs: Math.max(cpuQuota().periodMs, cpuLimit() > 0 ? probe.quotaGrainMs : 0),
     engineThreads: threads || cores(),
     memoryBytes: memoryLimit(options),
     arch: process.arch,

@@ -1,6 +1,6 @@
 /** Composition root of the agent process: real bus, lanes and engine. */
 import path from 'node:path';
-import { cpuLimit } from '../broker/control-groups.js';
+import { cpuQuota } from '../broker/control-groups.js';
 import { trackBroker } from '../broker/discovery/finder.js';
 import { gatewayProof } from '../broker/discovery/gateway-proof.js';
 import { type ChairError, type ErrorCode, toChairError } from '../broker/errors.js';
@@ -16,6 +16,7 @@ import { Agent } from './agent.js';
 import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
 import { cores, memoryLimitBytes } from './device.js';
 import { measureInChild } from './profiling-child.js';
+import { quotaGrainMs } from './quota-grain.js';
 import type { Authority, Installation } from './updating.js';
 
 export interface RunOptions {
@@ -125,15 +126,17 @@ const PROBE = 4;
 /** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
 async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<Probed> {
   const file = path.join(directory, 'probe.json');
-  const key = `probe ${PROBE} ${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()} limit=${cpuLimit()}`;
+  const { cores: limit, periodMs } = cpuQuota();
+  const key = `probe ${PROBE} ${engine.name} ${engine.version} ${process.arch} threads=${threads} cores=${cores()} limit=${limit}/${periodMs}`;
   const known = await keptProbe(file, key);
   if (known !== undefined) return known;
-  const quota = { cpuLimit: cpuLimit(), threads: threads || cores() };
+  const quota = { cpuLimit: limit, threads: threads || cores() };
   const macsPerSecond = await probeMacsPerSecond(engine, quota);
   const bytesPerSecond = await probeBytesPerSecond(engine, quota, memoryLimitBytes());
-  const found: Probed = { macsPerSecond, bytesPerSecond, smallRunMs: await probeSmallRunMs(engine) };
+  const smallRunMs = await probeSmallRunMs(engine);
+  const found: Probed = { macsPerSecond, bytesPerSecond, smallRunMs, quotaGrainMs: quotaGrainMs(limit, periodMs) };
   const speeds = `${(macsPerSecond / 1e9).toFixed(2)} GMAC/s, weights at ${(bytesPerSecond / 1e9).toFixed(2)} GB/s`;
-  log(`probe: ${speeds}, ${found.smallRunMs.toFixed(3)} ms around a run (${key})`);
+  log(`probe: ${speeds}, ${smallRunMs.toFixed(3)} ms around a run (${key})`);
   // A disk that is full here only costs the next start a second.
   await writeSealed(file, JSON.stringify({ key, ...found }), 'AGENT_STORE_FULL').catch(() => undefined);
   return found;
@@ -146,10 +149,15 @@ async function keptProbe(file: string, key: string): Promise<Probed | undefined>
     if (typeof known !== 'object' || known === null || !('key' in known) || known.key !== key) return undefined;
     const figure = (name: keyof Probed): number => {
       const value: unknown = Reflect.get(known, name);
-      return typeof value === 'number' && value > 0 ? value : 0;
+      return typeof value === 'number' && value >= 0 ? value : -1;
     };
-    const found = { macsPerSecond: figure('macsPerSecond'), bytesPerSecond: figure('bytesPerSecond'), smallRunMs: figure('smallRunMs') };
-    return Object.values(found).includes(0) ? undefined : found;
+    const found = {
+      macsPerSecond: figure('macsPerSecond'),
+      bytesPerSecond: figure('bytesPerSecond'),
+      smallRunMs: figure('smallRunMs'),
+      quotaGrainMs: figure('quotaGrainMs'),
+    };
+    return Object.values(found).includes(-1) || found.macsPerSecond === 0 ? undefined : found;
   } catch {
     // Torn, or changed by something else: measured now.
     return undefined;

@@ -106,6 +106,8 @@ describe('planning', () => {
     const limited = { cpuLimit: 0.2, cpuPeriodMs: 10, engineThreads: 1, probeSmallRunMs: SMALL_RUN_MS };
     expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
     expect(besidesComputing(limited).quota).toEqual({ periodMs: 10, fullSpeed: 0.2 });
+    // What a busy moment explains is no slower processor.
+    expect(besidesComputing({ ...pi, probeSmallRunMs: 2 * SMALL_RUN_MS }).aroundMs).toBe(AROUND_RUN_MS);
     // What did not probe is taken for the machine that the constants are of.
     expect(besidesComputing({ ...pi, probeSmallRunMs: 0 }).aroundMs).toBe(AROUND_RUN_MS);
   });

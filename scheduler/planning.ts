@@ -12,6 +12,7 @@ import {
   RUN_OVERHEAD_MS,
   SERIALISE_BYTES_PER_SECOND,
   SMALL_RUN_MS,
+  SMALL_RUN_NOISE,
 } from './planners/cost.js';
 import { explained, type Solve } from './planners/explained.js';
 import { filed } from './planners/filed.js';
@@ -247,6 +248,10 @@ function devicesFor(input: PlanningInput): Device[] {
     agents.map((record) => record.hello),
     'probeSmallRunMs',
   );
+  const turns = medians(
+    agents.map((record) => record.hello),
+    'cpuPeriodMs',
+  );
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));
@@ -263,7 +268,7 @@ function devicesFor(input: PlanningInput): Device[] {
       memoryBytes: hello.memoryBytes > 0 ? Math.max(1, hello.memoryBytes * FREE_FRACTION - (usedBytes.get(agent) ?? 0)) : 0,
       otherDeployments: otherDeployments?.get(agent) ?? 0,
       ...optional('memoryBytesPerSecond', memory(hello) || undefined),
-      ...besidesComputing({ ...hello, probeSmallRunMs: smallRun(hello) }),
+      ...besidesComputing({ ...hello, probeSmallRunMs: smallRun(hello), cpuPeriodMs: turns(hello) }),
       ...onHost(hosts.get(agent)),
       ...optional('link', access?.get(agent)),
       ...optional('correction', corrections?.(agent, timesOf({ macsPerSecond, profile }))),
@@ -292,7 +297,7 @@ export function arriving({ plan, agents: asked }: Pick<DeployRequest, 'plan' | '
   });
 }
 
-type Figure = 'probeMacsPerSecond' | 'probeBytesPerSecond' | 'probeSmallRunMs';
+type Figure = 'probeMacsPerSecond' | 'probeBytesPerSecond' | 'probeSmallRunMs' | 'cpuPeriodMs';
 
 /** Of each class of device (equal fingerprints and threads) the median of what its agents' probes found; 0 = nobody of its class could probe. */
 function medians(hellos: readonly Hello[], figure: Figure): (hello: Hello) => number {
@@ -363,7 +368,7 @@ export function besidesComputing({
   const threads = Math.max(1, engineThreads);
   const quota =
     cpuLimit > 0 && cpuLimit < threads && cpuPeriodMs > 0 ? { quota: { periodMs: cpuPeriodMs, fullSpeed: cpuLimit / threads } } : {};
-  const slower = (probeSmallRunMs > 0 ? probeSmallRunMs / SMALL_RUN_MS : 1) / (cpuLimit > 0 && cpuLimit < 1 ? cpuLimit : 1);
+  const slower = besidesReference(probeSmallRunMs) / (cpuLimit > 0 && cpuLimit < 1 ? cpuLimit : 1);
   return {
     ...quota,
     aroundMs: AROUND_RUN_MS * slower,
@@ -372,6 +377,12 @@ export function besidesComputing({
     runMs: RUN_OVERHEAD_MS * slower,
     nodeMs: NODE_OVERHEAD_MS * slower,
   };
+}
+
+/** How much longer than on the machine that constants were measured on. */
+function besidesReference(smallRunMs: number): number {
+  const ratio = smallRunMs / SMALL_RUN_MS;
+  return smallRunMs > 0 && (ratio > SMALL_RUN_NOISE || ratio < 1 / SMALL_RUN_NOISE) ? ratio : 1;
 }
 
 function onHost(share: HostShare | undefined): Pick<Device, 'host' | 'hostShare'> {

@@ -138,7 +138,7 @@ export interface Hello {
   readonly hostCores: number;
   /** Cores that control groups permit this agent; 0 = no limit. */
   readonly cpuLimit: number;
-  /** The period in which that limit is handed out; 0 = no limit, or unknown. */
+  /** How often a busy thread has its turn under that limit: the period in which it is handed out, or longer where the kernel looks at it less often; 0 = no limit, or unknown. */
   readonly cpuPeriodMs: number;
   /** Threads that one run of a slice may use. */
   readonly engineThreads: number;

@@ -6,10 +6,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { MessageChannel } from 'node:worker_threads';
 import type { Tensor } from '../../broker/tensor.js';
 import { GraphBuilder } from '../onnx/build.js';
-import type { Buffers } from './buffers.js';
 import type { Engine, Session } from './engine.js';
 
 /** Much work for the bytes that go in and out, which are copied meanwhile. */
@@ -48,9 +46,11 @@ export interface Probed {
   readonly bytesPerSecond: number;
   /** CPU of one run that computes nearly nothing, ms. */
   readonly smallRunMs: number;
+  /** How often a busy thread has its turn under a CPU quota, ms; 0 = there is none. */
+  readonly quotaGrainMs: number;
 }
 
-export const UNPROBED: Probed = { macsPerSecond: 0, bytesPerSecond: 0, smallRunMs: 0 };
+export const UNPROBED: Probed = { macsPerSecond: 0, bytesPerSecond: 0, smallRunMs: 0, quotaGrainMs: 0 };
 
 /**
  * Multiply-accumulates per second of one 3x3 convolution, 256 -> 256 channels at 28x28 (462 million MACs), in the best of three windows of 200 ms; the other windows
@@ -76,8 +76,8 @@ export async function probeMacsPerSecond(engine: Engine, quota: Quota = { cpuLim
 
 /**
  * Bytes per second of the weights of one fully connected layer of up to 64 MiB (an eighth of `memoryBytes`, where that is less; 0 = unknown), as a `Gemm` with transposed
- * weights reads them, in the best of three windows of 50 ms; under a quota as above. The weights are handed in as an input: no file of this size is written, and the
- * disk of a small device is spared. Other agents of the same machine that read at the same time take their part of it, here and later.
+ * weights reads them, in the best of three windows of 50 ms; under a quota as above. The weights are one number that the engine expands when it loads the graph: no file of this
+ * size is written, and the disk of a small device is spared. Other agents of the same machine that read at the same time take their part of it, here and later.
  * Errors: as `Engine.load` and `Session.run`.
  */
 export async function probeBytesPerSecond(engine: Engine, quota: Quota = { cpuLimit: 0, threads: 1 }, memoryBytes = 0): Promise<number> {
@@ -85,21 +85,12 @@ export async function probeBytesPerSecond(engine: Engine, quota: Quota = { cpuLi
   const rows = Math.max(1, Math.floor(most / NEURON_BYTES));
   const graph = new GraphBuilder();
   const x = graph.input('x', 'float32', [1, NEURONS]);
-  const w = graph.input('w', 'float32', [rows, NEURONS]);
+  const w = graph.node1('Expand', [graph.floats('half', [0.5], [1, 1]), graph.ints('shape', [rows, NEURONS])]);
   graph.output(graph.node1('Gemm', [x, w], { transB: 1 }, { outputs: ['y'] }), 'float32', [1, rows]);
   const ms = await loaded(engine, graph, async (session) => {
-    const lent = new Lent();
-    const run = async (): Promise<number> => {
-      const inputs = { x: tensor([1, NEURONS], lent.floats(NEURONS)), w: tensor([rows, NEURONS], lent.floats(rows * NEURONS)) };
-      return (await session.run(inputs, { transfer: true, buffers: lent })).runMs;
-    };
-    try {
-      // The first run touches every page.
-      await run();
-      return await bestMeanMs(run, quota, MEMORY_WINDOW_MS);
-    } finally {
-      lent.free();
-    }
+    await session.warmUp();
+    const input = tensor([1, NEURONS], floatBytes(NEURONS));
+    return bestMeanMs(async () => (await session.run({ x: input })).runMs, quota, MEMORY_WINDOW_MS);
   });
   return (rows * NEURON_BYTES) / (ms / 1000);
 }
@@ -122,35 +113,6 @@ export async function probeSmallRunMs(engine: Engine): Promise<number> {
   });
 }
 
-/** Inputs of a run that come back after it: what is measured is not the copying of 64 MiB. */
-class Lent implements Buffers {
-  readonly #back = new Map<number, Uint8Array>();
-
-  floats(count: number): Uint8Array {
-    const known = this.#back.get(4 * count);
-    this.#back.delete(4 * count);
-    return known ?? floatBytes(count);
-  }
-
-  take(sizeBytes: number): Uint8Array {
-    return new Uint8Array(sizeBytes);
-  }
-
-  give(bytes: Uint8Array): void {
-    this.#back.set(bytes.byteLength, bytes);
-  }
-
-  /** Gives the memory back to the system now: left to the garbage collector, an agent that has nothing to do would keep it for long. A message that nobody will read takes it along. */
-  free(): void {
-    const { port1, port2 } = new MessageChannel();
-    for (const { buffer } of this.#back.values()) if (buffer instanceof ArrayBuffer) port1.postMessage(undefined, [buffer]);
-    this.#back.clear();
-    port1.close();
-    port2.close();
-  }
-}
-
-/** Not zeros: pages that nobody wrote are one page of the system. */
 function floatBytes(count: number): Uint8Array {
   return new Uint8Array(new Float32Array(count).fill(0.5).buffer);
 }

@@ -18,10 +18,12 @@ import { ladderMs } from './roofline.js';
 export { profiledMs } from './profile-table.js';
 
 /**
- * What the start-up probe says of a small run on the machine that the times below were measured on, ms of CPU. Code like the agent's own takes longer elsewhere in the proportion
- * of such runs.
+ * What the start-up probe says of a small run on the machine that the times below were measured on, ms of CPU (0.07 to 0.13). Code like the agent's own takes longer elsewhere in
+ * the proportion of such runs.
  */
 export const SMALL_RUN_MS = 0.1;
+/** A run so short is up to so many times slower by what else its machine does at that moment: within it processors are taken for equal. */
+export const SMALL_RUN_NOISE = 3;
 
 /** Starting a run and collecting it, ms (`npm run bench -- messages`: 0.64 with its two messages). */
 export const RUN_OVERHEAD_MS = 0.5;
@@ -101,14 +103,6 @@ export function busy(quota: CpuQuota | undefined, freeMs: number, fromMs: number
   }
   const until = Math.max(fromMs - quota.periodMs, freeMs) + ms;
   return { freeMs: until, doneMs: Math.max(until, fromMs + ms * quota.fullSpeed) };
-}
-
-/**
- * How much later than the usual one the last of `count` processes is, each of which waits for its own turn of a CPU quota: turns come in no order, so where in its period each one is
- * hit is as good as evenly distributed, and of so many even draws the largest is count / (count + 1) of a period, and one alone a half.
- */
-export function lastTurnMs(periodMs: number, count: number): number {
-  return count < 2 ? 0 : periodMs * (count / (count + 1) - 0.5);
 }
 
 function rooflineMs(device: Device, part: PartFacts): number {

@@ -46,7 +46,7 @@ describe('a refined plan', () => {
   });
 
   it('is never slower than it was, and nothing is left to gain by the same steps', () => {
-    for (const count of [2, 5]) {
+    for (const count of [3]) {
       const problem = asked(team(count));
       const start = planned(draft(problem, 'single', [seated(wholeSpec(VGG16), problem.devices)]));
       const found = planned(refined(problem, start, PLENTY));
@@ -56,16 +56,16 @@ describe('a refined plan', () => {
   });
 
   it('of small problems comes near the best of all plans, from whatever it begins with', () => {
-    const ratios = Array.from({ length: 5 }, (_, seed) => {
-      const problem = randomProblem({ seed, blocks: 5, devices: 4, objective: 'latency', tight: false });
+    const ratios = Array.from({ length: 3 }, (_, seed) => {
+      const problem = randomProblem({ seed, blocks: 4, devices: 3, objective: 'latency', tight: false });
       const { plans } = exact(problem, everyLayout(problem.devices, 'latency', true), {
-        ...{ bound: Number.POSITIVE_INFINITY, finalists: 1, width: 100, effort: 10_000 },
+        ...{ bound: Number.POSITIVE_INFINITY, finalists: 1, width: 50, effort: 5_000 },
       });
       const best = planned(draft(problem, 'best', plans[0]?.stages ?? []));
       const start = planned(draft(problem, 'single', [seated(wholeSpec(problem.facts), problem.devices)]));
       return (refined(problem, start, PLENTY) ?? start).estimate.latencyMs / best.estimate.latencyMs;
     }).sort((a, b) => a - b);
-    expect(ratios[2]).toBeLessThan(1.02);
+    expect(ratios[1]).toBeLessThan(1.02);
     expect(ratios.at(-1)).toBeLessThan(1.5);
   });
 

@@ -1,6 +1,7 @@
 /** A client of the cluster for the length of one command. */
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { ChairError } from '../broker/errors.js';
+import { ChairError, isChairError } from '../broker/errors.js';
 import type { PlanReport } from '../broker/messages.js';
 import { trustOf } from '../broker/trust.js';
 import type { ChairClient, ClientOptions, DeployOptions } from '../scheduler/client.js';
@@ -40,8 +41,9 @@ export async function withClient<T>(settings: Settings, use: (client: ChairClien
 
 /** The error for a name that nothing is deployed under, with the names there are. */
 export async function unknownDeployment(client: ChairClient, name: string): Promise<ChairError> {
-  const names = (await client.status()).deployments.map((d) => d.name).join(', ');
-  return new ChairError('DEPLOYMENT_UNKNOWN', `no deployment is called ${name}`, { todo: `There are: ${names || 'none'}.` });
+  const names = (await client.status()).deployments.map((d) => d.name);
+  const todo = names.length === 0 ? 'Nothing is deployed: `musical-chair deploy MODEL.onnx` does it.' : `There are: ${names.join(', ')}.`;
+  return new ChairError('DEPLOYMENT_UNKNOWN', `no deployment is called ${name}`, { todo });
 }
 
 const SHA256 = /^[0-9a-f]{64}$/;
@@ -54,9 +56,22 @@ const ON_GATEWAY = 'gateway:';
 export async function modelOnGateway(client: ChairClient, model: string, output: Output): Promise<string> {
   if (model.startsWith(ON_GATEWAY)) return model.slice(ON_GATEWAY.length);
   if (SHA256.test(model)) return model;
-  return client.upload(path.resolve(model), {
-    onProgress: (sent, total) => output.progress(`uploading ${Math.floor((100 * sent) / Math.max(1, total))} % of ${bytesText(total)}`),
-  });
+  const onProgress = (sent: number, total: number): void =>
+    output.progress(`uploading ${Math.floor((100 * sent) / Math.max(1, total))} % of ${bytesText(total)}`);
+  try {
+    return await client.upload(path.resolve(model), { onProgress });
+  } catch (error) {
+    if (isChairError(error, 'MODEL_NOT_FOUND') && !existsSync(model)) throw (await ofTheZoo(model, error)) ?? error;
+    throw error;
+  }
+}
+
+/** The name of a network of the zoo is no file yet. */
+async function ofTheZoo(model: string, cause: unknown): Promise<ChairError | undefined> {
+  const { ZOO } = await import('../models/zoo/index.js');
+  if (!ZOO.some((name) => name === model)) return undefined;
+  const todo = `It is a network of the zoo: \`musical-chair models build ${model}\` writes ${model}.onnx.`;
+  return new ChairError('MODEL_NOT_FOUND', `there is no file ${model}`, { expected: 'an ONNX file', came: 'a name', todo, cause });
 }
 
 /** Deploys, and shows how far the agents are while models travel. */

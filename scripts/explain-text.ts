@@ -34,11 +34,12 @@ function table(title: string, chosen: PlanAlternative, rows: readonly PlanAltern
   const refused = rows.filter((row) => row.refused !== '');
   const text = formatTable(
     [
-      { title },
-      { title: 'by' },
+      { title, least: 28 },
+      { title: 'by', whole: true, drop: 2 },
       { title: 'agents', align: 'right' },
-      { title: 'ms', align: 'right' },
-      { title: 'frames/s', align: 'right' },
+      // What the plan is for stays.
+      { title: 'ms', align: 'right', ...(objective.startsWith('throughput') ? { drop: 3 } : {}) },
+      { title: 'frames/s', align: 'right', ...(objective.startsWith('throughput') ? {} : { drop: 3 }) },
       { title: 'gain', align: 'right' },
     ],
     [chosen, ...possible].map((row) => [
@@ -57,6 +58,18 @@ function table(title: string, chosen: PlanAlternative, rows: readonly PlanAltern
   ].join('\n');
 }
 
+/** The best of the others, and what it costs. */
+function nextText(next: PlanAlternative, chosen: PlanAlternative, objective: string): string {
+  const more = gain(next, chosen, objective);
+  const who = `${next.name}${next.planner === next.name ? '' : ` (${next.planner})`}`;
+  if (Math.abs(more) < NO_DIFFERENCE) {
+    const on =
+      next.agents === chosen.agents ? 'is predicted to be' : `on ${next.agents} agents instead of ${chosen.agents} is predicted to be`;
+    return `Next best: ${who} ${on} as good, ${figure(next, objective)}.`;
+  }
+  return `${more > 0 ? 'Predicted to be better' : 'Next best'}: ${who}, ${figure(next, objective)} instead of ${figure(chosen, objective)}.`;
+}
+
 /** The bottleneck is in `why`; here are the next best, what it costs, and what would help most. `objective` as in the request. */
 export function explainText(plan: PlanReport, objective: string, width: number): string {
   const { alternatives = [], changes = [] } = plan.details ?? {};
@@ -66,9 +79,7 @@ export function explainText(plan: PlanReport, objective: string, width: number):
   const [next] = others.filter((row) => !same(row, chosen));
   const [help] = changes.filter(({ refused }) => refused === '').sort(better);
   const lines = [
-    next === undefined
-      ? 'Next best: no other plan is possible.'
-      : `${gain(next, chosen, objective) >= NO_DIFFERENCE ? 'Predicted to be better' : 'Next best'}: ${next.name}${next.planner === next.name ? '' : ` (${next.planner})`}, ${figure(next, objective)} instead of ${figure(chosen, objective)}.`,
+    next === undefined ? 'Next best: no other plan is possible.' : nextText(next, chosen, objective),
     help === undefined || gain(help, chosen, objective) < NO_DIFFERENCE
       ? 'Nothing that was tried would make a better plan.'
       : `What would help most: ${help.name}, ${figure(help, objective)}.`,

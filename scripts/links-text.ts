@@ -18,14 +18,14 @@ export function linksText(links: readonly LinkStatus[], width = 80, most = 0): s
   const shown = most > 0 ? sorted.slice(0, most) : sorted;
   const table = formatTable(
     [
-      { title: 'from' },
-      { title: 'to' },
+      { title: 'from', whole: true },
+      { title: 'to', whole: true },
       { title: 'speed', align: 'right' },
-      { title: '+-', align: 'right' },
+      { title: '+-', align: 'right', drop: 3 },
       { title: 'latency', align: 'right' },
-      { title: 'lane' },
-      { title: 'known from' },
-      { title: 'age', align: 'right' },
+      { title: 'lane', drop: 2 },
+      { title: 'known from', whole: true, drop: 4 },
+      { title: 'age', align: 'right', drop: 1 },
     ],
     shown.map((l) => [
       l.from,

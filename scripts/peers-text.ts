@@ -30,14 +30,14 @@ function tableText({ agent, version, heldVersion, rows }: PeerTableReport, width
   const head = `Peers of ${agent}, version ${version}${heldVersion === version ? '' : heldVersion === 0 ? ' (not told yet)' : ` (it holds ${heldVersion})`}`;
   const table = formatTable(
     [
-      { title: 'peer' },
-      { title: 'side' },
-      { title: 'listens at' },
-      { title: 'lane' },
+      { title: 'peer', whole: true },
+      { title: 'side', whole: true },
+      { title: 'listens at', whole: true, drop: 2 },
+      { title: 'lane', whole: true },
       { title: 'rtt', align: 'right' },
       { title: 'Mbit/s in', align: 'right' },
       { title: 'out', align: 'right' },
-      { title: 'slices' },
+      { title: 'slices', whole: true, drop: 3 },
     ],
     rows.map((row) => [
       row.agent,

@@ -1,7 +1,7 @@
 /** A report of profiles as a plot: time against parts, layer by layer. Pure. */
 import type { ProfileMeasure, ProfileReport } from '../broker/messages.js';
 import type { PlotPanel, PlotPoint, PlotSeries, PlotSpec } from './plot.js';
-import { blocksOf, errorOf, errorsText, type Group, groupsOf } from './profile-text.js';
+import { blocksOf, errorOf, errorsText, type Group, groupsOf, shortLabel } from './profile-text.js';
 import { countText } from './table.js';
 
 /** Time against the number of parts, a panel per block, as in the figures of the Musical Chair paper. */
@@ -15,7 +15,7 @@ export function profilePlot(report: ProfileReport, model: string): PlotSpec {
       if (first === undefined) continue;
       const key = `${first.startNode}-${first.endNode}`;
       const whole = block.find((row) => row.parts === 1);
-      const panel = panels.get(key) ?? { title: `${index}  ${first.label}`, note: work(whole), series: [] };
+      const panel = panels.get(key) ?? { title: `${index}  ${shortLabel(first)}`, note: work(whole), series: [] };
       panels.set(key, panel);
       panel.series.push(...seriesOf(block, whole, suffix, groups.length === 1));
     }
@@ -54,7 +54,7 @@ function seriesOf(block: readonly ProfileMeasure[], whole: ProfileMeasure | unde
   const counts = [...new Set(good.map((row) => row.parts))].sort((a, b) => a - b);
   return [
     ...lines,
-    { name: 'in proportion', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: (whole?.ms ?? 0) / n })) },
+    { name: 'the whole / parts', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: (whole?.ms ?? 0) / n })) },
   ];
 }
 
@@ -79,5 +79,5 @@ function shortName({ device, threads }: Group, groups: readonly Group[]): string
 }
 
 function work(row: ProfileMeasure | undefined): string {
-  return row === undefined ? '' : `${countText(row.macs)}MAC`;
+  return row === undefined ? '' : `${countText(row.macs)} MACs`;
 }

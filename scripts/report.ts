@@ -23,13 +23,13 @@ function stageTable(plan: PlanReport, width: number): string {
   return formatTable(
     [
       { title: 'stage', align: 'right' },
-      { title: 'cut' },
+      { title: 'cut', whole: true },
       { title: 'parts', align: 'right' },
-      { title: 'MACs', align: 'right' },
-      { title: 'largest', align: 'right' },
-      { title: 'weights', align: 'right' },
+      { title: 'MACs', align: 'right', drop: 1 },
+      { title: 'largest', align: 'right', drop: 4 },
+      { title: 'weights', align: 'right', drop: 3 },
       { title: 'ms', align: 'right' },
-      { title: 'in', align: 'right' },
+      { title: 'in', align: 'right', drop: 2 },
       { title: 'out', align: 'right' },
       { title: 'agents' },
     ],
@@ -66,13 +66,13 @@ function seatTable(plan: PlanReport, width: number): string {
   return formatTable(
     [
       { title: 'stage', align: 'right' },
-      { title: 'cut' },
+      { title: 'cut', whole: true },
       { title: 'part', align: 'right' },
-      { title: 'agent' },
-      { title: 'MACs', align: 'right' },
-      { title: 'weights', align: 'right' },
+      { title: 'agent', whole: true },
+      { title: 'MACs', align: 'right', drop: 1 },
+      { title: 'weights', align: 'right', drop: 3 },
       { title: 'ms', align: 'right' },
-      { title: 'in', align: 'right' },
+      { title: 'in', align: 'right', drop: 2 },
       { title: 'out', align: 'right' },
     ],
     plan.seats.map((s) => [

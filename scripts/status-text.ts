@@ -85,13 +85,13 @@ export function agentsText(unsorted: readonly AgentStatus[], width = 80, encrypt
   const agents = [...unsorted].sort(byName((a) => a.agent));
   const temperature = agents.some((a) => (a.health?.temperature ?? 0) > 0);
   const columns: Column[] = [
-    { title: 'agent' },
-    { title: 'state' },
-    { title: 'listens at' },
-    { title: 'cores', align: 'right' },
-    { title: 'memory', align: 'right' },
+    { title: 'agent', whole: true },
+    { title: 'state', whole: true },
+    { title: 'listens at', whole: true, drop: 2 },
+    { title: 'cores', align: 'right', drop: 3 },
+    { title: 'memory', align: 'right', drop: 1 },
     { title: 'cpu', align: 'right' },
-    { title: 'rss', align: 'right' },
+    { title: 'rss', align: 'right', drop: 4 },
     ...(temperature ? [{ title: 'temp', align: 'right' } as const] : []),
     { title: 'runs/s', align: 'right' },
   ];
@@ -246,7 +246,13 @@ export function lanesText(agents: readonly AgentStatus[], width = 80): string {
   const rest = idle === 0 ? [] : [`${counted(idle, shown.length === 0 ? 'direct lane' : 'more direct lane')}, with nothing sent yet.`];
   if (shown.length === 0) return rest.join('');
   const table = formatTable(
-    [{ title: 'from' }, { title: 'to' }, { title: 'lane' }, { title: 'sent', align: 'right' }, { title: 'messages', align: 'right' }],
+    [
+      { title: 'from', whole: true },
+      { title: 'to', whole: true },
+      { title: 'lane' },
+      { title: 'sent', align: 'right' },
+      { title: 'messages', align: 'right', drop: 1 },
+    ],
     shown.map((l) => [l.from, l.peer, l.lane, bytesText(l.bytesSent), String(l.messagesSent)]),
     width,
   );
@@ -272,7 +278,7 @@ export function statusText(report: StatusReport, width = 80): string {
     return wrapText(`${`${durationText(uptimeMs - e.atMs)} ago`.padEnd(10)} ${e.kind}: ${e.text}`, width, '  ');
   });
   return [
-    head,
+    ...wrapText(head, width, ''),
     ...(report.encrypted ? [] : wrapText(INSECURE_TEXT, width, '  ')),
     ...(report.problems.length === 0 ? [] : ['', 'To be looked at:', ...report.problems.flatMap((text) => wrapText(text, width, '  '))]),
     '',

@@ -6,15 +6,48 @@ export interface Column {
   readonly align?: 'left' | 'right';
   /** Of no use when it is cut: a date, or a name that is to be typed. */
   readonly whole?: boolean;
+  /** Not cut to less. */
+  readonly least?: number;
+  /** The column may be left out where there is no room for all: those with the highest number first. */
+  readonly drop?: number;
 }
 
-/** Columns two spaces apart; the widest left columns are cut when the table would be wider than `width`. A row is one line, whoever filled its cells. */
-export function formatTable(columns: readonly Column[], cells: readonly (readonly string[])[], width = 80): string {
-  const rows = cells.map((row) => row.map((cell) => printable(cell)));
-  const widths = columns.map((c, i) => Math.max(c.title.length, ...rows.map((r) => (r[i] ?? '').length)));
+/** What a left column keeps at least. */
+const LEAST = 6;
+
+/** The columns that find room when all that may be cut is cut. */
+function keptColumns(columns: readonly Column[], natural: readonly number[], width: number): number[] {
+  const least = (i: number): number => {
+    const { align, whole, title = '', least: wanted = LEAST } = columns[i] ?? {};
+    const most = natural[i] ?? 0;
+    return align === 'right' || whole === true ? most : Math.min(most, Math.max(wanted, title.length));
+  };
+  let kept = columns.map((_, i) => i);
+  for (;;) {
+    if (kept.reduce((sum, i) => sum + least(i) + 2, -2) <= width) return kept;
+    const last = kept.reduce<number | undefined>((found, i) => {
+      const drop = columns[i]?.drop;
+      return drop !== undefined && (found === undefined || drop > (columns[found]?.drop ?? 0)) ? i : found;
+    }, undefined);
+    if (last === undefined) return kept;
+    kept = kept.filter((i) => i !== last);
+  }
+}
+
+/**
+ * Columns two spaces apart. When the table would be wider than `width`, columns that may be left out are, as far as it is needed, and then the widest left columns are
+ * cut. A row is one line, whoever filled its cells.
+ */
+export function formatTable(all: readonly Column[], cells: readonly (readonly string[])[], width = 80): string {
+  const texts = cells.map((row) => row.map((cell) => printable(cell)));
+  const natural = all.map((c, i) => Math.max(c.title.length, ...texts.map((r) => (r[i] ?? '').length)));
+  const kept = keptColumns(all, natural, width);
+  const columns = kept.flatMap((i) => all[i] ?? []);
+  const rows = texts.map((row) => kept.map((i) => row[i] ?? ''));
+  const widths = kept.map((i) => natural[i] ?? 0);
   let over = widths.reduce((sum, w) => sum + w + 2, -2) - width;
   // The widest left-aligned columns give way first; numbers are never cut, nor what has to be whole.
-  const roomOf = (i: number): number => (widths[i] ?? 0) - Math.max(6, columns[i]?.title.length ?? 0);
+  const roomOf = (i: number): number => (widths[i] ?? 0) - Math.max(columns[i]?.least ?? LEAST, columns[i]?.title.length ?? 0);
   const gives = (i: number): boolean => columns[i]?.align !== 'right' && columns[i]?.whole !== true && roomOf(i) > 0;
   while (over > 0) {
     const widest = widths.reduce(

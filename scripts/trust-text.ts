@@ -51,21 +51,22 @@ function bundleLines(name: string, named: string, gateway: string): string[] {
 
 export function tokensText(rows: readonly TokenRow[], nowMs: number, columns: number): string {
   if (rows.length === 0) return 'no tokens';
+  const failed = rows.some(({ failures }) => failures > 0);
   const table = rows.map((row) => {
     const over = row.state === 'expired' || (row.state === 'open' && row.expiresMs < nowMs);
     const when = row.state === 'open' && !over ? `for ${durationText(row.expiresMs - nowMs)}` : time(over ? row.expiresMs : row.sinceMs);
     const wrong = row.failures === 0 ? '' : String(row.failures);
-    return [row.id, row.role, row.name, over ? 'expired' : row.state, when, short(row.key), wrong];
+    return [row.id, row.role, row.name, over ? 'expired' : row.state, when, short(row.key), ...(failed ? [wrong] : [])];
   });
   return formatTable(
     [
-      { title: 'id' },
-      { title: 'role' },
+      { title: 'id', whole: true },
+      { title: 'role', drop: 1 },
       { title: 'name', whole: true },
-      { title: 'state' },
+      { title: 'state', whole: true },
       { title: 'when (UTC)', whole: true },
-      { title: 'key', align: 'right' },
-      { title: 'wrong tries', align: 'right' },
+      { title: 'key', align: 'right', drop: 2 },
+      ...(failed ? [{ title: 'wrong tries', align: 'right' } as const] : []),
     ],
     table,
     columns,

@@ -67,7 +67,9 @@ async function openModel(path: string): Promise<FileHandle> {
     // Opening a pipe would wait for its other end.
     if ((await stat(path)).isFile()) return await open(path, 'r');
   } catch (error) {
-    throw failed(error instanceof Error ? error.message : String(error), error);
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    const why = { ENOENT: 'no file of that name', EACCES: 'a file you may not read' }[code];
+    throw failed(why ?? (error instanceof Error ? error.message : String(error)), error);
   }
   throw failed('a folder or a device');
 }

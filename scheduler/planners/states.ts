@@ -46,6 +46,11 @@ export class States {
   /** All results take this way after the first part of the last stage is done. */
   readonly #deliveryMs: number;
   readonly #mediumMs: number;
+  /** Room for the state that is being made, for one stage's arrivals, and for devices in the order in which they are free. */
+  readonly #draft: Float64Array;
+  readonly #arrived: Float64Array;
+  readonly #rates: Float64Array;
+  readonly #free: Float64Array;
 
   constructor(problem: PlanProblem, cells: Cells) {
     this.#problem = problem;
@@ -54,11 +59,15 @@ export class States {
     this.#mediumMs = cells.ends.mediumMs(cells.resultBytes);
     const { resources } = cells;
     const n = problem.devices.length;
+    this.#arrived = new Float64Array(n + 1);
+    this.#rates = new Float64Array(n);
+    this.#free = new Float64Array(n);
     const latencyOnly = problem.objective === 'latency';
     const routes = latencyOnly ? 1 : problem.maxLatencyMs === undefined ? 0 : n;
     const loads = latencyOnly ? 0 : resources.length;
     const clock = resources.length + n;
     this.#shape = { loads, held: loads, peak: loads + n, clocks: loads + 2 * n, clock, routes, length: loads + 2 * n + routes * clock };
+    this.#draft = new Float64Array(this.#shape.length);
     const profiled = problem.devices.some((device) => device.profile !== undefined || device.correction !== undefined);
     this.#runMs = profiled ? 0 : Math.min(...problem.devices.map((device) => device.runMs ?? RUN_OVERHEAD_MS));
     this.#soonMs = this.#runMs * Math.min(...problem.devices.map(({ quota }) => quota?.fullSpeed ?? 1));
@@ -82,13 +91,15 @@ export class States {
 
   /** One stage more; undefined when it does not fit into memory, or can no longer beat `bound`. */
   extend(state: State, cell: Cell, bound: number): State | undefined {
-    const v = state.v.slice();
+    // Most are dropped: only what is kept gets a vector of its own.
+    const v = this.#draft;
+    v.set(state.v);
     if (!this.#addMemory(v, cell)) return undefined;
     const crossing = this.#cells.crossing(state.cell, cell);
     if (this.#shape.loads > 0) for (let i = 0; i < crossing.at.length; i++) bump(v, crossing.at[i] ?? 0, crossing.ms[i] ?? 0);
     for (let r = 0; r < this.#shape.routes; r++) this.#advance(v, r, state.cell, cell, crossing);
     const value = this.#lowerBound(v, cell);
-    return value >= bound ? undefined : { v, value, cell, before: state };
+    return value >= bound ? undefined : { v: v.slice(), value, cell, before: state };
   }
 
   /** The way of the results to the dispatcher: what a finished plan costs; undefined when that is no better than `bound`. */
@@ -165,9 +176,11 @@ export class States {
     const base = this.#shape.clocks + r * this.#shape.clock;
     const finish = base + resources.length;
     const seatsBefore = before?.seats[Math.min(r, before.seats.length - 1)] ?? [];
-    const seats = next?.seats[Math.min(r, next.seats.length - 1)] ?? [];
     const gate = resources.devices;
-    const arrived = new Float64Array(next === undefined ? 1 : next.parts.length);
+    const seats = next?.seats[Math.min(r, next.seats.length - 1)] ?? [];
+    // Not made anew for each: a search comes here a million times.
+    const arrived = this.#arrived;
+    arrived.fill(0, 0, next === undefined ? 1 : next.parts.length);
     let end = 0;
     for (const { fromPart, toPart, bytes } of crossing.flows) {
       const from = before === undefined ? gate : (seatsBefore[fromPart] ?? 0);
@@ -257,14 +270,26 @@ export class States {
   #filled(end: number, until: (device: number) => number): number {
     const alone = this.#aloneMs[end];
     if (alone === undefined || alone.includes(0)) return 0;
-    const order = alone.map((ms, d) => ({ rate: 1 / ms, at: until(d) })).sort((a, b) => a.at - b.at);
+    const count = alone.length;
+    const [rates, free] = [this.#rates, this.#free];
+    for (let d = 0; d < count; d++) {
+      const at = until(d);
+      // By insertion: there are few.
+      let i = d;
+      for (; i > 0 && (free[i - 1] ?? 0) > at; i--) {
+        free[i] = free[i - 1] ?? 0;
+        rates[i] = rates[i - 1] ?? 0;
+      }
+      free[i] = at;
+      rates[i] = 1 / (alone[d] ?? 1);
+    }
     let rate = 0;
     let begun = 0;
-    for (const [i, device] of order.entries()) {
-      rate += device.rate;
-      begun += device.rate * device.at;
+    for (let i = 0; i < count; i++) {
+      rate += rates[i] ?? 0;
+      begun += (rates[i] ?? 0) * (free[i] ?? 0);
       const time = (1 + begun) / rate;
-      if (time <= (order[i + 1]?.at ?? Number.POSITIVE_INFINITY)) return time;
+      if (time <= (i + 1 < count ? (free[i + 1] ?? 0) : Number.POSITIVE_INFINITY)) return time;
     }
     return (1 + begun) / rate;
   }

@@ -124,7 +124,10 @@ export class Profiles {
   #table(cache: ProfileCache, model: LoadedModel, device: DeviceClass, threads: number): ProfileTable | undefined {
     const entries = cache.all(device, keyOf(model), threads);
     if (entries.length === 0) return undefined;
-    const table = tableOf(`${device.fingerprint} with ${threads} threads, ${entries.length} measurements`, entries);
+    const table = tableOf(
+      `${device.fingerprint} with ${threads} thread${threads === 1 ? '' : 's'}, ${entries.length} measurements`,
+      entries,
+    );
     return isComplete(table, model.facts.blocks) ? table : undefined;
   }
 
@@ -159,7 +162,10 @@ export class Profiles {
       const cache = await this.#cache;
       const report = await this.#o.during(() => this.#measure(running, cache, classes));
       running.report = { ...running.report, ...report, state: 'done', current: '' };
-      this.#o.log('profile', `${request.model}: ${report.done} measurements of ${classes.length} classes of device`);
+      this.#o.log(
+        'profile',
+        `${request.model}: ${report.done} measurements of ${classes.length} class${classes.length === 1 ? '' : 'es'} of device`,
+      );
     } catch (thrown) {
       const { code, message } = toChairError(thrown);
       const { job } = running;

@@ -8,6 +8,8 @@ import { withWorkbench } from './verify.js';
 
 const KINDS = ['rows', 'columns', 'channels', 'inputs', 'pair'] as const;
 /** Short, so that a row fits 80 columns. */
+/** Where there is no room for all: what fewer models can be cut by goes first. */
+const DROP = { rows: 0, columns: 3, channels: 0, inputs: 4, pair: 5 } as const;
 const TITLES = { rows: 'rows', columns: 'cols', channels: 'chan', inputs: 'inp', pair: 'pair' } as const;
 
 function reportText(r: ModelReport, width: number): string {
@@ -16,11 +18,11 @@ function reportText(r: ModelReport, width: number): string {
   const blocks = formatTable(
     [
       { title: '#', align: 'right' },
-      { title: 'operators' },
-      { title: 'out' },
+      { title: 'operators', least: 12 },
+      { title: 'out', least: 14 },
       { title: 'MACs', align: 'right' },
-      { title: 'weights', align: 'right' },
-      ...KINDS.map((kind) => ({ title: TITLES[kind], align: 'right' as const })),
+      { title: 'weights', align: 'right', drop: 1 },
+      ...KINDS.map((kind) => ({ title: TITLES[kind], align: 'right' as const, ...(DROP[kind] > 0 ? { drop: DROP[kind] } : {}) })),
     ],
     r.blocks.map((b) => [
       String(b.index),
@@ -32,13 +34,14 @@ function reportText(r: ModelReport, width: number): string {
     ]),
     width,
   );
-  const refusals = r.blocks.flatMap((b) =>
-    KINDS.flatMap((k) =>
-      (k === 'rows' || k === 'channels') && b.refusals[k] !== undefined && b.macs > 0
-        ? wrapText(`block ${b.index}, ${k}: ${b.refusals[k]}`, width, '  ')
-        : [],
-    ),
-  );
+  // One reason for several blocks is said once.
+  const refusals = new Map<string, string[]>();
+  for (const b of r.blocks) {
+    for (const k of ['rows', 'channels'] as const) {
+      const why = b.refusals[k];
+      if (why !== undefined && b.macs > 0) refusals.set(why, [...(refusals.get(why) ?? []), `block ${b.index} by ${k}`]);
+    }
+  }
   return [
     `${r.path}`,
     `  sha256 ${r.sha256}`,
@@ -49,10 +52,15 @@ function reportText(r: ModelReport, width: number): string {
       '  ',
     ),
     '',
-    'Blocks between cut points, and how much of the work, in %, each cut divides',
-    '(cols is columns, chan channels, inp inputs):',
+    ...wrapText(
+      'Blocks between cut points, and how much of the work, in %, each cut divides (cols is columns, chan channels, inp inputs):',
+      width,
+      '',
+    ),
     blocks,
-    ...(refusals.length === 0 ? [] : ['', 'In the way:', ...refusals.slice(0, 10)]),
+    ...(refusals.size === 0
+      ? []
+      : ['', 'In the way:', ...[...refusals].slice(0, 10).flatMap(([why, where]) => wrapText(`${where.join(', ')}: ${why}`, width, '  '))]),
   ].join('\n');
 }
 

@@ -105,7 +105,8 @@ export const profile: CommandDefinition = {
         profileText(report, output.columns),
         '',
         ...(svg === '' ? [] : [`The plot is in ${svg}: any browser shows it.`]),
-        `Plans of this model stand on these times from now on: ${PROGRAM} plan ${model} --explain`,
+        'Plans of this model stand on these times from now on:',
+        `  ${PROGRAM} plan ${model} --explain`,
       ].join('\n'),
     );
   },

@@ -9,6 +9,7 @@
  * Strangers can reach it, so everything is bounded: connections that have not said yet what they want, and how fast they come (doorkeeper.ts); what is read before anybody
  * has shown a valid token, and how long it may take; how often somebody may be wrong.
  */
+import type { X509Certificate } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { Socket } from 'node:net';
@@ -20,7 +21,9 @@ import { listen } from '../listen.js';
 import { printable } from '../printable.js';
 import type { Authority, JoinAnswer, JoinRequest } from './authority.js';
 import { Buckets } from './bucket.js';
-import { ROLES, type Role } from './credentials.js';
+import { type Identity, ROLES, type Role } from './credentials.js';
+import { parseToken } from './token-text.js';
+import { verifyPeer } from './verify.js';
 
 export interface EnrolmentServerOptions {
   readonly authority: Authority;
@@ -188,11 +191,11 @@ export class EnrolmentServer {
   }
 
   async #asked(request: IncomingMessage, host: string, work: (body: Body) => Promise<Answer>): Promise<Answer | undefined> {
-    const waitMs = this.#wrong.of(host, this.#now()).waitMs(this.#now());
-    if (waitMs > 0) throw busy(waitMs);
     const body = await bodyOf(request);
     if (body === undefined) return undefined;
     this.#door.heard(request.socket);
+    const waitMs = this.#wrong.of(host, this.#now()).waitMs(this.#now());
+    if (waitMs > 0 && !this.#isOurs(request, body)) throw busy(waitMs);
     if (this.#atWork >= MOST_AT_WORK) throw busy(BUSY_MS);
     this.#atWork++;
     try {
@@ -202,17 +205,34 @@ export class EnrolmentServer {
     }
   }
 
+  /** Whoever has a certificate of ours, or knows the id of a token, which nobody can guess, does not wait because others behind his address are wrong. */
+  #isOurs(request: IncomingMessage, body: Body): boolean {
+    const { authority } = this.#o;
+    const certificate = certificateOf(request);
+    if (certificate === undefined) {
+      const id = tokenIdOf(textOf(body, 'token'));
+      return id !== '' && authority.tokens().some((known) => known.id === id);
+    }
+    const isRevoked = (identity: Identity, serial: string): boolean => authority.isRevoked(identity, serial);
+    try {
+      verifyPeer(certificate, { ca: authority.ca, cluster: authority.cluster, nowMs: undefined, isRevoked });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   async #join(body: Body, host: string): Promise<Answer> {
     const [token, csr, name, asked] = ['token', 'csr', 'name', 'role'].map((key) => textOf(body, key));
     const role: Role | undefined = ROLES.find((known) => known === asked);
     if (asked !== '' && role === undefined) throw new ChairError('JOIN_REFUSED', 'a request to join names a role that there is not');
     const request: JoinRequest = { token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' };
     // Tokens are one each, so whoever repeats one for ever is held up here.
-    return this.#signed(`token ${token}`, () => this.#o.authority.join(request, host));
+    return this.#signed(`token ${tokenIdOf(request.token)}`, () => this.#o.authority.join(request, host));
   }
 
   async #renew(request: IncomingMessage, body: Body, host: string): Promise<Answer> {
-    const certificate = request.socket instanceof TLSSocket ? request.socket.getPeerX509Certificate() : undefined;
+    const certificate = certificateOf(request);
     if (certificate === undefined) {
       throw new ChairError('JOIN_REFUSED', 'a request to renew came without a certificate', {
         expected: 'the one to renew, in the TLS handshake',
@@ -230,6 +250,20 @@ export class EnrolmentServer {
     const answer = await sign();
     if (answer.kind === 'signed') bucket.take(this.#now());
     return answered(answer);
+  }
+}
+
+/** What whoever asks has shown; nobody has judged it. */
+function certificateOf({ socket }: IncomingMessage): X509Certificate | undefined {
+  return socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+}
+
+/** '' of what is no token. */
+function tokenIdOf(text: string): string {
+  try {
+    return parseToken(text).id;
+  } catch {
+    return '';
   }
 }
 

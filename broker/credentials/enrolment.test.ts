@@ -308,7 +308,7 @@ describe('the enrolment port', () => {
     expect(bodies[0]).toBe(bodies[1]);
   });
 
-  it('holds up whoever is wrong too often, and nobody else', async () => {
+  it('holds up whoever is wrong too often, and not those with a token or a certificate who come from the same address', async () => {
     let nowMs = 0;
     await server.stop();
     server = await serve(world.authority, { nowMs: () => nowMs });
@@ -318,8 +318,14 @@ describe('the enrolment port', () => {
     expect(answers.filter((answer) => answer.includes('TOKEN_INVALID'))).toHaveLength(20);
     expect(answers.at(-1)).toMatch(/^HTTP\/1\.1 429 [\s\S]*JOIN_BUSY/);
     expect(await raw('GET /time HTTP/1.1\r\nHost: x\r\n\r\n')).toContain('"nowMs"');
+    const made = await joinAt(server, folder('pi'), await invite(world.authority, 'pi-1'));
+    const renewal = { directory: folder('pi'), gateway: at, clock: new GatewayClock(() => NOON) };
+    expect((await renew(made, renewal)).identity.name).toBe('pi-1');
+    // Whoever was thrown out is one of the others.
+    await world.authority.revoke('pi-1', 'stolen', 'test');
+    await expect(renew(made, renewal)).rejects.toMatchObject({ code: 'JOIN_BUSY' });
     nowMs += 10_000;
-    expect((await joinAt(server, folder('pi'), await invite(world.authority, 'pi-1'))).identity.name).toBe('pi-1');
+    await expect(renew(made, renewal)).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
   });
 
   it('signs no more than a few times for one token or certificate, and lets those who wait for approval ask on', async () => {

@@ -17,7 +17,7 @@ import { ChairError } from './errors.js';
 import type { LaneMessage, Lanes, Segments } from './lanes/lane.js';
 import { checkLink } from './link-bounds.js';
 import type { LinkMeasurement, Probe } from './messages.js';
-import { joinSegments } from './segments.js';
+import { discard, joinSegments } from './segments.js';
 import type { Topics } from './topics.js';
 import { Waitress } from './waitress.js';
 
@@ -167,6 +167,7 @@ export class LinkProbe {
 
   #receive(message: LaneMessage): void {
     const probe = decode('Probe', joinSegments(message.payload)) as Probe;
+    discard(message.payload);
     // Nobody has us answer somebody else.
     if (message.from !== probe.from) return;
     if (probe.kind === 'done' || probe.kind === 'busy') this.#replies.settle(probe.id, probe);

@@ -1,5 +1,6 @@
 /** Bytes in consecutive pieces as a socket delivered them, read without joining. */
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import type { Buffers } from './buffers.js';
 import { ChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
 
@@ -24,16 +25,92 @@ export function joinSegments(segments: Segments): Uint8Array {
   return headOf(segments, Number.MAX_SAFE_INTEGER);
 }
 
-/** Memory of a socket's chunk that one message alone looks at: its reader may drop it. */
-const lone = new WeakSet<ArrayBufferLike>();
+/**
+ * Memory that a socket was read into and that messages look at. When nothing more is read into it and each of those messages was read to its end, it goes back to its
+ * pool, or to the system where it has none. A message that is never discarded keeps it: then the garbage collector sees to it, which costs time and is never wrong.
+ */
+export class Memory {
+  /** Of `bytes`, also when who took them over has handed them on. */
+  readonly sizeBytes: number;
+  #looks = 0;
+  #isOpen = true;
+
+  /** `leadBytes`: so many in front are free, for what its message began with elsewhere (see `SegmentReader.adopt`). */
+  constructor(
+    readonly bytes: Uint8Array,
+    readonly pool?: Pick<Buffers, 'give'>,
+    readonly leadBytes = 0,
+  ) {
+    this.sizeBytes = bytes.length;
+  }
+
+  /** A message looks at it. */
+  look(): void {
+    this.#looks++;
+  }
+
+  /** One of them does not any more. True when that was the last reason to keep it: it is to be given back. */
+  leave(): boolean {
+    return --this.#looks === 0 && !this.#isOpen;
+  }
+
+  /** Nothing more is read into it. As `leave`. */
+  close(): boolean {
+    const wasOpen = this.#isOpen;
+    this.#isOpen = false;
+    return wasOpen && this.#looks === 0;
+  }
+
+  /** The one message that looks at it takes it over: it is not given back from here. False when others look at it, too, or it is nobody's to give. */
+  adopt(): boolean {
+    if (this.#looks !== 1 || this.pool === undefined) return false;
+    this.#isOpen = false;
+    this.#looks = Number.POSITIVE_INFINITY;
+    return true;
+  }
+
+  /** No message looks at it: what it holds may be written over. */
+  get isUnused(): boolean {
+    return this.#looks === 0;
+  }
+}
+
+/** What a message looks at, by its payload. */
+const looks = new WeakMap<Segments, readonly Memory[]>();
 /** Small ones cost less where they are. */
 const SMALLEST_DROP_BYTES = 4096;
 /** A message to a closed port takes its transferred buffers along and is dropped. */
 let nowhere: MessagePort | undefined;
 
-/** Says that nothing but the one message whose payload lies in `chunk` looks at this memory. For whoever reads the socket. */
-export function markLone({ buffer, byteOffset, length }: Uint8Array): void {
-  if (byteOffset === 0 && length === buffer.byteLength && length >= SMALLEST_DROP_BYTES) lone.add(buffer);
+/** Says what the message with this payload looks at. For whoever reads the socket. */
+export function holdFor(payload: Segments, memories: readonly Memory[]): void {
+  if (memories.length > 0) looks.set(payload, memories);
+}
+
+/** The memory of a chunk that Node made for it alone; undefined where that is not worth giving back. */
+export function memoryOf(chunk: Uint8Array): Memory | undefined {
+  const { buffer, byteOffset, length } = chunk;
+  return byteOffset === 0 && length === buffer.byteLength && length >= SMALLEST_DROP_BYTES ? new Memory(chunk) : undefined;
+}
+
+/** The message with this payload was read, and nobody will look at it again: what it was the last to look at goes back at once. See `SegmentReader.discard`. */
+export function discard(payload: Segments): void {
+  const memories = looks.get(payload);
+  if (memories === undefined) return;
+  looks.delete(payload);
+  giveBack(memories.filter((memory) => memory.leave()));
+}
+
+/** To be called once for each, when it said that it is to be given back. */
+export function giveBack(memories: readonly Memory[]): void {
+  const dropped: ArrayBuffer[] = [];
+  for (const { bytes, pool } of memories) {
+    if (pool !== undefined) pool.give(bytes);
+    else if (bytes.buffer instanceof ArrayBuffer) dropped.push(bytes.buffer);
+  }
+  if (dropped.length === 0) return;
+  nowhere ??= closedPort();
+  nowhere.postMessage(null, dropped);
 }
 
 /** A reader's position in segments. Copies into the caller's memory and never makes buffers of its own. */
@@ -83,16 +160,33 @@ export class SegmentReader {
   }
 
   /**
-   * The message was read and nobody will look at it again: memory that it alone used goes back to the system at once. Left to the garbage collector, the
+   * The message was read and nobody will look at it again: memory that it was the last to look at goes back at once. Left to the garbage collector, the
    * chunks of a stream of frames make V8 collect everything every 30 MB or so, which costs more time than receiving them.
    */
   discard(): void {
     this.#left = 0;
-    const dropped: ArrayBuffer[] = [];
-    for (const { buffer } of this.segments) if (buffer instanceof ArrayBuffer && lone.delete(buffer)) dropped.push(buffer);
-    if (dropped.length === 0) return;
-    nowhere ??= closedPort();
-    nowhere.postMessage(null, dropped);
+    discard(this.segments);
+  }
+
+  /**
+   * What is left, as one piece in memory of its own that is the caller's from now on, where it was read that way: at most the beginning is copied, to its place in front of the
+   * rest. It ends at a multiple of eight bytes, so that whole elements of any size are aligned. Undefined = it is to be copied; nothing was changed.
+   */
+  adopt(): Uint8Array | undefined {
+    const [first, second] = this.segments;
+    const memories = looks.get(this.segments) ?? [];
+    const memory = memories.find(({ bytes }) => bytes.buffer === second?.buffer);
+    if (first === undefined || second === undefined || memory === undefined || this.segments.length > 2) return undefined;
+    const { bytes, leadBytes } = memory;
+    const early = this.#index === 0 ? first.subarray(this.#offset) : first.subarray(first.length);
+    if (early.length > leadBytes || second.byteOffset !== bytes.byteOffset + leadBytes || !memory.adopt()) return undefined;
+    const from = this.#index === 0 ? leadBytes - early.length : leadBytes + this.#offset;
+    bytes.set(early, from);
+    const whole = bytes.subarray(from, from + this.#left);
+    looks.delete(this.segments);
+    giveBack(memories.filter((other) => other !== memory && other.leave()));
+    this.#left = 0;
+    return whole;
   }
 
   /** Moves on to the segment that holds the next byte. */

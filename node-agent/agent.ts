@@ -11,16 +11,14 @@ import { UNPROBED } from '../models/engine/probe.js';
 import { answer, type Commands } from './commands.js';
 import type { AgentConfig } from './config.js';
 import type { AgentOptions } from './options.js';
-import { assemble, type Host, type Parts } from './parts.js';
+import { assemble, createBuffers, type Host, type Parts } from './parts.js';
 import { FAREWELL_MS, Presence } from './presence.js';
 import { BlobStore } from './store.js';
 import { TermFile } from './term.js';
 import { within } from './within.js';
 
-/** Expired joins and early messages are looked for this often. */
-const SWEEP_MS = 250;
-/** In so many sweeps this machine's addresses are looked at once: asking the kernel costs more than the rest of a sweep. */
-const ADDRESS_SWEEPS = 4;
+/** Expired joins, early messages and this machine's addresses are looked at this often: as often as health is usually said, in the same turn of the event loop. */
+const SWEEP_MS = 1000;
 
 export class Agent {
   /** Random per process start. */
@@ -36,7 +34,6 @@ export class Agent {
   private parts: Partial<Parts> = {};
   /** Undo of what start did, newest last. */
   private readonly undo: (() => Promise<void> | void)[] = [];
-  private sweeps = 0;
   private draining = false;
   private drained: (() => void) | undefined;
   private failure: ChairError | undefined;
@@ -176,8 +173,10 @@ export class Agent {
     const probe = (await options.probe?.(engine, config.directory)) ?? UNPROBED;
     const bus = await this.own(options.connect(this.presence.will), (b) => b.stop());
     this.parts = { store, term, engine, probe, bus };
-    const lanes = await this.own(Promise.resolve(options.createLanes(bus, (topic, error) => this.refused(topic, error))), (l) => l.stop());
-    const parts = assemble({ store, term, engine, probe, bus, lanes }, this.host);
+    const buffers = createBuffers(options);
+    const createLanes = async () => options.createLanes(bus, (topic, error) => this.refused(topic, error), buffers);
+    const lanes = await this.own(createLanes(), (l) => l.stop());
+    const parts = assemble({ store, term, engine, probe, bus, buffers, lanes }, this.host);
     this.parts = parts;
     this.undo.push(() => this.shutEngine(parts));
     await parts.fetcher.start();
@@ -198,7 +197,7 @@ export class Agent {
     epochs.expire(now);
     standby.expire(now);
     if (peers.tidy((key) => epochs.knows(key), now)) lanes.setPeers(peers.all);
-    if (++this.sweeps % ADDRESS_SWEEPS === 0) this.presence.watchAddresses();
+    this.presence.watchAddresses();
   }
 
   /** Before it came to who it was for. */

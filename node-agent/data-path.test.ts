@@ -1,11 +1,11 @@
 import { generate } from 'mqtt-packet';
 import { describe, expect, it } from 'vitest';
 import { decodeActivation, encodeActivation, scatter } from '../broker/activation.js';
+import { BufferPool } from '../broker/buffers.js';
 import { Framer, publishHeader } from '../broker/lanes/framing.js';
 import type { Lanes, Segments } from '../broker/lanes/lane.js';
 import { allocTensor, type Tensor } from '../broker/tensor.js';
 import { topicsOf } from '../broker/topics.js';
-import { BufferPool } from '../models/engine/buffers.js';
 import type { RunOptions, Session } from '../models/engine/engine.js';
 import type { Epoch } from './epochs.js';
 import { Forwarder } from './forward.js';

@@ -28,7 +28,7 @@ function cgroupLimit(): number {
 export function processMemory(): ProcessMemory {
   const status = read('/proc/self/status');
   const anonymous = kibField(status, 'RssAnon');
-  const rssBytes = process.memoryUsage.rss();
+  const rssBytes = kibField(status, 'VmRSS') || process.memoryUsage.rss();
   return { rssBytes, anonymousBytes: anonymous || rssBytes };
 }
 

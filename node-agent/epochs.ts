@@ -3,10 +3,11 @@
  * and the engine; everything else goes on meanwhile, so that an older epoch keeps serving.
  * Long, because prepare, commit and release may cross each other at every await and share one table; seats, sessions and fetching are files of their own.
  */
+
+import type { Buffers } from '../broker/buffers.js';
 import { ChairError, isChairError } from '../broker/errors.js';
 import type { Prepare, Progress } from '../broker/messages.js';
 import type { BlobRef, SliceRef } from '../broker/plan.js';
-import type { Buffers } from '../models/engine/buffers.js';
 import type { Session } from '../models/engine/engine.js';
 import type { BlobFetcher } from './fetch.js';
 import { type FrameBudget, JoinTable } from './join.js';

@@ -4,12 +4,12 @@
  * not leave. The buffer of an output is used again after its last use.
  */
 import { encodeBox } from '../broker/activation.js';
+import type { Buffers } from '../broker/buffers.js';
 import { ChairError } from '../broker/errors.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { LaneHealth } from '../broker/messages.js';
 import { boxDims, boxEquals, copyBox, itemBytes, type Tensor, tensorBytes } from '../broker/tensor.js';
 import type { Topics } from '../broker/topics.js';
-import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame, Refusal } from './join.js';
 import { type Job, wanted } from './runner.js';

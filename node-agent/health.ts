@@ -23,12 +23,16 @@ export interface HealthSource {
   readonly nowMs: () => number;
 }
 
+/** What the machine itself says (memory, heat) changes slowly and stands in several files: it is read so often. */
+const MACHINE_MS = 5000;
+
 export class HealthMeter {
   private readonly startedMs: number;
   private lastMs: number;
   private lastCpu = process.cpuUsage();
   private lastRuns = 0;
   private rates = { cpu: 0, framesPerSecond: 0 };
+  private machine: { readonly said: ReturnType<typeof readMachine>; readonly atMs: number } | undefined;
 
   constructor(private readonly source: HealthSource) {
     this.startedMs = source.nowMs();
@@ -71,10 +75,7 @@ export class HealthMeter {
       nonce,
       uptimeMs: Math.round(nowMs() - this.startedMs),
       ...this.rates,
-      ...processMemory(),
-      memoryFreeBytes: systemFreeBytes(),
-      temperature: temperatureCelsius(),
-      throttled: throttledFlags(),
+      ...this.machineAt(nowMs()),
       p50Ms,
       p95Ms,
       reconnects: reconnects(),
@@ -90,4 +91,18 @@ export class HealthMeter {
       refusals: refusals.rows(),
     };
   }
+
+  private machineAt(nowMs: number): ReturnType<typeof readMachine> {
+    if (this.machine === undefined || nowMs - this.machine.atMs >= MACHINE_MS) this.machine = { said: readMachine(), atMs: nowMs };
+    return this.machine.said;
+  }
+}
+
+function readMachine() {
+  return {
+    ...processMemory(),
+    memoryFreeBytes: systemFreeBytes(),
+    temperature: temperatureCelsius(),
+    throttled: throttledFlags(),
+  };
 }

@@ -1,25 +1,28 @@
 /**
- * Lane messages that come in. Each is checked against the plan, copied once, from the socket's segments into its box of the seat's input, and
- * the frame goes to the runner when it is complete. Handlers never block: receivers always read.
+ * Lane messages that come in. Each is checked against the plan, copied once, from the socket's segments into its box of the seat's input (what is a whole input may be that
+ * input as it was read), and the frame goes to the runner when it is complete. Handlers never block: receivers always read.
  */
 import { decodeActivation, type LaneRecord, type SegmentReader, scatter } from '../broker/activation.js';
+import type { Buffers } from '../broker/buffers.js';
 import { decode } from '../broker/codec.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { LaneMessage } from '../broker/lanes/lane.js';
 import type { ActivationHeader, Cancel } from '../broker/messages.js';
 import type { Refusals } from '../broker/refusals.js';
 import type { Repetition } from '../broker/repetition.js';
-import { joinSegments } from '../broker/segments.js';
+import { discard, joinSegments } from '../broker/segments.js';
 import { itemBytes } from '../broker/tensor.js';
 import type { EarlyBuffer } from './early.js';
 import type { Epoch, EpochKey, Epochs } from './epochs.js';
 import type { FrameKey, ReadyFrame, Refusal } from './join.js';
-import type { WireEnds } from './seats.js';
+import type { Seat, WireEnds } from './seats.js';
 import type { Tracer } from './tracing.js';
 
 export interface InboxOptions {
   readonly epochs: Epochs;
   readonly early: EarlyBuffer<Arrived>;
+  /** Where memory goes back to that was taken over from a lane for nothing. */
+  readonly buffers: Buffers;
   readonly nowMs: () => number;
   readonly tracer?: Tracer;
   readonly onReady: (epoch: Epoch, frame: ReadyFrame) => void;
@@ -74,6 +77,7 @@ export class Inbox {
   cancel(message: LaneMessage): void {
     try {
       const cancel = decode('Cancel', joinSegments(message.payload)) as Cancel;
+      discard(message.payload);
       this.options.epochs.find(cancel)?.joins.cancel(cancel.frame, cancel.attempt);
       this.options.onUnwanted();
     } catch (error) {
@@ -124,6 +128,7 @@ export class Inbox {
       checkLowWater(header);
       if (epoch.joins.raise(header.lowWater)) this.options.onUnwanted();
       checkShape(ends, header);
+      if (this.takeOver(epoch, seat, header, data)) return;
       const slot = epoch.joins.open(seat, header.wire, this.keyOf(header));
       if (typeof slot === 'string') {
         this.notTaken(epoch, header, slot);
@@ -137,6 +142,24 @@ export class Inbox {
     } catch (error) {
       this.refuse(epoch, header, toChairError(error));
     }
+  }
+
+  /** What is the whole of an input becomes that input where it was read, without a copy. False = it has to be copied. */
+  private takeOver(epoch: Epoch, seat: Seat, header: ActivationHeader, data: SegmentReader): boolean {
+    const { buffers, tracer, onReady } = this.options;
+    const { dtype, dims, encoding, wire } = header;
+    if (encoding !== 'raw' || !epoch.joins.fitsWhole(seat, wire)) return false;
+    const bytes = data.adopt();
+    if (bytes === undefined) return false;
+    const placed = epoch.joins.place(seat, wire, this.keyOf(header), { dtype, dims, bytes });
+    if (typeof placed === 'string' && placed !== 'waiting') {
+      buffers.give(bytes);
+      this.notTaken(epoch, header, placed);
+      return true;
+    }
+    tracer?.arrived(epoch.deployment, header, seat, bytes.length);
+    if (typeof placed === 'object') onReady(epoch, placed);
+    return true;
   }
 
   /** Is it who the plan seats at the wire's beginning? The dispatcher is not told: the frame is under way from the right one. */

@@ -1,8 +1,8 @@
 /** Join `coded`: a seat behind a coded stage runs with the first N of the N + 1 boxes, whichever they are. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { BufferPool } from '../broker/buffers.js';
 import { copyBox, type Tensor } from '../broker/tensor.js';
-import { BufferPool } from '../models/engine/buffers.js';
 import { FrameBudget, type FrameKey, JoinTable, type ReadyFrame } from './join.js';
 import { SeatTable } from './seats.js';
 import { toyPlan } from './test-world.js';

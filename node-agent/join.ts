@@ -5,9 +5,10 @@
  * What bounds it: bytes by a budget that all epochs and the ready queue share; entries by `MAX_FRAMES`; time by the low-water mark in
  * headers, by cancels, and by `expire`.
  */
+
+import { BufferPool, type Buffers } from '../broker/buffers.js';
 import { isEnough, recover } from '../broker/parity.js';
 import { type Box, boxDims, boxEquals, type Tensor, tensorBytes, wholeBox } from '../broker/tensor.js';
-import { BufferPool, type Buffers } from '../models/engine/buffers.js';
 import type { Seat, SeatTable } from './seats.js';
 
 /** Bytes of frames on their way through this agent: waiting in joins, ready to run, or being sent. */

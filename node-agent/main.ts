@@ -100,7 +100,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
       bus.onDisconnect((why) => log(`lost the broker: ${why}; trying on`));
       return bus;
     },
-    createLanes: (bus, onRefused) =>
+    createLanes: (bus, onRefused, buffers) =>
       createLanes({
         ...trusted,
         id: config.name,
@@ -109,6 +109,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
         listen: config.laneHost !== '',
         ...(config.laneHost === '' ? {} : { host: config.laneHost }),
         port: config.lanePort,
+        buffers,
         onRefused,
       }),
     createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),

@@ -1,4 +1,5 @@
 /** What an agent is made of from outside: its configuration, and factories for the seams. */
+import type { Buffers } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import type { Lanes } from '../broker/lanes/lane.js';
 import type { Gone } from '../broker/messages.js';
@@ -22,8 +23,8 @@ export interface AgentOptions {
   readonly softwareVersion: string;
   /** Connects to the control plane, with this Last Will. */
   readonly connect: (will: Will) => Promise<Bus>;
-  /** `onRefused`: a message or connection was refused before it came to a handler. */
-  readonly createLanes: (bus: Bus, onRefused: (topic: string, error: Error) => void) => Promise<Lanes> | Lanes;
+  /** `onRefused`: a message or connection was refused before it came to a handler. `buffers`: what connections are to be read into, if that can be said. */
+  readonly createLanes: (bus: Bus, onRefused: (topic: string, error: Error) => void, buffers: Buffers) => Promise<Lanes> | Lanes;
   readonly createEngine: () => Promise<Engine>;
   /** How fast the engine is here; default: unknown. */
   readonly probe?: (engine: Engine, directory: string) => Promise<Probed>;

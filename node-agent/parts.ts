@@ -1,4 +1,5 @@
 /** What an agent is made of, and how the parts know each other. Nothing is started here: `agent.ts` owns their lives. */
+import { BufferPool, type Buffers } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import { cpuQuota } from '../broker/control-groups.js';
 import { type ChairError, isChairError, toChairError } from '../broker/errors.js';
@@ -8,7 +9,6 @@ import type { Refusals } from '../broker/refusals.js';
 import type { Repetition } from '../broker/repetition.js';
 import { sealCheck } from '../broker/seal.js';
 import type { Topics } from '../broker/topics.js';
-import { BufferPool } from '../models/engine/buffers.js';
 import type { Engine } from '../models/engine/engine.js';
 import type { Probed } from '../models/engine/probe.js';
 import { Commands } from './commands.js';
@@ -40,6 +40,8 @@ export interface Ground {
   /** What the start-up probe found. */
   readonly probe: Probed;
   readonly bus: Bus;
+  /** Of inputs, outputs, and what comes on lanes. */
+  readonly buffers: Buffers;
   readonly lanes: Lanes;
 }
 
@@ -85,6 +87,11 @@ const IDLE_SHARE = 1 / 32;
 const BATCH_MS = 10;
 /** And so many periods of a CPU quota, which is handed out at once: in fewer, where a period begins decides. */
 const BATCH_PERIODS = 6;
+
+/** For inputs, outputs and what comes on lanes: one pool, so that what is read can become an input. */
+export function createBuffers(options: AgentOptions): Buffers {
+  return new BufferPool(memoryLimit(options) * IDLE_SHARE);
+}
 
 export function assemble(ground: Ground, host: Host): Parts {
   const { options, nonce, nowMs, log, topics } = host;
@@ -164,9 +171,8 @@ function dataPath({
 }: DataPathOptions): Pick<Parts, 'epochs' | 'runner' | 'forwarder' | 'inbox'> {
   const { nowMs, log, topics, repetition } = host;
   const { config } = host.options;
-  const { store, bus, lanes } = ground;
+  const { store, bus, buffers, lanes } = ground;
   const budget = new FrameBudget(config.joinLimitBytes || limitBytes / 4);
-  const buffers = new BufferPool(limitBytes * IDLE_SHARE);
   const early = new EarlyBuffer<Arrived>(config.earlyBytes, config.earlyMs);
   const onReady = (epoch: Epoch, frame: ReadyFrame) => runner.push({ epoch, frame });
   const purge = (): void => {
@@ -223,6 +229,7 @@ function dataPath({
   const inbox = new Inbox({
     epochs,
     early,
+    buffers,
     nowMs,
     tracer,
     onReady,

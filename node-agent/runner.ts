@@ -3,9 +3,10 @@
  * part of a late stage besides an early one hears of old frames after newer ones; were they to wait behind those, so would every agent that has done its part of them.
  * The engine has one queue and runs one slice at a time; two are handed to it, so that it does not idle while this thread takes the first one's outputs.
  */
+
+import type { Buffers } from '../broker/buffers.js';
 import { toChairError } from '../broker/errors.js';
 import type { Tensor } from '../broker/tensor.js';
-import type { Buffers } from '../models/engine/buffers.js';
 import type { Epoch } from './epochs.js';
 import type { FrameBudget, ReadyFrame } from './join.js';
 import { RunTimes } from './run-times.js';

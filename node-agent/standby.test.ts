@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { BufferPool } from '../broker/buffers.js';
 import { createFakeBroker } from '../broker/fake-bus.js';
 import type { SliceRef } from '../broker/plan.js';
 import { topicsOf } from '../broker/topics.js';
-import { BufferPool } from '../models/engine/buffers.js';
 import { Epochs } from './epochs.js';
 import { BlobFetcher } from './fetch.js';
 import { FrameBudget } from './join.js';

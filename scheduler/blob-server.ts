@@ -5,6 +5,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BlobChunkHeader, encodeBlobChunk } from '../broker/activation.js';
+import { BufferPool } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import { decode } from '../broker/codec.js';
 import { ChairError, type ErrorCode } from '../broker/errors.js';
@@ -12,7 +13,6 @@ import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { BlobRequest } from '../broker/messages.js';
 import { joinSegments } from '../broker/segments.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
-import { BufferPool } from '../models/engine/buffers.js';
 
 export const MAX_CHUNK_BYTES = 2 ** 20;
 const SHA256 = /^[0-9a-f]{64}$/;

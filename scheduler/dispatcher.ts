@@ -11,7 +11,7 @@ import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { ActivationHeader, Cancel, DeploymentStatus, ResultAck, ResultHeader, SubmitHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
 import type { Refusals } from '../broker/refusals.js';
-import { joinSegments } from '../broker/segments.js';
+import { discard, joinSegments } from '../broker/segments.js';
 import { boxDims, type TensorInfo, tensorBytes, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, ownerOf, type Topics } from '../broker/topics.js';
 import { Assembly, type Tensors } from './assembly.js';
@@ -239,6 +239,7 @@ export class Dispatcher {
 
   #acknowledge(message: LaneMessage): void {
     const { client, sequence } = decode('ResultAck', joinSegments(message.payload)) as ResultAck;
+    discard(message.payload);
     if (!this.#isFrom(message, client)) return;
     for (const served of this.#served.values()) served.frames.acknowledge(client, sequence);
   }

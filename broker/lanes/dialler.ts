@@ -5,6 +5,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Packet } from 'mqtt-packet';
 import { backoffMs } from '../backoff.js';
+import type { Buffers } from '../buffers.js';
 import type { Identity } from '../credentials/credentials.js';
 import { isChairError } from '../errors.js';
 import { plainAddress } from '../host.js';
@@ -12,6 +13,7 @@ import type { PeerEntry } from '../messages.js';
 import { dialTls, type TlsSessions } from '../tls.js';
 import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
+import { Inlet } from './inlet.js';
 import { LaneSocket } from './lane-socket.js';
 import type { LaneWatch } from './lane-watch.js';
 
@@ -24,6 +26,8 @@ export interface DiallerOptions {
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
   readonly watch: LaneWatch;
+  /** What comes is read into these. */
+  readonly buffers: Buffers;
   /** Per address. */
   readonly connectTimeoutMs: number;
   readonly keepaliveMs: number;
@@ -158,22 +162,23 @@ export class Dialler {
   }
 
   /** A connection, and the word when it can be spoken on: behind TLS, when it is known who is there. */
-  #dial(address: string): { readonly socket: Socket; readonly ready: Promise<unknown> } {
+  #dial(address: string): { readonly socket: Socket; readonly ready: Promise<unknown>; readonly inlet?: Inlet } {
     const { secure } = this.#options;
     const { lanePort: port } = this.#entry;
     if (secure !== undefined) {
       const { socket, peer } = dialTls({ host: address, port, ...secure });
       return { socket, ready: peer };
     }
-    const socket = connect({ host: address, port, noDelay: true });
-    return { socket, ready: new Promise((resolve) => void socket.once('connect', resolve)) };
+    const inlet = new Inlet(this.#options.buffers);
+    const socket = connect({ host: address, port, noDelay: true, onread: inlet.onread });
+    return { socket, inlet, ready: new Promise((resolve) => void socket.once('connect', resolve)) };
   }
 
   /** Connection, CONNECT, CONNACK. */
   #open(address: string): Promise<LaneSocket> {
     return new Promise((resolve, reject) => {
       const { connectTimeoutMs, clientId, addressee, keepaliveMs } = this.#options;
-      const { socket, ready } = this.#dial(address);
+      const { socket, ready, inlet } = this.#dial(address);
       const timer = setTimeout(() => lane.end(new Error(`no answer within ${connectTimeoutMs} ms`)), connectTimeoutMs);
       const accepted = (packet: Packet) => {
         if (packet.cmd === 'pingresp') this.#answered(lane);
@@ -187,6 +192,7 @@ export class Dialler {
         else lane.end(new Error(packet.returnCode === NOT_AUTHORIZED ? this.#whyRefused : `refused with code ${packet.returnCode}`));
       };
       const lane = new LaneSocket(socket, {
+        inlet,
         first: 'connack',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,

@@ -8,7 +8,7 @@
  */
 import { type Packet, type Parser, parser } from 'mqtt-packet';
 import { ChairError } from '../errors.js';
-import { markLone } from '../segments.js';
+import { giveBack, holdFor, type Memory, memoryOf } from '../segments.js';
 import type { Segments } from './lane.js';
 
 export interface PublishFrame {
@@ -41,6 +41,8 @@ const PART_AGE_MS = 60_000;
 interface Gathered {
   readonly topic: string;
   readonly segments: Uint8Array[];
+  /** What the segments lie in. */
+  readonly looks: Memory[];
   readonly startedMs: number;
   bytes: number;
   grownMs: number;
@@ -72,14 +74,15 @@ export class Framer {
   #nowMs = 0;
   #startedMs = 0;
   #segments: Uint8Array[] = [];
+  #looks: Memory[] = [];
   #payloadBytes = 0;
   #crumbs: Uint8Array | undefined;
   #gathered: Gathered | undefined;
   /** The packet that is being read is a part. */
   #isPart = false;
-  /** Messages, and packets of other kinds, that look into the chunk that is being read; and the last of them. */
-  #lookers = 0;
-  #looker: readonly Uint8Array[] | undefined;
+  /** Of the chunk that is being read; `#own` where nobody else looks after it. */
+  #memory: Memory | undefined;
+  #own: Memory | undefined;
 
   constructor(options: FramerOptions) {
     this.#options = options;
@@ -90,11 +93,24 @@ export class Framer {
     });
   }
 
-  /** Takes the next bytes, read at `nowMs`, and keeps views of them. Throws CODEC_INVALID or PACKET_TOO_LARGE; then the connection must be ended. */
-  push(chunk: Uint8Array, nowMs = 0): void {
+  /** Of the message that is being read, bytes that are still to come; 0 = it is not known yet that there is one. */
+  get payloadLeft(): number {
+    return this.#state === 'payload' ? this.#left : 0;
+  }
+
+  /** All bytes of that message; 0 = it is a part of one, or there is none. */
+  get payloadBytes(): number {
+    return this.#state === 'payload' && !this.#isPart ? this.#payloadBytes : 0;
+  }
+
+  /**
+   * Takes the next bytes, read at `nowMs`, and keeps views of them. `memory`: what they lie in, when it is used again; else they are alone in theirs. Throws CODEC_INVALID
+   * or PACKET_TOO_LARGE; then the connection must be ended.
+   */
+  push(chunk: Uint8Array, nowMs = 0, memory?: Memory): void {
     this.#nowMs = nowMs;
-    this.#lookers = 0;
-    this.#looker = undefined;
+    this.#own = memory === undefined ? memoryOf(chunk) : undefined;
+    this.#memory = memory ?? this.#own;
     let at = 0;
     while (at < chunk.length || (this.#left === 0 && this.#state === 'payload')) {
       switch (this.#state) {
@@ -115,7 +131,14 @@ export class Framer {
           break;
       }
     }
-    if (this.#state === 'payload' && this.#lookers === 1) markLone(chunk);
+    this.#endChunk();
+  }
+
+  /** Nothing more is read of it. */
+  #endChunk(): void {
+    const own = this.#own;
+    this.#own = undefined;
+    if (own?.close() === true) giveBack([own]);
   }
 
   #startPacket(byte: number): void {
@@ -195,7 +218,7 @@ export class Framer {
 
   /** The message that this part continues, or begins. All parts together are bounded as one packet is. */
   #partOf(topic: string): Gathered {
-    this.#gathered ??= { topic, segments: [], startedMs: this.#startedMs, bytes: 0, grownMs: this.#nowMs, crumbs: undefined };
+    this.#gathered ??= { topic, segments: [], looks: [], startedMs: this.#startedMs, bytes: 0, grownMs: this.#nowMs, crumbs: undefined };
     if (this.#gathered.topic !== topic) {
       throw new ChairError('CODEC_INVALID', 'parts of two messages at once', { expected: this.#gathered.topic, came: topic });
     }
@@ -210,24 +233,22 @@ export class Framer {
   #payload(chunk: Uint8Array, at: number): number {
     const take = Math.min(this.#left, chunk.length - at);
     this.#left -= take;
-    // The end of a message may be one segment more; the ends of its parts may be any number.
-    const isCrumb = take < CRUMB_BYTES && (this.#left > 0 || this.#isPart);
-    if (isCrumb && take > 0) this.#keepCrumb(chunk.subarray(at, at + take));
-    else if (take > 0) {
-      this.#segments.push(chunk.subarray(at, at + take));
-      if (this.#looker !== this.#segments) this.#lookers++;
-      this.#looker = this.#segments;
-    }
+    if (take > 0) this.#keep(chunk.subarray(at, at + take));
     if (this.#isPart && this.#gathered !== undefined) this.#gathered.grownMs = this.#nowMs;
     if (this.#left === 0) {
       // Before the payload is handed on: whoever takes it may drop it at once.
-      if (at + take === chunk.length && this.#lookers === 1) markLone(chunk);
-      const payload = this.#segments;
-      if (!this.#isPart) this.#crumbs = undefined;
+      if (at + take === chunk.length) this.#endChunk();
+      const [payload, looks] = [this.#segments, this.#looks];
       this.#segments = [];
       this.#state = 'type';
-      if (this.#isPart) this.#endPart();
-      else this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes, startedMs: this.#startedMs });
+      if (this.#isPart) {
+        this.#endPart();
+        return at + take;
+      }
+      this.#crumbs = undefined;
+      this.#looks = [];
+      holdFor(payload, looks);
+      this.#options.onPublish({ ...this.#frame, payload, payloadBytes: this.#payloadBytes, startedMs: this.#startedMs });
     }
     return at + take;
   }
@@ -238,9 +259,33 @@ export class Framer {
     whole.bytes += this.#payloadBytes;
     if ((this.#byte & RETAIN) === 0) return;
     this.#gathered = undefined;
-    if (this.#payloadBytes === 0) return;
-    const { segments: payload, bytes: payloadBytes, startedMs } = whole;
+    const { segments: payload, looks, bytes: payloadBytes, startedMs } = whole;
+    if (this.#payloadBytes === 0) {
+      giveBack(looks.filter((memory) => memory.leave()));
+      return;
+    }
+    holdFor(payload, looks);
     this.#options.onPublish({ ...this.#frame, payload, payloadBytes, startedMs });
+  }
+
+  /** One more piece of the payload. What follows the last one in the same memory makes that longer. */
+  #keep(piece: Uint8Array): void {
+    const segments = this.#segments;
+    const last = segments.at(-1);
+    const follows = last !== undefined && last.buffer === piece.buffer && last.byteOffset + last.length === piece.byteOffset;
+    // The end of a message may be one segment more; the ends of its parts may be any number.
+    const isCrumb = !follows && piece.length < CRUMB_BYTES && (this.#left > 0 || this.#isPart);
+    if (isCrumb) {
+      this.#keepCrumb(piece);
+      return;
+    }
+    if (follows) segments[segments.length - 1] = new Uint8Array(last.buffer, last.byteOffset, last.length + piece.length);
+    else segments.push(piece);
+    const memory = this.#memory;
+    const looks = this.#isPart && this.#gathered !== undefined ? this.#gathered.looks : this.#looks;
+    if (memory === undefined || looks.at(-1) === memory || looks.includes(memory)) return;
+    memory.look();
+    looks.push(memory);
   }
 
   /** Crumbs are gathered: a peer that sends byte by byte must not cost a hundred bytes of bookkeeping for each. */
@@ -274,12 +319,11 @@ export class Framer {
   }
 
   #small(chunk: Uint8Array, at: number): number {
-    // mqtt-packet's parser may keep views.
-    this.#lookers++;
     const take = Math.min(this.#left, chunk.length - at);
     this.#left -= take;
     if (this.#left === 0) this.#state = 'type';
-    this.#parser.parse(Buffer.from(chunk.buffer, chunk.byteOffset + at, take));
+    // A copy: mqtt-packet's parser may keep what it is given.
+    this.#parser.parse(Buffer.from(chunk.subarray(at, at + take)));
     return at + take;
   }
 }
@@ -321,15 +365,24 @@ export function partHeader(topic: string, partBytes: number, isLast: boolean): B
   return header(isLast ? DUP | RETAIN : DUP, topic, partBytes, MQTT_MAX_PACKET_BYTES);
 }
 
+/** Bytes of a message with its header when it goes whole. Throws PACKET_TOO_LARGE. */
+export function publishBytes(topic: string, payloadBytes: number, maxPacketBytes: number): number {
+  const length = packetLength(Buffer.byteLength(topic), topic, payloadBytes, maxPacketBytes);
+  return 1 + lengthBytes(length).length + length;
+}
+
+function packetLength(nameBytes: number, topic: string, payloadBytes: number, maxPacketBytes: number): number {
+  const length = 2 + nameBytes + payloadBytes;
+  if (length <= maxPacketBytes) return length;
+  throw new ChairError('PACKET_TOO_LARGE', `a message on ${topic} is too large for a lane`, {
+    expected: `a packet of at most ${maxPacketBytes} bytes`,
+    came: `${length}`,
+  });
+}
+
 function header(flags: number, topic: string, payloadBytes: number, maxPacketBytes: number): Buffer {
   const name = Buffer.from(topic, 'utf8');
-  const length = 2 + name.length + payloadBytes;
-  if (length > maxPacketBytes) {
-    throw new ChairError('PACKET_TOO_LARGE', `a message on ${topic} is too large for a lane`, {
-      expected: `a packet of at most ${maxPacketBytes} bytes`,
-      came: `${length}`,
-    });
-  }
+  const length = packetLength(name.length, topic, payloadBytes, maxPacketBytes);
   return Buffer.concat([
     Uint8Array.of((TYPE.publish << 4) | flags),
     lengthBytes(length),

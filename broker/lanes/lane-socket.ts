@@ -8,8 +8,10 @@
 import type { Socket } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';
 import { ChairError, isChairError } from '../errors.js';
+import type { Memory } from '../segments.js';
 import { type Draining, DrainMeter } from './drain-meter.js';
-import { Framer, type FramerOptions, type PublishFrame, partHeader, publishHeader } from './framing.js';
+import { Framer, type FramerOptions, type PublishFrame, partHeader, publishBytes, publishHeader } from './framing.js';
+import type { Inlet } from './inlet.js';
 import type { Segments } from './lane.js';
 import type { LaneWatch } from './lane-watch.js';
 
@@ -17,6 +19,8 @@ export interface LaneSocketOptions extends Pick<FramerOptions, 'maxPacketBytes' 
   /** Bytes handed to `publish` and not yet taken by the kernel. One message may exceed it when nothing else waits. */
   readonly maxQueuedBytes: number;
   readonly watch: LaneWatch;
+  /** What the socket is read through; default: its own buffers. */
+  readonly inlet?: Inlet | undefined;
   readonly onPublish: (frame: PublishFrame) => void;
   readonly onPacket: (packet: Packet) => void;
   /** Once. `error` is what ended it, or undefined for an orderly end. */
@@ -39,15 +43,17 @@ const SPLIT_PARTS = 2;
 /** Not answered yet: never held back below the least, never more than the most; between them what goes in so long. */
 const WINDOW_BYTES = { least: 64 * 1024, most: 4 * 1024 * 1024 };
 const WINDOW_MS = 250;
-/** Marks so much apart, as a part of the window; and one after each message that comes so long after the last mark. */
+/** Marks so much apart, as a part of the window; and one after a message that comes so long after the last mark, when so much has gone since: an answer costs both ends a turn. */
 const MARK_PART = 1 / 4;
 const MARK_MS = 100;
+const MARK_BYTES = 16 * 1024;
 /** With answers as quick as this a window is too small, if it holds anything up. */
 const QUICK_MS = 125;
 /** What is not answered for so long waits. A process under a CPU quota may not run for 80 ms. */
 const WAITS_MS = 150;
 
 const PING = generate({ cmd: 'pingreq' });
+const PONG = generate({ cmd: 'pingresp' });
 
 /** A message on its way out. */
 interface Outgoing {
@@ -106,15 +112,18 @@ export class LaneSocket {
     const framer = new Framer(options);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 30_000);
-    socket.on('data', (chunk) => {
+    const push = (chunk: Uint8Array, memory?: Memory): void => {
       this.activeAt = performance.now();
       if (this.#closed) return;
       try {
-        framer.push(chunk, this.activeAt);
+        framer.push(chunk, this.activeAt, memory);
       } catch (error) {
         this.end(error instanceof Error ? error : new Error(String(error)));
       }
-    });
+    };
+    const { inlet } = options;
+    if (inlet === undefined) socket.on('data', (chunk) => push(chunk));
+    else inlet.open(framer, push);
     socket.on('error', (error) => {
       this.#error ??= error;
     });
@@ -141,6 +150,11 @@ export class LaneSocket {
     return this.#closed || (this.#queue.length === 0 && this.#marks.length === 0 && this.#inNode === 0);
   }
 
+  /** As `isIdle`, at the end of a call that wrote: what the kernel has taken at once is called back for only later. */
+  get #isHeldUp(): boolean {
+    return this.#queue.length > 0 || this.#marks.length > 0 || this.socket.writableLength > 0;
+  }
+
   /** How fast it carries what waits. */
   draining(nowMs: number): Draining {
     return this.#drain.read(nowMs);
@@ -152,7 +166,7 @@ export class LaneSocket {
    */
   publish(topic: string, payload: Segments, payloadBytes: number, { wanted, urgent = false }: PublishOptions = {}): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      const totalBytes = publishHeader(topic, payloadBytes, this.#options.maxPacketBytes).length + payloadBytes;
+      const totalBytes = publishBytes(topic, payloadBytes, this.#options.maxPacketBytes);
       if (this.#closed || this.socket.destroyed) throw this.#down();
       if (this.#queuedBytes > 0 && this.#queuedBytes + totalBytes > this.#options.maxQueuedBytes) {
         throw new ChairError('QUEUE_FULL', 'the peer does not take messages as fast as they are sent', {
@@ -168,7 +182,7 @@ export class LaneSocket {
       if (urgent && payloadBytes <= SPLIT_PARTS * PART_BYTES) this.#queue.unshift(out);
       else this.#queue.push(out);
       this.#pump();
-      if (!this.isIdle) this.#options.watch.add(this);
+      if (this.#isHeldUp) this.#options.watch.add(this);
     });
   }
 
@@ -294,8 +308,8 @@ export class LaneSocket {
 
   #isMarkDue(): boolean {
     if (!this.isOurs) return false;
-    const isLong = this.#written - this.#marked >= this.#window * MARK_PART;
-    return isLong || performance.now() - this.#markedMs >= MARK_MS;
+    const bytes = this.#written - this.#marked;
+    return bytes >= this.#window * MARK_PART || (bytes >= MARK_BYTES && performance.now() - this.#markedMs >= MARK_MS);
   }
 
   #mark(): void {
@@ -322,7 +336,7 @@ export class LaneSocket {
 
   /** Sends any other packet. */
   control(packet: Packet): void {
-    if (!this.#closed && !this.socket.destroyed) this.socket.write(generate(packet));
+    if (!this.#closed && !this.socket.destroyed) this.socket.write(packet.cmd === 'pingresp' ? PONG : generate(packet));
   }
 
   /** Ends the connection now; what is on its way is rejected. */
@@ -334,6 +348,7 @@ export class LaneSocket {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#options.inlet?.close();
     const down = this.#down();
     for (const out of [...this.#unsettled]) this.#settle(out, down);
     this.#queue.length = 0;

@@ -4,6 +4,7 @@
  * Long, because every way changes the same table of peers; connections, framing and measuring are files of their own.
  */
 import { randomBytes } from 'node:crypto';
+import { BufferPool, type Buffers } from '../buffers.js';
 import type { Bus } from '../bus.js';
 import type { Identity } from '../credentials/credentials.js';
 import { ChairError, toChairError } from '../errors.js';
@@ -56,6 +57,8 @@ export interface LanesOptions {
   /** How long the first messages to a new peer wait for its direct lane before they are relayed, from `setPeers` on; default 300 ms. */
   readonly graceMs?: number;
   readonly random?: () => number;
+  /** What connections are read into; a handler that takes a message's memory over (`SegmentReader.adopt`) gives it back here. Default: a pool of 8 MiB. */
+  readonly buffers?: Buffers;
   /** What kernels have not acknowledged; default: as this machine's says. */
   readonly kernelQueues?: () => Promise<KernelQueues>;
   /** A handler threw, a peer sent what no lane takes, or a message came for a topic without handler. Default: a process warning, once. */
@@ -83,6 +86,8 @@ interface Peer {
 const SEND_MS_WEIGHT = 0.2;
 /** Peers that are neither in the table nor connected are forgotten beyond this many. */
 const MAX_PASSING_PEERS = 256;
+/** Of memory that messages were read into, what waits for the next ones at most. */
+const IDLE_READ_BYTES = 8 * 1024 * 1024;
 
 export function createLanes(options: LanesOptions): Lanes {
   checkName(options.id, 'lane id');
@@ -101,6 +106,7 @@ class MqttLanes implements Lanes {
   readonly #received = new ReceiveMeter();
   readonly #sessions = new TlsSessions();
   readonly #watch: LaneWatch;
+  readonly #buffers: Buffers;
   readonly #listener: Listener | undefined;
   readonly #peerListeners = new Listeners<[peer: string, lane: LaneKind, why: string]>((error) => this.#refuse('(onPeer)', error));
   readonly #sides = new Set<DialledSideLane>();
@@ -119,6 +125,7 @@ class MqttLanes implements Lanes {
     this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
     this.#watch = new LaneWatch(options.kernelQueues ?? readKernelQueues);
+    this.#buffers = options.buffers ?? new BufferPool(IDLE_READ_BYTES);
     this.#listener = options.listen === false ? undefined : this.#createListener();
   }
 
@@ -405,6 +412,7 @@ class MqttLanes implements Lanes {
       addressee: this.#addressee(name),
       maxQueuedBytes: this.#maxQueuedBytes,
       watch: this.#watch,
+      buffers: this.#buffers,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
       keepaliveMs: this.#options.keepaliveMs ?? 5_000,
       random: this.#options.random ?? Math.random,
@@ -426,6 +434,7 @@ class MqttLanes implements Lanes {
       maxPacketBytes: this.#maxPacketBytes,
       maxQueuedBytes: this.#maxQueuedBytes,
       watch: this.#watch,
+      buffers: this.#buffers,
       maxConnections,
       connectTimeoutMs,
       onMessage: (from, frame, lane) => this.#receive(from, frame, lane),

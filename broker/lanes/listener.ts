@@ -5,6 +5,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { IConnectPacket, ISubscribePacket, Packet } from 'mqtt-packet';
 import { permits, permitsClient } from '../acl.js';
+import type { Buffers } from '../buffers.js';
 import type { Identity } from '../credentials/credentials.js';
 import { Doorkeeper } from '../doorkeeper.js';
 import { ChairError, type ErrorCode } from '../errors.js';
@@ -14,6 +15,7 @@ import { createTlsServer, endWhenOver, type Peer } from '../tls.js';
 import { byAnyone, nameOf, ownerOf, spokenBy } from '../topics.js';
 import type { Trust } from '../trust.js';
 import type { PublishFrame } from './framing.js';
+import { Inlet, readThrough } from './inlet.js';
 import { LaneSocket } from './lane-socket.js';
 import type { LaneWatch } from './lane-watch.js';
 
@@ -30,6 +32,8 @@ export interface ListenerOptions {
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
   readonly watch: LaneWatch;
+  /** What comes is read into these. */
+  readonly buffers: Buffers;
   readonly maxConnections: number;
   /** A connection without CONNECT is ended after this. */
   readonly connectTimeoutMs: number;
@@ -95,10 +99,12 @@ export class Listener {
     const { trust, onRefused } = options;
     this.#server =
       trust === undefined
-        ? createServer({ noDelay: true }, (socket) => this.#accept(socket, undefined))
+        ? createServer({ noDelay: true })
         : createTlsServer({ trust, onRefused: (error) => onRefused(error), onPeer: (socket, peer) => this.#accept(socket, peer) });
     this.#server.maxConnections = options.maxConnections;
     this.#door = new Doorkeeper(this.#server, { places: Math.ceil(options.maxConnections * STRANGERS_PART) });
+    // After the door, which may turn them away.
+    if (trust === undefined) this.#server.on('connection', (socket: Socket) => this.#accept(socket, undefined));
     this.#offRevoked = trust?.onRevoked(() => this.#dropRevoked(trust)) ?? (() => undefined);
   }
 
@@ -172,11 +178,13 @@ export class Listener {
     }
   }
 
-  #accept(socket: Socket, peer: Peer | undefined): void {
-    if (this.#stopped) {
-      socket.destroy();
-      return;
-    }
+  #accept(accepted: Socket, peer: Peer | undefined): void {
+    if (this.#stopped) accepted.destroy();
+    if (accepted.destroyed) return;
+    // TLS hands over what it has decrypted, in pieces of its own.
+    const inlet = peer === undefined ? new Inlet(this.#options.buffers) : undefined;
+    const through = inlet === undefined ? undefined : readThrough(accepted, inlet);
+    const socket = through ?? accepted;
     const session: Session = {
       clientId: '',
       peer,
@@ -184,6 +192,7 @@ export class Listener {
       topics: new Set(),
       timer: undefined,
       lane: new LaneSocket(socket, {
+        inlet: through === undefined ? undefined : inlet,
         first: 'connect',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,

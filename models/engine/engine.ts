@@ -2,8 +2,9 @@
  * The seam to an inference engine. Implementations: `onnxruntime.ts` (default, in a worker thread), `fake.ts` (tests); a tfjs engine later.
  * An engine never blocks the caller's event loop.
  */
+
+import type { Buffers } from '../../broker/buffers.js';
 import type { Tensor, TensorInfo } from '../../broker/tensor.js';
-import type { Buffers } from './buffers.js';
 
 export interface EngineOptions {
   /** Intra-op threads; default: all cores. Spinning is off. */
@@ -45,7 +46,7 @@ export interface Session {
 }
 
 export interface RunOptions {
-  /** The input buffers are handed over. Each must hold nothing but its tensor. */
+  /** The input buffers are handed over. Each must hold nothing but its tensor; with `buffers`, what else is in it may be lost. */
   readonly transfer?: boolean;
   /** Default: all. */
   readonly outputs?: readonly string[];

@@ -5,9 +5,9 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import type { Buffers } from '../../broker/buffers.js';
 import { ChairError, type ErrorCode } from '../../broker/errors.js';
 import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
-import type { Buffers } from './buffers.js';
 import { checkInputs, checkOutputs } from './checks.js';
 import type { Engine, EngineOptions, LoadOptions, RunOptions, RunResult, Session } from './engine.js';
 import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
@@ -226,10 +226,7 @@ class OnnxRuntimeSession implements Session {
   }
 }
 
-/**
- * Only a view of a whole, ordinary ArrayBuffer can be handed over without taking anything else along; `pooled` buffers may be longer than what is in them.
- */
-function isOwn(bytes: Uint8Array, pooled: boolean): boolean {
-  const { buffer, byteOffset, byteLength } = bytes;
-  return buffer instanceof ArrayBuffer && byteOffset === 0 && (pooled || byteLength === buffer.byteLength);
+/** Only a view of a whole, ordinary ArrayBuffer can be handed over without taking anything else along; of a pool's buffers, what else is in them is nobody's. */
+function isOwn({ buffer, byteOffset, byteLength }: Uint8Array, pooled: boolean): boolean {
+  return buffer instanceof ArrayBuffer && (pooled || (byteOffset === 0 && byteLength === buffer.byteLength));
 }

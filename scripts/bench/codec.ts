@@ -1,8 +1,8 @@
 /** What putting an activation into a message costs, and taking it out, against copying its bytes once. */
 import { decodeActivation, encodeActivation, encodeBox, scatter } from '../../broker/activation.js';
+import { BufferPool } from '../../broker/buffers.js';
 import type { ActivationHeader } from '../../broker/messages.js';
 import { allocTensor, type Box, boxDims, elementCount } from '../../broker/tensor.js';
-import { BufferPool } from '../../models/engine/buffers.js';
 import type { Bench, BenchContext } from './bench.js';
 import { atMost, type Figure, figure, interleaved } from './figures.js';
 

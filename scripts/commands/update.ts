@@ -8,6 +8,7 @@ import { CLIENT_SETTINGS } from '../config.js';
 import { withClient } from '../connection.js';
 import { optionList, optionText } from '../deploy-options.js';
 import { errorLine } from '../output.js';
+import { printable } from '../printable.js';
 import { bytesText } from '../table.js';
 
 interface Chosen extends Bundle {
@@ -46,7 +47,10 @@ export const update: CommandDefinition = {
       throw new ChairError('USAGE', 'there is nothing to update to', { expected: '--bundle with a file', came: 'none' });
     const bundles = await readAll(files);
     const rows = await withClient(invocation.settings, (client) => updateAll(client, bundles, invocation));
-    invocation.output.report(rows, () => rows.map(rowText).join('\n') || 'No agent here was installed from a bundle.');
+    invocation.output.report(
+      rows,
+      () => rows.map((row) => printable(rowText(row))).join('\n') || 'No agent here was installed from a bundle.',
+    );
     const failed = rows.find(({ result }) => result === 'failed');
     if (failed !== undefined)
       throw new ChairError('UPDATE_FAILED', `agent ${failed.agent} was not updated: ${failed.code}`, { todo: 'See above.' });

@@ -83,8 +83,11 @@ onAsked('cpu', () => {
 });
 onAsked('peak', () => process.resourceUsage().maxRSS / 1024);
 onAsked('fetch', (argument) => fetched(argument as FetchQuestion));
+// Between questions an agent has nothing that would keep it here.
+const alive = setInterval(() => undefined, 60_000);
 if (role === 'gateway') await gateway();
 else announceReady({});
 await stopped;
+clearInterval(alive);
 for (const end of ending) await end();
 process.exit(0);

@@ -205,7 +205,7 @@ export class Authority {
    * again, can be revoked by it, and their names are taken. Never throws.
    */
   seen({ role, name }: Identity, certificate: X509Certificate): void {
-    if (!this.#remember({ role, name }, certificate, 'seen here; when it joined is not remembered')) return;
+    if (!this.#remember({ role, name }, certificate, 'seen here, not remembered')) return;
     // Whoever had the name before may still be connected.
     const isAnew = this.#ledger.learnMark({ role, name, serial: certificate.serialNumber });
     if (isAnew) this.#revocations.emit({ cluster: this.#o.cluster, role, name });

@@ -35,6 +35,9 @@ interface Packed {
   readonly bytes: Uint8Array;
 }
 
+/** Of a bundle for x64 (156 MB), 9 makes 56.5 MB in 9.6 s of computing, 6 makes 56.7 MB in 4.7 s: on a small gateway, half the wait for 0.4 % more. */
+const GZIP_LEVEL = 6;
+
 /** What a bundle brings for the device itself; `+x` for what is run. */
 const DEVICE_FILES = [
   { path: 'install.sh', executable: true },
@@ -102,7 +105,7 @@ async function write(entries: readonly Packed[], out: string, arch: Architecture
   try {
     await pipeline(
       Readable.from(archive(entries), { objectMode: true }),
-      createGzip({ level: 9 }),
+      createGzip({ level: GZIP_LEVEL }),
       unsystem,
       createWriteStream(part, { flush: true }),
     );

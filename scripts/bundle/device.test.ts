@@ -285,6 +285,29 @@ describe('install.sh', () => {
     refused();
   });
 
+  it('follows no link that the agent has laid where its token goes', async () => {
+    const { install, at, read, folder } = await machine();
+    install('--name', 'pi-1');
+    const victim = path.join(folder, 'victim');
+    for (const lay of [
+      () => symlinkSync(victim, at('var/lib/musical-chair/token.new')),
+      () => symlinkSync(victim, at('var/lib/musical-chair/token')),
+      () => symlinkSync(folder, at('var/lib/musical-chair/token')),
+      () => mkdirSync(at('var/lib/musical-chair/token.new')),
+    ]) {
+      rmSync(at('var/lib/musical-chair/token'), { force: true });
+      writeFileSync(victim, 'of somebody else', { mode: 0o644 });
+      lay();
+      expect(install('--token', TOKEN)).toMatchObject({ status: 0 });
+      expect(readFileSync(victim, 'utf8')).toBe('of somebody else');
+      expect(statSync(victim).mode & 0o777).toBe(0o644);
+      expect(read('var/lib/musical-chair/token')).toBe(`${TOKEN}\n`);
+      expect(lstatSync(at('var/lib/musical-chair/token')).isFile()).toBe(true);
+    }
+    expect(readdirSync(at('var/lib/musical-chair'))).toEqual(['token']);
+    expect(existsSync(path.join(folder, 'token'))).toBe(false);
+  });
+
   it('puts right what is installed and was damaged since, and leaves alone what is not its own', async () => {
     const { install, at, root } = await machine();
     const versions = at('opt/musical-chair/versions');

@@ -121,13 +121,15 @@ is_quota() { case $1 in *%) is_number "${1%?}" 5 ;; *) return 1 ;; esac; }
 
 has_systemd() { [ -z "$root" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; }
 
-# Writes standard input to $1 with mode $2 so that the former or the new content is there, whatever happens.
+# Writes standard input to $1, with what umask $2 leaves of 666, so that the former or the new content is there, whatever happens. The state's folder is the agent's: a
+# link that it lays there is replaced (-C: the file is made, or nothing is written), never followed.
 put() {
-    (umask 077 && cat >"$1.new") && chmod "$2" "$1.new" && sync "$1.new" && mv "$1.new" "$1" && sync "$(dirname "$1")"
+    rm -rf "$1.new"
+    (umask "$2" && set -C && cat >"$1.new") && sync "$1.new" && mv -T "$1.new" "$1" && sync "$(dirname "$1")"
 }
 
-# With the user's own group, whatever that is called.
-own() { if [ "$(id -u)" = 0 ] && id "$user" >/dev/null 2>&1; then chown "$user:" "$@"; fi; }
+# With the user's own group, whatever that is called. Of a link, the link.
+own() { if [ "$(id -u)" = 0 ] && id "$user" >/dev/null 2>&1; then chown -h "$user:" "$@"; fi; }
 
 uninstall() {
     if has_systemd; then
@@ -240,7 +242,7 @@ install_files() {
     fi
     # Who installs by hand has decided: nothing is on trial any more.
     rm -f "$root$prefix/trial"
-    put "$root$prefix/launch" 755 <"$here/launch"
+    put "$root$prefix/launch" 022 <"$here/launch"
     sync "$root$prefix"
     for folder in "$versions"/*; do
         kept=$(basename "$folder")
@@ -291,7 +293,7 @@ check_options() {
 make_config() {
     mkdir -p "$root/etc/musical-chair"
     if [ -n "$given_config" ]; then
-        put "$root$config" 644 <"$given_config"
+        put "$root$config" 022 <"$given_config"
     elif [ "$name_given" = yes ] || [ -n "$gateway" ] || [ ! -f "$root$config" ]; then
         broker=mqtts://$host:${broker_port:-8883}
         if [ "$insecure" = yes ]; then broker=mqtt://$host:${broker_port:-1883}; fi
@@ -305,7 +307,7 @@ make_config() {
             echo "  name: \"$name\""
             echo "  directory: $state"
             if [ -n "$join_port" ]; then echo "  gateway: \"$host:$join_port\""; fi
-        } | put "$root$config" 644
+        } | put "$root$config" 022
     fi
 }
 
@@ -319,11 +321,11 @@ take_token() {
         return
     fi
     if [ "$token_file" = - ]; then
-        put "$root$state/token" 600
+        put "$root$state/token" 077
     elif [ -n "$token_file" ]; then
-        put "$root$state/token" 600 <"$token_file"
+        put "$root$state/token" 077 <"$token_file"
     elif [ -n "$token" ]; then
-        printf '%s\n' "$token" | put "$root$state/token" 600
+        printf '%s\n' "$token" | put "$root$state/token" 077
     fi
     if [ -e "$root$state/token" ]; then own "$root$state/token"; fi
 }
@@ -337,7 +339,7 @@ make_unit() {
     if getent group video >/dev/null 2>&1; then groups=video; fi
     sed -e "s|@USER@|$user|g" -e "s|@PREFIX@|$prefix|g" -e "s|@STATE@|$state|g" -e "s|@STATE_NAME@|$(basename "$state")|g" \
         -e "s|@CONFIG@|$config|g" -e "s|@GROUPS@|$groups|g" -e "s|@MEMORY_MAX@|$memory_max|g" -e "s|@CPU_QUOTA@|$quota|g" \
-        "$here/musical-chair-agent.service" | put "$root$unit" 644
+        "$here/musical-chair-agent.service" | put "$root$unit" 022
     wants=$root/etc/systemd/system/multi-user.target.wants
     if has_systemd; then
         systemctl daemon-reload

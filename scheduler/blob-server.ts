@@ -11,7 +11,7 @@ import { decode } from '../broker/codec.js';
 import { ChairError, type ErrorCode } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { BlobRequest } from '../broker/messages.js';
-import { joinSegments } from '../broker/segments.js';
+import { discard, joinSegments } from '../broker/segments.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 
 export const MAX_CHUNK_BYTES = 2 ** 20;
@@ -95,6 +95,7 @@ export class BlobServer {
     if (relayed || answer === undefined) return;
     const { blobRequest, blobChunk } = this.#o.topics;
     const request = decode(blobRequest.schema, joinSegments(payload)) as BlobRequest;
+    discard(payload);
     if (request.agent !== from) {
       throw new ChairError('SENDER_WRONG', "a request for a blob in another's name", { expected: from, came: request.agent.slice(0, 100) });
     }

@@ -48,6 +48,14 @@ describe('the credentials of an agent', () => {
     expect(await joins()).toBe(1);
   });
 
+  it('say that there is neither a token nor a certificate, when the file of a token that somebody else has used is gone', async () => {
+    const tokenFile = path.join(world.directory, 'no-token');
+    await expect(open({ tokenFile })).rejects.toMatchObject({
+      code: 'CREDENTIALS_MISSING',
+      message: expect.stringContaining(`there is no token in ${tokenFile}`),
+    });
+  });
+
   it('come once by a token that is given at every start, also when the power failed before its file was removed', async () => {
     const token = await invite(world.authority, 'pi-1');
     const first = await open({ token });

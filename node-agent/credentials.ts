@@ -34,7 +34,7 @@ export async function openCredentials(options: CredentialOptions): Promise<Crede
   const { directory, tokenFile, cluster, name, log } = options;
   const clock = new GatewayClock();
   const token = options.token !== '' ? options.token : await tokenIn(tokenFile);
-  const credentials = token === '' ? await readCredentials(directory) : await joined(options, token, clock);
+  const credentials = token === '' ? await keptCredentials(directory, tokenFile) : await joined(options, token, clock);
   const { identity } = credentials;
   if (identity.role !== 'agent' || identity.cluster !== cluster || identity.name !== name) {
     throw new ChairError('CREDENTIALS_WRONG', `the credentials in ${directory} are not those of this agent`, {
@@ -75,6 +75,21 @@ async function joined(options: CredentialOptions, token: string, clock: GatewayC
     if (former === undefined || isChairError(error, 'STOPPED')) throw error;
     log(`${toChairError(error).code}: ${toChairError(error).message} Going on with the credentials of before`);
     return former;
+  }
+}
+
+/** What it has joined with before. A token file is removed once it was used: without credentials, a file that is not there is what is missing. */
+async function keptCredentials(directory: string, tokenFile: string): Promise<Credentials> {
+  try {
+    return await readCredentials(directory);
+  } catch (error) {
+    if (tokenFile === '' || !isChairError(error, 'CREDENTIALS_MISSING')) throw error;
+    throw new ChairError('CREDENTIALS_MISSING', `there is no token in ${tokenFile}, and no certificate in ${directory}`, {
+      expected: 'one of them',
+      came: 'neither: a token that somebody has joined with is used up, and its file removed',
+      todo: 'On the gateway: `token create --name NAME`; put what it prints into that file, or give it with --token.',
+      cause: error,
+    });
   }
 }
 

@@ -134,7 +134,7 @@ describe('blob server', () => {
     };
     for (let i = 0; i < 40; i++) beside('greedy', { sha256 }, answer('greedy'));
     beside('modest', { sha256 }, answer('modest'));
-    await vi.waitFor(() => expect(order).toHaveLength(41));
+    await vi.waitFor(() => expect(order).toHaveLength(41), { timeout: 20_000 });
     expect(order.indexOf('modest')).toBeLessThan(10);
   });
 

@@ -1,8 +1,9 @@
 /** A client's requests to the scheduler: over the broker, each with a deadline and an answer that is for it alone. */
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { ChairError, type ErrorCode, isErrorCode, toChairError } from '../broker/errors.js';
+import { ChairError, type ErrorCode, isChairError, isErrorCode, toChairError } from '../broker/errors.js';
 import type { RequestBody, Response } from '../broker/messages.js';
+import { printable } from '../broker/printable.js';
 import type { Topics } from '../broker/topics.js';
 import { Waitress } from '../broker/waitress.js';
 import { watchAnswer } from './answer-watch.js';
@@ -27,6 +28,9 @@ export class ClientRequests {
   readonly #o: ClientRequestsOptions;
   readonly #responses = new Waitress<Response>();
   #stopped: Error | undefined;
+  /** The last answer that could not be read: the gateway is of another version, and which request it was for cannot be told. */
+  #unreadable: Error | undefined;
+  readonly #warned = new Set<string>();
 
   constructor(options: ClientRequestsOptions) {
     this.#o = options;
@@ -34,6 +38,10 @@ export class ClientRequests {
 
   async start(): Promise<void> {
     const { bus, topics, client } = this.#o;
+    bus.onRefused((name, error) => {
+      if (name === topics.response(client).name) this.#unreadable = error;
+      else this.#warn(name, error);
+    });
     await bus.subscribe(topics.response(client), (response) => void this.#responses.settle(response.id, response));
   }
 
@@ -64,10 +72,16 @@ export class ClientRequests {
       .then(() => (isHarmless(body) || WATCHED_ELSEWHERE.has(body.kind) ? undefined : this.#watch(what, again, over.signal)))
       .catch((error: unknown) => wait.cancel(toChairError(error)));
     const timer = againMs === 0 ? undefined : setInterval(again, againMs);
-    const response = await wait.reply.finally(() => {
-      clearInterval(timer);
-      over.abort();
-    });
+    const unreadable = this.#unreadable;
+    const response = await wait.reply
+      .catch((error: unknown) => {
+        const isOther = isChairError(error, 'REQUEST_TIMEOUT') && this.#unreadable !== unreadable;
+        throw isOther ? otherVersion(what, cluster, this.#unreadable) : error;
+      })
+      .finally(() => {
+        clearInterval(timer);
+        over.abort();
+      });
     if (response.code !== '') throw new ChairError(codeOf(response.code), response.message);
     return response;
   }
@@ -90,6 +104,15 @@ export class ClientRequests {
     return watchAnswer({ what, uptimeMs, again, connected: () => bus.connected, onConnect, everyMs, silentMs }, over);
   }
 
+  /** Once for each kind of message, as the bus does while nobody listens. */
+  #warn(name: string, error: Error): void {
+    const { code, message } = toChairError(error);
+    const key = `${code} ${name}`;
+    if (this.#warned.has(key)) return;
+    this.#warned.add(key);
+    process.emitWarning(printable(`message on ${name} refused: ${message}`), { code });
+  }
+
   /** Requests that wait, and those to come, fail with `error`. */
   stop(error: Error): void {
     this.#stopped = error;
@@ -100,6 +123,20 @@ export class ClientRequests {
 /** Changes nothing and costs little: viewers may ask for it, and it is published where they may. */
 export function isHarmless(body: RequestBody): boolean {
   return body.kind === 'status' || body.kind === 'where' || body.kind === 'peers' || (body.kind === 'links' && !body.links.measure);
+}
+
+/** An answer came, and this program cannot read it. */
+function otherVersion(what: string, cluster: string, cause: Error | undefined): ChairError {
+  return new ChairError(
+    'SCHEMA_MISMATCH',
+    `the answer to '${what}' cannot be read: the gateway of cluster '${cluster}' runs another version of this program`,
+    {
+      expected: 'the same version on both sides',
+      came: cause?.message ?? 'an answer of another form',
+      todo: 'Restart the gateway with the version that is installed now (agents, too), or use the commands of its version.',
+      cause,
+    },
+  );
 }
 
 /** Of a later version's code, which this one does not know: INTERNAL. */

@@ -57,6 +57,6 @@ async function firstOf(directories: readonly string[]): Promise<{ readonly direc
   }
   throw new ChairError('CREDENTIALS_MISSING', 'this user has no certificate of the cluster', {
     expected: `ca.pem, cert.pem and key.pem in ${directories.join(' or ')}`,
-    todo: 'On the gateway: `token create --name YOU --role operator`; here: `enrol --gateway HOST --token TOKEN`. For a gateway that runs with --insecure, say so here, too.',
+    todo: 'On the machine that is to be the gateway, start it first: `musical-chair gateway`. On another one: `token create --name YOU --role operator` there, `enrol --gateway HOST --token TOKEN` here. For a gateway that runs with --insecure, say so here, too.',
   });
 }

@@ -119,5 +119,8 @@ describe('a command in a sentence', () => {
     new Output(true, s).report({ todo: 'See `musical-chair status`.' }, () => '');
     expect(written.out).toContain('`musical-chair status`');
     expect(errorLine(new Error('look at `musical-chair doctor`'))).toContain(`\`${PROGRAM} doctor\``);
+    expect(errorLine(new Error('there: `token create --name YOU`; `a token` is `enrolled`, `enrol` here'))).toBe(
+      `INTERNAL: there: \`${PROGRAM} token create --name YOU\`; \`a token\` is \`enrolled\`, \`${PROGRAM} enrol\` here (run again with --verbose for the stack)`,
+    );
   });
 });

@@ -35,8 +35,11 @@ const PLAIN_COLUMNS = 100;
  * here: in a checkout there is no program of that name.
  */
 export function asTyped(text: string): string {
-  return text.replaceAll('`musical-chair ', `\`${PROGRAM} `);
+  return text.replaceAll('`musical-chair ', `\`${PROGRAM} `).replaceAll(ALONE, `\`${PROGRAM} `);
 }
+
+/** Commands that sentences name without the program, as two words or as one that means nothing else. */
+const ALONE = /`(?=(?:(?:token|agents|config) (?:create|list|revoke|approve|init|check)|enrol|doctor|audit)\b)/g;
 
 /** Errors that are the writer's fault: exit status 2, as `getopt` programs do; everything else is 1. */
 const USAGE_CODES: ReadonlySet<string> = new Set(['USAGE', 'CONFIG_INVALID']);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { isChairError } from '../broker/errors.js';
 import type { DeployRequest } from '../broker/messages.js';
 import { chain } from './planners/chain-model.js';
-import { AROUND_RUN_MS, MESSAGE_CPU_MS, SERIALISE_BYTES_PER_SECOND, SMALL_RUN_MS } from './planners/cost.js';
+import { AROUND_RUN_MS, COLD_MESSAGE_MS, SERIALISE_BYTES_PER_SECOND, SMALL_RUN_MS } from './planners/cost.js';
 import { arriving, besidesComputing, checkRequest, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
 import type { AgentRecord, AgentState } from './registry.js';
 import { helloOf } from './simulate/said.js';
@@ -101,7 +101,7 @@ describe('planning', () => {
   it('takes what goes on around runs as much longer as a small run takes on that processor, and as its quota leaves less of it', () => {
     const pi = { cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 4, probeSmallRunMs: 5 * SMALL_RUN_MS };
     expect(besidesComputing(pi).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
-    expect(besidesComputing(pi).messageMs).toBeCloseTo(5 * MESSAGE_CPU_MS, 9);
+    expect(besidesComputing(pi).messageMs).toBeCloseTo(5 * COLD_MESSAGE_MS, 9);
     expect(besidesComputing(pi).copyBytesPerSecond).toBeCloseTo(SERIALISE_BYTES_PER_SECOND / 5, 3);
     const limited = { cpuLimit: 0.2, cpuPeriodMs: 10, engineThreads: 1, probeSmallRunMs: SMALL_RUN_MS };
     expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);

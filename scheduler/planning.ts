@@ -6,8 +6,8 @@ import type { ManualCut } from './model-source.js';
 import { agentsNamed, hasParity, parsePlanFile, stagesOf } from './plan-file.js';
 import {
   AROUND_RUN_MS,
+  COLD_MESSAGE_MS,
   ENGINE_BYTES,
-  MESSAGE_CPU_MS,
   NODE_OVERHEAD_MS,
   RUN_OVERHEAD_MS,
   SERIALISE_BYTES_PER_SECOND,
@@ -373,7 +373,7 @@ export function besidesComputing({
     ...quota,
     aroundMs: AROUND_RUN_MS * slower,
     copyBytesPerSecond: SERIALISE_BYTES_PER_SECOND / slower,
-    messageMs: MESSAGE_CPU_MS * slower,
+    messageMs: COLD_MESSAGE_MS * slower,
     runMs: RUN_OVERHEAD_MS * slower,
     nodeMs: NODE_OVERHEAD_MS * slower,
   };

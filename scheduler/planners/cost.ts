@@ -28,18 +28,20 @@ export const SMALL_RUN_NOISE = 3;
 /** Starting a run and collecting it, ms (`npm run bench -- messages`: 0.64 with its two messages). */
 export const RUN_OVERHEAD_MS = 0.5;
 /**
- * What an agent does around one run besides messages and their bytes, ms of CPU: between computations of tens of ms its own code and data are in no cache. Measured on a
- * 2-core x86-64 machine as CPU per frame beyond the engine's and beyond the above: 1.4 (VGG16's convolutions cut by rows, six stages) to 2.9 (AlexNet whole).
+ * What an agent does around one run besides messages and their bytes, ms of CPU: between computations of tens of ms its own code and data are in no cache. Measured together with
+ * COLD_MESSAGE_MS on a 2-core x86-64 machine as CPU time per frame of all threads but the engine's (docs/benchmarks.md, "What a run and a message cost"): 0.8 to 1.5.
  */
-export const AROUND_RUN_MS = 2;
+export const AROUND_RUN_MS = 1.2;
 /** One node of a run, ms. */
 export const NODE_OVERHEAD_MS = 0.01;
 /** Memory-bound layers, bytes/s, where nobody measured: a Raspberry Pi 4 copies about this much. */
 export const DEFAULT_MEMORY_BYTES_PER_SECOND = 2e9;
 /** Encoding, sending and decoding one message, ms, besides its bytes. */
 export const MESSAGE_OVERHEAD_MS = 0.2;
-/** CPU of one message at one end besides its bytes, ms (`npm run bench -- messages`: 0.04 to 0.07). */
+/** CPU of one message at one end besides its bytes, ms, one after the other (`npm run bench -- messages`: 0.04 to 0.07). */
 export const MESSAGE_CPU_MS = 0.1;
+/** The same of an agent that computes meanwhile: 0.37 to 0.55, told from the agents of bands with neighbours on both sides beside those with one. */
+export const COLD_MESSAGE_MS = 0.4;
 /** CPU of copying a message in or out, bytes/s (`npm run bench -- messages`: 1.6e9 in, 2.0e9 out). */
 export const SERIALISE_BYTES_PER_SECOND = 2e9;
 /** Encoding a box as float16 or uint8, or decoding it, besides its message: the CPU of so many copies of its raw bytes (`npm run bench -- codec`). */

@@ -48,7 +48,7 @@ export interface AuditRow extends AuditEntry {
   readonly at: string;
 }
 
-/** Refusals that take neither a secret nor a certificate of ours: anybody who reaches a port can cause as many as he likes. */
+/** Refusals that take neither a secret nor a certificate of ours, or may not: anybody who reaches a port can cause as many as he likes. */
 const STRANGERS = new Set<string>([
   'TOKEN_INVALID',
   'TOKEN_REFUSED',
@@ -56,6 +56,7 @@ const STRANGERS = new Set<string>([
   'JOIN_BUSY',
   'CERTIFICATE_FOREIGN',
   'TLS_FAILED',
+  'INTERNAL',
 ] satisfies ErrorCode[]);
 
 export function isStrangers(code: string): boolean {

@@ -8,6 +8,17 @@ import { type Credentials, type Identity, identityOf, readCredentials, writeCred
 import { DAY, NOON } from './test-authority.js';
 import { verifyPeer } from './verify.js';
 
+/** `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /` */
+const NOBODYS = `-----BEGIN CERTIFICATE-----
+MIIBVzCB/aADAgECAhRUluLH8PL4+F2Inev9P9jXis8iKzAKBggqhkjOPQQDAjAA
+MCAXDTI2MTEyMTIwMTU0MloYDzIxMjYxMDI4MjAxNTQyWjAAMFkwEwYHKoZIzj0C
+AQYIKoZIzj0DAQcDQgAErfj13YRQV9QIvKCvmjOQWRE7FvDuTS/RcggAmcG3vmZK
+7BNThaiq+cXWDVIGu3/Zft79KwpnilYiZfBppF1ulKNTMFEwHQYDVR0OBBYEFPDF
+lOYA4654iTELklIwRPyM+HrOMB8GA1UdIwQYMBaAFPDFlOYA4654iTELklIwRPyM
++HrOMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAIXDf6vtCr/2
+k8RaD7OgEPpI4H8rZ6qPMt7CDptvZHGcAiEA7RdATY7eRRh0SJFgFC5kYb8vRiUW
+PSUEJhr8soIxecY=
+-----END CERTIFICATE-----`;
 const pi: Identity = { cluster: 'home', role: 'agent', name: 'pi-1' };
 let directory: string;
 let folders = 0;
@@ -149,6 +160,13 @@ describe('a certificate', () => {
       const certificate = of(await made(identity));
       expect(() => identityOf(certificate), identity.name).toThrow(expect.objectContaining({ code: 'CERTIFICATE_FOREIGN' }));
     }
+  });
+
+  it('that names no issuer, as anybody can make one, is foreign', () => {
+    const certificate = new X509Certificate(NOBODYS);
+    expect(() => verifyPeer(certificate, { ...rules, ca: ours.ca })).toThrow(
+      expect.objectContaining({ code: 'CERTIFICATE_FOREIGN', message: expect.stringContaining('got one of nobody') }),
+    );
   });
 
   it.each([

@@ -18,7 +18,7 @@ import { Doorkeeper } from '../doorkeeper.js';
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../errors.js';
 import { plainAddress } from '../host.js';
 import { listen } from '../listen.js';
-import { printable } from '../printable.js';
+import { Repetition } from '../repetition.js';
 import type { Authority, JoinAnswer, JoinRequest } from './authority.js';
 import { Buckets } from './bucket.js';
 import { type Identity, ROLES, type Role } from './credentials.js';
@@ -87,6 +87,7 @@ export class EnrolmentServer {
   readonly #signatures = new Buckets(SIGNED_EACH);
   readonly #sockets = new Set<Socket>();
   readonly #unsubscribe: () => void;
+  readonly #lines: Repetition;
   #atWork = 0;
   #port = 0;
   #stopping: Promise<void> | undefined;
@@ -107,6 +108,7 @@ export class EnrolmentServer {
     });
     // Some are on their way out.
     this.#server.maxConnections = 2 * (PLACES + MOST_AT_WORK);
+    this.#lines = new Repetition((line) => options.log?.(line));
     this.#door = new Doorkeeper(this.#server, {
       places: PLACES,
       nowMs: this.#now,
@@ -158,7 +160,7 @@ export class EnrolmentServer {
       if (WRONG.has(error.code)) this.#wrong.of(host, this.#now()).take(this.#now());
       const known = STATUS[error.code];
       // What went wrong in here is nobody's business out there.
-      if (known === undefined) this.#o.log?.(printable(`enrolment: ${error.code}: ${error.message}`));
+      if (known === undefined) this.#lines.say(error.code, `enrolment: ${error.code}: ${error.message}`);
       const body = known === undefined ? { code: 'INTERNAL', message: 'the gateway could not do it; its log says why' } : error;
       answer = { status: known ?? 500, body: { code: body.code, message: body.message } };
     }

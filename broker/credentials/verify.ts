@@ -28,8 +28,10 @@ export function verifyPeer(certificate: X509Certificate, { ca, cluster, nowMs, r
   const authority = new X509Certificate(ca);
   // One level: our CA signs everybody, and nobody else signs. RFC 5280, 6.1, for a path of length one.
   if (certificate.ca || !certificate.checkIssued(authority) || !certificate.verify(authority.publicKey)) {
+    // Anybody can make one that names no issuer; then Node has none, whatever its types say.
+    const issuer: string | undefined = certificate.issuer;
     throw new ChairError('CERTIFICATE_FOREIGN', 'a certificate is not signed by the CA of this cluster', {
-      came: `one of ${JSON.stringify(certificate.issuer.replaceAll('\n', ', ')).slice(0, 200)}`,
+      came: `one of ${issuer === undefined ? 'nobody' : JSON.stringify(issuer.replaceAll('\n', ', ')).slice(0, 200)}`,
     });
   }
   const identity = identityOf(certificate);

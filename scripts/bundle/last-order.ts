@@ -33,7 +33,7 @@ export async function noteOrder(prefix: string, order: UpdateOrder, ca: string, 
       throw new ChairError('UPDATE_REFUSED', 'the order to update was given before one that was obeyed here', {
         expected: `one after number ${last.number} of term ${last.term}`,
         came: `number ${order.number} of term ${order.term}`,
-        todo: 'Update again: each update is a new order.',
+        todo: `Update again: each update is a new order. A gateway restored from an old backup may count lower: then remove ${file} as root.`,
       });
     }
   }

@@ -214,7 +214,7 @@ class BundleTest {
   }
 
   async #doctor(machine: Machine): Promise<void> {
-    const { status, stdout, stderr } = machine.inside(['/opt/musical-chair/current/bin/musical-chair', 'doctor', '--json']);
+    const { status, stdout, stderr } = machine.inside(['/opt/musical-chair/current/bin/musical-chair', 'doctor', '--json'], PATIENCE_MS);
     const report = JSON.parse(stdout || '{}') as { ok?: boolean; findings?: Finding[] };
     const { findings = [] } = report;
     const bads = findings.filter(({ grade }) => grade === 'bad').map(({ area, check, text }) => `${area}, ${check}: ${text}`);

@@ -6,6 +6,8 @@ import { bytesText, formatTable, msText, wrapText } from './table.js';
 
 const MOST_RESOURCES = 12;
 const MOST_EVENTS = 40;
+/** What is shown as 0 % says nothing. */
+const LEAST_BUSY = 0.005;
 
 export interface Simulated {
   readonly planner: string;
@@ -40,7 +42,10 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
     '',
     formatTable(
       [{ title: 'busiest' }, { title: 'with' }, { title: 'of the time', align: 'right' }],
-      resources.slice(0, MOST_RESOURCES).map(({ who, kind, busy }) => [deviceName(who), USES[kind], `${(100 * busy).toFixed(0)} %`]),
+      resources
+        .filter(({ busy }, i) => i === 0 || busy >= LEAST_BUSY)
+        .slice(0, MOST_RESOURCES)
+        .map(({ who, kind, busy }) => [deviceName(who), USES[kind], `${(100 * busy).toFixed(0)} %`]),
       width,
     ),
     ...(interruptions.length === 0 ? [] : ['', interruptionTable(interruptions, durationMs, width)]),
@@ -52,7 +57,7 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
   return lines.join('\n');
 }
 
-const USES = { compute: 'computing', up: 'sending', down: 'receiving', medium: 'the medium that all share' } as const;
+const USES = { compute: 'computing', up: 'sending', down: 'receiving', medium: 'the shared medium' } as const;
 
 /** The dispatcher is called what people look for. */
 function deviceName(who: string): string {
@@ -68,10 +73,10 @@ function interruptionTable(rows: readonly Interruption[], durationMs: number, wi
   const since = (ms: number | undefined): string => (ms === undefined ? '-' : msText(ms));
   return formatTable(
     [
-      { title: 'incident' },
+      { title: 'incident', least: 40 },
       { title: 'longest gap', align: 'right' },
-      { title: 'usual', align: 'right' },
-      { title: 'noticed', align: 'right' },
+      { title: 'usual', align: 'right', drop: 2 },
+      { title: 'noticed', align: 'right', drop: 1 },
       { title: 'new plan', align: 'right' },
     ],
     rows.map((row) => [
@@ -92,6 +97,8 @@ const FOOT = 30;
 /** Of a row: a run, and a message below it. */
 const RUN = { at: 3, height: 12 } as const;
 const SEND = { at: 16, height: 3 } as const;
+/** More of them are a pattern in which nobody sees one. */
+const MOST_FRAMES = 24;
 /** Of a name at this size, px. */
 const CHARACTER = 7;
 const LONGEST_NAME = 28;
@@ -111,7 +118,9 @@ function ticksTo(endMs: number): number[] {
 }
 
 /** Who runs (thick) and sends (thin) which frame when: one line for each device, one colour for each frame. One self-contained SVG. */
-export function timelineSvg(title: string, spans: readonly Span[]): string {
+export function timelineSvg(title: string, all: readonly Span[]): string {
+  const until = Math.min(...all.map(({ frame }) => frame)) + MOST_FRAMES;
+  const spans = all.filter(({ frame }) => frame < until);
   const who = [...new Set(spans.map((span) => span.who))].sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
   const endMs = Math.max(1e-3, ...spans.map(({ toMs }) => toMs));
   const left = 24 + CHARACTER * Math.max(4, ...who.map((name) => shortName(deviceName(name)).length));
@@ -132,7 +141,7 @@ export function timelineSvg(title: string, spans: readonly Span[]): string {
   const bottom = height - FOOT;
   const axis = ticksTo(endMs).map(
     (ms) =>
-      `<line x1="${x(ms).toFixed(1)}" x2="${x(ms).toFixed(1)}" y1="${TOP - 6}" y2="${bottom + 4}" stroke="#d0d7de"/><text x="${x(ms).toFixed(1)}" y="${bottom + 18}" text-anchor="middle">${ms} ms</text>`,
+      `<line x1="${x(ms).toFixed(1)}" x2="${x(ms).toFixed(1)}" y1="${TOP - 6}" y2="${bottom + 4}" stroke="#d0d7de"/><text x="${x(ms).toFixed(1)}" y="${bottom + 18}" text-anchor="middle">${endMs < 10_000 ? `${ms} ms` : `${ms / 1000} s`}</text>`,
   );
   const key = [
     `<path d="M16,43h22" stroke="#59636e" stroke-width="${RUN.height}"/><text x="44" y="47">runs a part of the frame</text>`,

@@ -64,6 +64,9 @@ describe('simulate', () => {
     expect(svg).toContain('camera-north-left-7<');
     expect(svg).toContain('stage 1: 0.0 to 5.0 ms');
     expect(svg).toContain('runs a part of the frame');
+    const many = Array.from({ length: 400 }, (_, frame) => ({ who, what: 'run' as const, frame, stage: 0, fromMs: 0, toMs: 20_000 }));
+    expect(timelineSvg('a', many).match(/<title>/g)).toHaveLength(24);
+    expect(timelineSvg('a', many)).toContain('>10 s<');
   });
 
   it('says what failed, and which incident came too late to matter', () => {

@@ -3,6 +3,7 @@
  * again and again how far it is; a job nobody asks for ends. What was measured stays on disk, so nothing is lost with the connection or the gateway.
  */
 import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import type { Profile, ProfileReport, ProfileRequest, ProfileResult } from '../../broker/messages.js';
 import { CUT_KINDS, type CutKind } from '../../models/slicing/partition.js';
@@ -164,14 +165,14 @@ export class Profiles {
       running.report = { ...running.report, ...report, state: 'done', current: '' };
       this.#o.log(
         'profile',
-        `${request.model}: ${report.done} measurements of ${classes.length} class${classes.length === 1 ? '' : 'es'} of device`,
+        `${basename(request.model)}: ${report.done} measurements of ${classes.length} class${classes.length === 1 ? '' : 'es'} of device`,
       );
     } catch (thrown) {
       const { code, message } = toChairError(thrown);
       const { job } = running;
       const far = job === undefined ? {} : { done: job.done, total: job.total, notes: [...job.notes] };
       running.report = { ...running.report, ...far, state: 'failed', code, message: message.slice(0, 4000), current: '' };
-      if (!this.#stopped) this.#o.log('profile', `${request.model}: ${code}: ${message}`);
+      if (!this.#stopped) this.#o.log('profile', `${basename(request.model)}: ${code}: ${message}`);
     } finally {
       if (this.#stopped) clearInterval(running.timer);
     }

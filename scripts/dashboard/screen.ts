@@ -108,7 +108,9 @@ function headLines(screen: Screen): Line[] {
   const { view, contact, columns, clock, glyphs, ui } = screen;
   const heard = contact.live ? span(`${glyphs.live} live`, 'good') : span(`${glyphs.live} no answer`, 'bad');
   const about =
-    view === undefined ? '' : `  ${agentsCount(view.agents)}  ${columns < 90 ? '' : `up ${ago(view.uptimeMs)}  term ${view.term}  `}`;
+    view === undefined
+      ? ''
+      : `  ${columns < 70 ? shortCount(view.agents) : agentsCount(view.agents)}  ${columns < 90 ? '' : `up ${ago(view.uptimeMs)}  term ${view.term}  `}`;
   const left: Line = [
     span(' musical-chair', 'plain', { bold: true }),
     span(view === undefined ? '' : `  cluster ${view.cluster}`),
@@ -119,6 +121,11 @@ function headLines(screen: Screen): Line[] {
   const wide = right.reduce((sum, { text }) => sum + text.length, 0);
   const first = [...fitLine(left, Math.max(0, columns - wide - 1), glyphs.dots), span(' '), ...right];
   return [first, ...silenceLines(screen), ...verdictNow(screen)];
+}
+
+/** `5 of 6 ready`, where there is no room for all states. */
+function shortCount(agents: DashboardView['agents']): string {
+  return `${agents.filter(({ state }) => state === 'ready').length} of ${agents.length} ready`;
 }
 
 /** The gateway does not answer: since when, and what that means for what is shown. */

@@ -52,14 +52,14 @@ export function buildPlan(identity: PlanIdentity, draft: PlanDraft, written: Wri
 
 /** `slices` is undefined for a plan that is only shown: nothing was written yet. */
 export function reportOf(deployment: string, epoch: number, draft: PlanDraft, slices?: WrittenCut['slices']): PlanReport {
-  const { latencyMs, fps, seats, links, memory } = draft.estimate;
+  const { latencyMs, usualLatencyMs = latencyMs, fps, seats, links, memory } = draft.estimate;
   return {
     deployment,
     epoch,
     planner: draft.planner,
     why: draft.why,
     basis: draft.basis ?? '',
-    predictedLatencyMs: latencyMs,
+    predictedLatencyMs: usualLatencyMs,
     predictedFps: fps,
     seats: seats.map(({ stage, replica, part, agent, macs, weightBytes, ms, bytesIn, bytesOut }) => ({
       stage,

@@ -55,7 +55,7 @@ export function agentStatus(record: AgentRecord, observed: Observed): AgentStatu
 /** What is known beyond the deployment itself. */
 export interface Known {
   readonly stats: DispatcherStats;
-  readonly expected: Pick<Estimate, 'latencyMs' | 'fps'> | undefined;
+  readonly expected: Pick<Estimate, 'latencyMs' | 'usualLatencyMs' | 'fps'> | undefined;
   readonly live: readonly LiveRow[];
   readonly losses: readonly LossRow[];
   readonly demandFps: number;
@@ -78,7 +78,7 @@ export function deploymentStatus(deployment: Deployment, { stats, expected, live
     images: request.images,
     ...shown,
     plan: (serving ?? next ?? deployment.restoring?.placed)?.report ?? null,
-    expectedLatencyMs: expected?.latencyMs ?? 0,
+    expectedLatencyMs: expected?.usualLatencyMs ?? expected?.latencyMs ?? 0,
     expectedFps: expected?.fps ?? 0,
     objective: request.objective,
     weight: request.weight,

@@ -28,7 +28,10 @@ export interface SeatEstimate {
 }
 
 export interface Estimate {
+  /** One frame alone, on the slowest way that it may take. */
   readonly latencyMs: number;
+  /** The mean over the ways, each counted as often as it is taken; absent = there is one. */
+  readonly usualLatencyMs?: number;
   readonly fps: number;
   /** The busiest resource and how long each frame keeps it, ms. */
   readonly bottleneck: { readonly kind: 'compute' | 'host' | 'link'; readonly who: string; readonly ms: number };
@@ -134,17 +137,22 @@ class Estimator {
   estimate(inFlight: number): Estimate {
     const replicas = Math.max(1, ...this.#stages.map((stage) => stage.agents.length));
     let latencyMs = 0;
+    let [sumMs, taken] = [0, 0];
     // Replicas on equal devices take equally long: one of each kind is enough.
-    const seen = new Set<string>();
+    const seen = new Map<string, number>();
+    const most = this.#weights.reduce((widest, weights) => (weights.length > widest.length ? weights : widest), [1] as readonly number[]);
     for (let r = 0; r < replicas; r++) {
       const kind = this.#kindOf(r);
-      if (seen.has(kind)) continue;
-      seen.add(kind);
-      latencyMs = Math.max(latencyMs, this.#latencyMs(r));
+      const ms = seen.get(kind) ?? this.#latencyMs(r);
+      seen.set(kind, ms);
+      latencyMs = Math.max(latencyMs, ms);
+      sumMs += ms * (most[r] ?? 0);
+      taken += most[r] ?? 0;
     }
+    const usual = seen.size > 1 && taken > 0 ? { usualLatencyMs: sumMs / taken } : {};
     const bottleneck = this.#busiest();
     const fps = Math.min(1000 / bottleneck.ms, (inFlight * 1000) / latencyMs);
-    return { latencyMs, fps, bottleneck, seats: this.#seats(), links: this.#linkRows(), memory: this.#memory(inFlight) };
+    return { latencyMs, ...usual, fps, bottleneck, seats: this.#seats(), links: this.#linkRows(), memory: this.#memory(inFlight) };
   }
 
   /** One frame alone, through replica `r` of each stage (the last one where there are fewer). */

@@ -52,6 +52,9 @@ describe('replicas', () => {
     const plan = planned(replicas(problem({ devices, objective: 'throughput' })));
     expect(seats(plan)).toEqual([[['a'], ['b']]]);
     expect(plan.estimate.fps).toBeCloseTo(3 / 4, 2);
+    // Of three frames the fast one takes two, and each half as long: 2 s, 2 s and 4 s.
+    expect(plan.estimate.latencyMs).toBeCloseTo(4000, -2);
+    expect(plan.estimate.usualLatencyMs).toBeCloseTo(8000 / 3, -2);
   });
 });
 

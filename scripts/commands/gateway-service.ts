@@ -25,7 +25,7 @@ export const gatewayInstall: CommandDefinition = {
     { line: 'gateway install --dry-run', text: 'look at the unit' },
   ],
   run: async ({ options, settings, output }) => {
-    const { checkReadableByOthers, checkUser, installPlan, installService, planText, SERVICE_STATE } = await import(
+    const { checkReadableByOthers, checkUser, folderAbove, installPlan, installService, planText, SERVICE_STATE } = await import(
       '../service/install.js'
     );
     const { SERVICE } = await import('../service/unit.js');
@@ -38,7 +38,8 @@ export const gatewayInstall: CommandDefinition = {
     }
     const root = optionText(options, 'root', '');
     if (root === '') {
-      if (user === '') checkReadableByOthers([process.execPath, CLI_PATH, path.join(PACKAGE_ROOT, 'package.json')]);
+      const state = plan.folder === undefined ? [] : [folderAbove(plan.folder.path)];
+      if (user === '') checkReadableByOthers([process.execPath, CLI_PATH, path.join(PACKAGE_ROOT, 'package.json'), ...state]);
       else checkUser(user);
     }
     for (const line of installService({ plan, settings, ...(root === '' ? {} : { root: path.resolve(root) }) })) output.text(line);

@@ -260,6 +260,13 @@ export function checkReadableByOthers(files: readonly string[]): void {
   }
 }
 
+/** The nearest folder above that is there: whoever cannot enter it does not get to what is below, whoever owns that. */
+export function folderAbove(file: string): string {
+  let at = path.dirname(path.resolve(file));
+  while (!existsSync(at)) at = path.dirname(at);
+  return at;
+}
+
 /** For `--user`: throws SERVICE_FAILED when there is no such user here. */
 export function checkUser(name: string): void {
   try {

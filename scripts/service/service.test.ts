@@ -8,6 +8,7 @@ import { loadSettings, SYSTEM_CONFIG_FILE } from '../settings.js';
 import {
   checkReadableByOthers,
   checkUser,
+  folderAbove,
   installPlan,
   installService,
   planText,
@@ -225,6 +226,12 @@ describe('gateway install', () => {
     expect(() => checkReadableByOthers([file])).toThrow(
       expect.objectContaining({ code: 'SERVICE_FAILED', message: expect.stringContaining(closed) }),
     );
+    // Nor of a state that is to be in such a folder.
+    expect(folderAbove(path.join(closed, 'state', 'gateway'))).toBe(closed);
+    expect(() => checkReadableByOthers([folderAbove(path.join(closed, 'state'))])).toThrow(
+      expect.objectContaining({ code: 'SERVICE_FAILED' }),
+    );
+    expect(folderAbove(closed)).toBe(root);
     expect(() => checkUser('nobody-of-this-name')).toThrow(expect.objectContaining({ code: 'SERVICE_FAILED' }));
   });
 });

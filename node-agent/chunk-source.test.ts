@@ -6,13 +6,14 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encodeBlobChunk } from '../broker/activation.js';
 import { decode } from '../broker/codec.js';
 import { createFakeBroker, type FakeBus } from '../broker/fake-bus.js';
-import type { Lanes, Segments } from '../broker/lanes/lane.js';
+import type { Lanes, Segments, SideLane } from '../broker/lanes/lane.js';
 import { createLanes } from '../broker/lanes/lanes.js';
 import { listen } from '../broker/listen.js';
 import type { BlobRequest } from '../broker/messages.js';
 import { joinSegments } from '../broker/segments.js';
 import { startProxy } from '../broker/test-brokers.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
+import { ChunkSource } from './chunk-source.js';
 import { BlobFetcher, type FetchOptions } from './fetch.js';
 import { Pace } from './pace.js';
 import { BlobStore } from './store.js';
@@ -97,6 +98,58 @@ async function fetched(f: BlobFetcher, { ref }: ToyBlob): Promise<number> {
   expect(await store.has(ref)).toBe(true);
   return bytes;
 }
+
+describe('the way that chunks come', () => {
+  it('is waited for once where the connection cannot be made: the next time the broker is asked at once, and the connection as soon as it is up', async () => {
+    const asks: string[] = [];
+    let state: SideLane['state'] = 'trying';
+    let tell: () => void = () => undefined;
+    let closed = 0;
+    const lanes: Pick<Lanes, 'beside'> = {
+      beside: (_, { onChange }) => {
+        tell = onChange;
+        return {
+          get state() {
+            return state;
+          },
+          send: async () => asks.push('beside') > 0,
+          close: () => void closed++,
+        };
+      },
+    };
+    let ready = 0;
+    const source = new ChunkSource({
+      ...{ bus, lanes, topics: () => topics, agent: 'a', graceMs: 10, idleMs: 1 },
+      onChunk: () => undefined,
+      onReady: () => void ready++,
+    });
+    await source.start();
+    undo.push(() => source.stop());
+    await eventually(() => ready === 1, 'the broker');
+    const letGo = source.hold();
+    expect(source.isReady).toBe(false);
+    await eventually(() => ready === 2, 'the broker to be asked instead');
+    expect(source.isReady).toBe(true);
+    letGo();
+    await eventually(() => closed === 1, 'the end');
+    const before = ready;
+    const again = source.hold();
+    expect(source.isReady).toBe(true);
+    source.ask({ sha256: large.ref.sha256, offset: 0, length: 1 });
+    state = 'up';
+    tell();
+    // What was asked through the broker is on its way, and nothing is asked twice.
+    expect(ready).toBe(before);
+    source.ask({ sha256: large.ref.sha256, offset: 1, length: 1 });
+    expect(asks).toEqual(['beside']);
+    await eventually(() => requests.length === 1, 'the other request');
+    again();
+    await eventually(() => closed === 2, 'the end');
+    state = 'trying';
+    source.hold();
+    expect(source.isReady).toBe(false);
+  });
+});
 
 describe('fetching beside the lane', () => {
   it('takes a connection of its own, which it keeps for a while, and leaves the broker alone', async () => {

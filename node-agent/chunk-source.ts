@@ -35,6 +35,8 @@ export class ChunkSource {
   private holders = 0;
   /** Runs while the connection is waited for. */
   private grace: NodeJS.Timeout | undefined;
+  /** The last one came up in time: whoever cannot reach the gateway waits for that once. */
+  private isReached = true;
   private idle: NodeJS.Timeout | undefined;
   /** When something came on the connection, and whether it is one on which nothing comes. */
   private heardMs = Number.NEGATIVE_INFINITY;
@@ -65,7 +67,7 @@ export class ChunkSource {
 
   /** Something is to be fetched, until the function returned is called. */
   hold(): () => void {
-    const { lanes, graceMs = 2000, idleMs = 10_000, onReady } = this.options;
+    const { lanes, graceMs = 2000, idleMs = 10_000 } = this.options;
     this.holders++;
     clearTimeout(this.idle);
     if (this.side === undefined && lanes !== undefined) {
@@ -80,10 +82,7 @@ export class ChunkSource {
         onChange: () => this.changed(),
       });
       this.was = this.side.state;
-      this.grace = setTimeout(() => {
-        this.grace = undefined;
-        if (this.side?.state === 'trying' && this.way === 'bus') onReady();
-      }, graceMs);
+      if (this.isReached) this.grace = setTimeout(() => this.giveUp(), graceMs);
     }
     let isHeld = true;
     return () => {
@@ -136,9 +135,19 @@ export class ChunkSource {
     if (before === now) return;
     this.was = now;
     this.isMute = false;
+    if (now === 'up') this.isReached = true;
+    const waited = before === 'trying' && this.grace !== undefined;
     // What was asked through the broker is on its way.
-    if (before === 'down' && bus.connected) return;
+    if (before !== 'up' && !waited && bus.connected) return;
     if (this.way !== undefined) onReady();
+  }
+
+  /** The connection takes too long. */
+  private giveUp(): void {
+    this.grace = undefined;
+    if (this.side?.state !== 'trying') return;
+    this.isReached = false;
+    if (this.way === 'bus') this.options.onReady();
   }
 
   private take(payload: Segments): void {

@@ -8,7 +8,7 @@ import { type BlobChunkHeader, encodeBlobChunk } from '../broker/activation.js';
 import { BufferPool } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import { decode } from '../broker/codec.js';
-import { ChairError, type ErrorCode } from '../broker/errors.js';
+import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { BlobRequest } from '../broker/messages.js';
 import { discard, joinSegments } from '../broker/segments.js';
@@ -106,6 +106,12 @@ export class BlobServer {
     const { agent } = asked.request;
     if (this.#stopped || this.#waiting >= MOST_WAITING || !NAME_PATTERN.test(agent)) return;
     const queue = this.#queues.get(agent) ?? { waiting: [], running: 0 };
+    // Asked for again: on a link that is slow, or since the connection broke that the other would be answered on.
+    const same = queue.waiting.findIndex(({ request }) => isSame(request, asked.request));
+    if (same >= 0) {
+      queue.waiting[same] = asked;
+      return;
+    }
     if (queue.waiting.length >= MOST_WAITING_PER_AGENT) return;
     queue.waiting.push(asked);
     this.#waiting++;
@@ -144,8 +150,8 @@ export class BlobServer {
       this.bytesSent += data.length;
       this.#buffers.give(data);
     } catch (error) {
-      // The agent asks again. A socket may still look at the buffer: it is left to the garbage collector.
-      if (!this.#stopped)
+      // The agent asks again, and knows when its connection broke. A socket may still look at the buffer: it is left to the garbage collector.
+      if (!this.#stopped && !isChairError(error, 'LANE_DOWN'))
         this.#o.log?.(`a chunk for ${request.agent} was not sent: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
@@ -168,4 +174,8 @@ export class BlobServer {
       await file?.close();
     }
   }
+}
+
+function isSame(a: BlobRequest, b: BlobRequest): boolean {
+  return a.sha256 === b.sha256 && a.offset === b.offset && a.length === b.length;
 }

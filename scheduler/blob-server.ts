@@ -17,13 +17,15 @@ import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 export const MAX_CHUNK_BYTES = 2 ** 20;
 const SHA256 = /^[0-9a-f]{64}$/;
 /** Chunks read and sent at once, and to one agent: bounds memory to this many MiB. */
-const CONCURRENT = 32;
+const CONCURRENT = 16;
 const CONCURRENT_PER_AGENT = 2;
 /** Requests of one agent that may wait, and of all; an agent asks again for what is dropped. */
 const MOST_WAITING_PER_AGENT = 64;
 const MOST_WAITING = 4096;
 /** Kept for the next chunks. */
-const IDLE_BYTES = 8 * 2 ** 20;
+const IDLE_BYTES = CONCURRENT * MAX_CHUNK_BYTES;
+/** What takes longer waits for an agent that does not read: it is one of those of this agent still, and no longer one of all. */
+const STUCK_MS = 3000;
 
 export interface BlobServerOptions {
   readonly bus: Bus;
@@ -32,6 +34,8 @@ export interface BlobServerOptions {
   readonly topics: Topics;
   readonly directory: string;
   readonly log?: (line: string) => void;
+  /** For tests; default 3,000. */
+  readonly stuckMs?: number;
 }
 
 interface Asked {
@@ -129,15 +133,26 @@ export class BlobServer {
       this.#waiting--;
       this.#queues.delete(agent);
       this.#queues.set(agent, queue);
-      queue.running++;
-      this.#running++;
-      void this.#answer(next).finally(() => {
-        queue.running--;
-        this.#running--;
-        if (queue.running === 0 && queue.waiting.length === 0) this.#queues.delete(agent);
-        this.#pump();
-      });
+      this.#serve(agent, queue, next);
     }
+  }
+
+  #serve(agent: string, queue: Queue, asked: Asked): void {
+    let isOneOfAll = true;
+    const leave = (): void => {
+      if (isOneOfAll) this.#running--;
+      isOneOfAll = false;
+      this.#pump();
+    };
+    const stuck = setTimeout(leave, this.#o.stuckMs ?? STUCK_MS).unref();
+    queue.running++;
+    this.#running++;
+    void this.#answer(asked).finally(() => {
+      clearTimeout(stuck);
+      queue.running--;
+      if (queue.running === 0 && queue.waiting.length === 0) this.#queues.delete(agent);
+      leave();
+    });
   }
 
   async #answer({ request, send }: Asked): Promise<void> {

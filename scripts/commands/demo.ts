@@ -203,7 +203,10 @@ async function tell(m: Measured, one: OcrResult, photo: Picture, agents: number,
       `Detection, ${detection.seats.length} seats on ${agents} agents (${detection.planner}):`,
       stagesText(stages, width),
       '',
-      `Recognition: ${recognition.planner}, a replica on ${recognition.seats.map((s) => s.agent).join(', ')}`,
+      `Recognition: ${recognition.planner}, a replica on ${recognition.seats
+        .map((s) => s.agent)
+        .sort()
+        .join(', ')}`,
       '',
       `Bytes per lane for this photo (${bytesText(overLanes)} sent by agents; in brackets: handed over inside an agent):`,
       lanesMatrix(lanes, width),

@@ -127,7 +127,7 @@ function rangeOf(tensor: Tensor): Range | undefined {
 }
 
 function rangeText(range: Range): string {
-  return `${range.min.toPrecision(3)} to ${range.max.toPrecision(3)} (at ${range.argmax})`;
+  return `${range.min.toPrecision(3)} to ${range.max.toPrecision(3)}, largest at ${range.argmax}`;
 }
 
 export const infer: CommandDefinition = {

@@ -14,8 +14,9 @@ import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
 import { levelled } from './level.js';
 import { musicalChair2018 } from './musical-chair-2018.js';
+import { FEW_DEVICES } from './options.js';
 import { pipeline } from './pipeline.js';
-import { isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
+import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
 import { leastWorkMs } from './profile-table.js';
 import { refined } from './refine.js';
 import { fewerReplicas, replicas } from './replicas.js';
@@ -58,8 +59,12 @@ function searched(problem: PlanProblem, table: BlockTable, known: readonly Attem
   const found = [...covers(problem), atWill(problem, musicalChair2018(problem))];
   const incumbents = () => within(problem, [...known, ...found]);
   if (isSmall(problem)) found.push(...small(problem, incumbents()));
-  else if (problem.objective === 'latency') found.push(...teamed(problem, table));
-  else {
+  else if (problem.objective === 'latency') {
+    found.push(...teamed(problem, table));
+    // What the fastest few could do by themselves is found exactly, and more of them may only help.
+    const few = { ...problem, devices: bySpeed(problem.devices).slice(0, FEW_DEVICES) };
+    if (isSmall(few)) found.push(...small(few, incumbents()));
+  } else {
     found.push(...grouped(problem, table));
     if (problem.maxLatencyMs !== undefined) found.push(...teamed(problem, table));
     found.push(...beam(problem, table, incumbents()));

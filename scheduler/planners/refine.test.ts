@@ -84,6 +84,17 @@ describe('a refined plan', () => {
 });
 
 describe('plans for latency', () => {
+  it('on more devices are no slower than on the fastest four of them', () => {
+    const limited = (agent: string): Device => ({
+      ...device(agent),
+      ...{ aroundMs: 6.7, messageMs: 2.2, runMs: 2.8, quota: { periodMs: 17.5, fullSpeed: 0.18 } },
+    });
+    const all = Array.from({ length: 8 }, (_, i) => limited(`n${i}`));
+    const facts = factsOf(structureOf(drawZoo('alexnet')));
+    const [four, eight] = [4, 8].map((count) => planned(auto(asked(all.slice(0, count), { facts }))).estimate.latencyMs);
+    expect(eight).toBeLessThanOrEqual((four ?? 0) * 1.01);
+  });
+
   it('divide the fully connected layers of VGG16, whose weights are most of what one device reads', () => {
     const plan = planned(auto(asked(team(6))));
     const heavy = VGG16.blocks.filter(({ weightBytes }) => weightBytes > 60 * MIB);

@@ -28,6 +28,8 @@ export interface RunOptions {
   readonly authority?: () => Authority | undefined;
   /** TLS with these credentials on the broker and on lanes, and only signed commands. Default: everything is plain. */
   readonly trust?: Trust;
+  /** With `trust`, and when the broker is looked for: URLs where it may be, whether or not it is heard on the network. */
+  readonly knownBrokers?: readonly string[];
   readonly log?: (line: string) => void;
 }
 
@@ -89,7 +91,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
       const { cluster, broker } = config;
       const found = broker === FIND_BROKER;
       // Anybody on the network can announce a gateway: with credentials, only the one of our CA counts.
-      const proof = options.trust === undefined ? {} : { proof: gatewayProof(options.trust) };
+      const proof = options.trust === undefined ? {} : { proof: gatewayProof(options.trust), known: options.knownBrokers ?? [] };
       const url = found ? trackBroker({ cluster, log, spreadMs: SPREAD_MS, ...proof }) : broker;
       const onFailed = (error: Error): void => failures.say(config.name, error);
       const bus = await connectBus({ ...trusted, url, id: config.name, will, retryFirst: true, onFailed });

@@ -46,6 +46,20 @@ export async function announcerOf({
 }
 
 /**
+ * Where the broker is, to those who join, who may hear nothing of us on the network: `:PORT` = on this machine, by whatever address they reach it; '' = nothing that is
+ * for everybody.
+ */
+export function saidToJoiners(broker: { readonly url: string } | { readonly port: number }): string {
+  if ('port' in broker) return broker.port === 0 ? '' : `:${broker.port}`;
+  const { protocol, hostname, port, username, password } = new URL(broker.url);
+  if (protocol !== 'mqtts:' || username !== '' || password !== '') return '';
+  return `${LOOPBACK.test(hostname) ? '' : `mqtts://${hostname}`}:${port || SECURE_MQTT_PORT}`;
+}
+
+const SECURE_MQTT_PORT = 8883;
+const LOOPBACK = /^(localhost|127\..*|\[::1\])$/;
+
+/**
  * On which of our addresses the broker is announced, and as what; undefined when it is not for everybody. A broker on this machine is announced with this machine's addresses when it answers there: `127.0.0.1` means another machine to everybody else. One that listens
  * on loopback only is announced there. Any other is announced as the URL that it was given to us by.
  */
@@ -56,7 +70,7 @@ export async function announced(
   const url = new URL(where.url);
   if (url.username !== '' || url.password !== '') return undefined;
   const brokerUrl = `${url.protocol}//${url.host}`;
-  if (!/^(localhost|127\..*|\[::1\])$/.test(url.hostname)) return { host: '0.0.0.0', port: 0, brokerUrl };
+  if (!LOOPBACK.test(url.hostname)) return { host: '0.0.0.0', port: 0, brokerUrl };
   const port = Number(url.port) || MQTT_PORT;
   const outside = ipv4Interfaces().find(({ internal }) => !internal)?.address;
   if (url.protocol === 'mqtt:' && outside !== undefined && (await answers(outside, port))) return { host: '0.0.0.0', port };

@@ -41,6 +41,8 @@ export interface ClientOptions {
   readonly cluster: string;
   /** TLS with these credentials, of an operator or viewer. Default: everything is plain. */
   readonly trust?: Trust;
+  /** With `trust`, and without `brokerUrl`: URLs where it may be, whether or not it is heard on the network. */
+  readonly knownBrokers?: readonly string[];
   /**
    * Name under which frames are numbered; default: random. A program that names itself must not run twice. With credentials it is a session of the certificate's name:
    * `alice-1a2b3c4d`, where the digits are made of this name.
@@ -103,9 +105,9 @@ export class ChairClient {
 
   /** Throws BROKER_UNREACHABLE; without `brokerUrl` also GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS, DISCOVERY_UNAVAILABLE. */
   static async connect(options: ClientOptions): Promise<ChairClient> {
-    const { brokerUrl, cluster, trust } = options;
+    const { brokerUrl, cluster, trust, knownBrokers = [] } = options;
     const name = clientName(options);
-    const url = brokerUrl ?? trackBroker({ cluster, ...(trust === undefined ? {} : { proof: gatewayProof(trust) }) });
+    const url = brokerUrl ?? trackBroker({ cluster, ...(trust === undefined ? {} : { proof: gatewayProof(trust), known: knownBrokers }) });
     const bus = await connectBus({ url, id: name, ...(trust === undefined ? {} : { trust }) });
     const client = new ChairClient(options, name, bus);
     try {

@@ -27,7 +27,7 @@ import type { Trust } from '../broker/trust.js';
 import { signOrder } from '../broker/update-order.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
-import { announcerOf } from './announcement.js';
+import { announcerOf, saidToJoiners } from './announcement.js';
 import { BlobServer } from './blob-server.js';
 import { claimFolder } from './cluster-file.js';
 import { Dispatcher } from './dispatcher.js';
@@ -308,7 +308,9 @@ export class Gateway {
     const { cluster, stateDirectory, gatehouse: where, log } = this.#o;
     if (where === undefined) return undefined;
     const directory = join(stateDirectory, 'credentials');
-    this.#gatehouse = await this.#own(await Gatehouse.open({ cluster, directory, ...where, ...(log === undefined ? {} : { log }) }));
+    const { broker } = this.#o;
+    const at = { ...where, broker: () => saidToJoiners('url' in broker ? broker : { port: this.#broker?.port ?? broker.port }) };
+    this.#gatehouse = await this.#own(await Gatehouse.open({ cluster, directory, ...at, ...(log === undefined ? {} : { log }) }));
     return this.#gatehouse;
   }
 

@@ -14,10 +14,11 @@ import { bytesText } from './table.js';
 export async function connectClient(settings: Settings, options: Partial<ClientOptions> = {}): Promise<ChairClient> {
   const { ChairClient } = await import('../scheduler/client.js');
   const { commandCredentials } = await import('./credentials.js');
+  const { knownBrokers } = await import('../broker/credentials/enrolment.js');
   const url = brokerUrl(settings);
   checkPlain(settings, url);
   const keeper = await commandCredentials(settings);
-  const trust = keeper === undefined ? {} : { trust: trustOf(keeper) };
+  const trust = keeper === undefined ? {} : { trust: trustOf(keeper), knownBrokers: await knownBrokers(keeper.directory) };
   // A dashboard may stay for weeks. Its timer keeps nothing alive.
   keeper?.start();
   try {

@@ -3,8 +3,10 @@
  *
  *     GET  /ca      the CA's certificate, PEM. Whoever asks compares it with its token: this connection proves nothing yet
  *     GET  /time    {nowMs}: what certificates are to be checked by
- *     POST /enrol    {token, csr, name, role} -> 200 {certificate, ca}, 202 {name, key} when an operator has to approve it first; ask again
- *     POST /renew   {csr} in a connection with the former certificate -> 200 {certificate, ca}
+ *     POST /enrol    {token, csr, name, role} -> 200 {certificate, ca, broker}, 202 {name, key} when an operator has to approve it first; ask again
+ *     POST /renew   {csr} in a connection with the former certificate -> 200 {certificate, ca, broker}
+ *
+ * `broker`: where the broker is, `mqtts://HOST:PORT`, or `:PORT` on the machine that was asked; '' when that is not known.
  *
  * Strangers can reach it, so everything is bounded: connections that have not said yet what they want, and how fast they come (doorkeeper.ts); what is read before anybody
  * has shown a valid token, and how long it may take; how often somebody may be wrong.
@@ -31,6 +33,8 @@ export interface EnrolmentServerOptions {
   readonly host?: string;
   /** 0 = any free port. */
   readonly port: number;
+  /** Where the broker is, as answers say it; default ''. */
+  readonly broker?: () => string;
   /** Monotonic, ms. */
   readonly nowMs?: () => number;
   readonly log?: (line: string) => void;
@@ -251,7 +255,7 @@ export class EnrolmentServer {
     if (waitMs > 0) throw busy(waitMs);
     const answer = await sign();
     if (answer.kind === 'signed') bucket.take(this.#now());
-    return answered(answer);
+    return answered(answer, this.#o.broker?.() ?? '');
   }
 }
 
@@ -269,9 +273,9 @@ function tokenIdOf(text: string): string {
   }
 }
 
-function answered(answer: JoinAnswer): Answer {
+function answered(answer: JoinAnswer, broker: string): Answer {
   if (answer.kind === 'held') return { status: 202, body: { name: answer.name, key: answer.key } };
-  return { status: 200, body: { certificate: answer.certificate, ca: answer.ca } };
+  return { status: 200, body: { certificate: answer.certificate, ca: answer.ca, broker } };
 }
 
 function busy(waitMs: number): ChairError {

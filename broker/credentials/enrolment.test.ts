@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { listen } from '../listen.js';
 import { crowd, NO_CROWD } from '../test-brokers.js';
 import { identityOf, readCredentials } from './credentials.js';
-import { alreadyEnrolled, enrol, enrolPatiently, readRecord, renew, takeTime } from './enrolment.js';
+import { alreadyEnrolled, enrol, enrolPatiently, knownBrokers, readRecord, renew, takeTime } from './enrolment.js';
 import { addressText, askGateway, type EnrolmentAddress, parseAddress } from './enrolment-client.js';
 import type { EnrolmentServer } from './enrolment-server.js';
 import { GatewayClock } from './gateway-clock.js';
@@ -42,6 +42,29 @@ describe('joining', () => {
     // The same token again, as after a second boot: it is known that it was used.
     expect(await alreadyEnrolled(folder('pi'), token)).toEqual(made);
     expect(await alreadyEnrolled(folder('pi'), await invite(world.authority, 'pi-2'))).toBeUndefined();
+  });
+
+  it('learns where the broker is, which may be announced to nobody, and again when it renews', async () => {
+    let said = ':18883';
+    const hidden = await serve(world.authority, { broker: () => said });
+    onTestFinished(() => hidden.stop());
+    const made = await joinAt(hidden, folder('pi'), await invite(world.authority, 'pi-1'));
+    expect(await knownBrokers(folder('pi'))).toEqual(['mqtts://127.0.0.1:18883', 'mqtts://127.0.0.1:8883']);
+    said = 'mqtts://mosquitto.lan:9883';
+    await renew(made, { directory: folder('pi'), gateway: { host: '127.0.0.1', port: hidden.port }, clock: new GatewayClock(() => NOON) });
+    expect(await knownBrokers(folder('pi'), { host: 'fd00::1', port: 1 })).toEqual([said, 'mqtts://[fd00::1]:8883', 'mqtts://127.0.0.1:8883']);
+    // Of one that does not say it, and of nonsense: only where it would be usually.
+    for (const [name, nonsense] of [
+      ['a', ''],
+      ['b', 'mqtt://127.0.0.1:1883'],
+      ['c', 'mqtts://user:secret@127.0.0.1'],
+      ['d', ':99999'],
+    ] as const) {
+      said = nonsense;
+      await joinAt(hidden, folder(name), await invite(world.authority, name));
+      expect(await knownBrokers(folder(name))).toEqual(['mqtts://127.0.0.1:8883']);
+    }
+    expect(await knownBrokers(folder('nobody'))).toEqual([]);
   });
 
   it('finds the gateway of its token among those who refuse it, say nothing, or show the CA that anybody can read', async () => {

@@ -50,6 +50,8 @@ export interface EnrolmentOptions {
 export interface EnrolmentRecord {
   readonly tokenId: string;
   readonly gateway: EnrolmentAddress;
+  /** URL of the broker as the gateway said it; undefined when it did not. */
+  readonly broker: string | undefined;
 }
 
 const RECORD = 'enrolment.json';
@@ -76,7 +78,7 @@ async function enrolWith(token: TokenText, options: EnrolmentOptions): Promise<C
   const { cluster, role, name } = token;
   const made = signed(reply, { identity: { cluster, role, name }, ca, key, nowMs: clock.nowMs() });
   await writeCredentials(directory, made);
-  await writeRecord(directory, { tokenId: token.id, gateway });
+  await writeRecord(directory, { tokenId: token.id, gateway, broker: brokerSaid(reply, gateway) });
   await dropPendingKey(directory);
   return made;
 }
@@ -103,6 +105,8 @@ async function renewAs(
   const reply = await askGateway(gateway, { method: 'POST', path: '/renew', body, check, own: former }, limits);
   const made = signed(reply, { identity, ca, key, nowMs: clock.nowMs() });
   await writeCredentials(directory, made);
+  const [record, broker] = [await readRecord(directory), brokerSaid(reply, gateway)];
+  if (record !== undefined && broker !== undefined && broker !== record.broker) await writeRecord(directory, { ...record, broker });
   await dropPendingKey(directory);
   return made;
 }
@@ -152,17 +156,43 @@ export async function takeTime(
 
 /** By what the credentials in a folder were got; undefined when it is not known. */
 export async function readRecord(directory: string): Promise<EnrolmentRecord | undefined> {
-  const { tokenId, gateway } = fieldsOf(await readFile(joinPath(directory, RECORD), 'utf8').catch(() => ''));
+  const { tokenId, gateway, broker } = fieldsOf(await readFile(joinPath(directory, RECORD), 'utf8').catch(() => ''));
   if (typeof tokenId !== 'string' || typeof gateway !== 'string') return undefined;
   try {
-    return { tokenId, gateway: parseAddress(gateway) };
+    return { tokenId, gateway: parseAddress(gateway), broker: typeof broker === 'string' ? secureUrl(broker) : undefined };
   } catch {
     return undefined;
   }
 }
 
-async function writeRecord(directory: string, { tokenId, gateway }: EnrolmentRecord): Promise<void> {
-  const text = `${JSON.stringify({ tokenId, gateway: addressText(gateway) })}\n`;
+/**
+ * Where the broker may be for one that has joined, though nobody is heard on the network: as the gateway said when it let us in, and on its usual port where we have
+ * joined, or were told to. To be believed only with its certificate.
+ */
+export async function knownBrokers(directory: string, told?: EnrolmentAddress): Promise<string[]> {
+  const record = await readRecord(directory);
+  const beside = [told, record?.gateway].flatMap((at) => (at === undefined ? [] : [secureUrl(`mqtts://${hostText(at)}:${BROKER_PORT}`)]));
+  return [...new Set([record?.broker, ...beside])].filter((url) => url !== undefined);
+}
+
+const BROKER_PORT = 8883;
+const hostText = ({ host }: EnrolmentAddress): string => (host.includes(':') ? `[${host}]` : host);
+
+/** Where the gateway says that the broker is. An old one says nothing. */
+function brokerSaid({ text }: EnrolmentReply, gateway: EnrolmentAddress): string | undefined {
+  const { broker } = fieldsOf(text);
+  if (typeof broker !== 'string') return undefined;
+  return secureUrl(broker.startsWith(':') ? `mqtts://${hostText(gateway)}${broker}` : broker);
+}
+
+/** Undefined of what is no URL of a broker with TLS, or holds more than host and port. */
+function secureUrl(text: string): string | undefined {
+  if (!/^mqtts:\/\/[^\s/@?#]{1,255}$/.test(text)) return undefined;
+  return URL.canParse(text) ? text : undefined;
+}
+
+async function writeRecord(directory: string, { tokenId, gateway, broker }: EnrolmentRecord): Promise<void> {
+  const text = `${JSON.stringify({ tokenId, gateway: addressText(gateway), broker })}\n`;
   await writeWhole(joinPath(directory, RECORD), text, { full: 'CREDENTIALS_DAMAGED', mode: 0o600 });
 }
 

@@ -15,6 +15,8 @@ export interface GatehouseOptions extends Pick<AuthorityOptions, 'cluster' | 'di
   readonly host?: string;
   /** 0 = any free port. */
   readonly port: number;
+  /** Where the broker is, for those who join: see enrolment-server.ts. */
+  readonly broker?: () => string;
 }
 
 /** Of a long list, an answer holds so many. */
@@ -27,10 +29,11 @@ export class Gatehouse {
 
   /** Throws what `Authority.open` does, PORT_IN_USE. */
   static async open(options: GatehouseOptions): Promise<Gatehouse> {
-    const { port, host, ...rest } = options;
+    const { port, host, broker, ...rest } = options;
     const authority = await Authority.open({ hosts: namesOfThisMachine(), ...rest });
     const { log } = options;
-    const server = new EnrolmentServer({ authority, port, ...(host === undefined ? {} : { host }), ...(log === undefined ? {} : { log }) });
+    const at = { port, ...(host === undefined ? {} : { host }), ...(broker === undefined ? {} : { broker }) };
+    const server = new EnrolmentServer({ authority, ...at, ...(log === undefined ? {} : { log }) });
     try {
       await server.start();
     } catch (error) {

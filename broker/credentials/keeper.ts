@@ -55,6 +55,10 @@ export class CredentialKeeper implements CredentialSource {
     this.#jitter = this.#random();
   }
 
+  get directory(): string {
+    return this.#o.directory;
+  }
+
   get current(): Credentials {
     return this.#current;
   }

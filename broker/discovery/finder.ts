@@ -85,8 +85,11 @@ export async function findGateways(options: FindOptions): Promise<Findings> {
   }
 }
 
+/** What to give where nobody is heard: to an agent that is to join, one that talks without certificates, and one that has them. */
+const ADDRESS_FLAGS = { join: '--gateway HOST:8884', plain: '--broker mqtt://HOST:1883', secure: '--broker mqtts://HOST:8883' } as const;
+
 /** The one broker of a cluster. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS. */
-export function chooseBroker({ gateways, interfaces }: Findings, cluster: string): string {
+export function chooseBroker({ gateways, interfaces }: Findings, cluster: string, want: keyof typeof ADDRESS_FLAGS = 'plain'): string {
   const ours = gateways.filter((gateway) => gateway.cluster === cluster);
   const urls = [...new Set(ours.map(({ url }) => url))];
   const [url] = urls;
@@ -95,7 +98,7 @@ export function chooseBroker({ gateways, interfaces }: Findings, cluster: string
     const where = interfaces.length === 0 ? 'there is no network' : `looked on ${[...new Set(interfaces)].join(', ')}`;
     throw new ChairError('GATEWAY_NOT_FOUND', `no gateway of cluster '${cluster}' was found on the local network (${where})`, {
       ...(others === '' ? {} : { came: `gateways of ${others}` }),
-      todo: 'Start one with gateway, or give its address with --broker mqtt://HOST:1883: multicast does not cross routers, and some Wi-Fi drops it.',
+      todo: `Start one with gateway, or give its address with ${ADDRESS_FLAGS[want]}: multicast does not cross routers, some Wi-Fi drops it, and a hidden gateway does not answer.`,
     });
   }
   if (urls.length > 1) {
@@ -117,6 +120,8 @@ export interface SeekOptions extends Pick<FindOptions, 'interfaces' | 'groupPort
 export interface SeekBrokerOptions extends SeekOptions {
   /** Anybody can say that he is the gateway: with this only one counts that proves it. Default: all do, and several are ambiguous. */
   readonly proof?: GatewayProof;
+  /** URLs where it may be, heard or not; only with `proof`. */
+  readonly known?: readonly string[];
   /** Somebody said that he is the gateway, and is not. */
   readonly onFalse?: (url: string, error: Error) => void;
 }
@@ -127,8 +132,8 @@ const SEEK_MS = 3_000;
  * Looks for the gateway of a cluster, once. Throws GATEWAY_NOT_FOUND, GATEWAY_AMBIGUOUS (several that nothing tells apart; with `proof`: several that have proven it),
  * DISCOVERY_UNAVAILABLE, STOPPED.
  */
-export async function seekBroker({ proof, onFalse = () => undefined, ...options }: SeekBrokerOptions): Promise<string> {
-  if (proof !== undefined) return seekProven(proof, onFalse, options);
+export async function seekBroker({ proof, known = [], onFalse = () => undefined, ...options }: SeekBrokerOptions): Promise<string> {
+  if (proof !== undefined) return seekProven({ proof, known, onFalse }, options);
   const { cluster, waitMs = SEEK_MS, ...find } = options;
   const enough = (found: readonly FoundGateway[]): boolean => found.some((gateway) => gateway.cluster === cluster);
   return chooseBroker(await findGateways({ ...find, waitMs, enough }), cluster);
@@ -136,8 +141,7 @@ export async function seekBroker({ proof, onFalse = () => undefined, ...options 
 
 /** Whoever announces himself is tried while the search goes on: however many lie, and however loud, the one that has proven itself ends it. */
 async function seekProven(
-  proof: GatewayProof,
-  onFalse: (url: string, error: Error) => void,
+  { proof, known, onFalse }: Required<Pick<SeekBrokerOptions, 'proof' | 'known' | 'onFalse'>>,
   { cluster, waitMs = SEEK_MS, ...options }: SeekOptions,
 ): Promise<string> {
   const found = new AbortController();
@@ -152,11 +156,18 @@ async function seekProven(
     return false;
   };
   try {
-    const findings = await findGateways({ ...options, waitMs, enough, done: found.signal });
+    proofs.consider(known);
+    let deaf: unknown;
+    const findings = await findGateways({ ...options, waitMs, enough, done: found.signal }).catch((error: unknown): Findings => {
+      if (known.length === 0 || options.signal?.aborted === true) throw error;
+      deaf = error;
+      return { gateways: [], interfaces: [] };
+    });
     // Heard at last, and not tried to the end yet.
     if (proofs.proven.size === 0) await proofs.settled();
-    for (const [url, error] of proofs.refuted) onFalse(url, error);
-    if (proofs.proven.size === 0) throw notProven(findings, cluster, proofs.refuted);
+    const refuted = new Map([...proofs.refuted].filter(([url]) => !known.includes(url)));
+    for (const [url, error] of refuted) onFalse(url, error);
+    if (proofs.proven.size === 0) throw deaf ?? notProven(findings, cluster, refuted);
     const gateways = [...proofs.proven].map(([serial, url]) => ({ name: `certificate ${serial}`, cluster, url, softwareVersion: '' }));
     return chooseBroker({ ...findings, gateways }, cluster);
   } finally {
@@ -168,7 +179,7 @@ async function seekProven(
 function notProven(findings: Findings, cluster: string, refuted: ReadonlyMap<string, Error>): ChairError {
   if (refuted.size === 0) {
     try {
-      chooseBroker({ ...findings, gateways: findings.gateways.filter((gateway) => gateway.cluster !== cluster) }, cluster);
+      chooseBroker({ ...findings, gateways: findings.gateways.filter((gateway) => gateway.cluster !== cluster) }, cluster, 'secure');
     } catch (error) {
       return toChairError(error);
     }
@@ -198,7 +209,7 @@ export async function seekEnrolment({ cluster, waitMs = SEEK_MS, ...options }: S
   const found = places.flatMap(({ enrolment }) => (enrolment === undefined ? [] : [enrolment]));
   if (found.length > 0) return found;
   // Says which there are instead.
-  const url = chooseBroker({ gateways, interfaces }, cluster);
+  const url = chooseBroker({ gateways, interfaces }, cluster, 'join');
   throw new ChairError('GATEWAY_NOT_FOUND', `the gateway of cluster '${cluster}' at ${url} lets nobody join`, {
     expected: 'one with certificates',
     todo: 'Does it run with --insecure?',

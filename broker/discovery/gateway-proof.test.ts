@@ -97,6 +97,29 @@ describe('the gateway that was found', () => {
     expect(await found).toBe(`mqtts://127.0.0.1:${real.port}`);
   });
 
+  it('is where it was said to be at joining, when nobody is heard; and is heard of, when it is there no more', { timeout: 30_000 }, async () => {
+    const [ours, foreign] = await Promise.all([testAuthority(), testAuthority()]);
+    const pi1 = await ours.make('agent', 'pi-1');
+    const [real, liar] = await Promise.all([
+      broker(ours, await ours.make('gateway', 'gateway')),
+      broker(foreign, await foreign.make('gateway', 'gateway')),
+    ]);
+    const groupPort = await freePort();
+    const url = `mqtts://127.0.0.1:${real.server.port}`;
+    const elsewhere = `mqtts://127.0.0.1:${liar.server.port}`;
+    const lines: string[] = [];
+    const options = { cluster: 'test', interfaces, groupPort, random: () => 0, log: (line: string) => lines.push(line) };
+    const proof = gatewayProof(ours.trust(pi1));
+    const { signal } = new AbortController();
+    expect(await trackBroker({ ...options, proof, known: [elsewhere, url] })(signal)).toBe(url);
+    expect(lines).toEqual([`found the gateway of cluster 'test' at ${url}`]);
+    await expect(seekBroker({ cluster: 'test', interfaces, groupPort, proof, known: [elsewhere], waitMs: 300 })).rejects.toThrow(
+      /no gateway of cluster 'test'.*--broker mqtts:\/\/HOST:8883/,
+    );
+    await announce(groupPort, notice('aaaaaa', { port: real.server.port }));
+    expect(await seekBroker({ cluster: 'test', interfaces, groupPort, proof, known: [elsewhere] })).toBe(url);
+  });
+
   it('is ambiguous when two of our CA are there: nothing tells which is meant', { timeout: 30_000 }, async () => {
     const ours = await testAuthority();
     const pi1 = await ours.make('agent', 'pi-1');

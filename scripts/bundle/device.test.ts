@@ -290,10 +290,8 @@ describe('install.sh', () => {
     install('--name', 'pi-1');
     const victim = path.join(folder, 'victim');
     for (const lay of [
-      () => symlinkSync(victim, at('var/lib/musical-chair/token.new')),
       () => symlinkSync(victim, at('var/lib/musical-chair/token')),
       () => symlinkSync(folder, at('var/lib/musical-chair/token')),
-      () => mkdirSync(at('var/lib/musical-chair/token.new')),
     ]) {
       rmSync(at('var/lib/musical-chair/token'), { force: true });
       writeFileSync(victim, 'of somebody else', { mode: 0o644 });
@@ -306,6 +304,24 @@ describe('install.sh', () => {
     }
     expect(readdirSync(at('var/lib/musical-chair'))).toEqual(['token']);
     expect(existsSync(path.join(folder, 'token'))).toBe(false);
+    expect(readdirSync(at('var/lib'))).toEqual(['musical-chair']);
+  });
+
+  it('gives its token to nobody who lays links to pipes and devices beside it, however quick he is', async () => {
+    const { install, unpacked, root, at, read, folder } = await machine();
+    install('--name', 'pi-1');
+    // Between any two commands of install.sh: whatever it has just removed is there again.
+    const quick = path.join(folder, 'quick');
+    mkdirSync(quick);
+    const state = at('var/lib/musical-chair');
+    const script = `#!/bin/sh\n/bin/rm "$@" || exit\n[ ! -d '${state}' ] || ln -sfn /dev/null '${state}/token.new'\n`;
+    writeFileSync(path.join(quick, 'rm'), script, { mode: 0o755 });
+    const env = { MC_ROOT: root, PATH: `${quick}:${process.env.PATH}` };
+    expect(sh(path.join(unpacked, 'install.sh'), ['--token', TOKEN], env)).toMatchObject({ status: 0 });
+    expect(lstatSync(path.join(state, 'token.new')).isSymbolicLink()).toBe(true);
+    expect(lstatSync(path.join(state, 'token')).isFile()).toBe(true);
+    expect(read('var/lib/musical-chair/token')).toBe(`${TOKEN}\n`);
+    expect(statSync(path.join(state, 'token')).mode & 0o777).toBe(0o600);
   });
 
   it('puts right what is installed and was damaged since, and leaves alone what is not its own', async () => {

@@ -1,6 +1,6 @@
 /** The commands that run until they are stopped: `gateway`, `broker`, `scheduler`, `agent`. Each is one process. */
 import path from 'node:path';
-import { parseAddress } from '../../broker/credentials/enrolment-client.js';
+import { type EnrolmentAddress, parseAddress } from '../../broker/credentials/enrolment-client.js';
 import type { CredentialKeeper } from '../../broker/credentials/keeper.js';
 import { ChairError, isChairError } from '../../broker/errors.js';
 import { publicUrl } from '../../broker/public-url.js';
@@ -212,9 +212,13 @@ async function agentCredentials(
   return openCredentials({
     ...{ cluster, name: agent.name, token: agent.token, tokenFile: agent.tokenFile, log, signal },
     directory: credentials === '' ? path.join(agentDirectory(settings), 'credentials') : credentials,
-    gateway: agent.gateway === '' ? undefined : parseAddress(agent.gateway),
+    gateway: gatewayOf(settings),
     brokerUrl: brokerUrl(settings),
   });
+}
+
+function gatewayOf({ agent }: Settings): EnrolmentAddress | undefined {
+  return agent.gateway === '' ? undefined : parseAddress(agent.gateway);
 }
 
 /** The agent's own options from the settings. */
@@ -332,9 +336,11 @@ interface Serving {
 
 async function serveAsAgent({ settings, log, stopped, keeper, installation, watch }: Serving): Promise<void> {
   const { runAgent } = await import('../../node-agent/main.js');
+  const { knownBrokers } = await import('../../broker/credentials/enrolment.js');
   const running = await runAgent(agentConfig(settings), {
     softwareVersion: installation?.name ?? packageVersion(),
     log,
+    ...(keeper === undefined ? {} : { knownBrokers: await knownBrokers(keeper.directory, gatewayOf(settings)) }),
     ...(installation === undefined ? {} : { installation }),
     ...(keeper === undefined ? {} : { trust: trustOf(keeper), authority: () => ({ ca: keeper.current.ca, nowMs: keeper.nowMs() }) }),
   });

@@ -121,11 +121,18 @@ is_quota() { case $1 in *%) is_number "${1%?}" 5 ;; *) return 1 ;; esac; }
 
 has_systemd() { [ -z "$root" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; }
 
-# Writes standard input to $1, with what umask $2 leaves of 666, so that the former or the new content is there, whatever happens. The state's folder is the agent's: a
-# link that it lays there is replaced (-C: the file is made, or nothing is written), never followed.
+# Writes standard input to $1, with what umask $2 leaves of 666, so that the former or the new content is there, whatever happens. Only in folders of root's: -C makes a
+# regular file or nothing, but writes through a link to a pipe or a device, which somebody else could lay between two commands.
 put() {
     rm -rf "$1.new"
     (umask "$2" && set -C && cat >"$1.new") && sync "$1.new" && mv -T "$1.new" "$1" && sync "$(dirname "$1")"
+}
+
+# The state's folder is the agent's: what goes there is made beside it, in root's, and given away before it is moved. A link there is replaced, never followed.
+put_token() {
+    put "$root$state.token" 077
+    own "$root$state.token"
+    mv -T "$root$state.token" "$root$state/token" && sync "$root$state"
 }
 
 # With the user's own group, whatever that is called. Of a link, the link.
@@ -139,7 +146,7 @@ uninstall() {
     rm -rf "$root$prefix"
     if has_systemd; then systemctl daemon-reload; fi
     if [ "$purge" = yes ]; then
-        rm -rf "$root$state" "$root$config"
+        rm -rf "$root$state" "$root$state.token" "$root$state.token.new" "$root$config"
         # A gateway on this machine has its settings there, too.
         rmdir "$root/etc/musical-chair" 2>/dev/null || true
         if [ -z "$root" ] && id "$user" >/dev/null 2>&1; then userdel "$user" || true; fi
@@ -321,13 +328,12 @@ take_token() {
         return
     fi
     if [ "$token_file" = - ]; then
-        put "$root$state/token" 077
+        put_token
     elif [ -n "$token_file" ]; then
-        put "$root$state/token" 077 <"$token_file"
+        put_token <"$token_file"
     elif [ -n "$token" ]; then
-        printf '%s\n' "$token" | put "$root$state/token" 077
+        printf '%s\n' "$token" | put_token
     fi
-    if [ -e "$root$state/token" ]; then own "$root$state/token"; fi
 }
 
 make_unit() {

@@ -115,7 +115,9 @@ export const settingsSchema = z.strictObject({
       hidden: z
         .boolean()
         .default(false)
-        .describe('Do not announce the gateway on the local network (mDNS): it is found by who joined with --gateway; others need --broker.')
+        .describe(
+          'Do not announce the gateway on the local network (mDNS): it is found by who joined with --gateway; others need --broker.',
+        )
         .meta({ flag: 'hidden', argument: '' }),
       uploadMb: z
         .int()

@@ -52,7 +52,11 @@ describe('joining', () => {
     expect(await knownBrokers(folder('pi'))).toEqual(['mqtts://127.0.0.1:18883', 'mqtts://127.0.0.1:8883']);
     said = 'mqtts://mosquitto.lan:9883';
     await renew(made, { directory: folder('pi'), gateway: { host: '127.0.0.1', port: hidden.port }, clock: new GatewayClock(() => NOON) });
-    expect(await knownBrokers(folder('pi'), { host: 'fd00::1', port: 1 })).toEqual([said, 'mqtts://[fd00::1]:8883', 'mqtts://127.0.0.1:8883']);
+    expect(await knownBrokers(folder('pi'), { host: 'fd00::1', port: 1 })).toEqual([
+      said,
+      'mqtts://[fd00::1]:8883',
+      'mqtts://127.0.0.1:8883',
+    ]);
     // Of one that does not say it, and of nonsense: only where it would be usually.
     for (const [name, nonsense] of [
       ['a', ''],

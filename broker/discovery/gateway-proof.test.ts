@@ -97,7 +97,9 @@ describe('the gateway that was found', () => {
     expect(await found).toBe(`mqtts://127.0.0.1:${real.port}`);
   });
 
-  it('is where it was said to be at joining, when nobody is heard; and is heard of, when it is there no more', { timeout: 30_000 }, async () => {
+  it('is where it was said to be at joining, when nobody is heard; and is heard of, when it is there no more', {
+    timeout: 30_000,
+  }, async () => {
     const [ours, foreign] = await Promise.all([testAuthority(), testAuthority()]);
     const pi1 = await ours.make('agent', 'pi-1');
     const [real, liar] = await Promise.all([

@@ -5,7 +5,9 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Authority, JoinAnswer } from './authority.js';
 import { AuthorityFiles } from './authority-files.js';
 import { type Identity, identityOf, readCredentials } from './credentials.js';
+import { inherit } from './inherit.js';
 import { DAY, invite, machine, NOON, type TestAuthority, testAuthority } from './test-authority.js';
+import { TokenBook } from './token-book.js';
 import { verifyPeer } from './verify.js';
 
 let world: TestAuthority;
@@ -222,6 +224,28 @@ describe('a revocation', () => {
     }
   });
 
+  it('ends an invitation that nobody has used for good, also where that could not be written into the list of tokens', async () => {
+    const { csr, fingerprint } = await machine();
+    const [token, held] = [await invite(authority, 'pi-1'), await invite(authority, 'pi-2', { hold: true })];
+    await authority.join({ token: held, csr, name: '', role: '' }, '');
+    const failing = vi.spyOn(AuthorityFiles.prototype, 'saveTokens').mockRejectedValue(new Error('the disk is full'));
+    for (const name of ['pi-1', 'pi-2']) {
+      await expect(authority.revoke(name, 'card stolen', 'operator alice', { unknown: true })).rejects.toThrow('the disk is full');
+    }
+    failing.mockRestore();
+    const again = await world.reopen();
+    for (const each of [token, held]) await expect(join(each, csr, again)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    await expect(again.approve('pi-2', fingerprint, 'operator alice')).rejects.toMatchObject({ code: 'IDENTITY_UNKNOWN' });
+    expect(again.members().filter(({ name }) => name.startsWith('pi'))).toMatchObject([{ state: 'revoked' }, { state: 'revoked' }]);
+    // Made after that, or kept by an earlier version, which did not note when.
+    const later = await invite(again, 'pi-1');
+    await new AuthorityFiles(path.join(world.directory, 'credentials'), () => undefined).saveTokens(
+      new TokenBook(again.tokens().map(({ tag: _, ...record }) => record)),
+    );
+    const former = await world.reopen();
+    for (const _ of ['first', 'again']) expect(identityOf(await join(later, csr, former)).name).toBe('pi-1');
+  });
+
   it('that cannot be written counts all the same, and is said', async () => {
     const certificate = await join(await invite(authority, 'pi-1'), (await machine()).csr);
     await rm(path.join(world.directory, 'credentials'), { recursive: true });
@@ -366,6 +390,26 @@ describe('renewal', () => {
     expect(Date.parse(renewed.validTo)).toBe(world.clock.nowMs + 30 * DAY);
   });
 
+  it('is not for whom somebody else throws out while it is under way, nor is the token he once used', async () => {
+    const [{ csr }, other] = [await machine(), await machine()];
+    await join(await invite(authority, 'pi-1'), other.csr);
+    const used = await invite(authority, 'pi-1', { replace: true });
+    const out = await join(used, csr);
+    const backup = path.join(world.directory, 'backup', 'credentials');
+    await cp(path.join(world.directory, 'credentials'), backup, { recursive: true });
+    await inherit(backup, []);
+    const within = await join(await invite(authority, 'pi-1', { replace: true }), other.csr);
+    const again = await world.reopen({ directory: backup });
+    const renewal = again.renew(out, csr, '');
+    // Judged by now, and not signed yet.
+    await Promise.resolve();
+    await Promise.resolve();
+    again.seen(identityOf(within), within);
+    await expect(renewal).rejects.toMatchObject({ code: 'CERTIFICATE_REVOKED' });
+    await expect(join(used, csr, again)).rejects.toMatchObject({ code: 'TOKEN_REFUSED' });
+    expect(identityOf(certificateOf(await again.renew(within, csr, ''))).name).toBe('pi-1');
+  });
+
   it('is not for certificates of another CA, of another cluster, or the gateway', async () => {
     const other = await testAuthority();
     try {
@@ -458,6 +502,13 @@ describe('what is on the disk', () => {
     await writeFile(files('revoked.json'), revoked);
     await rm(files('ca-key.pem'));
     await expect(world.reopen()).rejects.toMatchObject({ code: 'CREDENTIALS_DAMAGED' });
+  });
+
+  it('keeps nothing of writes that were cut off', async () => {
+    const left = ['ca-key.pem', 'tokens.json', 'gateway/key.pem', 'operator/key.pem'].map((name) => files(`${name}.0a1b2c3d.new`));
+    for (const file of left) await writeFile(file, 'half');
+    await world.reopen();
+    for (const file of left) await expect(stat(file)).rejects.toMatchObject({ code: 'ENOENT' });
   });
 
   it('of a CA whose making was cut off is made anew, as nobody has it', async () => {

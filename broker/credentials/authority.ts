@@ -12,11 +12,12 @@ import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import { ChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
+import { removeLeftovers } from '../sealed-file.js';
 import { NAME_PATTERN } from '../topics.js';
 import { type AuditEntry, AuditLog, type AuditRow, printable } from './audit.js';
 import { AuthorityFiles, type CertificateAuthority } from './authority-files.js';
 import { type Credentials, type Identity, identityOf, identityText, type Role } from './credentials.js';
-import { type Ledger, SERIAL_RANDOM_BYTES, TAG_BYTES } from './ledger.js';
+import { type Ledger, NONE, type RevokedRecord, SERIAL_RANDOM_BYTES, TAG_BYTES } from './ledger.js';
 import { BACKDATE_MS, LIFETIME_MS } from './lifetime.js';
 import { OwnCredentials } from './own-credentials.js';
 import type { CredentialSource } from './source.js';
@@ -113,7 +114,9 @@ export class Authority {
    * Opens the authority of a state folder, or makes it. Throws CREDENTIALS_DAMAGED, CREDENTIALS_WRONG (another cluster's), STATE_DAMAGED, GATEWAY_STORE_FULL.
    */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const files = new AuthorityFiles(options.directory, (line) => options.log?.(line));
+    const { directory } = options;
+    for (const folder of [directory, join(directory, 'gateway'), join(directory, 'operator')]) await removeLeftovers(folder);
+    const files = new AuthorityFiles(directory, (line) => options.log?.(line));
     const ca = await files.authority(options.cluster);
     const authority = new Authority(options, files, ca, await files.ledger({ opens: true }), await files.tokens());
     if (ca.isNew)
@@ -129,7 +132,8 @@ export class Authority {
     this.#files = files;
     this.#ca = ca;
     this.#ledger = ledger;
-    this.#book = book;
+    // What a revocation could not write, or came with a later state that was taken over.
+    this.#book = book.revokedWhere((token) => isPast(token, ledger.revocation(token)), this.#now());
     const { directory, nowMs, log, cluster } = options;
     this.audit = new AuditLog({ directory, ...(nowMs === undefined ? {} : { nowMs }), ...(log === undefined ? {} : { log }) });
     const own = (role: Role): OwnCredentials =>
@@ -242,8 +246,20 @@ export class Authority {
       this.#checkInvitation(invitation, nowMs);
       const { name, role, ttlMs, hold = false } = invitation;
       const [id, secret] = [this.#random(TOKEN_ID_BYTES).toString('hex'), this.#random(TOKEN_SECRET_BYTES).toString('hex')];
+      const tag = this.#ledger.revocation(invitation)?.tag ?? NONE;
       const times = { createdMs: nowMs, sinceMs: nowMs, expiresMs: nowMs + ttlMs };
-      const record: TokenRecord = { id, secretSha256: digest(secret), role, name, hold, state: 'open', key: '', failures: 0, ...times };
+      const record: TokenRecord = {
+        id,
+        secretSha256: digest(secret),
+        role,
+        name,
+        hold,
+        state: 'open',
+        key: '',
+        failures: 0,
+        ...times,
+        tag,
+      };
       await this.#keep(this.#book.created(record, nowMs));
       await this.audit.write({
         event: 'token created',
@@ -279,7 +295,7 @@ export class Authority {
         return await this.#join(request, from);
       } catch (thrown) {
         const { code, message } = toChairError(thrown);
-        await this.audit.write({ event: 'refused', from, code, about: request.name, detail: message });
+        await this.audit.write({ event: 'refused', from, code, about: this.#meant(request), detail: message });
         throw thrown;
       }
     });
@@ -310,16 +326,16 @@ export class Authority {
       throw verdict.error;
     }
     const { record, first } = verdict;
+    const judge = (): void => this.#judgeToken(id);
+    judge();
     const identity: Identity = { cluster: this.#o.cluster, role: record.role, name: record.name };
     if (verdict.kind === 'held') {
       if (first) await this.#keep(book);
       if (first) await this.audit.write({ event: 'held', about: identityText(identity), from, detail: `key ${record.key}, token ${id}` });
       return { kind: 'held', name: record.name, key: record.key };
     }
-    // Bound before the name was revoked: what says that the token ended with it may have been lost.
-    if (!first && this.#ledger.revocation(identity)?.isOut === true) throw unknownToken();
     if (first) await this.#admit(identity, book, record);
-    const certificate = await this.#sign(identity, publicKey, `token ${id}`);
+    const certificate = await this.#sign(identity, publicKey, `token ${id}`, judge);
     const detail = `key ${shown.key}, token ${id}${first ? '' : ', again with the same key'}`;
     await this.audit.write({ event: 'joined', about: identityText(identity), from, detail });
     return { kind: 'signed', certificate, ca: this.#ca.certificate };
@@ -328,9 +344,26 @@ export class Authority {
   /** Whoever had the name before is out, in whatever role, whether he is remembered or not; and only then the token is taken. */
   async #admit(identity: Identity, book: TokenBook, record: TokenRecord): Promise<void> {
     const nowMs = this.#now();
-    this.#void(identity, 'joined anew', false);
+    const { tag } = this.#void(identity, 'joined anew', false);
     await this.#files.saveRevoked(this.#ledger);
-    await this.#keep(book.nameRevoked(identity.name, nowMs, record.id));
+    await this.#keep(book.admitted(record, tag, nowMs));
+  }
+
+  /** Throws TOKEN_REFUSED: what says that the token ended with its name may have been lost. */
+  #judgeToken(id: string): void {
+    const known = this.#book.get(id);
+    if (known !== undefined && isPast(known, this.#ledger.revocation(known))) throw unknownToken();
+  }
+
+  /** Whom a refused request was about: whose the token is, where its secret was right; else whom it says itself. */
+  #meant({ token, name }: JoinRequest): string {
+    try {
+      const { id, secret } = parseToken(token);
+      const record = this.#book.knows(id, digest(secret)) ? this.#book.get(id) : undefined;
+      return record === undefined ? name : identityText(record);
+    } catch {
+      return name;
+    }
   }
 
   /**
@@ -344,11 +377,12 @@ export class Authority {
         const { cluster } = this.#o;
         const isRevoked = (identity: Identity, serial: string): boolean => this.isRevoked(identity, serial);
         const roles = ['agent', 'operator', 'viewer'] as const;
-        const identity = verifyPeer(certificate, { ca: this.#ca.certificate, cluster, nowMs: undefined, roles, isRevoked });
+        const judge = (): Identity => verifyPeer(certificate, { ca: this.#ca.certificate, cluster, nowMs: undefined, roles, isRevoked });
+        const identity = judge();
         about = identityText(identity);
         this.seen(identity, certificate);
         const { openRequest } = await import('./certificates.js');
-        const signed = await this.#sign(identity, await openRequest(csr), 'renewal');
+        const signed = await this.#sign(identity, await openRequest(csr), 'renewal', judge);
         await this.audit.write({ event: 'renewed', about, from, detail: `serial ${new X509Certificate(signed).serialNumber}` });
         return { kind: 'signed', certificate: signed, ca: this.#ca.certificate };
       } catch (thrown) {
@@ -471,12 +505,13 @@ export class Authority {
   }
 
   /** Void at once, even when it cannot be written: then that is said, and it is void until this process ends. `isOut`: false = somebody else has the name from now on. */
-  #void({ role: as, name }: { readonly role: Role | ''; readonly name: string }, why: string, isOut = true): void {
+  #void({ role: as, name }: { readonly role: Role | ''; readonly name: string }, why: string, isOut = true): RevokedRecord {
     const roles = new Set<Role>(this.#ledger.rolesOf(name));
     if (isOut) roles.add(as === '' ? 'agent' : as);
-    this.#ledger.revoke({ role: as, name }, why, this.#now(), this.#random(TAG_BYTES).toString('hex'), isOut);
+    const mark = this.#ledger.revoke({ role: as, name }, why, this.#now(), this.#random(TAG_BYTES).toString('hex'), isOut);
     // Whoever is here with that name, in whatever role, is cut off, and of an agent all others are told: nobody, when somebody joins whose name is new.
     for (const role of roles) this.#revocations.emit({ cluster: this.#o.cluster, role, name });
+    return mark;
   }
 
   /** A token that is over stays so when the clock goes back. It has to be over twice, a minute apart: no token ends by a clock that was wrong for a moment. */
@@ -487,9 +522,11 @@ export class Authority {
     if (gone.length > 0) await this.#inTurn(() => this.#keep(this.#book.expired(gone, this.#now())));
   }
 
-  async #sign(identity: Identity, publicKey: Buffer, by: string): Promise<string> {
+  /** `judge` throws when it is not to be signed any more: who is seen in the meantime may have thrown somebody out, and the serial carries the tag of now. */
+  async #sign(identity: Identity, publicKey: Buffer, by: string, judge: () => unknown = () => undefined): Promise<string> {
     const nowMs = this.#now();
     const { keyFingerprint, sign } = await import('./certificates.js');
+    judge();
     const serial = this.#ledger.nextSerial(identity.name, nowMs, this.#random(SERIAL_RANDOM_BYTES).toString('hex'));
     const notAfterMs = nowMs + this.#lifetimeMs;
     const hosts = identity.role === 'gateway' && this.#o.hosts !== undefined ? { hosts: this.#o.hosts } : {};
@@ -570,6 +607,13 @@ export class Authority {
 
 function canJoin(name: string): boolean {
   return NAME_PATTERN.test(name) && !RESERVED.has(name) && !SESSION.test(name);
+}
+
+/** By the mark of its name: that was revoked since the token was made, or somebody else has joined since it was used. */
+function isPast({ state, tag }: TokenRecord, mark: RevokedRecord | undefined): boolean {
+  if (mark === undefined) return false;
+  const isOther = tag !== undefined && tag !== mark.tag;
+  return state === 'used' ? isOther || mark.isOut : isOther && mark.isOut;
 }
 
 /** Of a name that is not revoked. `unknown`: it did not have to be known. */

@@ -179,7 +179,10 @@ describe('joining', () => {
     await expect(joinAt(server, folder('pi-5'), await invite(other.authority, 'pi-5'))).rejects.toMatchObject({ code: 'CA_WRONG' });
     await other.stop();
     expect(await refusals()).toEqual(['TOKEN_USED', 'TOKEN_EXPIRED', 'TOKEN_NAME_WRONG', 'TOKEN_NAME_WRONG', 'TOKEN_REFUSED']);
-    expect((await world.authority.history(100)).find(({ code }) => code === 'TOKEN_USED')?.from).toBe('127.0.0.1');
+    // The member is named, whoever he says he is.
+    const said = (await world.authority.history(100)).filter(({ event }) => event === 'refused');
+    expect(said[0]).toMatchObject({ code: 'TOKEN_USED', about: 'agent pi-1', from: '127.0.0.1' });
+    expect(said[2]).toMatchObject({ code: 'TOKEN_NAME_WRONG', about: 'agent pi-3', detail: expect.stringContaining('pi-4') });
     // Nothing half done is left where somebody might take it for credentials.
     await expect(readCredentials(folder('pi-3'))).rejects.toMatchObject({ code: 'CREDENTIALS_MISSING' });
   });

@@ -142,6 +142,23 @@ describe('after a restore', () => {
     expect([old, latest].map((serial) => backup.isRevoked(pi, serial))).toEqual([true, true]);
   });
 
+  it('who replaced a machine whose name is newer than the backup throws it out when he is seen, whoever comes first', () => {
+    const ledger = ledgerOf();
+    const backup = restored(ledger);
+    ledger.revoke(pi, 'joined anew', 1, tag(), false);
+    const stolen = signed(ledger, 2);
+    ledger.revoke(pi, 'joined anew', 3, tag(), false);
+    const honest = signed(ledger, 4);
+    for (const order of [[honest], [stolen, honest]]) {
+      const here = reloaded(backup);
+      for (const serial of order) expect(here.learnMark({ ...pi, serial })).toBe(true);
+      for (const of of [here, reloaded(here)]) {
+        expect([stolen, honest, signed(of, 0)].map((serial) => of.isRevoked(pi, serial))).toEqual([true, false, false]);
+      }
+      expect(here.isOut('pi-1')).toBe(false);
+    }
+  });
+
   it('a fleet that was renewed meanwhile stays in, also over two restores of the same backup', () => {
     const ledger = ledgerOf();
     ledger.revoke(pi, 'joined anew', 0, tag());
@@ -186,7 +203,7 @@ describe('after a restore', () => {
 });
 
 type Step = {
-  readonly kind: 'join' | 'renew' | 'revoke' | 'backup' | 'restore' | 'restore beside' | 'lose' | 'other gateway';
+  readonly kind: 'join' | 'renew' | 'revoke' | 'seen' | 'backup' | 'restore' | 'restore beside' | 'lose' | 'other gateway';
   readonly name: string;
   readonly role: Role;
   readonly pick: number;
@@ -201,6 +218,8 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
       'renew',
       'renew',
       'revoke',
+      'seen',
+      'seen',
       'backup',
       'backup',
       'restore',
@@ -219,19 +238,22 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 it('whatever is restored in whatever order, by whatever clock: what a memory revoked, or let somebody else have, is void in it and in all that come from it', () => {
   let voids = 0;
   let restores = 0;
+  let news = 0;
   fc.assert(
     fc.property(steps, (all) => {
       // Of each certificate, which marks of its name its signer knew; of each memory, which it knows. What is void follows from these alone.
       interface Memory {
         readonly ledger: Ledger;
         readonly marks: Map<string, ReadonlySet<number>>;
+        /** Names of which a mark is or was known by a certificate alone. */
+        readonly learned: Set<string>;
       }
       const certificates: { readonly name: string; readonly serial: string; readonly knew: ReadonlySet<number> }[] = [];
       const backups: Memory[] = [];
       // Gateways that somebody restored elsewhere, and that run on with the same CA.
       const others: Memory[] = [];
       let marks = 0;
-      let here: Memory = { ledger: ledgerOf(), marks: new Map() };
+      let here: Memory = { ledger: ledgerOf(), marks: new Map(), learned: new Set() };
       const knownOf = ({ marks: known }: Memory, name: string): ReadonlySet<number> => known.get(name) ?? new Set();
       const mark = (name: string, role: Role, nowMs: number): void => {
         here.ledger.revoke({ role, name }, 'test', nowMs, tag());
@@ -253,10 +275,22 @@ it('whatever is restored in whatever order, by whatever clock: what a memory rev
         } else if (kind === 'revoke') {
           mark(name, role, nowMs);
         } else if (kind === 'backup') {
-          backups.push({ ledger: reloaded(here.ledger), marks: new Map(here.marks) });
+          backups.push({ ledger: reloaded(here.ledger), marks: new Map(here.marks), learned: new Set(here.learned) });
+        } else if (kind === 'seen') {
+          const good = certificates.filter((one) => one.name === name && !here.ledger.isRevoked(one, one.serial));
+          const shown = good[pick % Math.max(1, good.length)];
+          if (shown === undefined) continue;
+          const [known, isLearned] = [knownOf(here, name), here.ledger.learnMark({ ...shown, role })];
+          expect(here.ledger.isRevoked(shown, shown.serial)).toBe(false);
+          // Of a name that is newer than all that is known here.
+          if (known.size === 0) expect(isLearned).toBe(shown.knew.size > 0);
+          if (known.size === 0 && isLearned) news++;
+          if (!isLearned) continue;
+          here.marks.set(name, new Set([...known, ...shown.knew]));
+          here.learned.add(name);
         } else if (kind === 'lose') {
           const { revoked } = here.ledger;
-          here = { ledger: ledgerOf({ revoked, life: tag() }), marks: here.marks };
+          here = { ledger: ledgerOf({ revoked, life: tag() }), marks: here.marks, learned: here.learned };
         } else if (kind === 'other gateway') {
           const other = others[pick % Math.max(1, others.length)];
           if (other === undefined) continue;
@@ -268,14 +302,20 @@ it('whatever is restored in whatever order, by whatever clock: what a memory rev
           restores++;
           const former = here;
           others.push(former);
-          here = { ledger: reloaded(backup.ledger), marks: new Map(backup.marks) };
+          here = { ledger: reloaded(backup.ledger), marks: new Map(backup.marks), learned: new Set(backup.learned) };
           here.ledger.beginLife(tag());
           if (kind === 'restore') continue;
+          const before = new Set([here, former].flatMap(({ ledger }) => ledger.revoked.map((record) => record.tag)));
           here.ledger.adopt(former.ledger, tag);
           for (const each of former.marks.keys()) {
             const [a, b] = [knownOf(here, each), knownOf(former, each)];
             const isNested = [...a].every((one) => b.has(one)) || [...b].every((one) => a.has(one));
-            here.marks.set(each, new Set([...a, ...b, ...(isNested ? [] : [++marks])]));
+            const isNew = !before.has(here.ledger.revocation({ name: each })?.tag ?? '');
+            // A certificate does not tell what came before its mark: two that are known so may be taken for strangers, never the other way round.
+            const isLearned = here.learned.has(each) || former.learned.has(each);
+            if (!isLearned || !isNested) expect(isNew).toBe(!isNested);
+            here.marks.set(each, new Set([...a, ...b, ...(isNew ? [++marks] : [])]));
+            if (isLearned) here.learned.add(each);
           }
         }
         const wrong = certificates.filter((one) => {
@@ -293,6 +333,7 @@ it('whatever is restored in whatever order, by whatever clock: what a memory rev
   );
   expect(voids).toBeGreaterThan(100);
   expect(restores).toBeGreaterThan(100);
+  expect(news).toBeGreaterThan(0);
 });
 
 it('a serial without a tag says so', () => {

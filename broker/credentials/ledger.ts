@@ -146,17 +146,19 @@ export class Ledger {
   }
 
   /**
-   * A certificate that is good was signed after a later mark of its name than is known here: that one is taken over, and whom it threw out is out here, too. True when it
-   * was so.
+   * A certificate that is good was signed after a later mark of its name than is known here, or there is none here: that one is taken over, and whom it threw out is out
+   * here, too. True when it was so.
    */
   learnMark({ role, name, serial }: Pick<IssuedRecord, 'role' | 'name' | 'serial'>): boolean {
     const mark = this.#revoked.get(name);
     const { stamp, life, tag } = partsOf(serial);
-    if (mark === undefined || mark.tag === NONE || tag === mark.tag || this.isRevoked({ name }, serial)) return false;
-    const earlier = [mark.tag, ...mark.earlier].slice(0, MOST_EARLIER);
+    if (tag === NONE || this.isRevoked({ name }, serial)) return false;
+    // What this very life signed has lost its mark: which one came last is not to be known by a certificate.
+    if (mark === undefined ? life === this.#life : mark.tag === NONE || mark.tag === tag) return false;
+    const earlier = mark === undefined ? [] : [mark.tag, ...mark.earlier].slice(0, MOST_EARLIER);
     // The mark itself is of a little before; nothing of this life lies between that could be taken for later.
     this.#revoked.set(name, {
-      ...mark,
+      name,
       role,
       stamp: stamp - 1,
       life,
@@ -294,7 +296,9 @@ function partsOf(serial: string): { readonly stamp: number; readonly life: strin
 
 /** Undefined: neither came after the other. */
 function laterOf(a: RevokedRecord, b: RevokedRecord): RevokedRecord | undefined {
-  if (a.tag === b.tag) return a.stamp >= b.stamp ? a : b;
+  // One that was learned from a certificate knows less of what came before.
+  if (a.tag === b.tag)
+    return { ...(a.stamp >= b.stamp ? a : b), earlier: [...new Set([...a.earlier, ...b.earlier])].slice(0, MOST_EARLIER) };
   if (b.earlier.includes(a.tag)) return b;
   return a.earlier.includes(b.tag) ? a : undefined;
 }

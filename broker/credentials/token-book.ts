@@ -33,6 +33,11 @@ export interface TokenRecord {
   readonly sinceMs: number;
   /** Wrong secrets shown with this id. */
   readonly failures: number;
+  /**
+   * Of the latest mark of its name (ledger.ts) when it was made, and of the one that was left when it let its key in: what ends a token with its name is written twice, and
+   * either may be lost. Undefined in files of an earlier version.
+   */
+  readonly tag?: string;
 }
 
 /** What somebody shows who wants to join. */
@@ -160,10 +165,21 @@ export class TokenBook {
     return [next, this.#with(next)];
   }
 
-  /** As `revoked`, of all that are for this name, but one. Also of those that are over by their time: clocks go back. */
-  nameRevoked(name: string, nowMs: number, except = ''): TokenBook {
-    const ends = (known: TokenRecord): boolean => known.name === name && known.id !== except && !isEnded(known);
-    return new TokenBook(this.all().map((known) => (ends(known) ? ended(known, 'revoked', nowMs) : known)));
+  /** As `revoked`, of all that are for this name. Also of those that are over by their time: clocks go back. */
+  nameRevoked(name: string, nowMs: number): TokenBook {
+    return this.revokedWhere((known) => known.name === name, nowMs);
+  }
+
+  /** As `revoked`, of all these. */
+  revokedWhere(which: (record: TokenRecord) => boolean, nowMs: number): TokenBook {
+    return new TokenBook(this.all().map((known) => (!isEnded(known) && which(known) ? ended(known, 'revoked', nowMs) : known)));
+  }
+
+  /** This one lets its key in, and leaves a mark with this tag; all others of its name are revoked. */
+  admitted({ id, name }: TokenRecord, tag: string, nowMs: number): TokenBook {
+    const book = this.revokedWhere((known) => known.name === name && known.id !== id, nowMs);
+    const record = book.get(id);
+    return record === undefined ? book : book.#with({ ...record, tag });
   }
 
   /** Ids of those that nobody has used in time, and that are not known to be over. */

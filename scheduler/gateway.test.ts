@@ -1,4 +1,4 @@
-import { access, readdir, writeFile } from 'node:fs/promises';
+import { access, chmod, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ChairError, isChairError } from '../broker/errors.js';
@@ -266,6 +266,22 @@ describe('gateway', () => {
     const nowhere = 'mqtt://127.0.0.1:1';
     expect(await codeOf(startGateway({ broker: { url: nowhere } }))).toBe('BROKER_UNREACHABLE');
     expect(await codeOf(ChairClient.connect({ brokerUrl: nowhere, cluster: 'test' }))).toBe('BROKER_UNREACHABLE');
+  });
+
+  it('keeps models and plans to its owner, also those of a folder that everybody could read', async () => {
+    const outer = await made.folder();
+    const stateDirectory = join(outer, 'state');
+    const modes = async (): Promise<string[]> => {
+      const of = async (name: string): Promise<string> => ((await stat(join(stateDirectory, name))).mode & 0o777).toString(8);
+      return Promise.all(['', 'gateway-cache', 'uploads', 'deployments'].map(of));
+    };
+    const first = await startGateway({ stateDirectory });
+    expect(await modes()).toEqual(['700', '700', '700', '700']);
+    await first.stop();
+    for (const name of ['', 'gateway-cache', 'uploads']) await chmod(join(stateDirectory, name), 0o755);
+    await startGateway({ stateDirectory });
+    // Who may look into the folder itself is for whoever made it so.
+    expect(await modes()).toEqual(['755', '700', '700', '700']);
   });
 
   it('does not share its state folder, and leaves alone what the first one keeps there', async () => {

@@ -37,7 +37,7 @@ import { blobsOf } from './plan-builder.js';
 import type { Link, Links } from './planners/problem.js';
 import { Problems } from './problems.js';
 import { Scheduler, type SchedulerOptions } from './scheduler.js';
-import { prepareFolders, removeDamaged, removeFiles } from './slice-files.js';
+import { keepToOwner, prepareFolders, removeDamaged, removeFiles } from './slice-files.js';
 import { DeploymentFiles } from './state.js';
 import { nextTerm } from './term.js';
 import { UploadStore } from './upload-store.js';
@@ -163,7 +163,7 @@ export class Gateway {
     const said = log === undefined ? {} : { log };
     const topics = topicsOf(cluster);
     const directories = libraryDirectories(stateDirectory);
-    await mkdir(stateDirectory, { recursive: true });
+    await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
     // Before anything is touched: another gateway may be serving slices from there.
     const unlock = await lockDirectory(stateDirectory, {
       code: 'CLUSTER_TAKEN',
@@ -174,6 +174,7 @@ export class Gateway {
     await this.#own({ stop: unlock });
     await removeLeftovers(stateDirectory);
     await claimFolder(stateDirectory, cluster);
+    await keepToOwner(stateDirectory, (line) => log?.(line));
     const gatehouse = await this.#openGatehouse();
     const trust = this.#trust;
     const trusted = trust === undefined ? {} : { trust };

@@ -12,6 +12,7 @@ import { musicalChair2018 } from './planners/musical-chair-2018.js';
 import { pipeline } from './planners/pipeline.js';
 import { isRefusal, type PlanDraft, type Planner, type PlanProblem } from './planners/problem.js';
 import { replicas } from './planners/replicas.js';
+import { MAX_SENT_YAML } from './read-yaml.js';
 
 const model = structureOf(drawZoo('alexnet'));
 const facts = factsOf(model);
@@ -133,6 +134,17 @@ describe('a plan file', () => {
     timeOf(keys(2000));
     // Comparing every key with every other would take a hundred times as long.
     expect(timeOf(keys(40_000)) / Math.max(1, timeOf(keys(4000)))).toBeLessThan(50);
+  });
+
+  it('with an error at every character is refused without quoting them all', () => {
+    const costMs = (): number => {
+      const before = process.cpuUsage();
+      expect(errorOf('[]'.repeat(MAX_SENT_YAML / 2))).toMatchObject({ message: expect.stringContaining('at line 1, column 3') });
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / 1000;
+    };
+    // A heartbeat waits for it. With a stack and an excerpt for each of 16,000 errors it takes ten times as long.
+    expect(Math.min(...Array.from({ length: 5 }, costMs))).toBeLessThan(120);
   });
 
   it('may be sent as long JSON, or as short YAML', () => {

@@ -2,7 +2,7 @@
  * YAML that people wrote. The library compares every key of a map with every other, descends by recursion, and takes minutes for a megabyte of nothing but
  * brackets or tags: keys are compared here, depth is bounded, and what comes over the network is JSON or short (MAX_SENT_YAML).
  */
-import { isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml';
+import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml';
 import { isTooDeep, MAX_DEPTH } from '../broker/nesting.js';
 
 /** Characters of YAML that the gateway reads between two heartbeats. Our clients send JSON. */
@@ -13,9 +13,12 @@ export function readYaml(text: string): unknown {
   if (isTooDeep(text)) throw new Error(`it is nested more than ${MAX_DEPTH} deep`);
   if (looksLikeJson(text)) return JSON.parse(text);
   const lines = new LineCounter();
-  const document = parseDocument(text, { uniqueKeys: false, logLevel: 'silent', lineCounter: lines });
+  const document = parsed(text, lines);
   const [wrong] = document.errors;
-  if (wrong !== undefined) throw wrong;
+  if (wrong !== undefined) {
+    const { line, col } = lines.linePos(wrong.pos[0]);
+    throw new Error(`${wrong.message} at line ${line}, column ${col}`);
+  }
   visit(document, (_, node) => {
     if (!isMap(node)) return;
     const seen = new Set<unknown>();
@@ -28,6 +31,17 @@ export function readYaml(text: string): unknown {
   });
   // Aliases may blow a small file up to gigabytes.
   return document.toJS({ maxAliasCount: 0 });
+}
+
+/** It goes on behind an error, so a short text has thousands: none of them quotes the text or looks at the stack, which takes most of the time. */
+function parsed(text: string, lineCounter: LineCounter): Document {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  try {
+    return parseDocument(text, { uniqueKeys: false, logLevel: 'silent', prettyErrors: false, lineCounter });
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+  }
 }
 
 /** An object with a quoted key; one with bare keys is YAML. */

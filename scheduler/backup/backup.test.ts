@@ -272,6 +272,18 @@ describe('restoring', () => {
     expect(await events(state)).toEqual(['restored']);
   });
 
+  it('begins no new file of the audit log, which the gateway may be writing', async () => {
+    await makeState();
+    const keys = path.join(state, 'credentials');
+    const full = `${JSON.stringify({ at: '2026-01-01T00:00:00.000Z', event: 'joined', about: 'agent x' })}\n`.repeat(20_000);
+    await writeFile(path.join(keys, 'audit.log'), full);
+    await backup();
+    expect((await readdir(keys)).filter((name) => name.startsWith('audit'))).toEqual(['audit.log']);
+    const written = await readFile(path.join(keys, 'audit.log'), 'utf8');
+    expect(written.startsWith(full)).toBe(true);
+    expect(written.slice(full.length)).toMatch(/^\{.*"backed up".*\}\n$/);
+  });
+
   it('replaces what a link names, and not the link', async () => {
     await makeState();
     await backup();

@@ -118,9 +118,12 @@ export function listHash(about: unknown, rows: unknown): string {
     .digest('hex');
 }
 
-/** A word in the audit log of a folder of keys: whoever reads it later should know that there is a copy, or an older state. */
+/**
+ * A word in the audit log of a folder of keys: whoever reads it later should know that there is a copy, or an older state. The gateway may be writing there at the same
+ * time: a line at the end does it no harm, but only one may begin a new file.
+ */
 export async function audited(directory: string, entry: AuditEntry): Promise<void> {
-  const log = new AuditLog({ directory });
+  const log = new AuditLog({ directory, fileBytes: Number.POSITIVE_INFINITY });
   await log.write({ by: 'somebody on this machine', ...entry });
   await log.stop();
 }

@@ -40,7 +40,7 @@ export interface AuditEntry {
   /** Of a refusal: an error code. */
   readonly code?: string;
   readonly detail?: string;
-  /** Refusals of this code before this one that are not in the log. */
+  /** Refusals of this code, or renewals of this name, before this one that are not in the log. */
   readonly unsaid?: number;
 }
 

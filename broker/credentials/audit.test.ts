@@ -117,6 +117,27 @@ describe('the audit log', () => {
     await log.stop();
   });
 
+  it('counts renewals of one name from one address, and writes each of a whole fleet', async () => {
+    let nowMs = 0;
+    let log = new AuditLog({ directory, nowMs: () => nowMs });
+    for (let i = 0; i < 200; i++) await log.write({ event: 'renewed', about: `agent pi-${i}`, from: '10.0.0.3', detail: `serial ${i}` });
+    for (let i = 0; i < 900; i++, nowMs += 1000)
+      await log.write({ event: 'renewed', about: 'agent pi-3', from: '10.0.0.3', detail: `serial again ${i}` });
+    await log.write({ event: 'renewed', about: 'agent pi-3', from: '10.0.0.4' });
+    const seen = async () => (await log.read(1_000)).map(({ about, from, unsaid = 0 }) => [about, from, unsaid]);
+    const fleet = Array.from({ length: 200 }, (_, i) => [`agent pi-${i}`, '10.0.0.3', 0]);
+    const [again, last] = [
+      ['agent pi-3', '10.0.0.3', 600],
+      ['agent pi-3', '10.0.0.3', 298],
+    ];
+    const rows = [...fleet, again, last, ['agent pi-3', '10.0.0.4', 0]];
+    expect(await seen()).toEqual(rows);
+    await log.stop();
+    log = new AuditLog({ directory });
+    expect((await seen()).sort()).toEqual(rows.sort());
+    await log.stop();
+  });
+
   it.each([
     ['one address', 1],
     ['a thousand addresses', 1_000],

@@ -4,7 +4,7 @@
  * terminal does nothing but show it.
  *
  * Strangers cannot push out what matters. What was done stands in files of its own, and so does what was refused to those who showed a secret or a certificate; what
- * anybody can cause from the network is in a third set of files. Equal refusals are counted.
+ * anybody can cause from the network is in a third set of files. Equal refusals are counted, and so are renewals of one name from one address.
  */
 import { toChairError } from '../errors.js';
 import { type AuditEntry, type AuditRow, auditLine, auditRows, brief, isStrangers } from './audit-entry.js';
@@ -30,7 +30,9 @@ const STRANGERS_FILES = 2;
 
 export class AuditLog {
   readonly #o: AuditOptions;
-  readonly #counts = new RefusalCounts();
+  readonly #counts = new RefusalCounts({ isRated: true });
+  /** A whole fleet may renew at once; one of them without end. */
+  readonly #renewals = new RefusalCounts({ isRated: false });
   readonly #done: LogFiles;
   readonly #refused: LogFiles;
   readonly #strangers: LogFiles;
@@ -48,21 +50,22 @@ export class AuditLog {
 
   /**
    * Resolves when the entry is on the disk, or could not be written, which is said once in the log: what it tells of has been decided, and a full disk must
-   * not keep anybody from revoking. Refusals beyond a rate are only counted.
+   * not keep anybody from revoking. Refusals beyond a rate, and what is repeated, are only counted.
    */
   write(entry: AuditEntry): Promise<void> {
     const nowMs = (this.#o.nowMs ?? Date.now)();
     const short = brief(entry);
-    const counted = entry.event === 'refused' ? this.#counts.take(short, nowMs) : short;
+    const counts = entry.event === 'refused' ? this.#counts : entry.event === 'renewed' ? this.#renewals : undefined;
+    const counted = counts === undefined ? short : counts.take(short, nowMs);
     return counted === undefined ? Promise.resolve() : this.#append({ at: new Date(nowMs).toISOString(), ...counted });
   }
 
   /**
-   * The latest entries, oldest first; refusals that were only counted are among them. `only`: what was done, or what was refused. Of both, at most half are refusals
+   * The latest entries, oldest first; what was only counted is among them. `only`: what was done, or what was refused. Of both, at most half are refusals
    * when there is as much of the other: whoever looks sees what was done, whatever knocks.
    */
   async read(count: number, only?: 'done' | 'refused'): Promise<AuditRow[]> {
-    const done = only === 'refused' ? [] : await this.#done.read(count, auditRows);
+    const done = only === 'refused' ? [] : latest(merged(await this.#done.read(count, auditRows), this.#renewals.pending()), count);
     const refused = only === 'done' ? [] : await this.#refusals(count);
     const most = only === undefined ? Math.max(count - done.length, Math.floor(count / 2)) : count;
     const shown = latest(refused, most);
@@ -71,8 +74,8 @@ export class AuditLog {
 
   /** What was counted is written. Idempotent. */
   async stop(): Promise<void> {
-    const pending = this.#counts.pending();
-    this.#counts.clear();
+    const pending = merged(this.#renewals.pending(), this.#counts.pending());
+    for (const counts of [this.#renewals, this.#counts]) counts.clear();
     await Promise.all(pending.map((row) => this.#append(row)));
     for (const files of [this.#done, this.#refused, this.#strangers]) await files.stop();
   }

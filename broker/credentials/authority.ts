@@ -276,6 +276,11 @@ export class Authority {
     return this.#book.all();
   }
 
+  /** Whether there is, or was not long ago, a token with this id. */
+  hasToken(id: string): boolean {
+    return this.#book.get(id) !== undefined;
+  }
+
   /** `id`: as far as it is needed. Throws TOKEN_REFUSED when it is not one. */
   revokeToken(id: string, by: string): Promise<TokenRecord> {
     return this.#inTurn(async () => {

@@ -47,7 +47,7 @@ const MAX_BODY_BYTES = 16 * 1024;
 const [PLACES, MOST_AT_WORK] = [256, 256];
 /** Wrong tokens, foreign certificates, and what is no proper request, of one address. */
 const WRONG_EACH = { burst: 20, everyMs: 5_000 };
-/** Signatures for one token or name: those who do it right need one in weeks. */
+/** Signatures for one token, and renewals of one name, with whatever certificate: those who do it right need one in weeks. */
 const SIGNED_EACH = { burst: 10, everyMs: 60_000 };
 const REQUEST_MS = 10_000;
 const BUSY_MS = 1_000;
@@ -215,16 +215,18 @@ export class EnrolmentServer {
   #isOurs(request: IncomingMessage, body: Body): boolean {
     const { authority } = this.#o;
     const certificate = certificateOf(request);
-    if (certificate === undefined) {
-      const id = tokenIdOf(textOf(body, 'token'));
-      return id !== '' && authority.tokens().some((known) => known.id === id);
-    }
+    if (certificate === undefined) return authority.hasToken(tokenIdOf(textOf(body, 'token')));
+    return this.#holderOf(certificate) !== undefined;
+  }
+
+  /** Undefined: it is not of ours, or void. */
+  #holderOf(certificate: X509Certificate): Identity | undefined {
+    const { authority } = this.#o;
     const isRevoked = (identity: Identity, serial: string): boolean => authority.isRevoked(identity, serial);
     try {
-      verifyPeer(certificate, { ca: authority.ca, cluster: authority.cluster, nowMs: undefined, isRevoked });
-      return true;
+      return verifyPeer(certificate, { ca: authority.ca, cluster: authority.cluster, nowMs: undefined, isRevoked });
     } catch {
-      return false;
+      return undefined;
     }
   }
 
@@ -234,7 +236,8 @@ export class EnrolmentServer {
     if (asked !== '' && role === undefined) throw new ChairError('JOIN_REFUSED', 'a request to join names a role that there is not');
     const request: JoinRequest = { token: token ?? '', csr: csr ?? '', name: name ?? '', role: role ?? '' };
     // Tokens are one each, so whoever repeats one for ever is held up here.
-    return this.#signed(`token ${tokenIdOf(request.token)}`, () => this.#o.authority.join(request, host));
+    const id = tokenIdOf(request.token);
+    return this.#signed(this.#o.authority.hasToken(id) ? `token ${id}` : undefined, () => this.#o.authority.join(request, host));
   }
 
   async #renew(request: IncomingMessage, body: Body, host: string): Promise<Answer> {
@@ -245,16 +248,23 @@ export class EnrolmentServer {
       });
     }
     const csr = textOf(body, 'csr');
-    return this.#signed(`certificate ${certificate.fingerprint256}`, () => this.#o.authority.renew(certificate, csr, host));
+    // By name: each renewed certificate could renew itself else.
+    const holder = this.#holderOf(certificate);
+    const key = holder === undefined ? undefined : `renewal of ${holder.role}/${holder.name}`;
+    return this.#signed(key, () => this.#o.authority.renew(certificate, csr, host));
   }
 
-  /** Whoever waits to be approved may ask as often as it likes: only signatures count. */
-  async #signed(key: string, sign: () => Promise<JoinAnswer>): Promise<Answer> {
-    const bucket = this.#signatures.of(key, this.#now());
-    const waitMs = bucket.waitMs(this.#now());
-    if (waitMs > 0) throw busy(waitMs);
-    const answer = await sign();
-    if (answer.kind === 'signed') bucket.take(this.#now());
+  /** Whoever waits to be approved may ask as often as it likes: only signatures count. `key`: undefined of those for whom nothing will be signed. */
+  async #signed(key: string | undefined, sign: () => Promise<JoinAnswer>): Promise<Answer> {
+    const bucket = key === undefined ? undefined : this.#signatures.of(key, this.#now());
+    // Before it is signed: many come at once.
+    if (bucket?.take(this.#now()) === false) throw busy(bucket.waitMs(this.#now()));
+    let answer: JoinAnswer | undefined;
+    try {
+      answer = await sign();
+    } finally {
+      if (answer?.kind !== 'signed') bucket?.give();
+    }
     return answered(answer, this.#o.broker?.() ?? '');
   }
 }

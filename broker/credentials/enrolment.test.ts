@@ -6,7 +6,7 @@ import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { listen } from '../listen.js';
 import { crowd, NO_CROWD } from '../test-brokers.js';
-import { identityOf, readCredentials } from './credentials.js';
+import { type Credentials, identityOf, readCredentials } from './credentials.js';
 import { alreadyEnrolled, enrol, enrolPatiently, knownBrokers, readRecord, renew, takeTime } from './enrolment.js';
 import { addressText, askGateway, type EnrolmentAddress, parseAddress } from './enrolment-client.js';
 import type { EnrolmentServer } from './enrolment-server.js';
@@ -369,6 +369,31 @@ describe('the enrolment port', () => {
     }
     expect(answers.signed).toEqual([...Array<string>(10).fill('200'), '429', '429']);
     expect(answers.held).toEqual(Array<string>(12).fill('202'));
+  });
+
+  it('renews a name no more than a few times, also at once and each by the certificate of before, and counts only what it signed', async () => {
+    let nowMs = 0;
+    await server.stop();
+    server = await serve(world.authority, { nowMs: () => nowMs });
+    at = { host: '127.0.0.1', port: server.port };
+    const [token, { csr }] = [await invite(world.authority, 'pi-9'), await machine()];
+    for (let i = 0; i < 12; i++) expect(await raw(post(JSON.stringify({ token, csr: 'x' })))).toContain('JOIN_REFUSED');
+    expect(await raw(post(JSON.stringify({ token, csr })))).toMatch(/^HTTP\/1\.1 200 /);
+    const [made, other] = [
+      await joinAt(server, folder('pi-1'), await invite(world.authority, 'pi-1')),
+      await joinAt(server, folder('pi-2'), await invite(world.authority, 'pi-2')),
+    ];
+    const again = (of: Credentials, name: string): Promise<Credentials> =>
+      renew(of, { directory: folder(name), gateway: at, clock: new GatewayClock(() => NOON) });
+    const all = await Promise.allSettled(Array.from({ length: 13 }, (_, i) => again(made, `copy-${i}`)));
+    const renewed = all.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+    expect(renewed).toHaveLength(10);
+    const [first = made] = renewed;
+    await expect(again(first, 'copy-0')).rejects.toMatchObject({ code: 'JOIN_BUSY' });
+    expect((await again(other, 'pi-2')).identity.name).toBe('pi-2');
+    nowMs += 60_000;
+    const later = await again(first, 'copy-0');
+    await expect(again(later, 'copy-0')).rejects.toMatchObject({ code: 'JOIN_BUSY' });
   });
 
   it('waits for nobody for ever, and stops with connections open that say nothing', async () => {

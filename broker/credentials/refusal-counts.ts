@@ -1,4 +1,7 @@
-/** Which refusals are written down, and which are only counted: whoever knocks without end must neither fill a disk nor push out what others did. Pure: the time is an argument. */
+/**
+ * Which refusals are written down, and which are only counted: whoever knocks without end must neither fill a disk nor push out what others did. Also of what somebody with
+ * a certificate may do again and again. Pure: the time is an argument.
+ */
 import { type AuditEntry, type AuditRow, isStrangers } from './audit-entry.js';
 import { Bucket } from './bucket.js';
 
@@ -20,12 +23,19 @@ interface Code {
   readonly bucket: Bucket;
   unsaid: number;
   latestMs: number;
+  readonly event: AuditEntry['event'];
 }
 
 export class RefusalCounts {
+  readonly #isRated: boolean;
   readonly #kinds = new Map<string, Counted>();
   /** Each code has a rate of its own: what strangers can do without end hides nothing that takes a secret or a key. */
   readonly #codes = new Map<string, Code>();
+
+  /** `isRated`: false = only the same again is counted, and what comes once is written, however many there are. */
+  constructor({ isRated }: { readonly isRated: boolean }) {
+    this.#isRated = isRated;
+  }
 
   /** What is to be written; undefined: it was counted. */
   take(entry: AuditEntry, nowMs: number): AuditEntry | undefined {
@@ -37,7 +47,7 @@ export class RefusalCounts {
       [before.latest, before.latestMs] = [entry, nowMs];
       return undefined;
     }
-    if (!code.bucket.take(nowMs)) {
+    if (this.#isRated && !code.bucket.take(nowMs)) {
       code.unsaid++;
       code.latestMs = nowMs;
       return undefined;
@@ -56,7 +66,7 @@ export class RefusalCounts {
     const codes = [...this.#codes].filter(([, { unsaid }]) => unsaid > 0);
     const rows = [
       ...kinds.map(({ latest, latestMs, unsaid }) => ({ atMs: latestMs, entry: { ...latest, unsaid: unsaid - 1 } })),
-      ...codes.map(([code, { latestMs, unsaid }]) => ({ atMs: latestMs, entry: { ...MANY, code, unsaid: unsaid - 1 } })),
+      ...codes.map(([code, { latestMs, unsaid, event }]) => ({ atMs: latestMs, entry: { event, detail: MANY, code, unsaid: unsaid - 1 } })),
     ].sort((a, b) => a.atMs - b.atMs);
     return rows.map(({ atMs, entry }) => ({ at: new Date(atMs).toISOString(), ...entry }));
   }
@@ -67,8 +77,8 @@ export class RefusalCounts {
     this.#codes.clear();
   }
 
-  #codeOf({ code = '' }: AuditEntry): Code {
-    const known = this.#codes.get(code) ?? { bucket: new Bucket(REFUSALS), unsaid: 0, latestMs: 0 };
+  #codeOf({ code = '', event }: AuditEntry): Code {
+    const known = this.#codes.get(code) ?? { bucket: new Bucket(REFUSALS), unsaid: 0, latestMs: 0, event };
     this.#codes.set(code, known);
     return known;
   }
@@ -85,9 +95,11 @@ export class RefusalCounts {
   }
 }
 
-const MANY = { event: 'refused', detail: 'of more kinds, or from more addresses, than are told apart' } as const;
+const MANY = 'of more kinds, or from more addresses, than are told apart';
 
 /** What counts as the same. What a stranger says is his choice: one address, one kind of refusal. */
-function kindOf({ code = '', about, from, detail }: AuditEntry): string {
+function kindOf({ event, code = '', about, from, detail }: AuditEntry): string {
+  // Each has another serial.
+  if (event === 'renewed') return JSON.stringify([event, about, from]);
   return JSON.stringify(isStrangers(code) ? [code, from] : [code, about, from, detail]);
 }

@@ -76,12 +76,14 @@ export class PacketMeter {
 }
 
 export interface Patience {
-  /** Bytes that may wait for a client, beside one packet; default 64 MiB: twice the largest packet. */
+  /** Bytes that may wait for a client with what keeping them costs, beside one packet; default 64 MiB: twice the largest packet. */
   readonly waitingBytes?: number;
   /** While some wait, it must take some in this time; default 20,000 ms. */
   readonly stalledMs?: number;
 }
 
+/** What a write that waits costs beside its bytes. Answers to pings have two. */
+const WRITE_BYTES = 128;
 /** What is given to the kernel at once: how finely it is seen whether a slow reader reads at all. */
 const PIECE_BYTES = 64 * 1024;
 
@@ -95,6 +97,8 @@ export class PacketGuard extends Duplex {
   #stall: NodeJS.Timeout | undefined;
   /** Of what is being written, the kernel has taken so many bytes. */
   #taken = 0;
+  /** Writes that are not done. */
+  #writes = 0;
   /** `first`: CONNECT is on its way in; `waiting`: the broker is deciding about it; `open`: let in. */
   #gate: 'first' | 'waiting' | 'open' = 'first';
   /** What came behind CONNECT before the client was let in. Little: reading stops there. */
@@ -160,7 +164,8 @@ export class PacketGuard extends Duplex {
   }
 
   override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
-    const waited = this.writableLength - this.#taken;
+    const waited = this.writableLength - this.#taken + this.#writes * WRITE_BYTES;
+    this.#writes++;
     const more = typeof encoding === 'function' ? super.write(chunk, encoding) : super.write(chunk, encoding ?? 'utf8', done);
     // One packet may be longer than the bound: it is given up for what came before it.
     if (waited > this.#waitingBytes && !this.destroyed) {
@@ -198,6 +203,7 @@ export class PacketGuard extends Duplex {
       if (error || at === chunks.length) {
         clearTimeout(this.#stall);
         this.#taken = 0;
+        this.#writes -= chunks.length;
         done(error);
         return;
       }

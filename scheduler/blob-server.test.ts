@@ -14,7 +14,8 @@ import { BlobServer, MAX_CHUNK_BYTES } from './blob-server.js';
 const topics = topicsOf('test');
 let folder = '';
 let server: BlobServer;
-let beside: (from: string, request: Partial<BlobRequest>, answer: LaneMessage['answer']) => void;
+let beside: (from: string, request: Partial<BlobRequest>, answer: LaneMessage['answer'], isGone?: () => boolean) => void;
+let lines: string[] = [];
 let ask: (request: Partial<BlobRequest>) => Promise<BlobChunk>;
 
 beforeEach(async () => {
@@ -29,7 +30,7 @@ beforeEach(async () => {
       return () => undefined;
     },
   };
-  beside = (from, request, answer) => {
+  beside = (from, request, answer, isGone = () => false) => {
     const payload = encode('BlobRequest', { agent: from, id: 'r', sha256: '', offset: 0, length: 100, ...request });
     handler({
       topic: topics.blobRequest.name,
@@ -37,10 +38,14 @@ beforeEach(async () => {
       payloadBytes: payload.length,
       from,
       relayed: false,
+      isGone,
       ...(answer && { answer }),
     });
   };
-  server = new BlobServer({ bus: broker.bus('scheduler'), lanes, topics, directory: join(folder, 'store'), stuckMs: 20 });
+  lines = [];
+  const log = (line: string) => lines.push(line);
+  const directory = join(folder, 'store');
+  server = new BlobServer({ bus: broker.bus('scheduler'), lanes, topics, directory, stuckMs: 20, log, nowMs: () => 0 });
   await server.start();
   const agent = broker.bus('a');
   const waiting = new Map<string, (chunk: BlobChunk) => void>();
@@ -151,6 +156,23 @@ describe('blob server', () => {
     beside('modest', { sha256 }, answer('modest'));
     await vi.waitFor(() => expect(order).toHaveLength(41), { timeout: 20_000 });
     expect(order.indexOf('modest')).toBeLessThan(10);
+  });
+
+  it('drops the requests of a connection that has ended, and says once what was not sent', async () => {
+    const sha256 = await put(new Uint8Array(100));
+    let gone = false;
+    const broken = vi.fn(() => {
+      gone = true;
+      return Promise.reject(new Error('the lane broke'));
+    });
+    for (let i = 0; i < 64; i++) beside('flood', { sha256, offset: i, length: 1 }, broken, () => gone);
+    await vi.waitFor(() => expect(lines).toEqual(['a chunk for flood was not sent: the lane broke']), { timeout: 20_000 });
+    // It has come back, and is served behind what it asked for before.
+    const again = vi.fn(async () => true);
+    beside('flood', { sha256 }, again);
+    await vi.waitFor(() => expect(again).toHaveBeenCalled(), { timeout: 20_000 });
+    expect(broken.mock.calls.length).toBeLessThanOrEqual(2);
+    expect(lines).toHaveLength(1);
   });
 
   it('names nothing but blobs: no path leads out of the store', async () => {

@@ -11,6 +11,7 @@ import { decode } from '../broker/codec.js';
 import { ChairError, type ErrorCode, isChairError } from '../broker/errors.js';
 import type { LaneMessage, Lanes } from '../broker/lanes/lane.js';
 import type { BlobRequest } from '../broker/messages.js';
+import { Repetition } from '../broker/repetition.js';
 import { discard, joinSegments } from '../broker/segments.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 
@@ -36,12 +37,16 @@ export interface BlobServerOptions {
   readonly log?: (line: string) => void;
   /** For tests; default 3,000. */
   readonly stuckMs?: number;
+  /** Monotonic, ms. */
+  readonly nowMs?: () => number;
 }
 
 interface Asked {
   readonly request: BlobRequest;
   /** Resolves when `data` is not read any more. */
   readonly send: (header: BlobChunkHeader, data: Uint8Array) => Promise<unknown>;
+  /** Nothing can be sent any more. */
+  readonly isGone: () => boolean;
 }
 
 interface Queue {
@@ -58,6 +63,8 @@ export class BlobServer {
   readonly #buffers = new BufferPool(IDLE_BYTES);
   /** Blobs that are elsewhere for a while. */
   readonly #lent = new Map<string, string>();
+  /** An agent can ask, read nothing and go as often as it likes. */
+  readonly #lines: Repetition;
   #waiting = 0;
   #unsubscribe: (() => Promise<void>) | undefined;
   #off: (() => void) | undefined;
@@ -66,6 +73,7 @@ export class BlobServer {
 
   constructor(options: BlobServerOptions) {
     this.#o = options;
+    this.#lines = new Repetition((line) => options.log?.(line), options.nowMs);
   }
 
   /** Serves this file as a blob, too, until it is given back. */
@@ -79,7 +87,7 @@ export class BlobServer {
     this.#off = lanes?.on(topics.blobRequest.name, (message) => this.#beside(message));
     this.#unsubscribe = await bus.subscribe(topics.blobRequest, (request) => {
       const send = (header: BlobChunkHeader, data: Uint8Array) => bus.publish(topics.blobChunk(request.agent), { ...header, data });
-      this.#take({ request, send });
+      this.#take({ request, send, isGone: () => false });
     });
   }
 
@@ -95,7 +103,7 @@ export class BlobServer {
   }
 
   /** On a connection beside the lane. What is relayed is heard on the bus. */
-  #beside({ from, relayed, payload, answer }: LaneMessage): void {
+  #beside({ from, relayed, payload, answer, isGone = () => false }: LaneMessage): void {
     if (relayed || answer === undefined) return;
     const { blobRequest, blobChunk } = this.#o.topics;
     const request = decode(blobRequest.schema, joinSegments(payload)) as BlobRequest;
@@ -103,7 +111,7 @@ export class BlobServer {
     if (request.agent !== from) {
       throw new ChairError('SENDER_WRONG', "a request for a blob in another's name", { expected: from, came: request.agent.slice(0, 100) });
     }
-    this.#take({ request, send: (header, data) => answer(blobChunk(from).name, encodeBlobChunk(header, data)) });
+    this.#take({ request, isGone, send: (header, data) => answer(blobChunk(from).name, encodeBlobChunk(header, data)) });
   }
 
   #take(asked: Asked): void {
@@ -128,9 +136,11 @@ export class BlobServer {
     for (const [agent, queue] of this.#queues) {
       if (this.#running >= CONCURRENT) return;
       if (queue.running >= CONCURRENT_PER_AGENT) continue;
-      const next = queue.waiting.shift();
-      if (next === undefined) continue;
-      this.#waiting--;
+      const next = this.#nextOf(queue);
+      if (next === undefined) {
+        if (queue.running === 0) this.#queues.delete(agent);
+        continue;
+      }
       this.#queues.delete(agent);
       this.#queues.set(agent, queue);
       this.#serve(agent, queue, next);
@@ -155,6 +165,15 @@ export class BlobServer {
     });
   }
 
+  /** Who has gone waits for nothing: its requests are dropped, and their files not read. */
+  #nextOf(queue: Queue): Asked | undefined {
+    for (;;) {
+      const next = queue.waiting.shift();
+      if (next !== undefined) this.#waiting--;
+      if (next?.isGone() !== true) return next;
+    }
+  }
+
   async #answer({ request, send }: Asked): Promise<void> {
     const reading = this.#read(request);
     this.#reading.add(reading);
@@ -166,8 +185,9 @@ export class BlobServer {
       this.#buffers.give(data);
     } catch (error) {
       // The agent asks again, and knows when its connection broke. A socket may still look at the buffer: it is left to the garbage collector.
-      if (!this.#stopped && !isChairError(error, 'LANE_DOWN'))
-        this.#o.log?.(`a chunk for ${request.agent} was not sent: ${error instanceof Error ? error.message : String(error)}`);
+      if (this.#stopped || isChairError(error, 'LANE_DOWN')) return;
+      const why = error instanceof Error ? error.message : String(error);
+      this.#lines.say(request.agent, `a chunk for ${request.agent} was not sent: ${why}`);
     }
   }
 

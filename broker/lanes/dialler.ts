@@ -25,6 +25,8 @@ export interface DiallerOptions {
   readonly addressee: string;
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
+  /** See `LaneSocketOptions`. */
+  readonly stalledMs?: number | undefined;
   readonly watch: LaneWatch;
   /** What comes is read into these. */
   readonly buffers: Buffers;
@@ -196,6 +198,7 @@ export class Dialler {
         first: 'connack',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,
+        stalledMs: this.#options.stalledMs,
         watch: this.#options.watch,
         onPublish: this.#options.onMessage,
         onPacket: accepted,

@@ -9,16 +9,19 @@ import type { Socket } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';
 import { ChairError, isChairError } from '../errors.js';
 import type { Memory } from '../segments.js';
+import { Answers, StallMeter } from './answers.js';
 import { type Draining, DrainMeter } from './drain-meter.js';
 import { Framer, type FramerOptions, type PublishFrame, partHeader, publishBytes, publishHeader } from './framing.js';
 import type { Inlet } from './inlet.js';
 import type { Segments } from './lane.js';
-import type { LaneWatch } from './lane-watch.js';
+import { type LaneWatch, LOOK_MS } from './lane-watch.js';
 
 export interface LaneSocketOptions extends Pick<FramerOptions, 'maxPacketBytes' | 'first'> {
   /** Bytes handed to `publish` and not yet taken by the kernel. One message may exceed it when nothing else waits. */
   readonly maxQueuedBytes: number;
   readonly watch: LaneWatch;
+  /** While something waits for the other end, it takes some in this time, or what large writes take on a slow link, or is ended; default 30,000 ms. */
+  readonly stalledMs?: number | undefined;
   /** What the socket is read through; default: its own buffers. */
   readonly inlet?: Inlet | undefined;
   readonly onPublish: (frame: PublishFrame) => void;
@@ -36,6 +39,9 @@ export interface PublishOptions {
 /** Up to this size a message is joined into one buffer: cheaper than a gathered write. */
 const JOIN_BYTES = 4096;
 const SLOW_WRITE_MS = 50;
+/** Answers that wait, and what makes them necessary comes from the other end. */
+const MOST_ANSWER_BYTES = 64 * 1024;
+const STALLED_MS = 30_000;
 /** The smallest part of a message: half a second on 2 Mbit/s. Parts are a quarter of the window (each write costs time), and messages up to twice as long go whole. */
 const PART_BYTES = 128 * 1024;
 const WINDOW_PARTS = 4;
@@ -54,6 +60,8 @@ const WAITS_MS = 150;
 
 const PING = generate({ cmd: 'pingreq' });
 const PONG = generate({ cmd: 'pingresp' });
+/** What the other end alone decides how much there is of. */
+const ANSWERS: ReadonlySet<string> = new Set(['pingresp', 'puback', 'suback', 'unsuback']);
 
 /** A message on its way out. */
 interface Outgoing {
@@ -89,10 +97,14 @@ export class LaneSocket {
   readonly #unsettled = new Set<Outgoing>();
   readonly #marks: Mark[] = [];
   readonly #drain = new DrainMeter();
+  readonly #answers: Answers;
+  readonly #stall: StallMeter;
   #queuedBytes = 0;
   /** All that was written, what of it the kernel has not taken, and what was answered. */
   #written = 0;
   #inNode = 0;
+  /** Writes that the kernel has taken. */
+  #taken = 0;
   #answered = 0;
   #marked = 0;
   #markedMs = Number.NEGATIVE_INFINITY;
@@ -109,6 +121,16 @@ export class LaneSocket {
     options: LaneSocketOptions,
   ) {
     this.#options = options;
+    this.#stall = new StallMeter(options.stalledMs ?? STALLED_MS);
+    this.#answers = new Answers({
+      mostBytes: MOST_ANSWER_BYTES,
+      write: (bytes, done) => {
+        socket.write(bytes, () => {
+          this.#taken++;
+          if (!this.hasEnded) done();
+        });
+      },
+    });
     const framer = new Framer(options);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 30_000);
@@ -145,9 +167,15 @@ export class LaneSocket {
     return this.#closed;
   }
 
+  /** Nothing can be sent any more, though it may not have closed yet. */
+  get hasEnded(): boolean {
+    return this.#closed || this.socket.destroyed;
+  }
+
   /** Nothing waits to be sent or to be answered. */
   get isIdle(): boolean {
-    return this.#closed || (this.#queue.length === 0 && this.#marks.length === 0 && this.#inNode === 0);
+    const isEmpty = this.#queue.length === 0 && this.#inNode === 0 && this.#answers.waitingBytes === 0;
+    return this.#closed || (isEmpty && this.#marks.length === 0);
   }
 
   /** As `isIdle`, at the end of a call that wrote: what the kernel has taken at once is called back for only later. */
@@ -219,6 +247,10 @@ export class LaneSocket {
 
   /** A look at it, a few times a second. `unacknowledged`: bytes that the kernel has and the other machine does not; undefined = not known. */
   look(unacknowledged: number | undefined, nowMs: number): void {
+    if (this.#stall.look(this.socket.writableLength, this.#taken, LOOK_MS)) {
+      this.end(new ChairError('QUEUE_FULL', `the peer has read nothing for long, and ${this.socket.writableLength} bytes wait for it`));
+      return;
+    }
     // What the other machine has and its process does not read is not the link's fault.
     if (!unacknowledged || !this.waits(nowMs)) {
       this.#drain.rest();
@@ -276,6 +308,7 @@ export class LaneSocket {
     this.#written += total;
     this.#inNode += total;
     this.#write(header, take(out, bytes), bytes, (error) => {
+      this.#taken++;
       out.writing--;
       this.#inNode -= total;
       // What fits into the kernel's buffer says nothing about the peer.
@@ -336,7 +369,21 @@ export class LaneSocket {
 
   /** Sends any other packet. */
   control(packet: Packet): void {
-    if (!this.#closed && !this.socket.destroyed) this.socket.write(packet.cmd === 'pingresp' ? PONG : generate(packet));
+    if (this.hasEnded) return;
+    if (!ANSWERS.has(packet.cmd)) {
+      this.socket.write(generate(packet));
+      return;
+    }
+    if (this.#answers.give(packet.cmd === 'pingresp' ? PONG : generate(packet))) {
+      // One write that is called back for later is nothing yet.
+      if (this.#answers.isGathering) this.#options.watch.add(this);
+      return;
+    }
+    this.end(
+      new ChairError('QUEUE_FULL', 'the peer asks, and does not read the answers', {
+        expected: `at most ${MOST_ANSWER_BYTES} bytes of answers on their way`,
+      }),
+    );
   }
 
   /** Ends the connection now; what is on its way is rejected. */
@@ -352,6 +399,7 @@ export class LaneSocket {
     const down = this.#down();
     for (const out of [...this.#unsettled]) this.#settle(out, down);
     this.#queue.length = 0;
+    this.#answers.clear();
     this.#marks.length = 0;
     this.#drain.rest();
     this.#options.onClose(this.#error);

@@ -5,7 +5,8 @@
 import type { KernelQueues } from './kernel-queues.js';
 import type { LaneSocket } from './lane-socket.js';
 
-const LOOK_MS = 250;
+/** At least so much between two looks at a connection. */
+export const LOOK_MS = 250;
 
 export class LaneWatch {
   readonly #lanes = new Set<LaneSocket>();

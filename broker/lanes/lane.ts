@@ -17,6 +17,8 @@ export interface LaneMessage {
   readonly relayed: boolean;
   /** Sends on the connection that this came on, where the peer dialled it; as `send`, but never relayed. */
   readonly answer?: (topic: string, payload: Segments) => Promise<boolean>;
+  /** The connection that `answer` sends on has ended. */
+  readonly isGone?: () => boolean;
 }
 
 /** See `Lanes.beside`. */

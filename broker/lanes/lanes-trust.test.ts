@@ -175,6 +175,22 @@ describe('lanes with credentials', () => {
     expect(a.refused).toContain('(listener) SENDER_WRONG');
   });
 
+  it('turn away who has a longer name than anybody, before his name is looked at', async () => {
+    const a = await node('a');
+    a.lanes.setPeers([entry('b', 0)]);
+    const { ca, certificate, key } = credentialsOf('b');
+    for (const clientId of ['b~'.padEnd(257, 'x'), 'b~'.padEnd(256, 'x')]) {
+      const socket = connectTls({ port: a.lanes.port, host: '127.0.0.1', ca, cert: certificate, key, rejectUnauthorized: false });
+      socket.on('error', () => undefined);
+      onTestFinished(() => void socket.destroy());
+      const answer = new Promise<Buffer>((resolve) => void socket.once('data', resolve));
+      socket.write(generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId, keepalive: 0 }));
+      // CONNACK: identifier rejected, or accepted.
+      expect([...(await answer)]).toEqual([0x20, 2, 0, clientId.length > 256 ? 2 : 0]);
+    }
+    expect(a.refused).toEqual(['(listener) CODEC_INVALID']);
+  });
+
   it('turn away other clusters, no certificate, and who is revoked, whose connection ends at once', async () => {
     const other = await testAuthority();
     const [a, b] = [await node('a'), await node('b')];

@@ -412,6 +412,64 @@ describe('a listener under attack', () => {
     expect(new Set(b.refused)).toEqual(new Set(['(listener) CODEC_INVALID', '(listener) PACKET_TOO_LARGE']));
   });
 
+  describe('with a client that does not read', () => {
+    /** Connected and subscribed, and paused. */
+    const paused = async (port: number): Promise<Socket> => {
+      const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+      onTestFinished(() => void socket.destroy());
+      let came = 0;
+      socket.on('data', (chunk) => {
+        came += chunk.length;
+      });
+      socket.write(generate({ cmd: 'connect', clientId: 'c', protocolId: 'MQTT', protocolVersion: 4, clean: true, keepalive: 0 }));
+      socket.write(generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 't/c', qos: 0 }] }));
+      // CONNACK and SUBACK.
+      await until('it has subscribed', () => came === 4 + 5);
+      return socket.pause();
+    };
+
+    it('end it when it asks on and on, for few answers that wait', async () => {
+      const b = await node('b');
+      const socket = await paused(b.lanes.port);
+      const pings = Buffer.alloc(2 * 10_000, Buffer.of(0xc0, 0));
+      // More than what the kernel holds of answers; they are as long as the questions.
+      for (let sent = 0; sent < 1000 && b.refused.length === 0; sent++) {
+        await new Promise<void>((resolve) => void socket.write(pings, () => resolve()));
+      }
+      expect(b.refused).toEqual(['(listener) QUEUE_FULL']);
+    });
+
+    it('answer all pings of one that reads', async () => {
+      const b = await node('b');
+      const socket = await paused(b.lanes.port);
+      let read = 0;
+      socket.on('data', (chunk) => {
+        read += chunk.length;
+      });
+      socket.resume();
+      const pings = Buffer.alloc(2 * 10_000, Buffer.of(0xc0, 0));
+      for (let i = 1; i <= 20; i++) {
+        socket.write(pings);
+        await until('the answers', () => read === i * pings.length, 20_000);
+      }
+      expect(b.refused).toEqual([]);
+    });
+
+    it('end it when something waits for too long, though it is heard of', async () => {
+      const b = await node('b', { stalledMs: 300 });
+      const socket = await paused(b.lanes.port);
+      const alive = setInterval(() => socket.write(Buffer.of(0xc0, 0)), 50);
+      onTestFinished(() => clearInterval(alive));
+      await until('the lane', () => b.told.includes('c direct'));
+      // Until the kernel takes no more.
+      let code = 'none';
+      while (code === 'none') code = await codeOf(b.lanes.send('c', 't/c', [new Uint8Array(20_000)]));
+      expect(code).toBe('LANE_DOWN');
+      await until('the word of it', () => b.refused.length > 0, 10_000);
+      expect(b.refused).toEqual(['(listener) QUEUE_FULL']);
+    });
+  });
+
   it('says no to MQTT 5 and to wildcards', async () => {
     const b = await node('b');
     const answers = await new Promise<string[]>((resolve) => {

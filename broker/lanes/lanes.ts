@@ -49,6 +49,8 @@ export interface LanesOptions {
   readonly maxPacketBytes?: number;
   /** Per peer, not yet taken by the kernel; default 64 MiB. */
   readonly maxQueuedBytes?: number;
+  /** A peer that takes nothing of what waits for it is ended after this, and what large messages take on a slow link; default 30,000 ms. */
+  readonly stalledMs?: number;
   /** At the listener; default 512. */
   readonly maxConnections?: number;
   /** Default 5,000 ms; a peer that is silent for two to three of them is dead. */
@@ -411,6 +413,7 @@ class MqttLanes implements Lanes {
       ...(trust === undefined ? {} : { secure: { trust, sessions: this.#sessions, accepts: (peer) => whyNotPeer(name, peer) } }),
       addressee: this.#addressee(name),
       maxQueuedBytes: this.#maxQueuedBytes,
+      stalledMs: this.#options.stalledMs,
       watch: this.#watch,
       buffers: this.#buffers,
       connectTimeoutMs: this.#options.connectTimeoutMs ?? 2_000,
@@ -433,6 +436,7 @@ class MqttLanes implements Lanes {
       port,
       maxPacketBytes: this.#maxPacketBytes,
       maxQueuedBytes: this.#maxQueuedBytes,
+      stalledMs: this.#options.stalledMs,
       watch: this.#watch,
       buffers: this.#buffers,
       maxConnections,
@@ -460,7 +464,8 @@ class MqttLanes implements Lanes {
   #receive(from: string, { topic, payload, payloadBytes, startedMs }: PublishFrame, lane?: LaneSocket): void {
     this.#received.add(from, payloadBytes, startedMs, performance.now());
     const answer = lane && ((on: string, segments: Segments) => lane.publish(on, segments, segmentBytes(segments)));
-    this.#dispatch({ topic, payload, payloadBytes, from, relayed: false, ...(answer && { answer }) });
+    const answers = lane && answer && { answer, isGone: () => lane.hasEnded };
+    this.#dispatch({ topic, payload, payloadBytes, from, relayed: false, ...answers });
   }
 
   #dispatch(message: LaneMessage): void {

@@ -18,6 +18,7 @@ import type { PublishFrame } from './framing.js';
 import { Inlet, readThrough } from './inlet.js';
 import { LaneSocket } from './lane-socket.js';
 import type { LaneWatch } from './lane-watch.js';
+import { Strangers } from './strangers.js';
 
 export interface ListenerOptions {
   /** TLS: a client's certificate says who it is, acl.ts what it may send and hear (as if it were relayed), and `admits` whether we have to do with it now. */
@@ -31,6 +32,8 @@ export interface ListenerOptions {
   readonly port: number;
   readonly maxPacketBytes: number;
   readonly maxQueuedBytes: number;
+  /** See `LaneSocketOptions`. */
+  readonly stalledMs?: number | undefined;
   readonly watch: LaneWatch;
   /** What comes is read into these. */
   readonly buffers: Buffers;
@@ -66,12 +69,13 @@ const NOT_AUTHORIZED = 5;
 /** SUBACK failure (3.9.3). */
 const SUBSCRIBE_FAILED = 0x80;
 const MAX_TOPICS_PER_CLIENT = 64;
+const MOST_ID_CHARACTERS = 256;
 /** Of the connections, those that nobody has let in: a quarter. */
 const STRANGERS_PART = 1 / 4;
 /** The third time is no race any more. */
 const STRANGER_REPORTED = 3;
 /** What a client did, as against what happened to its connection. */
-const REPORTED: readonly unknown[] = ['CODEC_INVALID', 'PACKET_TOO_LARGE', 'SENDER_WRONG', 'CERTIFICATE_REVOKED'];
+const REPORTED: readonly unknown[] = ['CODEC_INVALID', 'PACKET_TOO_LARGE', 'QUEUE_FULL', 'SENDER_WRONG', 'CERTIFICATE_REVOKED'];
 
 /** Whose topics its messages would be on if they were relayed. */
 function ownSpeaker({ role }: Identity, clientId: string): string {
@@ -86,8 +90,7 @@ export class Listener {
   readonly #sessions = new Set<Session>();
   /** Newest last, by name. Two live clients of one name do not throw each other out; the newest that subscribed gets the messages. */
   readonly #byName = new Map<string, Session[]>();
-  /** With certificates of ours, and not our peers: how often they came. */
-  readonly #strangers = new Map<string, number>();
+  readonly #strangers = new Strangers();
   #port = 0;
   #anonymous = 0;
   #stopped = false;
@@ -196,6 +199,7 @@ export class Listener {
         first: 'connect',
         maxPacketBytes: this.#options.maxPacketBytes,
         maxQueuedBytes: this.#options.maxQueuedBytes,
+        stalledMs: this.#options.stalledMs,
         watch: this.#options.watch,
         onPublish: (frame) => this.#publish(session, frame),
         onPacket: (packet) => this.#packet(session, packet),
@@ -259,6 +263,11 @@ export class Listener {
       this.#reject(session, UNACCEPTABLE_VERSION, `MQTT protocol version ${packet.protocolVersion} is not spoken here`, 'CODEC_INVALID');
       return;
     }
+    // As the broker does.
+    if (packet.clientId.length > MOST_ID_CHARACTERS) {
+      this.#reject(session, IDENTIFIER_REJECTED, `a client id of ${packet.clientId.length} characters`, 'CODEC_INVALID');
+      return;
+    }
     // [MQTT-3.1.3-8]: no id is for clean sessions only.
     if (packet.clientId === '' && packet.clean === false) {
       this.#reject(session, IDENTIFIER_REJECTED, 'a client without an id asked for a stored session', 'CODEC_INVALID');
@@ -268,7 +277,12 @@ export class Listener {
     if (packet.username !== undefined && packet.username !== this.#options.addressee) {
       const cluster = this.#options.addressee.split('/')[0] ?? '';
       const code = String(packet.username).startsWith(`${cluster}/`) ? 'LANE_DOWN' : 'CLUSTER_WRONG';
-      this.#reject(session, NOT_AUTHORIZED, `a lane to ${packet.username} was dialled here, at ${this.#options.addressee}`, code);
+      this.#reject(
+        session,
+        NOT_AUTHORIZED,
+        `a lane to ${String(packet.username).slice(0, MOST_ID_CHARACTERS)} was dialled here, at ${this.#options.addressee}`,
+        code,
+      );
       return;
     }
     if (session.peer !== undefined && !this.#admit(session, session.peer, nameOf(packet.clientId))) return;
@@ -289,13 +303,11 @@ export class Listener {
     const wrong = permitsClient(identity, name);
     const stranger = wrong === '' ? (this.#options.admits?.(name, identity) ?? '') : '';
     if (wrong === '' && stranger === '') {
-      this.#strangers.delete(name);
+      this.#strangers.forget(name);
       return true;
     }
     // Who is named our peer may hear of it before we do, and dials again.
-    const times = (this.#strangers.get(name) ?? 0) + 1;
-    this.#strangers.set(name, times);
-    const isReported = wrong !== '' || times === STRANGER_REPORTED;
+    const isReported = wrong !== '' || this.#strangers.came(name) === STRANGER_REPORTED;
     this.#reject(session, NOT_AUTHORIZED, `a lane was refused: ${wrong || stranger}`, isReported ? 'SENDER_WRONG' : undefined);
     return false;
   }

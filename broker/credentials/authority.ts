@@ -13,15 +13,17 @@ import { join } from 'node:path';
 import { ChairError, toChairError } from '../errors.js';
 import { Listeners } from '../listeners.js';
 import { removeLeftovers } from '../sealed-file.js';
-import { NAME_PATTERN } from '../topics.js';
 import { type AuditEntry, AuditLog, type AuditRow, printable } from './audit.js';
+import { type ClockState, clockState, clockWords, isoTime } from './authority-clock.js';
 import { AuthorityFiles, type CertificateAuthority } from './authority-files.js';
 import { type Credentials, type Identity, identityOf, identityText, type Role } from './credentials.js';
+import { canJoin, checkInvitation, type Invitation, nobody } from './invitations.js';
 import { type Ledger, NONE, type RevokedRecord, SERIAL_RANDOM_BYTES, TAG_BYTES } from './ledger.js';
 import { BACKDATE_MS, LIFETIME_MS } from './lifetime.js';
+import { type Member, membersOf } from './members.js';
 import { OwnCredentials } from './own-credentials.js';
 import type { CredentialSource } from './source.js';
-import { isOver, MAX_TTL_MS, MIN_TTL_MS, type TokenBook, type TokenRecord, unknownToken } from './token-book.js';
+import { type TokenBook, type TokenRecord, unknownToken } from './token-book.js';
 import { formatToken, parseToken, TOKEN_ID_BYTES, TOKEN_SECRET_BYTES } from './token-text.js';
 import { fingerprintOf, validityOf, verifyPeer } from './verify.js';
 
@@ -38,16 +40,6 @@ export interface AuthorityOptions {
   readonly log?: (line: string) => void;
 }
 
-export interface Invitation {
-  readonly name: string;
-  readonly role: Role;
-  readonly ttlMs: number;
-  /** The join waits for `approve`. */
-  readonly hold?: boolean;
-  /** The name has a valid certificate, which is to end with this join. */
-  readonly replace?: boolean;
-}
-
 export interface JoinRequest {
   readonly token: string;
   /** PKCS#10, PEM. */
@@ -62,35 +54,8 @@ export type JoinAnswer =
   | { readonly kind: 'signed'; readonly certificate: string; readonly ca: string }
   | { readonly kind: 'held'; readonly name: string; readonly key: string };
 
-export type MemberState = 'invited' | 'held' | 'valid' | 'expired' | 'revoked';
-
-/** One name, as `agents list` shows it. */
-export interface Member {
-  /** '' = it is not known: the name was revoked without one. */
-  readonly role: Role | '';
-  readonly name: string;
-  readonly state: MemberState;
-  /** Of the latest certificate; '' and 0 when there is none. */
-  readonly serial: string;
-  readonly issuedMs: number;
-  readonly notAfterMs: number;
-  /** sha256 of the public key, hex; '' when there is none. */
-  readonly key: string;
-  /** How it came in, or why it is out. */
-  readonly why: string;
-}
-
-/** Names that parts of the gateway go by. */
-const RESERVED = new Set(['gateway', 'scheduler', 'dispatcher', 'broker', 'operator']);
-/** `alice-1a2b3c4d` is how a client of alice is called. */
-export const SESSION = /-[0-9a-f]{8}$/;
 const LOOK_MS = 60_000;
 const WHY_CHARACTERS = 200;
-/** This was written later: a clock before it is one that was never set. */
-const EARLIEST_MS = Date.UTC(2025, 0, 1);
-/** A clock that is behind its own signatures by less was only set right. */
-const BEHIND_MS = 3_600_000;
-
 export class Authority {
   readonly #o: AuthorityOptions;
   readonly #files: AuthorityFiles;
@@ -106,7 +71,7 @@ export class Authority {
   /** Tokens that were over when it was last looked. */
   #over = new Set<string>();
   #isLearning = false;
-  #clock: 'right' | 'never set' | 'behind' = 'right';
+  #clock: ClockState = 'right';
   #turn: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
 
@@ -243,7 +208,7 @@ export class Authority {
   createToken(invitation: Invitation, by: string): Promise<{ readonly text: string; readonly record: TokenRecord }> {
     return this.#inTurn(async () => {
       const nowMs = this.#now();
-      this.#checkInvitation(invitation, nowMs);
+      checkInvitation(invitation, this.#ledger, nowMs);
       const { name, role, ttlMs, hold = false } = invitation;
       const [id, secret] = [this.#random(TOKEN_ID_BYTES).toString('hex'), this.#random(TOKEN_SECRET_BYTES).toString('hex')];
       const tag = this.#ledger.revocation(invitation)?.tag ?? NONE;
@@ -265,7 +230,7 @@ export class Authority {
         event: 'token created',
         by,
         about: identityText(record),
-        detail: `${id} until ${iso(record.expiresMs)}${hold ? ', held' : ''}`,
+        detail: `${id} until ${isoTime(record.expiresMs)}${hold ? ', held' : ''}`,
       });
       return { text: formatToken({ fingerprint: this.fingerprint, cluster: this.#o.cluster, id, secret, role, name }), record };
     });
@@ -441,23 +406,7 @@ export class Authority {
 
   /** Everybody who has joined or may, by name. */
   members(): Member[] {
-    const nowMs = this.#now();
-    const joined = this.#ledger.all().map((record): Member => {
-      const isVoid = this.#ledger.isRevoked(record, record.serial);
-      const state = isVoid ? 'revoked' : record.notAfterMs < nowMs ? 'expired' : 'valid';
-      return { ...record, state, why: isVoid ? (this.#ledger.revocation(record)?.why ?? '') : record.by };
-    });
-    const none = { serial: '', issuedMs: 0, notAfterMs: 0 };
-    const unseen = this.#ledger.revoked.filter(({ name, isOut }) => isOut && !this.#ledger.hasSigned(name));
-    const out = unseen.map(({ role, name, why }): Member => ({ ...none, role, name, key: '', state: 'revoked', why }));
-    const asked = this.#book.all().filter((token) => (token.state === 'open' || token.state === 'held') && !isOver(token, nowMs));
-    const invited = asked.map(({ role, name, state, key, id }): Member => {
-      return { ...none, role, name, key, state: state === 'held' ? 'held' : 'invited', why: `token ${id}` };
-    });
-    const others = [...joined, ...out].filter(
-      ({ name, state }) => state === 'valid' || !invited.some((invitation) => invitation.name === name),
-    );
-    return [...others, ...invited].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+    return membersOf(this.#ledger, this.#book, this.#now());
   }
 
   /** The latest entries of the audit log, oldest first. */
@@ -566,52 +515,11 @@ export class Authority {
     if (isNew) this.#changes.emit();
   }
 
-  /** Nothing breaks, and nobody comes back who was thrown out; but tokens made now are over when the clock is set. */
   #checkClock(): void {
     const [nowMs, { stamp }, before] = [this.#now(), this.#ledger, this.#clock];
-    this.#clock = nowMs < EARLIEST_MS ? 'never set' : nowMs < stamp - BEHIND_MS ? 'behind' : 'right';
-    if (this.#clock === before) return;
-    if (this.#clock === 'never set') {
-      this.#o.log?.(
-        `the clock says ${iso(nowMs)}: that cannot be. Set it before machines are invited; certificates are renewed by themselves then`,
-      );
-    } else if (this.#clock === 'behind') {
-      this.#o.log?.(
-        `the clock says ${iso(nowMs)}, but this gateway signed a certificate when it said ${iso(stamp)}: it is behind now, or was ahead then. ` +
-          'Set it before machines are invited: else tokens are good for the wrong time. Revocations hold whatever it says',
-      );
-    }
+    this.#clock = clockState(nowMs, stamp);
+    if (this.#clock !== before && this.#clock !== 'right') this.#o.log?.(clockWords(this.#clock, nowMs, stamp));
   }
-
-  #checkInvitation({ name, role, ttlMs, replace }: Invitation, nowMs: number): void {
-    if (!canJoin(name) || role === 'gateway') {
-      throw new ChairError('AGENT_NAME_INVALID', 'nobody can join under this name', {
-        expected: `letters, digits, dot, dash and underscore, at most 64; none of ${[...RESERVED].join(', ')}; no dash and 8 hex digits at its end`,
-        came: role === 'gateway' ? 'the role gateway' : `'${name.slice(0, 80)}'`,
-      });
-    }
-    if (!(ttlMs >= MIN_TTL_MS && ttlMs <= MAX_TTL_MS)) {
-      throw new ChairError('USAGE', 'a token cannot be good for so long', { expected: 'one minute to 90 days', came: `${ttlMs} ms` });
-    }
-    const other = this.#ledger.otherRole(name, role);
-    if (other !== undefined) {
-      throw new ChairError('IDENTITY_TAKEN', `'${name}' is the name of an ${other}`, {
-        expected: 'a name that no other role has or had',
-        came: role,
-      });
-    }
-    const valid = this.#ledger.valid(name, nowMs);
-    if (valid !== undefined && replace !== true) {
-      throw new ChairError('IDENTITY_TAKEN', `${identityText(valid)} has joined already`, {
-        came: `a certificate good until ${iso(valid.notAfterMs)}`,
-        todo: 'If that machine is to be replaced, or set up anew: --replace. The certificate of before ends when the new one joins.',
-      });
-    }
-  }
-}
-
-function canJoin(name: string): boolean {
-  return NAME_PATTERN.test(name) && !RESERVED.has(name) && !SESSION.test(name);
 }
 
 /** By the mark of its name: that was revoked since the token was made, or somebody else has joined since it was used. */
@@ -619,23 +527,6 @@ function isPast({ state, tag }: TokenRecord, mark: RevokedRecord | undefined): b
   if (mark === undefined) return false;
   const isOther = tag !== undefined && tag !== mark.tag;
   return state === 'used' ? isOther || mark.isOut : isOther && mark.isOut;
-}
-
-/** Of a name that is not revoked. `unknown`: it did not have to be known. */
-function nobody(name: string, unknown: boolean): ChairError {
-  if (name === 'gateway') {
-    return new ChairError('IDENTITY_UNKNOWN', 'the gateway cannot be revoked', {
-      todo: 'To begin anew: move its credentials folder away, and let every machine join again.',
-    });
-  }
-  if (unknown)
-    return new ChairError('IDENTITY_UNKNOWN', `nobody can have joined as '${name.slice(0, 80)}'`, {
-      expected: 'a name that tokens are made for',
-    });
-  return new ChairError('IDENTITY_UNKNOWN', `no such member is known here: '${name.slice(0, 80)}'`, {
-    expected: 'a name that `agents list` shows',
-    todo: `Is it typed right? Who joined after the backup that a gateway was restored from may be unknown to it, and is thrown out all the same by: agents revoke ${canJoin(name) ? name : 'NAME'} --unknown`,
-  });
 }
 
 /** Whom a certificate names that was not accepted; '' when nobody. */
@@ -649,8 +540,4 @@ function claimed(certificate: X509Certificate): string {
 
 function digest(secret: string): string {
   return createHash('sha256').update(Buffer.from(secret, 'hex')).digest('hex');
-}
-
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

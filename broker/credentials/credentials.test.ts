@@ -1,5 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -64,6 +65,22 @@ describe('credentials on disk', () => {
     expect((await readdir(at)).sort()).toEqual(['ca.pem', 'cert.pem', 'key.pem']);
     if (process.platform === 'win32') return;
     for (const file of ['', 'ca.pem', 'cert.pem', 'key.pem']) expect((await stat(join(at, file))).mode & 0o077).toBe(0);
+  });
+
+  it.skipIf(process.platform === 'win32')('can be read by others while they are replaced', async () => {
+    const [before, after] = [await made(), await made(pi, await authority())];
+    const at = folder();
+    await writeCredentials(at, before);
+    // A pipe in place of the CA holds the reader between certificate and CA, until all three are replaced.
+    await rm(join(at, 'ca.pem'));
+    execFileSync('mkfifo', [join(at, 'ca.pem')]);
+    const reading = readCredentials(at);
+    const pipe = await open(join(at, 'ca.pem'), 'w');
+    await rm(join(at, 'ca.pem'));
+    await writeCredentials(at, after);
+    await pipe.writeFile(after.ca);
+    await pipe.close();
+    expect((await reading).serial).toBe(after.serial);
   });
 
   it('are the former or the new ones at every moment at which the power may fail while they are replaced', async () => {

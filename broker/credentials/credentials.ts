@@ -41,7 +41,20 @@ const PEM_BLOCK = /-----BEGIN [A-Z ]+-----[^-]+-----END [A-Z ]+-----/g;
  * together, CERTIFICATE_FOREIGN. Dates are not looked at: an expired certificate can still be renewed.
  */
 export async function readCredentials(directory: string): Promise<Credentials> {
-  const certificate = await readPart(directory, CERTIFICATE_FILE, 'CREDENTIALS_MISSING');
+  let certificate = await readPart(directory, CERTIFICATE_FILE, 'CREDENTIALS_MISSING');
+  for (;;) {
+    try {
+      return await readAround(directory, certificate);
+    } catch (error) {
+      // Replaced as a whole between two of the reads: what fits the former certificate is gone, and the new one is there.
+      const now = await readPart(directory, CERTIFICATE_FILE, 'CREDENTIALS_MISSING');
+      if (now === certificate) throw error;
+      certificate = now;
+    }
+  }
+}
+
+async function readAround(directory: string, certificate: string): Promise<Credentials> {
   const authorities = blocksOf(await readPart(directory, CA_FILE, 'CREDENTIALS_DAMAGED'));
   const keys = blocksOf(await readPart(directory, KEY_FILE, 'CREDENTIALS_DAMAGED'));
   let own: X509Certificate;

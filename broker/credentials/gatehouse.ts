@@ -6,9 +6,10 @@ import { hostname, networkInterfaces } from 'node:os';
 import { ChairError } from '../errors.js';
 import type { AuditEntryRow, MemberRow, TokenRow, TrustReport, TrustRequest } from '../messages.js';
 import { type AuditEvent, type AuditRow, printable } from './audit.js';
-import { Authority, type AuthorityOptions, SESSION } from './authority.js';
+import { Authority, type AuthorityOptions } from './authority.js';
 import { ROLES, type Role } from './credentials.js';
 import { EnrolmentServer } from './enrolment-server.js';
+import { SESSION } from './invitations.js';
 
 export interface GatehouseOptions extends Pick<AuthorityOptions, 'cluster' | 'directory' | 'nowMs' | 'log' | 'lifetimeMs'> {
   /** Where machines join; default `0.0.0.0`. */

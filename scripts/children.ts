@@ -158,8 +158,9 @@ export class Child {
 
   /** The error the child itself reported (its last line with a code), with its code. */
   failure(): ChairError {
-    const line = [...this.#lines].reverse().find((l) => /^[A-Z_]+: /.test(l)) ?? this.#lines.at(-1) ?? 'it said nothing';
-    const [, code = '', text = line] = /^([A-Z_]+): (.*)$/.exec(line) ?? [];
+    const line = [...this.#lines].reverse().find((l) => /^[A-Z_]+: /.test(l));
+    // Without a code it is nothing that anybody expected: then all that it said at last.
+    const [, code = '', text = this.#lines.join('\n') || 'it said nothing'] = /^([A-Z_]+): (.*)$/.exec(line ?? '') ?? [];
     return new ChairError(isErrorCode(code) ? code : 'INTERNAL', `${this.name}: ${text}`);
   }
 

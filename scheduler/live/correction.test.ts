@@ -19,10 +19,10 @@ describe('live correction', () => {
           const live = new LiveCorrection();
           for (const [second, n] of noise.entries()) live.observe(seen(ratio * n), second * 1000);
           const found = all(live, 30_000);
-          // Noise that always says the same is no noise: then that is what is to be found.
-          const real = ratio * Math.exp(noise.reduce((sum, n) => sum + Math.log(n), 0) / noise.length);
-          expect(found / real).toBeGreaterThan(0.85);
-          expect(found / real).toBeLessThan(1.15);
+          // Noise may always say the same, or at last: a tenth. Besides, 150 frames are trusted by 30 parts in 31 (4 % of a factor of 0.3, 6 % of one of 6), what is
+          // found is rounded to 5 %, and a factor of 6 is still 3 % away after so many bounded steps.
+          expect(found / ratio).toBeGreaterThan(0.9 * 0.94 * 0.975 * 0.96);
+          expect(found / ratio).toBeLessThan(1.1 * 1.04 * 1.025 * 1.01);
         },
       ),
     );

@@ -35,7 +35,10 @@ export class Memory {
   #looks = 0;
   #isOpen = true;
 
-  /** `leadBytes`: so many in front are free, for what its message began with elsewhere (see `SegmentReader.adopt`). */
+  /**
+   * `leadBytes`: so many in front are free, for what its message began with elsewhere (see `SegmentReader.adopt`); of memory that is read into for one message alone. 0 = it is not, and
+   * cannot be taken over: more is read into it.
+   */
   constructor(
     readonly bytes: Uint8Array,
     readonly pool?: Pick<Buffers, 'give'>,
@@ -61,9 +64,9 @@ export class Memory {
     return wasOpen && this.#looks === 0;
   }
 
-  /** The one message that looks at it takes it over: it is not given back from here. False when others look at it, too, or it is nobody's to give. */
+  /** The one message that looks at it takes it over: it is not given back from here. False when others look at it, too, or may yet, or it is nobody's to give. */
   adopt(): boolean {
-    if (this.#looks !== 1 || this.pool === undefined) return false;
+    if (this.#looks !== 1 || this.pool === undefined || this.leadBytes === 0) return false;
     this.#isOpen = false;
     this.#looks = Number.POSITIVE_INFINITY;
     return true;

@@ -48,13 +48,16 @@ function bytesOf(reader: SegmentReader): Uint8Array {
 }
 
 describe('an inlet', () => {
-  test('gives every message as it was sent, however the bytes come and whenever each message is read', () => {
+  test('gives every message as it was sent, however the bytes come and whenever each message is read, or taken over and its memory handed on', () => {
     fc.assert(
       fc.property(
-        fc.array(fc.record({ bytes: fc.nat(100_000), seed: fc.nat(255), late: fc.boolean(), ping: fc.boolean() }), {
-          minLength: 1,
-          maxLength: 8,
-        }),
+        fc.array(
+          fc.record({ bytes: fc.nat(100_000), seed: fc.nat(255), how: fc.constantFrom('now', 'later', 'taken over'), ping: fc.boolean() }),
+          {
+            minLength: 1,
+            maxLength: 12,
+          },
+        ),
         fc.array(fc.integer({ min: 1, max: 90_000 }), { maxLength: 40 }),
         (messages, sizes) => {
           const payloads = messages.map(({ bytes, seed }) => Uint8Array.from({ length: bytes }, (_, i) => (i * 31 + seed) & 0xff));
@@ -64,7 +67,13 @@ describe('an inlet', () => {
           const { feed } = wire(pool, (reader) => {
             readers.push(reader);
             const message = readers.length - 1;
-            if (messages[message]?.late === false) read[message] = bytesOf(reader);
+            const whole = messages[message]?.how === 'taken over' ? reader.adopt() : undefined;
+            if (whole !== undefined) {
+              expect((whole.byteOffset + whole.length) % 8).toBe(0);
+              // As an engine takes its input: nobody else has that memory any more.
+              read[message] = whole.slice();
+              structuredClone(null, { transfer: [whole.buffer as ArrayBuffer] });
+            } else if (messages[message]?.how !== 'later') read[message] = bytesOf(reader);
             // Whoever takes memory from the pool now must not get what a message still lies in.
             pool.give(pool.take(40_000).fill(0xee));
           });
@@ -132,6 +141,23 @@ describe('an inlet', () => {
     handOn = true;
     for (const value of [10, 11]) feed(publishOf(new Uint8Array(101 + 600_000).fill(value)));
     expect(kept.slice(-2).map((bytes) => [...new Set(bytes)])).toEqual([[10], [11]]);
+  });
+
+  it('hands over no memory that it reads on into, though a message lies in it alone, from its beginning', () => {
+    const pool = new BufferPool(8 * MIB);
+    const readers: SegmentReader[] = [];
+    const { feed, room } = wire(pool, (reader) => readers.push(new SegmentReader(reader.segments, readers.length === 0 ? 0 : HEAD)));
+    const HEAD = 200;
+    feed(CONNECT);
+    // A message that is read later leaves just room enough for the head of the next, which comes by itself.
+    const filling = room() - 4096 - HEAD;
+    feed(publishOf(new Uint8Array(filling)));
+    const message = publishOf(Uint8Array.from({ length: HEAD + 8001 }, (_, i) => i & 0xff));
+    feed(message, [message.length - 8001]);
+    const [, second] = readers;
+    expect(second?.segments.map(({ byteOffset }) => byteOffset)).toEqual([expect.any(Number), 0]);
+    expect(second?.adopt()).toBeUndefined();
+    expect(second?.bytesLeft).toBe(8001);
   });
 
   it('takes no memory for what is only announced', () => {

@@ -88,12 +88,12 @@ export class Inlet {
     return this.#idle.bytes.subarray(this.#idleAt);
   }
 
-  /** Room for what came of the message already, where the rest of it goes into one piece: so that it can be made whole there. It ends where elements are aligned. */
+  /** Room for what came of the message already, where the rest of it goes into one piece: so that it can be made whole there. It ends where elements are aligned. 0 = it does not. */
   get #leadBytes(): number {
     const { payloadLeft, payloadBytes } = this.#message;
     const came = payloadBytes - payloadLeft;
     if (came < 0 || came > IDLE_BYTES || payloadLeft > LARGE_BYTES.most) return 0;
-    return came + ((ALIGNMENT - (payloadBytes % ALIGNMENT)) % ALIGNMENT);
+    return came + ALIGNMENT - (payloadBytes % ALIGNMENT);
   }
 
   #take(sizeBytes: number, leadBytes = 0): Memory {

@@ -40,7 +40,7 @@ export async function runAll(options: AllOptions): Promise<number> {
   const benches = BENCHES.filter(({ name }) => !options.except.includes(name));
   const minutes = benches.reduce((sum, b) => sum + b.seconds, 0) / 60;
   console.error(
-    `${BENCHES.length} benchmarks, about ${Math.ceil(minutes)} minutes${options.quick ? ' (less with --quick)' : ''}; results in ${out}`,
+    `${benches.length} benchmarks, about ${Math.ceil(minutes)} minutes${options.quick ? ' (less with --quick)' : ''}; results in ${out}`,
   );
   const missed: string[] = [];
   const failed: string[] = [];

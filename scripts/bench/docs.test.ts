@@ -103,6 +103,26 @@ describe('plots', () => {
     expect(predicted?.points).toEqual([{ x: 1, y: 0.9 }]);
   });
 
+  it('show throughput against one engine alone and against as many at once in panels of their own', () => {
+    const figures = [
+      figure('a, 2 agents: throughput over 2 x the bare engine', 'x', [0.8]),
+      figure('a, 2 agents: throughput over 2 bare engines at once', 'x', [0.9]),
+      figure('a, 4 agents: throughput over 4 x the bare engine', 'x', [0.7]),
+    ];
+    const panels = plotSpec(report('scaling', figures))?.panels ?? [];
+    expect(
+      panels.map(({ series }) => series.filter(({ name }) => name === 'a').map(({ points }) => points.map(({ x, y }) => [x, y]))),
+    ).toEqual([
+      [
+        [
+          [2, 1.6],
+          [4, 2.8],
+        ],
+      ],
+      [[[2, 1.8]]],
+    ]);
+  });
+
   it('are not drawn where there is nothing to draw', () => {
     expect(plotSpec(report('scaling', []))).toBeUndefined();
     expect(plotSpec(report('codec', []))).toBeUndefined();

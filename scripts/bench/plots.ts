@@ -54,17 +54,25 @@ function subtitle({ commit, date, machine }: Report): string {
 }
 
 const scaling: Plot = {
-  pattern: /^(?<model>.+), (?<n>\d+) agents: throughput over/,
+  pattern: /^(?<model>.+), (?<n>\d+) agents: throughput over \d+ (?<what>x the bare engine|bare engines at once)$/,
   draw(found) {
     const counts = [1, ...agentCounts(found)];
-    const series = grouped(found, ({ model }) => model).map(([name, own]) => ({ name, points: overAgents(own, (agents) => agents) }));
     const ideal: PlotSeries = { name: 'as many bare engines', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: n })) };
+    const panel = (what: string, title: string): PlotPanel => {
+      const own = found.filter(({ groups }) => groups.what === what);
+      const series = grouped(own, ({ model }) => model).map(([name, of]) => ({ name, points: overAgents(of, (agents) => agents) }));
+      return { title, series: [ideal, ...series] };
+    };
+    const panels = [panel('x the bare engine', 'against one bare engine alone'), panel('bare engines at once', 'against as many at once')];
     return {
-      title: 'Throughput of N agents, in bare engines on one device',
+      title: 'Throughput of N agents, in bare engines',
       x: { label: 'agents', ticks: counts },
       y: { label: 'throughput / throughput of one bare engine' },
-      panels: [{ title: '', series: [ideal, ...series] }],
-      caption: 'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said), 1 Gbit/s.',
+      panels: panels.filter(({ series }) => series.length > 1),
+      panelWidth: 420,
+      panelHeight: 340,
+      caption:
+        'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said), 1 Gbit/s. Engines at once share caches and memory, as agents here do.',
     };
   },
 };

@@ -185,4 +185,4 @@ async function run(context: BenchContext): Promise<object> {
   return { objective: 'throughput', threads: 1, ...settings, plans };
 }
 
-export const policies: Bench = { name: 'policies', summary: `auto against ${PAPER} and other planners`, seconds: 340, run };
+export const policies: Bench = { name: 'policies', summary: `auto against ${PAPER} and other planners`, seconds: 900, run };

@@ -195,6 +195,6 @@ async function run(context: BenchContext): Promise<object> {
 export const prediction: Bench = {
   name: 'prediction',
   summary: `predicted against measured latency and throughput of ${PLANS.length} plans`,
-  seconds: 330,
+  seconds: 1000,
   run,
 };

@@ -120,4 +120,4 @@ async function run(context: BenchContext): Promise<object> {
   return { objective: 'throughput', planner: 'auto', ...small, ...roomy, plans };
 }
 
-export const scaling: Bench = { name: 'scaling', summary: 'throughput of 2 to 8 agents against as many bare engines', seconds: 480, run };
+export const scaling: Bench = { name: 'scaling', summary: 'throughput of 2 to 8 agents against as many bare engines', seconds: 1000, run };

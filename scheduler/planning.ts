@@ -238,20 +238,12 @@ function devicesFor(input: PlanningInput): Device[] {
     });
   }
   const speeds = able.map((record) => record.hello.probeMacsPerSecond).filter((speed) => speed > 0);
-  const probed = probedSpeeds(agents.map((record) => record.hello));
+  const hellos = agents.map((record) => record.hello);
+  const probed = probedSpeeds(hellos);
   // Memory and code are as fast on all boards of a class: what differs is what else ran at that moment.
-  const memory = medians(
-    agents.map((record) => record.hello),
-    'probeBytesPerSecond',
-  );
-  const smallRun = medians(
-    agents.map((record) => record.hello),
-    'probeSmallRunMs',
-  );
-  const turns = medians(
-    agents.map((record) => record.hello),
-    'cpuPeriodMs',
-  );
+  const memory = medians(hellos, 'probeBytesPerSecond');
+  const smallRun = medians(hellos, 'probeSmallRunMs');
+  const turns = medians(hellos, 'cpuPeriodMs');
   const usual = speeds.sort((a, b) => a - b)[Math.floor((speeds.length - 1) / 2)] ?? GUESSED_MACS_PER_SECOND;
   // Agents that are not asked for compute, too: for another deployment, or with seats that are being given back.
   const hosts = hostShares(agents.filter(({ state }) => ALIVE.has(state)).map((record) => record.hello));

@@ -4,6 +4,8 @@
  * What waits stays here as long as possible, where it can still be dropped, instead of in the kernel's buffer, which takes megabytes: with an end of ours, pings go
  * between the messages as marks, and what is not answered is bounded by a window: what the link carries in a quarter of a second, where it is known to be the link
  * that holds things up (an answer may also be late because the other process is busy). Large messages go in parts (see framing.ts).
+ *
+ * Long, because queue, marks and window count the same bytes and every write moves all three; framing, answers, reading and measuring are files of their own.
  */
 import type { Socket } from 'node:net';
 import { generate, type Packet } from 'mqtt-packet';

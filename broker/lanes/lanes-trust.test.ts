@@ -2,7 +2,6 @@ import { connect as connectTls } from 'node:tls';
 import { generate, type Packet, parser } from 'mqtt-packet';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { Credentials } from '../credentials/credentials.js';
-import { isChairError } from '../errors.js';
 import { connectBus } from '../mqtt-bus.js';
 import { startBroker } from '../server.js';
 import { crowd, NO_CROWD, resources, startProxy, until } from '../test-brokers.js';
@@ -10,6 +9,7 @@ import { RenewedSource, type TestAuthority, testAuthority } from '../test-creden
 import { DISPATCHER, topicsOf } from '../topics.js';
 import type { LaneMessage, Lanes } from './lane.js';
 import { createLanes, type LanesOptions } from './lanes.js';
+import { type LaneNode, laneNode } from './test-node.js';
 
 const topics = topicsOf('test');
 const LOCAL = ['127.0.0.1'];
@@ -29,30 +29,10 @@ function credentialsOf(name: string): Credentials {
   return found;
 }
 
-interface Node {
-  readonly lanes: Lanes;
-  readonly got: LaneMessage[];
-  readonly refused: string[];
-}
-
-async function node(id: string, options: Partial<LanesOptions> = {}): Promise<Node> {
-  const refused: string[] = [];
-  const lanes = createLanes({
-    id,
-    cluster: 'test',
-    host: '127.0.0.1',
-    random: () => 0.1,
-    graceMs: 10_000,
-    trust: authority.trust(credentialsOf(id.replace(/-[0-9a-f]{8}$/, ''))),
-    onRefused: (topic, error) => refused.push(`${topic} ${isChairError(error) ? error.code : error.message}`),
-    ...options,
-  });
-  const got: LaneMessage[] = [];
-  lanes.on(topics.activation(id), (message) => got.push(message));
-  onTestFinished(() => lanes.stop());
-  await lanes.start();
-  return { lanes, got, refused };
-}
+const node = (id: string, options: Partial<LanesOptions> = {}): Promise<LaneNode> => {
+  const trust = authority.trust(credentialsOf(id.replace(/-[0-9a-f]{8}$/, '')));
+  return laneNode(id, { cluster: 'test', trust, ...options }, topics.activation(id));
+};
 
 const entry = (agent: string, lanePort: number) => ({ agent, addresses: LOCAL, lanePort });
 const laneOf = (lanes: Lanes, peer: string) => lanes.health().find((row) => row.peer === peer);

@@ -10,8 +10,8 @@ import { connectBus } from '../mqtt-bus.js';
 import { joinSegments } from '../segments.js';
 import { startBroker } from '../server.js';
 import { EMBEDDED, installed, MOSQUITTO, resources, startProxy, type TestBroker, until } from '../test-brokers.js';
-import type { LaneMessage, Lanes } from './lane.js';
-import { createLanes, type LanesOptions } from './lanes.js';
+import { createLanes } from './lanes.js';
+import { laneNode } from './test-node.js';
 
 const LOCAL = ['127.0.0.1'];
 
@@ -23,34 +23,6 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
     throw error;
   }
   return 'none';
-}
-
-interface Node {
-  readonly lanes: Lanes;
-  readonly got: LaneMessage[];
-  readonly refused: string[];
-  readonly told: string[];
-}
-
-/** Lanes that collect what comes on topic `t/<id>`, stopped when the test ends. */
-async function node(id: string, options: Partial<LanesOptions> = {}): Promise<Node> {
-  const refused: string[] = [];
-  const lanes = createLanes({
-    id,
-    host: '127.0.0.1',
-    random: () => 0.1,
-    // The machine may be busy; what depends on time says so itself.
-    graceMs: 10_000,
-    onRefused: (topic, error) => refused.push(`${topic} ${isChairError(error) ? error.code : error.message}`),
-    ...options,
-  });
-  const got: LaneMessage[] = [];
-  const told: string[] = [];
-  lanes.on(`t/${id}`, (message) => got.push(message));
-  lanes.onPeer((peer, lane) => told.push(`${peer} ${lane}`));
-  onTestFinished(() => lanes.stop());
-  await lanes.start();
-  return { lanes, got, refused, told };
 }
 
 async function broker(kind = EMBEDDED): Promise<TestBroker> {
@@ -96,7 +68,7 @@ async function lazyPeer(reads: boolean): Promise<{ port: number; sockets: Socket
 
 describe('direct lanes', () => {
   it('carry 8 MB in the segments of the socket', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     const payload = numbers(8_000_000);
     await a.lanes.send('b', 't/b', [payload.subarray(0, 11), payload.subarray(11)]);
@@ -110,7 +82,7 @@ describe('direct lanes', () => {
   });
 
   it('keep the order and lose nothing when many messages are sent at once', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     const sizes = Array.from({ length: 200 }, (_, i) => ((i * 7919) % 60_000) + 4);
     await Promise.all(
@@ -128,7 +100,7 @@ describe('direct lanes', () => {
   });
 
   it('serve a client without a listener on the connection it dialled', async () => {
-    const [server, client] = [await node('dispatcher'), await node('client', { listen: false })];
+    const [server, client] = [await laneNode('dispatcher'), await laneNode('client', { listen: false })];
     expect(client.lanes.port).toBe(0);
     client.lanes.setPeers([entry('dispatcher', server.lanes.port)]);
     await client.lanes.send('dispatcher', 't/dispatcher', [Buffer.from('frame')]);
@@ -143,9 +115,9 @@ describe('direct lanes', () => {
   });
 
   it('do not let two clients of one name throw each other out', async () => {
-    const server = await node('dispatcher');
+    const server = await laneNode('dispatcher');
     const peers = [entry('dispatcher', server.lanes.port)];
-    const [first, second] = [await node('client', { listen: false }), await node('client', { listen: false })];
+    const [first, second] = [await laneNode('client', { listen: false }), await laneNode('client', { listen: false })];
     first.lanes.setPeers(peers);
     await until('the first', () => first.told.length === 1);
     second.lanes.setPeers(peers);
@@ -155,7 +127,7 @@ describe('direct lanes', () => {
   });
 
   it('deliver to the own process without a socket, and not within the call', async () => {
-    const a = await node('a');
+    const a = await laneNode('a');
     const sent = a.lanes.send('a', 't/a', [Buffer.from('x')]);
     expect(a.got).toHaveLength(0);
     await sent;
@@ -164,16 +136,16 @@ describe('direct lanes', () => {
   });
 
   it('try the addresses of a peer in order', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     a.lanes.setPeers([{ agent: 'b', addresses: ['127.0.0.99', '127.0.0.1'], lanePort: b.lanes.port }]);
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => b.got.length === 1);
   });
 
   it('pass by a stranger who listens at an address of the peer', async () => {
-    const [a, b] = [await node('a'), await node('b', { host: '127.0.0.2' })];
-    const stranger = await node('c', { host: '127.0.0.1', port: b.lanes.port });
-    const elsewhere = await node('b', { host: '127.0.0.3', port: b.lanes.port, cluster: 'other' });
+    const [a, b] = [await laneNode('a'), await laneNode('b', { host: '127.0.0.2' })];
+    const stranger = await laneNode('c', { host: '127.0.0.1', port: b.lanes.port });
+    const elsewhere = await laneNode('b', { host: '127.0.0.3', port: b.lanes.port, cluster: 'other' });
     a.lanes.setPeers([{ agent: 'b', addresses: ['127.0.0.1', '127.0.0.3', '127.0.0.2'], lanePort: b.lanes.port }]);
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => b.got.length === 1);
@@ -184,7 +156,7 @@ describe('direct lanes', () => {
 
   it('reject what is on its way when the connection breaks', async () => {
     const peer = await lazyPeer(false);
-    const a = await node('a');
+    const a = await laneNode('a');
     a.lanes.setPeers([entry('b', peer.port)]);
     const sending = codeOf(a.lanes.send('b', 't/b', [new Uint8Array(40_000_000)]));
     await until('the lane', () => a.told.length === 1);
@@ -195,7 +167,7 @@ describe('direct lanes', () => {
 
   it('hold a bounded number of bytes for a peer that does not read', async () => {
     const peer = await lazyPeer(false);
-    const a = await node('a', { maxQueuedBytes: 30_000_000 });
+    const a = await laneNode('a', { maxQueuedBytes: 30_000_000 });
     a.lanes.setPeers([entry('b', peer.port)]);
     await until('the lane', () => a.told.length === 1);
     const results = [1, 2, 3].map(() => codeOf(a.lanes.send('b', 't/b', [new Uint8Array(14_000_000)])));
@@ -206,7 +178,7 @@ describe('direct lanes', () => {
 
   it('find out that a peer is silent', async () => {
     const peer = await lazyPeer(true);
-    const a = await node('a', { keepaliveMs: 30 });
+    const a = await laneNode('a', { keepaliveMs: 30 });
     a.lanes.setPeers([entry('b', peer.port)]);
     await until('the lane', () => a.told.length === 1);
     await until('the loss', () => a.told.includes('b down'), 2_000);
@@ -214,15 +186,15 @@ describe('direct lanes', () => {
   });
 
   it('stay up while nothing is sent', async () => {
-    const [a, b] = [await node('a', { keepaliveMs: 60 }), await node('b')];
+    const [a, b] = [await laneNode('a', { keepaliveMs: 60 }), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     await new Promise((resolve) => setTimeout(resolve, 600));
     expect(a.told).toEqual(['b direct']);
   });
 
   it('follow the peer table', async () => {
-    const [a, b, c] = [await node('a'), await node('b'), await node('c')];
-    const moved = await node('b');
+    const [a, b, c] = [await laneNode('a'), await laneNode('b'), await laneNode('c')];
+    const moved = await laneNode('b');
     a.lanes.setPeers([entry('b', b.lanes.port), entry('c', c.lanes.port), entry('a', a.lanes.port)]);
     await until('both', () => a.told.length === 2);
     a.lanes.setPeers([entry('b', moved.lanes.port)]);
@@ -234,7 +206,7 @@ describe('direct lanes', () => {
   });
 
   it('refuse what no lane can carry, naming the limit', async () => {
-    const [a, b] = [await node('a', { maxPacketBytes: 1000 }), await node('b')];
+    const [a, b] = [await laneNode('a', { maxPacketBytes: 1000 }), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     await until('the lane', () => a.told.length === 1);
     await expect(a.lanes.send('b', 't/b', [new Uint8Array(1000)])).rejects.toThrow(/at most 1000 bytes/);
@@ -243,7 +215,7 @@ describe('direct lanes', () => {
   });
 
   it('report handlers that throw and topics nobody handles, and go on', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     b.lanes.on('t/bad', () => {
       throw new Error('a defect');
     });
@@ -258,7 +230,7 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
   describe.skipIf(kind.missing !== '')(`relay lanes on ${kind.name}${kind.missing === '' ? '' : ` (${kind.missing})`}`, () => {
     it('carry 8 MB', async () => {
       const { url } = await broker(kind);
-      const [a, b] = [await node('a', { bus: await bus(url, 'a') }), await node('b', { bus: await bus(url, 'b'), listen: false })];
+      const [a, b] = [await laneNode('a', { bus: await bus(url, 'a') }), await laneNode('b', { bus: await bus(url, 'b'), listen: false })];
       const payload = numbers(8_000_000);
       await a.lanes.send('b', 't/b', [payload.subarray(0, 5), payload.subarray(5)]);
       await until('the message', () => b.got.length === 1);
@@ -269,10 +241,10 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
 
     it('take over when the direct lane breaks, and give it back', async () => {
       const { url } = await broker(kind);
-      const b = await node('b', { bus: await bus(url, 'b') });
+      const b = await laneNode('b', { bus: await bus(url, 'b') });
       const proxy = await startProxy(b.lanes.port);
       onTestFinished(() => proxy.stop());
-      const a = await node('a', { bus: await bus(url, 'a') });
+      const a = await laneNode('a', { bus: await bus(url, 'a') });
       a.lanes.setPeers([entry('b', proxy.port)]);
       const ways: string[] = [];
       const send = async () => {
@@ -301,7 +273,7 @@ for (const kind of [EMBEDDED, MOSQUITTO]) {
 describe('relay', () => {
   it('is not used for the first message to a peer that can be dialled', async () => {
     const { url } = await broker();
-    const [a, b] = [await node('a', { bus: await bus(url, 'a') }), await node('b', { bus: await bus(url, 'b') })];
+    const [a, b] = [await laneNode('a', { bus: await bus(url, 'a') }), await laneNode('b', { bus: await bus(url, 'b') })];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => b.got.length === 1);
@@ -311,7 +283,7 @@ describe('relay', () => {
   it.skipIf(process.env.MUSICAL_CHAIR_TEST_BROKER !== undefined)('carries nothing while direct lanes are up', async () => {
     const server = await startBroker({ host: '127.0.0.1', port: 0 });
     onTestFinished(() => server.stop());
-    const [a, b] = [await node('a', { bus: await bus(server.url, 'a') }), await node('b', { bus: await bus(server.url, 'b') })];
+    const [a, b] = [await laneNode('a', { bus: await bus(server.url, 'a') }), await laneNode('b', { bus: await bus(server.url, 'b') })];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     await a.lanes.send('b', 't/b', [Buffer.from('first')]);
     const before = server.stats();
@@ -326,8 +298,8 @@ describe('relay', () => {
     const deaf = createServer();
     onTestFinished(() => void deaf.close());
     const [a, b] = [
-      await node('a', { bus: await bus(url, 'a'), graceMs: 50, connectTimeoutMs: 60_000 }),
-      await node('b', { bus: await bus(url, 'b') }),
+      await laneNode('a', { bus: await bus(url, 'a'), graceMs: 50, connectTimeoutMs: 60_000 }),
+      await laneNode('b', { bus: await bus(url, 'b') }),
     ];
     a.lanes.setPeers([entry('b', await listen(deaf, '127.0.0.1', 0))]);
     const startedAt = performance.now();
@@ -345,13 +317,13 @@ describe('relay', () => {
 
   it('is used at once for a peer whose port is closed, and the reason is shown', async () => {
     const { url } = await broker();
-    const [a, b] = [await node('a', { bus: await bus(url, 'a') }), await node('b', { bus: await bus(url, 'b') })];
+    const [a, b] = [await laneNode('a', { bus: await bus(url, 'a') }), await laneNode('b', { bus: await bus(url, 'b') })];
     const closed = await lazyPeer(true);
     a.lanes.setPeers([entry('b', closed.port)]);
     await until('the lane', () => a.told.length === 1);
     const { port } = b.lanes;
     await b.lanes.stop();
-    const again = await node('b', { bus: await bus(url, 'b') });
+    const again = await laneNode('b', { bus: await bus(url, 'b') });
     a.lanes.setPeers([entry('b', port)]);
     await a.lanes.send('b', 't/b', [Buffer.from('x')]);
     await until('the message', () => again.got.length === 1);
@@ -363,7 +335,7 @@ describe('relay', () => {
     const { url } = await broker();
     const limited = await connectBus({ url, id: 'a', maxPacketBytes: 1000 });
     onTestFinished(() => limited.stop());
-    const a = await node('a', { bus: limited });
+    const a = await laneNode('a', { bus: limited });
     await expect(a.lanes.send('b', 't/b', [new Uint8Array(1000)])).rejects.toThrow(/at most 1000 bytes/);
     await limited.stop();
     await expect(a.lanes.send('b', 't/b', [new Uint8Array(10)])).rejects.toThrow(
@@ -389,8 +361,8 @@ describe('a listener under attack', () => {
   }
 
   it('ends a connection that is no MQTT, announces too much, never finishes CONNECT or is silent; and serves the others', async () => {
-    const b = await node('b', { connectTimeoutMs: 200, maxPacketBytes: 5_000_000 });
-    const a = await node('a');
+    const b = await laneNode('b', { connectTimeoutMs: 200, maxPacketBytes: 5_000_000 });
+    const a = await laneNode('a');
     const { port } = b.lanes;
     a.lanes.setPeers([entry('b', port)]);
     await a.lanes.send('b', 't/b', [Buffer.from('before')]);
@@ -429,7 +401,7 @@ describe('a listener under attack', () => {
     };
 
     it('end it when it asks on and on, for few answers that wait', async () => {
-      const b = await node('b');
+      const b = await laneNode('b');
       const socket = await paused(b.lanes.port);
       const pings = Buffer.alloc(2 * 10_000, Buffer.of(0xc0, 0));
       // More than what the kernel holds of answers; they are as long as the questions.
@@ -440,7 +412,7 @@ describe('a listener under attack', () => {
     });
 
     it('answer all pings of one that reads', async () => {
-      const b = await node('b');
+      const b = await laneNode('b');
       const socket = await paused(b.lanes.port);
       let read = 0;
       socket.on('data', (chunk) => {
@@ -456,7 +428,7 @@ describe('a listener under attack', () => {
     });
 
     it('end it when something waits for too long, though it is heard of', async () => {
-      const b = await node('b', { stalledMs: 300 });
+      const b = await laneNode('b', { stalledMs: 300 });
       const socket = await paused(b.lanes.port);
       const alive = setInterval(() => socket.write(Buffer.of(0xc0, 0)), 50);
       onTestFinished(() => clearInterval(alive));
@@ -471,7 +443,7 @@ describe('a listener under attack', () => {
   });
 
   it('says no to MQTT 5 and to wildcards', async () => {
-    const b = await node('b');
+    const b = await laneNode('b');
     const answers = await new Promise<string[]>((resolve) => {
       const seen: string[] = [];
       const dial = (first: Parameters<typeof generate>[0], then?: Buffer) => {
@@ -505,7 +477,7 @@ describe('a listener under attack', () => {
 
 describe('stock MQTT clients on a listener', () => {
   it('mqtt.js publishes with QoS 0 and 1, subscribes and receives', async () => {
-    const b = await node('b');
+    const b = await laneNode('b');
     const client = await bus(`mqtt://127.0.0.1:${b.lanes.port}`, 'stock');
     const results: string[] = [];
     await client.subscribeBytes('t/stock', (payload) => results.push(Buffer.from(payload).toString()));
@@ -519,7 +491,7 @@ describe('stock MQTT clients on a listener', () => {
   });
 
   it.skipIf(!installed('mosquitto_pub'))('mosquitto_pub and mosquitto_sub work', async () => {
-    const b = await node('b');
+    const b = await laneNode('b');
     const where = ['-h', '127.0.0.1', '-p', `${b.lanes.port}`, '-V', 'mqttv311'];
     const run = promisify(execFile);
     await run('mosquitto_pub', [...where, '-i', 'pub', '-t', 't/b', '-q', '1', '-m', 'hello']);
@@ -557,12 +529,12 @@ describe('stop', () => {
   });
 
   it('frees the port, and a taken port is named', async () => {
-    const a = await node('a');
+    const a = await laneNode('a');
     const { port } = a.lanes;
     const second = createLanes({ id: 'b', host: '127.0.0.1', port });
     expect(await codeOf(second.start())).toBe('PORT_IN_USE');
     await second.stop();
     await a.lanes.stop();
-    await node('b', { port });
+    await laneNode('b', { port });
   });
 });

@@ -1,32 +1,10 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { joinSegments } from '../segments.js';
 import { resources, startProxy, until } from '../test-brokers.js';
-import type { LaneMessage, Lanes, SideLane } from './lane.js';
-import { createLanes, type LanesOptions } from './lanes.js';
+import type { SideLane } from './lane.js';
+import { type LaneNode, laneNode } from './test-node.js';
 
 const MOST = 100_000;
-
-interface Node {
-  readonly lanes: Lanes;
-  readonly got: LaneMessage[];
-  readonly refused: string[];
-}
-
-async function node(id: string, options: Partial<LanesOptions> = {}): Promise<Node> {
-  const refused: string[] = [];
-  const lanes = createLanes({
-    id,
-    host: '127.0.0.1',
-    random: () => 0.05,
-    onRefused: (topic, error) => refused.push(`${topic} ${error.message}`),
-    ...options,
-  });
-  const got: LaneMessage[] = [];
-  lanes.on(`t/${id}`, (message) => got.push(message));
-  onTestFinished(() => lanes.stop());
-  await lanes.start();
-  return { lanes, got, refused };
-}
 
 interface Beside {
   readonly side: SideLane;
@@ -35,7 +13,7 @@ interface Beside {
   readonly told: string[];
 }
 
-function beside({ lanes }: Node, peer: string, onMessage: (text: string) => void = () => undefined): Beside {
+function beside({ lanes }: LaneNode, peer: string, onMessage: (text: string) => void = () => undefined): Beside {
   const [answers, told]: [string[], string[]] = [[], []];
   const side: SideLane = lanes.beside(peer, {
     maxMessageBytes: MOST,
@@ -56,7 +34,7 @@ const isUp = (what: Beside) => until('the connection', () => what.side.state ===
 
 describe('a connection beside a lane', () => {
   it('carries requests to a peer and its answers back, and frames and what is known of the link are not of it', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     b.lanes.setPeers([entry('a', a.lanes.port)]);
     const line = beside(a, 'b');
@@ -80,7 +58,7 @@ describe('a connection beside a lane', () => {
   });
 
   it('is there while the table names the peer, and is no lane: nothing is sent on it but answers', async () => {
-    const [a, b] = [await node('a', { listen: false }), await node('b')];
+    const [a, b] = [await laneNode('a', { listen: false }), await laneNode('b')];
     const line = beside(a, 'b');
     expect(line.side.state).toBe('down');
     await expect(line.side.send('t/b', text('early'))).rejects.toMatchObject({ code: 'LANE_DOWN' });
@@ -95,7 +73,7 @@ describe('a connection beside a lane', () => {
   });
 
   it('comes back when it broke, again and again for the same reason, and each time that is told', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     const proxy = await startProxy(b.lanes.port);
     onTestFinished(() => proxy.stop());
     a.lanes.setPeers([entry('b', proxy.port)]);
@@ -109,7 +87,7 @@ describe('a connection beside a lane', () => {
   });
 
   it('tells the same break of a lane again, too', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     const proxy = await startProxy(b.lanes.port);
     onTestFinished(() => proxy.stop());
     const told: string[] = [];
@@ -123,8 +101,8 @@ describe('a connection beside a lane', () => {
   });
 
   it('moves with the peer', async () => {
-    const a = await node('a');
-    const [here, there] = [await node('b', { host: '127.0.0.1' }), await node('b', { host: '127.0.0.2' })];
+    const a = await laneNode('a');
+    const [here, there] = [await laneNode('b', { host: '127.0.0.1' }), await laneNode('b', { host: '127.0.0.2' })];
     a.lanes.setPeers([entry('b', here.lanes.port)]);
     const line = beside(a, 'b');
     await isUp(line);
@@ -136,7 +114,8 @@ describe('a connection beside a lane', () => {
   });
 
   it('takes no larger message than it said, and what its reader throws is reported', async () => {
-    const [a, b] = [await node('a'), await node('b')];
+    const reported: string[] = [];
+    const [a, b] = [await laneNode('a', { onRefused: (_, error) => reported.push(error.message) }), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     const line = beside(a, 'b', (said) => {
       if (said === 'nonsense') throw new Error('nobody understands this');
@@ -145,8 +124,8 @@ describe('a connection beside a lane', () => {
     await line.side.send('t/b', text('wanted'));
     await until('the request', () => b.got.length === 1);
     await b.got[0]?.answer?.('t', text('nonsense'));
-    await until('the report', () => a.refused.length === 1);
-    expect(a.refused[0]).toContain('nobody understands this');
+    await until('the report', () => reported.length === 1);
+    expect(reported[0]).toContain('nobody understands this');
     expect(line.side.state).toBe('up');
     void b.got[0]?.answer?.('t', [Buffer.alloc(MOST + 1)]).catch(() => undefined);
     await until('the end', () => line.told.includes('down'));
@@ -155,7 +134,7 @@ describe('a connection beside a lane', () => {
 
   it('leaves nothing behind when it is closed, and says nothing any more', async () => {
     const before = resources();
-    const [a, b] = [await node('a'), await node('b')];
+    const [a, b] = [await laneNode('a'), await laneNode('b')];
     a.lanes.setPeers([entry('b', b.lanes.port)]);
     const [closed, stopped] = [beside(a, 'b'), beside(a, 'b')];
     await isUp(closed);

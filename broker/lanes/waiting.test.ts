@@ -2,27 +2,19 @@
 import { connect, createServer, type Socket } from 'node:net';
 import { generate, parser } from 'mqtt-packet';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { isChairError } from '../errors.js';
 import { listen } from '../listen.js';
 import { joinSegments } from '../segments.js';
 import { until as untilWithin } from '../test-brokers.js';
 import { readKernelQueues } from './kernel-queues.js';
-import type { LaneMessage, Lanes } from './lane.js';
-import { createLanes, type LanesOptions } from './lanes.js';
+import type { LaneMessage } from './lane.js';
+import type { LanesOptions } from './lanes.js';
+import { type LaneNode, laneNode } from './test-node.js';
 
 /** The machine may be busy. */
 const until = (what: string, check: () => boolean) => untilWithin(what, check, 20_000);
 const entry = (agent: string, lanePort: number) => ({ agent, addresses: ['127.0.0.1'], lanePort });
 
-async function node(id: string, options: Partial<LanesOptions> = {}): Promise<{ lanes: Lanes; got: LaneMessage[]; refused: string[] }> {
-  const [got, refused]: [LaneMessage[], string[]] = [[], []];
-  const onRefused = (_: string, error: Error) => refused.push(isChairError(error) ? error.code : error.message);
-  const lanes = createLanes({ id, host: '127.0.0.1', random: () => 0.1, graceMs: 10_000, connectTimeoutMs: 20_000, onRefused, ...options });
-  lanes.on(`t/${id}`, (message) => got.push(message));
-  onTestFinished(() => lanes.stop());
-  await lanes.start();
-  return { lanes, got, refused };
-}
+const node = (id: string, options: Partial<LanesOptions> = {}): Promise<LaneNode> => laneNode(id, { connectTimeoutMs: 20_000, ...options });
 
 /** A wire to `target` that carries so many bytes per second towards it, and as many as come back. */
 async function slowWire(target: number, bytesPerSecond: number) {

@@ -71,7 +71,8 @@ export class Inbox {
     else if (this.options.epochs.isStale(header)) {
       this.counts.stale++;
       this.options.refusals.count('EPOCH_STALE', `${text(header)} came after the epoch was released`);
-    } else if (!this.options.early.add(header, arrived, message.payloadBytes, this.options.nowMs())) this.unknown(header);
+      data.discard();
+    } else if (!this.options.early.add(header, arrived, message.payloadBytes, this.options.nowMs())) this.unknown(header, arrived);
   }
 
   cancel(message: LaneMessage): void {
@@ -92,7 +93,7 @@ export class Inbox {
 
   /** What waited too long for its epoch to be prepared is reported. */
   expireEarly(): void {
-    for (const { header } of this.options.early.expire(this.options.nowMs())) this.unknown(header);
+    for (const { header, data } of this.options.early.expire(this.options.nowMs())) this.unknown(header, data);
   }
 
   /** A message did not get into its join: counted, and reported unless it is merely late. Also for hand-overs inside the agent. */
@@ -136,11 +137,13 @@ export class Inbox {
       }
       this.options.tracer?.arrived(epoch.deployment, header, seat, ends.bytes);
       scatter(data, header, itemBytes(header.dtype), slot.port.bytes, slot.box, ends.wire.box);
-      data.discard();
       const ready = epoch.joins.fill(slot);
       if (ready !== undefined) this.options.onReady(epoch, ready);
     } catch (error) {
       this.refuse(epoch, header, toChairError(error));
+    } finally {
+      // Also of what was not wanted: of a coded stage that is one message of each frame.
+      data.discard();
     }
   }
 
@@ -175,7 +178,8 @@ export class Inbox {
     return { frame, attempt, route, expiresAtMs: this.options.nowMs() + Math.max(0, remainingMs) };
   }
 
-  private unknown(header: ActivationHeader): void {
+  private unknown(header: ActivationHeader, { data }: Arrived): void {
+    data.discard();
     const error = new ChairError('SEAT_UNKNOWN', `epoch ${header.epoch} of ${header.deployment} is not prepared here`, {
       todo: 'Prepare it, or plan again without this agent',
     });
@@ -184,6 +188,7 @@ export class Inbox {
 
   private undecodable(message: LaneMessage, error: unknown): void {
     this.counts.refused++;
+    discard(message.payload);
     const { code, message: why } = toChairError(error);
     const what = `${message.payloadBytes} bytes on ${message.topic} from ${message.from}${message.relayed ? ', relayed' : ''}`;
     this.options.refusals.count(code, `${what}: ${why}`);

@@ -7,6 +7,7 @@ import type { Lanes, SendOptions } from '../broker/lanes/lane.js';
 import type { ActivationHeader, ResultHeader, Trouble } from '../broker/messages.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
 import { Refusals } from '../broker/refusals.js';
+import { holdFor, Memory } from '../broker/segments.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Dispatcher } from './dispatcher.js';
 
@@ -96,6 +97,32 @@ describe('dispatcher', () => {
     expect(results).toEqual([]);
     await answer(1, 10);
     expect(results).toMatchObject([{ header: { sequence: 1, output: 'y', outputCount: 1, attempts: 1 }, values: [10, 10, 20, 20] }]);
+  });
+
+  it('gives back the memory of what it cannot use or read', async () => {
+    const other = createFakeNetwork();
+    const lanes = other.lanes(DISPATCHER);
+    const given: Uint8Array[] = [];
+    const pool = { give: (bytes: Uint8Array) => void given.push(bytes) };
+    // As a lane that reads into memory says what a message lies in.
+    lanes.on(topics.activation(DISPATCHER), ({ payload }) => {
+      const memory = new Memory(new Uint8Array(1), pool);
+      memory.look();
+      memory.close();
+      holdFor(payload, [memory]);
+    });
+    const second = new Dispatcher({ bus: createFakeBroker().bus('second'), lanes, topics, refusals });
+    await second.start();
+    await lanes.start();
+    const sender = other.lanes('a');
+    await sender.start();
+    const header = { deployment: 'over', term: 1, epoch: 1, frame: 1, attempt: 1, route: [0], wire: 1, lowWater: 0, remainingMs: 1 };
+    const shape = { dtype: 'float32', dims: [2], encoding: 'raw', scale: 1, zero: 0 } as const;
+    const late = encodeActivation({ ...header, ...shape }, new Uint8Array(8), box(0), box(0));
+    for (const payload of [late, late.slice(0, 1)]) await sender.send(DISPATCHER, topics.activation(DISPATCHER), payload);
+    await settle();
+    await second.stop();
+    expect([given.length, second.refused]).toEqual([2, 1]);
   });
 
   it('takes results only from who computes them, and counts the others: wrong sender, former term, epoch that is over, answer that comes late', async () => {

@@ -91,9 +91,9 @@ export class Dispatcher {
   async start(): Promise<void> {
     const { bus, lanes, topics } = this.#options;
     this.#undo.push(
-      lanes.on(topics.submit, (message) => this.#readable(() => this.#submit(message))),
-      lanes.on(topics.activation(DISPATCHER), (message) => this.#readable(() => this.#activation(message))),
-      lanes.on(topics.resultAck.name, (message) => this.#readable(() => this.#acknowledge(message))),
+      lanes.on(topics.submit, (message) => this.#readable(message, () => this.#submit(message))),
+      lanes.on(topics.activation(DISPATCHER), (message) => this.#readable(message, () => this.#activation(message))),
+      lanes.on(topics.resultAck.name, (message) => this.#readable(message, () => this.#acknowledge(message))),
       await bus.subscribe(topics.trouble, (trouble) => this.#trouble(trouble)),
     );
     this.#tickedMs = this.#now();
@@ -398,14 +398,16 @@ export class Dispatcher {
     }
   }
 
-  /** A message that cannot be read or does not fit is counted and reported; it must not stop the lane. */
-  #readable(read: () => void): void {
+  /** A message that cannot be read or does not fit is counted and reported; it must not stop the lane. Its memory goes back, whatever became of it: of a coded stage one message of each frame comes too late. */
+  #readable({ payload }: LaneMessage, read: () => void): void {
     if (this.#now() - this.#tickedMs > STOOD_STILL_MS) this.#awake();
     try {
       read();
     } catch (error) {
       this.refused++;
       this.#options.onRefused?.(toChairError(error));
+    } finally {
+      discard(payload);
     }
   }
 }

@@ -12,7 +12,7 @@ import { plainAddress } from '../host.js';
 import { Listeners } from '../listeners.js';
 import type { LaneHealth, PeerEntry } from '../messages.js';
 import { printable } from '../printable.js';
-import { joinSegments, segmentBytes } from '../segments.js';
+import { discard, joinSegments, segmentBytes } from '../segments.js';
 import { checkName } from '../subscriptions.js';
 import { TlsSessions } from '../tls.js';
 import { byAnyone, DISPATCHER, spokenBy } from '../topics.js';
@@ -471,6 +471,7 @@ class MqttLanes implements Lanes {
   #dispatch(message: LaneMessage): void {
     const handlers = this.#handlers.get(message.topic);
     if (handlers === undefined) {
+      discard(message.payload);
       this.#refuse(
         message.topic,
         new ChairError(

@@ -4,6 +4,7 @@
  * Long, because everything that enters acts on the same table of deployments; intake, assembly of results, traces and checks of what comes are files of their own.
  */
 import { decodeActivation, decodeSubmit, encodeBox, encodeResult } from '../broker/activation.js';
+import { BufferPool, type Buffers } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import { decode, encode } from '../broker/codec.js';
 import { type ChairError, toChairError } from '../broker/errors.js';
@@ -18,6 +19,7 @@ import { Assembly, type Tensors } from './assembly.js';
 import { FrameTrace } from './frame-trace.js';
 import { type Answer, FRAME_LIMITS, type FrameEffect, type FrameLimits, type Issue } from './frame-types.js';
 import { FrameTable } from './frames.js';
+import { HeldInputs } from './held-inputs.js';
 import { Intake } from './intake.js';
 import { agentsOf } from './plan-builder.js';
 import type { Network } from './router.js';
@@ -30,6 +32,8 @@ export interface DispatcherOptions {
   readonly bus: Bus;
   readonly lanes: Lanes;
   readonly topics: Topics;
+  /** What `lanes` are read into: inputs of frames stay there, and go back. Default: none is used again. */
+  readonly buffers?: Buffers;
   /** Monotonic, ms. */
   readonly now?: () => number;
   /** An epoch that is not in force any more has no frame under way: its seats may be released. */
@@ -51,6 +55,7 @@ export type DispatcherStats = { readonly submitted: number } & Pick<
 
 interface Served {
   readonly intake: Intake;
+  readonly inputs: HeldInputs;
   readonly frames: FrameTable<Tensors, Tensors>;
   readonly assembly: Assembly;
   /** By epoch: the one in force, and those that still drain. */
@@ -65,6 +70,7 @@ interface Served {
 export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #now: () => number;
+  readonly #buffers: Buffers;
   readonly #served = new Map<string, Served>();
   /** Frame numbers go on when a deployment is removed and made again: agents remember how far they were. */
   readonly #nextNumbers = new Map<string, number>();
@@ -84,6 +90,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
+    this.#buffers = options.buffers ?? new BufferPool(0);
     this.trace = new FrameTrace(this.#now);
     this.#tickedMs = this.#now();
   }
@@ -111,7 +118,8 @@ export class Dispatcher {
   add(name: string, inputs: readonly TensorInfo[], limits: Partial<FrameLimits> = {}): void {
     const frames = new FrameTable<Tensors, Tensors>({ ...FRAME_LIMITS, ...limits }, this.#nextNumbers.get(name) ?? 1, this.suspects);
     const state = { plans: new Map<number, Plan>(), epochInForce: -1, retiring: [], rawFallbacks: 0 };
-    this.#served.set(name, { intake: new Intake(inputs), frames, assembly: new Assembly(), ...state });
+    const memory = { intake: new Intake(inputs, this.#buffers), inputs: new HeldInputs(this.#buffers) };
+    this.#served.set(name, { ...memory, frames, assembly: new Assembly(), ...state });
   }
 
   /** New frames go out by this plan; frames under way finish in theirs. `turns`: see Network; `absent`: see InForce. */
@@ -343,6 +351,7 @@ export class Dispatcher {
       const sendMs = this.#now();
       const wanted = (): boolean => served.frames.isLive(frame, attempt);
       const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message, { wanted });
+      served.inputs.sending(frame, input, sent);
       if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, { agent, wire }, bytes)).catch(() => undefined);
       sent.catch((error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
@@ -358,7 +367,10 @@ export class Dispatcher {
   }
 
   #answer(name: string, served: Served, answer: Answer<Tensors>): void {
-    if (answer.frame > 0) served.assembly.drop(answer.frame);
+    if (answer.frame > 0) {
+      served.assembly.drop(answer.frame);
+      served.inputs.answered(answer.frame);
+    }
     const { client, sequence, attempts, latencyMs } = answer;
     if (answer.error === undefined) this.trace.answered(name, answer.frame, attempts, latencyMs);
     if (answer.error !== undefined) {

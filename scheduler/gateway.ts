@@ -5,6 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { BufferPool } from '../broker/buffers.js';
 import type { Bus } from '../broker/bus.js';
 import { cpuLimit } from '../broker/control-groups.js';
 import type { Identity } from '../broker/credentials/credentials.js';
@@ -93,6 +94,8 @@ const USUAL_LINK: Link = { bytesPerSecond: 110e6, latencyMs: 1 };
  */
 const GATEWAY_BYTES_PER_SECOND = 165e6;
 const GATEWAY_FRAME_MS = 0.8;
+/** Of memory that frames came in, what waits for the next ones at most. */
+const IDLE_FRAME_BYTES = 16 * 2 ** 20;
 const UPLOAD_LIMIT_BYTES = 4e9;
 
 export class Gateway {
@@ -193,6 +196,7 @@ export class Gateway {
       repetition.say(topic, `refused a message on ${topic}: ${error.message}`);
     };
     this.#undo.push(this.#bus.onRefused(refused));
+    const buffers = new BufferPool(IDLE_FRAME_BYTES);
     const lanes = await this.#own(
       createLanes({
         ...trusted,
@@ -202,6 +206,7 @@ export class Gateway {
         bus: this.#bus,
         host: laneHost,
         port: lanePort,
+        buffers,
         onRefused: refused,
       }),
     );
@@ -211,6 +216,7 @@ export class Gateway {
       bus: this.#bus,
       lanes,
       topics,
+      buffers,
       onDrained: (deployment, epoch) => this.#scheduler?.drained(deployment, epoch),
       onStoodStill: (ms) => this.#scheduler?.stoodStill(ms),
       refusals,

@@ -1,8 +1,9 @@
 /** Frames as they arrive from clients: one message per input tensor, checked against the deployment, complete when all inputs are here. */
-import { readTensor, type SegmentReader } from '../broker/activation.js';
+import type { SegmentReader } from '../broker/activation.js';
+import type { Buffers } from '../broker/buffers.js';
 import { ChairError } from '../broker/errors.js';
 import type { SubmitHeader } from '../broker/messages.js';
-import { type TensorInfo, tensorBytes } from '../broker/tensor.js';
+import { type Tensor, type TensorInfo, tensorBytes } from '../broker/tensor.js';
 import type { Tensors } from './assembly.js';
 
 /** Frames with some inputs here and others not: more than this, or older than that, are forgotten (the client sends them again). */
@@ -10,22 +11,27 @@ const MOST_PARTIAL = 256;
 const PARTIAL_MS = 30_000;
 
 export interface WholeFrame {
+  /** In memory of `Buffers`, each tensor in its own. */
   readonly inputs: Tensors;
+  /** With what is free in that memory. */
   readonly bytes: number;
 }
 
 export class Intake {
   readonly #inputs: readonly TensorInfo[];
+  readonly #buffers: Buffers;
   readonly #partial = new Map<string, { readonly inputs: Record<string, Tensors[string]>; readonly atMs: number }>();
 
-  constructor(inputs: readonly TensorInfo[]) {
+  /** `buffers`: what lanes are read into. */
+  constructor(inputs: readonly TensorInfo[], buffers: Buffers) {
     this.#inputs = inputs;
+    this.#buffers = buffers;
   }
 
   /** Returns the frame when this was its last input. Throws FRAME_INVALID. */
   add(header: SubmitHeader, data: SegmentReader, nowMs: number): WholeFrame | undefined {
     this.#check(header);
-    const tensor = readTensor(header, data);
+    const tensor = this.#read(header, data);
     data.discard();
     const key = `${header.client} ${header.sequence}`;
     const inputs = this.#partial.get(key)?.inputs ?? {};
@@ -36,8 +42,17 @@ export class Intake {
       return undefined;
     }
     this.#partial.delete(key);
-    const bytes = this.#inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0);
+    const bytes = Object.values(inputs).reduce((sum, { bytes: { buffer } }) => sum + buffer.byteLength, 0);
     return { inputs, bytes };
+  }
+
+  /** Where it was read, if that is memory of its own; else copied into some. */
+  #read({ dtype, dims }: SubmitHeader, data: SegmentReader): Tensor {
+    const whole = data.adopt();
+    if (whole !== undefined) return { dtype, dims, bytes: whole };
+    const bytes = this.#buffers.take(tensorBytes(dtype, dims));
+    data.copyTo(bytes, 0, bytes.length);
+    return { dtype, dims, bytes };
   }
 
   #check(header: SubmitHeader): void {

@@ -38,6 +38,8 @@ export interface LearningOptions {
   readonly isSecure: boolean;
   readonly dispatcher: Dispatcher;
   readonly deployments: () => Deployments;
+  /** Slices are profiled on this agent: with its processor busy, a link to it looks slow. */
+  readonly isProfiling: (agent: string) => boolean;
   readonly term: () => number;
   readonly peers: (agents: Iterable<string>) => PeerEntry[];
   readonly now: () => number;
@@ -208,7 +210,8 @@ export class Learning {
   }
 
   #isBusy(end: string): boolean {
-    const { deployments, dispatcher } = this.#o;
+    const { deployments, dispatcher, isProfiling } = this.#o;
+    if (isProfiling(end)) return true;
     return deployments()
       .all()
       .some(({ name, serving, draining }) => {

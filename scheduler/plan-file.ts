@@ -13,6 +13,7 @@ import { ChairError } from '../broker/errors.js';
 import type { DeployRequest, ImageInput } from '../broker/messages.js';
 import { NAME_PATTERN } from '../broker/topics.js';
 import { CUT_KINDS, type StageSpec } from '../models/slicing/partition.js';
+import type { Estimate } from './planners/estimate.js';
 import type { ModelFacts, PlanDraft, SeatedStage } from './planners/problem.js';
 import { looksLikeJson, MAX_SENT_YAML, readYaml } from './read-yaml.js';
 import { firstIssue } from './schema-issue.js';
@@ -251,6 +252,12 @@ export interface PlanFileHead {
   readonly describe?: (start: number, end: number) => string;
 }
 
+/** As the report of the plan says it, and the slowest way besides where replicas differ much. */
+function predictedText({ latencyMs, usualLatencyMs = latencyMs, fps }: Estimate): string {
+  const slowest = latencyMs > 1.1 * usualLatencyMs ? ` (${latencyMs.toPrecision(4)} ms on the slowest way)` : '';
+  return `${usualLatencyMs.toPrecision(4)} ms per frame${slowest}, ${fps.toPrecision(4)} frames/s`;
+}
+
 /** '' where the plan is too large for a file. */
 export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelFacts): string {
   const { estimate, inFlight, planner } = draft;
@@ -266,7 +273,7 @@ export function planFileText(head: PlanFileHead, draft: PlanDraft, facts: ModelF
   });
   const text = [
     `# A plan of ${comment(head.deployment)}, to be edited, checked (plan MODEL --check FILE) and deployed (deploy MODEL --plan FILE).`,
-    `# Predicted: ${estimate.latencyMs.toPrecision(4)} ms per frame, ${estimate.fps.toPrecision(4)} frames/s.`,
+    `# Predicted: ${predictedText(estimate)}.`,
     'version: 1',
     `model: "${head.model}"`,
     ...(head.shapes.length === 0 ? [] : [`shapes: ${JSON.stringify(head.shapes)}`]),

@@ -148,6 +148,7 @@ export class Scheduler {
       isSecure: options.trust !== undefined,
       dispatcher: options.dispatcher,
       deployments: () => this.#deployments,
+      isProfiling: (agent) => this.#profiles?.isMeasuring(agent) === true,
       term: () => this.#reigning.term,
       peers: (agents) => this.#members.peers.entries(agents),
       now: this.#now,

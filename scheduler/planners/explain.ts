@@ -1,4 +1,5 @@
 /** Why a plan was chosen, in three lines: the bottleneck, the runner-up, what would change the choice. */
+import { DISPATCHER } from '../../broker/topics.js';
 import { bottleneckLine, formatMs } from './draft.js';
 import type { Alternative, PlanDraft, PlanProblem, PlanRefusal } from './problem.js';
 
@@ -28,7 +29,7 @@ function besides(other: PlanDraft, chosen: PlanDraft, say: (plan: PlanDraft) => 
   const [mine, more] = [agentsOf(chosen), agentsOf(other)];
   const over = `${other.planner} over ${more} agent${more === 1 ? '' : 's'}`;
   if (say(other) !== say(chosen)) return `${over}, ${say(other)} instead of ${say(chosen)}`;
-  return more > mine ? `${over}, no better than this on ${mine}` : `${over}, as good by ${say(other)}`;
+  return more > mine ? `${over}, no better than this on ${mine}` : `${over}, as good: ${say(other)}`;
 }
 
 function whatWouldChange(problem: PlanProblem, { chosen, oneIsEnough, refusals }: Reasons): string {
@@ -38,6 +39,10 @@ function whatWouldChange(problem: PlanProblem, { chosen, oneIsEnough, refusals }
   if (hosts.size === 1) return 'agents on other machines: those here share the cores of one';
   const short = refusals.find((refusal) => refusal.reason.includes('not enough memory'));
   const memory = short === undefined ? '' : `; or more memory (${short.reason.split(': ').at(-1)?.split(',')[0]})`;
+  // More agents all wait for the same link: what is between them changes nothing.
+  if (oneIsEnough && bottleneck.kind === 'link' && bottleneck.who.split(' ')[0] === DISPATCHER) {
+    return `faster links at the gateway, or smaller frames${memory}`;
+  }
   if (oneIsEnough) return `faster links between the agents, or a model with more work per byte${memory}`;
   if (bottleneck.kind === 'link') return `a link of more than ${Math.round(problem.links.usual.bytesPerSecond / 1e6)} MB/s${memory}`;
   return `more speed on ${bottleneck.who}, or one more agent like it${memory}`;

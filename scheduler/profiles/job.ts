@@ -93,6 +93,8 @@ export class Job {
   readonly #slices = new Map<Need, Promise<SliceRef>>();
   /** Agents that are not asked any more, and why. */
   readonly #out = new Map<string, string>();
+  /** Who of each class measures, while the job lasts. */
+  readonly #on = new Map<JobClass, string>();
   #cancelled: ChairError | undefined;
 
   constructor(deps: JobDeps, request: JobRequest) {
@@ -103,6 +105,11 @@ export class Job {
 
   get done(): number {
     return this.rows.length;
+  }
+
+  /** Its processor measures, now or in a moment: what else is timed there meanwhile says nothing. */
+  isOn(agent: string): boolean {
+    return [...this.#on.values()].includes(agent);
   }
 
   /** What is under way on an agent is waited for; nothing new is begun. */
@@ -117,6 +124,7 @@ export class Job {
       for (const end of ended) if (end.status === 'rejected') throw end.reason;
     } finally {
       this.current = '';
+      this.#on.clear();
       await this.#deps.cache.flush();
     }
   }
@@ -180,6 +188,7 @@ export class Job {
     for (;;) {
       const record = this.#next(device);
       if (record === undefined) throw last ?? this.#nobody(device);
+      this.#on.set(device, record.agent);
       try {
         return { agent: record.agent, result: await this.#measure(record, device, need, slice, threads) };
       } catch (thrown) {

@@ -270,6 +270,20 @@ describe('a profile job', () => {
     expect(report.notes.join()).toMatch(/^1 of \d+ measurements vary .* something else runs on a;/);
   });
 
+  it('knows on whom it measures, while it does: nothing else is timed there meanwhile', async () => {
+    agents = [record('a'), record('b')];
+    const seen = new Set<string>();
+    behave = () => {
+      seen.add(['a', 'b'].filter((agent) => made.isMeasuring(agent)).join());
+      return undefined;
+    };
+    const made = profiles();
+    expect(made.isMeasuring('a')).toBe(false);
+    expect((await finished(made, request())).state).toBe('done');
+    expect([...seen]).toEqual(['a']);
+    expect(made.isMeasuring('a')).toBe(false);
+  });
+
   it('does not measure agents of one host at the same time, and others side by side', async () => {
     agents = [record('a', { host: 'h' }), record('b', { host: 'h', fingerprint: 'bbb' }), record('c', { host: 'k', fingerprint: 'ccc' })];
     const at = new Map<string, number>();

@@ -102,6 +102,11 @@ export class Profiles {
     return running.report;
   }
 
+  /** A job measures on this agent. */
+  isMeasuring(agent: string): boolean {
+    return [...this.#jobs.values()].some(({ job }) => job?.isOn(agent) === true);
+  }
+
   /** What is measured of the model on devices of this agent's class with its threads; undefined = not all of it. */
   tableFor(model: LoadedModel, { hello }: AgentRecord): ProfileTable | undefined {
     const cache = this.#opened;

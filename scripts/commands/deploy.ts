@@ -34,8 +34,8 @@ function nameOf(model: string, options: OptionValues): string {
 }
 
 /** The options another command needs to reach the same cluster. */
-function where({ broker, cluster }: Settings): string {
-  return `${broker === 'auto' ? '' : ` --broker ${publicUrl(broker)}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
+function where({ broker, cluster, insecure }: Settings): string {
+  return `${insecure ? ' --insecure' : ''}${broker === 'auto' ? '' : ` --broker ${publicUrl(broker)}`}${cluster === 'default' ? '' : ` --cluster ${cluster}`}`;
 }
 
 /** The request with everything that it names on the gateway. Calibration frames are read before anything is sent: a bad one is found at once. */

@@ -41,9 +41,34 @@ async function writePlot(file: string, report: ProfileReport, model: string): Pr
   });
 }
 
-/** How far a job is, in one line. */
-export function profileProgress({ done, total, current }: ProfileReport): string {
-  return total === 0 ? 'reading the model' : `measuring ${done} of ${total}${current === '' ? '' : `: ${current}`}`;
+/** Rows that the time left is reckoned from: blocks at the end of a network often take less than those at its beginning. */
+const RECENT_ROWS = 20;
+/** With fewer of them it would be a guess. */
+const FEWEST_ROWS = 4;
+
+/**
+ * How far a job is, in one line, and how long the rest takes at the pace of its last rows; `now` in ms. What was known already counts for nothing: it is done when the
+ * job begins.
+ */
+export function profileProgress(now: () => number): (report: Pick<ProfileReport, 'done' | 'total' | 'current'>) => string {
+  const seen: { readonly done: number; readonly atMs: number }[] = [];
+  let left = '';
+  return ({ done, total, current }) => {
+    if (total === 0) return 'reading the model';
+    const last = seen.at(-1);
+    if (last === undefined || done > last.done) {
+      seen.push({ done, atMs: now() });
+      while ((seen[1]?.done ?? done) <= done - RECENT_ROWS) seen.shift();
+      const [first = { done, atMs: now() }] = seen;
+      const rows = done - first.done;
+      left = rows < FEWEST_ROWS ? '' : `, about ${timeText(((now() - first.atMs) * (total - done)) / rows)} left`;
+    }
+    return `measuring ${done} of ${total}${left}${current === '' ? '' : `: ${current}`}`;
+  };
+}
+
+function timeText(ms: number): string {
+  return ms < 90_000 ? `${Math.max(1, Math.round(ms / 1000))} s` : `${Math.round(ms / 60_000)} min`;
 }
 
 /** Sends the model, measures, and shows how far it is. */
@@ -52,7 +77,8 @@ export async function profileWithProgress(
   options: Parameters<import('../../scheduler/client.js').ChairClient['profile']>[0],
   output: Output,
 ): Promise<ProfileReport> {
-  return client.profile(options, (report) => output.progress(profileProgress(report)));
+  const text = profileProgress(() => performance.now());
+  return client.profile(options, (report) => output.progress(text(report)));
 }
 
 export const profile: CommandDefinition = {

@@ -104,7 +104,10 @@ function atWill(problem: PlanProblem, plan: Attempt): Attempt {
   return isRefusal(freed) ? freed : { ...freed, why: plan.why };
 }
 
-/** Throughput cannot exceed all devices computing all the time: their MACs per second over the model's MACs, or what profiles say of the whole model. */
+/**
+ * Throughput cannot exceed all devices computing all the time: their MACs per second over the model's MACs, or what profiles say of the whole model, as much quicker
+ * as real frames were at best.
+ */
 function nearBound(problem: PlanProblem, attempts: readonly Attempt[]): boolean {
   if (problem.objective !== 'throughput') return false;
   const { blocks } = problem.facts;
@@ -113,7 +116,8 @@ function nearBound(problem: PlanProblem, attempts: readonly Attempt[]): boolean 
   for (const device of problem.devices) {
     const ms = device.profile === undefined ? (1000 * macs) / device.macsPerSecond : leastWorkMs(device.profile, blocks);
     if (ms === undefined) return false;
-    bound += 1000 / (ms * slowdown(device));
+    const { all = 1, stages = [] } = device.correction ?? {};
+    bound += 1000 / (ms * slowdown(device) * Math.min(all, ...stages.map(({ factor }) => factor)));
   }
   return within(problem, attempts).some((plan) => plan.estimate.fps >= NEAR_WORK_BOUND * bound);
 }

@@ -201,9 +201,10 @@ export class Cells {
         return seatMs(device, part, spec, share);
       }),
     );
-    const fits = devices.every(
-      (device, d) => device.memoryBytes === 0 || (held[d] ?? 0) + (peak[d] ?? 0) + ENGINE_BYTES <= device.memoryBytes,
-    );
+    const fits = devices.every(({ memoryBytes }, d) => {
+      const taken = (held[d] ?? 0) + (peak[d] ?? 0);
+      return memoryBytes === 0 || taken === 0 || taken + ENGINE_BYTES <= memoryBytes;
+    });
     if (!fits) return undefined;
     const slowest = ms.map((row) => Math.max(...row));
     const rate = slowest.reduce((sum, t) => sum + 1 / t, 0);

@@ -87,6 +87,30 @@ export function seatOf(cut: CutFacts, stages: readonly SeatedStage[], stage: num
   return stages[stage]?.agents[replica]?.[share] ?? '';
 }
 
+/** What holds for every plan of the same devices and links. */
+interface Surroundings {
+  readonly byName: ReadonlyMap<string, Device>;
+  readonly ends: Ends;
+  readonly classes: ReadonlyMap<string, string>;
+}
+
+/** Planners judge thousands of plans of one problem: with a thousand devices most of the time would go here. Both keys are never changed. */
+const SURROUNDINGS = new WeakMap<readonly Device[], WeakMap<Links, Surroundings>>();
+
+function surroundingsOf(devices: readonly Device[], links: Links): Surroundings {
+  const known = SURROUNDINGS.get(devices)?.get(links);
+  if (known !== undefined) return known;
+  const keys = classKeys(devices, links);
+  const made = {
+    byName: new Map(devices.map((device) => [device.agent, device])),
+    ends: new Ends(devices, links),
+    classes: new Map(devices.map((device, d) => [device.agent, keys[d] ?? ''])),
+  };
+  const byLinks = SURROUNDINGS.get(devices) ?? new WeakMap<Links, Surroundings>();
+  SURROUNDINGS.set(devices, byLinks.set(links, made));
+  return made;
+}
+
 class Estimator {
   readonly #cut: CutFacts;
   readonly #stages: readonly SeatedStage[];
@@ -105,11 +129,11 @@ class Estimator {
   constructor(cut: CutFacts, stages: readonly SeatedStage[], devices: readonly Device[], links: Links) {
     this.#cut = cut;
     this.#stages = stages;
-    this.#devices = new Map(devices.map((d) => [d.agent, d]));
+    const { byName, ends, classes } = surroundingsOf(devices, links);
+    this.#devices = byName;
     this.#links = links;
-    this.#ends = new Ends(devices, links);
-    const keys = classKeys(devices, links);
-    this.#classes = new Map(devices.map((device, d) => [device.agent, keys[d] ?? '']));
+    this.#ends = ends;
+    this.#classes = classes;
     this.#flows = cut.wires.map((wire) => flowOf(cut, wire));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;

@@ -26,8 +26,8 @@ interface Choice {
 export function pipeline(problem: PlanProblem): PlanDraft | PlanRefusal {
   const { blocks } = problem.facts;
   const exactly = problem.manual?.kind === 'stages' ? problem.manual.parts : 0;
-  // More devices than blocks are never needed: each stage has at least one block.
-  const devices = bySpeed(problem.devices).slice(0, exactly > 0 ? exactly : blocks.length);
+  // More devices than blocks are never needed, as each stage has at least one; but which ones, where memory is short, only the search tells.
+  const devices = bySpeed(holding(problem)).slice(0, exactly > 0 ? exactly : Math.max(blocks.length, EXACT_DEVICES));
   if (devices.length < exactly) return refuse(`pipeline: ${exactly} stages need ${exactly} agents, there are ${devices.length}`);
   if (blocks.length < exactly) return refuse(`pipeline: ${exactly} stages wanted, the model has ${blocks.length} blocks to cut between`);
   const found = search(problem, devices, exactly);
@@ -45,6 +45,12 @@ export function pipeline(problem: PlanProblem): PlanDraft | PlanRefusal {
   const plan = draft(problem, 'pipeline', stages);
   if (isRefusal(plan)) return plan;
   return { ...plan, why: `${bottleneckLine(plan.estimate)}\nwould change it: a point in the graph where fewer bytes cross` };
+}
+
+/** Devices with room for some block: one without, however fast, must not take the place of one that helps. */
+function holding({ devices, facts }: PlanProblem): readonly Device[] {
+  const least = Math.min(...facts.blocks.map(({ weightBytes }) => weightBytes)) + ENGINE_BYTES;
+  return devices.filter(({ memoryBytes }) => memoryBytes === 0 || memoryBytes >= least);
 }
 
 function search(problem: PlanProblem, devices: readonly Device[], exactly: number): Choice | undefined {

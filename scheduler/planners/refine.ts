@@ -62,6 +62,11 @@ class Climb {
       for (const cut of CUTS) this.#add({ cut, shares, devices: [shares.map((_, d) => d)] });
     }
     this.#first = this.#genes(start);
+    // The other way round: bands at the ends have one halo less, and messages leave in the order of the parts.
+    for (const layout of new Set(this.#first?.map((gene) => gene.layout))) {
+      const { cut = 'whole', shares = [], devices: seats = [] } = this.#layouts[layout] ?? {};
+      if (shares.length > 1) this.#add({ cut, shares: shares.toReversed(), devices: seats.map((replica) => replica.toReversed()) });
+    }
     this.#cells = new Cells(problem, this.#layouts);
     this.#states = new States(problem, this.#cells);
   }

@@ -163,8 +163,9 @@ export class States {
       v[held + d] = kept;
       v[peak + d] = most;
       const left = device.memoryBytes - ENGINE_BYTES - kept - most;
-      if (device.memoryBytes > 0 && left < 0) return false;
-      free += left;
+      if (left >= 0) free += left;
+      // Who holds nothing is in nobody's way, however little it has: others may have filled it.
+      else if (device.memoryBytes > 0 && kept + most > 0) return false;
     }
     // Every block that is still to come must find room for its weights, wherever.
     return !this.limited || free >= (this.#weightsLeft[cell.end] ?? 0);

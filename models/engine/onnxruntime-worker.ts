@@ -5,12 +5,25 @@
 import { createRequire } from 'node:module';
 import { MessageChannel, parentPort } from 'node:worker_threads';
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import type { DType, TensorInfo } from '../../broker/tensor.js';
-import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
+// The synchronous session under the package's own: `InferenceSession.run` waits a turn of the event loop and checks and copies what was checked before; while other
+// code was in the processor's caches that costs half as much again as the call itself, and this thread has nothing else to do in that turn.
+import type { Binding } from 'onnxruntime-node/dist/binding.js';
+import { type DType, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import {
+  type CompareReply,
+  type LoadReply,
+  type RunPlan,
+  type RunReply,
+  type RunRequest,
+  unique,
+  type WireTensor,
+  type WorkerGreeting,
+  type WorkerReply,
+  type WorkerRequest,
+} from './protocol.js';
 
-type RunRequest = Extract<WorkerRequest, { readonly kind: 'run' }>;
-
-type Ort = typeof import('onnxruntime-node');
+type Native = typeof import('onnxruntime-node/dist/binding.js');
+type NativeSession = Binding.InferenceSession;
 type LoadSettings = { readonly threads: number; readonly prepack: boolean; readonly optimize: boolean };
 
 /** An error whose code is known here; others become `fallback`. */
@@ -40,135 +53,215 @@ const ARRAYS: Readonly<Partial<Record<DType, ArrayMaker>>> = {
   bool: (b, o, n) => new Uint8Array(b, o, n),
 };
 
-function infosOf(metadata: readonly InferenceSession.ValueMetadata[]): TensorInfo[] {
-  return metadata.flatMap((m): TensorInfo[] =>
-    m.isTensor && m.type in ARRAYS
-      ? [{ name: m.name, dtype: m.type as DType, dims: m.shape.map((d) => (typeof d === 'number' ? d : -1)) }]
-      : [],
+/** onnxruntime's element types by number (`TensorProto.DataType`): those that its Node binding takes. */
+const DTYPE_OF: Readonly<Partial<Record<number, DType>>> = {
+  1: 'float32',
+  2: 'uint8',
+  3: 'int8',
+  4: 'uint16',
+  5: 'int16',
+  6: 'int32',
+  7: 'int64',
+  9: 'bool',
+  10: 'float16',
+  11: 'float64',
+  12: 'uint32',
+  13: 'uint64',
+};
+
+/** Text and four-bit numbers: a graph that has them loads, but a run cannot be given them. */
+const NOT_OURS: readonly number[] = [8, 21, 22];
+
+/** Disposes of the session and throws where the binding has no typed array for a tensor, as the package's own session does. */
+function checkTypes(session: NativeSession): void {
+  const odd = [...session.inputMetadata, ...session.outputMetadata].find(
+    (m) => m.isTensor && DTYPE_OF[m.type] === undefined && !NOT_OURS.includes(m.type),
   );
+  if (odd === undefined) return;
+  session.dispose();
+  throw new Error(`${odd.name} is of element type ${odd.type}, which onnxruntime-node does not take`);
+}
+
+function infosOf(metadata: readonly Binding.ValueMetadata[]): TensorInfo[] {
+  return metadata.flatMap((m): TensorInfo[] => {
+    const dtype = m.isTensor ? DTYPE_OF[m.type] : undefined;
+    return dtype === undefined ? [] : [{ name: m.name, dtype, dims: [...m.shape] }];
+  });
 }
 
 const QUIET = { logSeverityLevel: 4 } as const;
 
+/** What the binding reads of a tensor. Made once for a plan; `data` is another one in each run. */
+interface Feed {
+  readonly location: 'cpu';
+  readonly type: DType;
+  readonly dims: readonly number[];
+  data: ArrayBufferView | undefined;
+}
+
+/** A tensor of a plan with what it takes to point it at a buffer. */
+interface Port {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly make: ArrayMaker | undefined;
+  readonly feed: Feed;
+}
+
+/** A plan as the binding wants it. */
+interface Prepared {
+  readonly inputs: readonly Port[];
+  readonly into: readonly Port[];
+  readonly feeds: Record<string, OrtTensor>;
+  readonly fetches: Record<string, OrtTensor | null>;
+}
+
+interface Loaded {
+  readonly session: NativeSession;
+  readonly plans: Map<number, Prepared>;
+}
+
+function portOf({ name, dtype, dims }: TensorInfo): Port {
+  return { name, sizeBytes: tensorBytes(dtype, dims), make: ARRAYS[dtype], feed: { location: 'cpu', type: dtype, dims, data: undefined } };
+}
+
+function prepare({ inputs, outputs, into }: RunPlan): Prepared {
+  const [from, to] = [inputs.map(portOf), into.map(portOf)];
+  const feeds: Record<string, OrtTensor> = {};
+  const fetches: Record<string, OrtTensor | null> = {};
+  for (const name of outputs) fetches[name] = null;
+  // The binding asks for these four fields and no more; the package's class would check dims and length anew in each run.
+  for (const { name, feed } of from) feeds[name] = feed as unknown as OrtTensor;
+  for (const { name, feed } of to) fetches[name] = feed as unknown as OrtTensor;
+  return { inputs: from, into: to, feeds, fetches };
+}
+
+function point({ make, feed, sizeBytes }: Port, buffer: ArrayBuffer, offset: number): void {
+  if (make === undefined) throw new WorkerError('ENGINE_RUN_FAILED', `onnxruntime-node takes no ${feed.type} tensors`);
+  feed.data = make(buffer, offset, sizeBytes);
+}
+
 class Sessions {
-  readonly #ort: Ort;
-  readonly #sessions = new Map<number, InferenceSession>();
+  readonly #native: Native;
+  readonly #sessions = new Map<number, Loaded>();
   #next = 1;
 
-  constructor(ort: Ort) {
-    this.#ort = ort;
+  constructor(native: Native) {
+    this.#native = native;
   }
 
-  async #create(path: string, settings: LoadSettings): Promise<InferenceSession> {
-    try {
-      return await this.#ort.InferenceSession.create(path, {
-        intraOpNumThreads: settings.threads,
-        interOpNumThreads: 1,
-        executionMode: 'sequential',
-        graphOptimizationLevel: settings.optimize ? 'all' : 'disabled',
-        // Fatal only: errors are thrown as well, and the engine must not write to stderr beside that.
-        logSeverityLevel: 4,
-        extra: {
-          session: {
-            intra_op: { allow_spinning: '0' },
-            // Without prepacking the weights stay in the mapped file: half the memory, ten times faster to load.
-            disable_prepacking: settings.prepack ? '0' : '1',
-          },
+  #create(path: string, settings: LoadSettings): NativeSession {
+    const options: InferenceSession.SessionOptions = {
+      intraOpNumThreads: settings.threads,
+      interOpNumThreads: 1,
+      executionMode: 'sequential',
+      graphOptimizationLevel: settings.optimize ? 'all' : 'disabled',
+      // Fatal only: errors are thrown as well, and the engine must not write to stderr beside that.
+      logSeverityLevel: 4,
+      extra: {
+        session: {
+          intra_op: { allow_spinning: '0' },
+          // Without prepacking the weights stay in the mapped file: half the memory, ten times faster to load.
+          disable_prepacking: settings.prepack ? '0' : '1',
         },
-      });
+      },
+    };
+    try {
+      const session = new this.#native.binding.InferenceSession();
+      session.loadModel(path, options);
+      checkTypes(session);
+      return session;
     } catch (error) {
       throw new WorkerError('ENGINE_LOAD_FAILED', error instanceof Error ? error.message : String(error));
     }
   }
 
-  async load(path: string, settings: LoadSettings): Promise<LoadReply> {
-    const session = await this.#create(path, settings);
+  load(path: string, settings: LoadSettings): LoadReply {
+    const session = this.#create(path, settings);
     const id = this.#next++;
-    this.#sessions.set(id, session);
+    this.#sessions.set(id, { session, plans: new Map() });
     return { session: id, inputs: infosOf(session.inputMetadata), outputs: infosOf(session.outputMetadata) };
   }
 
-  async run({ session: id, inputs, outputs, into, returnInputs }: RunRequest): Promise<RunReply> {
-    const session = this.#sessions.get(id);
-    if (session === undefined) throw new WorkerError('ENGINE_CLOSED', 'the session was disposed');
-    const feeds: Record<string, OrtTensor> = {};
-    for (const input of inputs) feeds[input.name] = this.#tensor(input);
-    const fetches: Record<string, OrtTensor | null> = {};
-    for (const name of outputs ?? session.outputNames) fetches[name] = null;
-    for (const place of into) fetches[place.name] = this.#tensor(place);
+  plan(session: number, number: number, plan: RunPlan): void {
+    this.#loaded(session).plans.set(number, prepare(plan));
+  }
+
+  run([id, number, plan, buffers, offsets, returnInputs]: RunRequest): RunReply {
+    const { session, plans } = this.#loaded(number);
+    const prepared = typeof plan === 'number' ? plans.get(plan) : prepare(plan);
+    if (prepared === undefined) throw new WorkerError('INTERNAL', `a run of session ${number} by plan ${plan}, which was not sent`);
+    const { inputs, into, feeds, fetches } = prepared;
+    let next = 0;
+    for (const ports of [inputs, into]) {
+      for (const port of ports) {
+        point(port, buffers[next] as ArrayBuffer, offsets[next] ?? 0);
+        next++;
+      }
+    }
     const start = performance.now();
-    const results = await this.#guard(() => session.run(feeds, fetches, QUIET));
+    const results = runOn(session, feeds, fetches);
     const runMs = performance.now() - start;
-    const places = new Map(into.map((place) => [place.name, place]));
-    return {
-      outputs: Object.entries(results).map(([name, value]) => wireTensor(name, value, places.get(name))),
-      inputs: returnInputs ? inputs.map((input) => input.bytes) : [],
-      runMs,
-    };
+    for (const port of into) settle(port, results[port.name] as OrtTensor);
+    const made = Object.keys(results).flatMap((name) => (fetches[name] === null ? [ownTensor(name, results[name] as OrtTensor)] : []));
+    const places = buffers.slice(inputs.length);
+    return [id, runMs, made, returnInputs ? [...places, ...buffers.slice(0, inputs.length)] : places];
   }
 
   /** Three interleaved pairs of runs on zeros, with and without prepacked weights; prepacking must win by 5 %. */
-  async compare(path: string, threads: number): Promise<CompareReply> {
-    const plain = await this.#create(path, { threads, prepack: false, optimize: true });
+  compare(path: string, threads: number): CompareReply {
+    const plain = this.#create(path, { threads, prepack: false, optimize: true });
     try {
       const inputs = infosOf(plain.inputMetadata);
       if (inputs.length !== plain.inputMetadata.length || inputs.some((i) => i.dims.some((d) => d < 0))) return { prepack: undefined };
-      const packed = await this.#create(path, { threads, prepack: true, optimize: true });
+      const packed = this.#create(path, { threads, prepack: true, optimize: true });
       try {
-        const feeds: Record<string, OrtTensor> = {};
-        for (const info of inputs) feeds[info.name] = this.#zeros(info);
+        const prepared = prepare({ inputs, outputs: plain.outputMetadata.map((o) => o.name), into: [] });
+        for (const port of prepared.inputs) point(port, new ArrayBuffer(port.sizeBytes), 0);
         const best = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
         // The first pair warms up and is not counted.
         for (let pair = 0; pair < 4; pair++) {
           for (const [which, session] of [plain, packed].entries()) {
             const start = performance.now();
-            await this.#guard(() => session.run(feeds));
+            runOn(session, prepared.feeds, prepared.fetches);
             if (pair > 0) best[which] = Math.min(best[which] ?? 0, performance.now() - start);
           }
         }
         const [plainMs = 0, packedMs = 0] = best;
         return { prepack: packedMs < plainMs * 0.95 };
       } finally {
-        await packed.release();
+        packed.dispose();
       }
     } finally {
-      await plain.release();
+      plain.dispose();
     }
   }
 
-  async release(id: number): Promise<void> {
-    const session = this.#sessions.get(id);
+  release(id: number): void {
+    const loaded = this.#sessions.get(id);
     this.#sessions.delete(id);
-    await session?.release();
+    loaded?.session.dispose();
   }
 
-  async releaseAll(): Promise<void> {
-    for (const id of [...this.#sessions.keys()]) await this.release(id);
+  releaseAll(): void {
+    for (const id of [...this.#sessions.keys()]) this.release(id);
   }
 
-  async #guard<T>(run: () => Promise<T>): Promise<T> {
-    try {
-      return await run();
-    } catch (error) {
-      throw new WorkerError('ENGINE_RUN_FAILED', error instanceof Error ? error.message : String(error));
-    }
+  #loaded(id: number): Loaded {
+    const loaded = this.#sessions.get(id);
+    if (loaded === undefined) throw new WorkerError('ENGINE_CLOSED', 'the session was disposed');
+    return loaded;
   }
+}
 
-  #zeros(info: TensorInfo): OrtTensor {
-    const count = info.dims.reduce((a, b) => a * b, 1);
-    // 8 bytes an element are enough for every dtype; the typed array takes what it needs.
-    const make = ARRAYS[info.dtype];
-    const item = make?.(new ArrayBuffer(8), 0, 8) as Uint8Array | undefined;
-    const bytes = count * (item?.BYTES_PER_ELEMENT ?? 1);
-    return this.#tensor({ ...info, bytes: new Uint8Array(bytes) });
-  }
-
-  #tensor(wire: WireTensor): OrtTensor {
-    const make = ARRAYS[wire.dtype];
-    if (make === undefined) throw new WorkerError('ENGINE_RUN_FAILED', `onnxruntime-node takes no ${wire.dtype} tensors`);
-    const data = make(wire.bytes.buffer as ArrayBuffer, wire.bytes.byteOffset, wire.bytes.byteLength);
-    // The constructor's overloads are one per dtype; the table above keeps dtype and array in step.
-    return new this.#ort.Tensor(wire.dtype as 'float32', data as Float32Array, wire.dims);
+function runOn(
+  session: NativeSession,
+  feeds: Record<string, OrtTensor>,
+  fetches: Record<string, OrtTensor | null>,
+): Record<string, unknown> {
+  try {
+    return session.run(feeds, fetches, QUIET);
+  } catch (error) {
+    throw new WorkerError('ENGINE_RUN_FAILED', error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -179,26 +272,37 @@ const nowhere = (() => {
   return port1;
 })();
 
+/** Second ArrayBuffers over memory that went back already. */
+let seconds: ArrayBuffer[] = [];
+let secondBytes = 0;
+/** Freeing one costs a turn of this thread's event loop, freeing many no more; and V8 collects garbage for every 64 MB that it believes to be held. */
+const MAX_SECONDS = 64;
+const MAX_SECOND_BYTES = 8 * 2 ** 20;
+
 /**
- * `place`: where the engine was told to put it. It answers with a second ArrayBuffer over the same memory, which V8 counts as memory held until it is collected:
- * it is dropped at once. A graph that hands an input through as its output does not write to the place; then it is copied.
+ * The engine answers with a second ArrayBuffer over the memory where it was told to put an output, and V8 counts that as memory held until it is collected: it is let go
+ * before. A graph that hands an input through as its output does not write to the place; then it is copied.
  */
-function wireTensor(name: string, value: OrtTensor, place?: WireTensor): WireTensor {
-  const made = ownTensor(name, value);
-  if (place === undefined) return made;
-  if (made.bytes.length !== place.bytes.length) throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is not of its declared shape`);
-  if (!sameMemory(made.bytes, place.bytes)) place.bytes.set(made.bytes);
-  drop(made.bytes.buffer as ArrayBuffer);
-  return { ...place, dims: made.dims };
+function settle({ name, sizeBytes, feed }: Port, value: OrtTensor): void {
+  const made = value.data as ArrayBufferView;
+  const place = feed.data as ArrayBufferView;
+  if (made.byteLength !== sizeBytes) throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is not of its declared shape`);
+  const [from, to] = [bytesOf(made), bytesOf(place)];
+  if (!sameMemory(from, to)) to.set(from);
+  seconds.push(made.buffer as ArrayBuffer);
+  secondBytes += sizeBytes;
 }
 
 /** Where a runtime does not let an addon's buffer be transferred, it stays until it is collected. */
-function drop(buffer: ArrayBuffer): void {
+function dropSeconds(): void {
+  if (seconds.length < MAX_SECONDS && secondBytes < MAX_SECOND_BYTES) return;
   try {
-    nowhere.postMessage(null, [buffer]);
+    nowhere.postMessage(null, seconds);
   } catch {
     // Memory held a little longer; nothing else depends on it.
   }
+  seconds = [];
+  secondBytes = 0;
 }
 
 /** Told by writing: JavaScript knows no addresses. */
@@ -211,24 +315,28 @@ function sameMemory(a: Uint8Array, b: Uint8Array): boolean {
   return same;
 }
 
+function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+}
+
 function ownTensor(name: string, value: OrtTensor): WireTensor {
   const data = value.data;
   if (!ArrayBuffer.isView(data) || !(value.type in ARRAYS)) {
     throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is of type ${value.type}, which is not a fixed-size tensor`);
   }
-  const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  const bytes = bytesOf(data);
   const own = bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
   return { name, dtype: value.type as DType, dims: [...value.dims], bytes: own ? bytes : bytes.slice() };
 }
 
-async function answer(sessions: Sessions, request: WorkerRequest): Promise<unknown> {
+function answer(sessions: Sessions, request: WorkerRequest): unknown {
   switch (request.kind) {
     case 'load':
       return sessions.load(request.path, request);
     case 'compare':
       return sessions.compare(request.path, request.threads);
-    case 'run':
-      return sessions.run(request);
+    case 'plan':
+      return sessions.plan(request.session, request.number, request.plan);
     case 'release':
       return sessions.release(request.session);
     case 'close':
@@ -236,20 +344,21 @@ async function answer(sessions: Sessions, request: WorkerRequest): Promise<unkno
   }
 }
 
-function transfersOf(value: unknown): ArrayBuffer[] {
-  if (typeof value !== 'object' || value === null || !('outputs' in value) || !('runMs' in value)) return [];
-  const { outputs, inputs } = value as RunReply;
-  return [...new Set([...outputs.map((o) => o.bytes), ...inputs].map((bytes) => bytes.buffer as ArrayBuffer))];
+function failure(id: number, error: unknown): WorkerReply {
+  const code = error instanceof WorkerError ? error.code : 'INTERNAL';
+  return { id, ok: false, code, message: error instanceof Error ? error.message : String(error) };
 }
 
 async function main(): Promise<void> {
   const port = parentPort;
   if (port === null) throw new Error('this file runs in a worker thread');
   const greet = (greeting: WorkerGreeting) => port.postMessage(greeting);
-  let ort: Ort;
+  let native: Native;
   try {
-    ort = await import('onnxruntime-node');
-    ort.env.logLevel = 'fatal';
+    const { env } = await import('onnxruntime-node');
+    env.logLevel = 'fatal';
+    native = await import('onnxruntime-node/dist/binding.js');
+    native.initOrt();
     const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
     greet({ ready: true, version });
   } catch (error) {
@@ -257,23 +366,38 @@ async function main(): Promise<void> {
     port.close();
     return;
   }
-  const sessions = new Sessions(ort);
-  let queue = Promise.resolve();
-  const handle = async (request: WorkerRequest): Promise<void> => {
+  const sessions = new Sessions(native);
+  const run = (request: RunRequest): void => {
+    let reply: RunReply;
+    try {
+      reply = sessions.run(request);
+    } catch (error) {
+      port.postMessage(failure(request[0], error));
+      return;
+    }
+    const [, , made, buffers] = reply;
+    port.postMessage(reply, unique(made.length === 0 ? buffers : [...made.map((m) => m.bytes.buffer as ArrayBuffer), ...buffers]));
+    dropSeconds();
+  };
+  // One after another, in the order of the calls: nothing here waits.
+  port.on('message', (request: WorkerRequest | RunRequest) => {
+    if (isRun(request)) {
+      run(request);
+      return;
+    }
     let reply: WorkerReply;
     try {
-      reply = { id: request.id, ok: true, value: await answer(sessions, request) };
+      reply = { id: request.id, ok: true, value: answer(sessions, request) };
     } catch (error) {
-      const code = error instanceof WorkerError ? error.code : 'INTERNAL';
-      reply = { id: request.id, ok: false, code, message: error instanceof Error ? error.message : String(error) };
+      reply = failure(request.id, error);
     }
-    port.postMessage(reply, reply.ok ? transfersOf(reply.value) : []);
+    port.postMessage(reply);
     if (request.kind === 'close') port.close();
-  };
-  // One after another, in the order of the calls.
-  port.on('message', (request: WorkerRequest) => {
-    queue = queue.then(() => handle(request));
   });
+}
+
+function isRun(request: WorkerRequest | RunRequest): request is RunRequest {
+  return Array.isArray(request);
 }
 
 await main();

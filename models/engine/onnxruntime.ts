@@ -5,14 +5,31 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Buffers } from '../../broker/buffers.js';
 import { ChairError, type ErrorCode } from '../../broker/errors.js';
 import { allocTensor, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 import { checkInputs, checkOutputs } from './checks.js';
 import type { Engine, EngineOptions, LoadOptions, RunOptions, RunResult, Session } from './engine.js';
-import type { CompareReply, LoadReply, RunReply, WireTensor, WorkerGreeting, WorkerReply, WorkerRequest } from './protocol.js';
+import {
+  type CompareReply,
+  type LoadReply,
+  type RunPlan,
+  type RunReply,
+  type RunRequest,
+  unique,
+  type WorkerGreeting,
+  type WorkerReply,
+  type WorkerRequest,
+} from './protocol.js';
 
 type Ask = WorkerRequest extends infer R ? (R extends { readonly id: number } ? Omit<R, 'id'> : never) : never;
+
+/** The two ways to the worker: anything that is asked once, and runs. */
+interface Way {
+  readonly ask: <T>(ask: Ask) => Promise<T>;
+  readonly run: (session: number, run: RunOf) => Promise<RunReply>;
+}
+
+type RunOf = readonly [plan: number | RunPlan, buffers: readonly ArrayBuffer[], offsets: readonly number[], returnInputs: boolean];
 
 interface Pending {
   readonly resolve: (value: never) => void;
@@ -63,7 +80,7 @@ export class OnnxRuntimeEngine implements Engine {
     this.version = version;
     this.threads = threads;
     this.#worker = worker;
-    worker.on('message', (reply: WorkerReply) => this.#settle(reply));
+    worker.on('message', (reply: WorkerReply | RunReply) => this.#settle(reply));
     worker.on('error', (error) => this.#close(`its worker thread failed: ${error.message}`));
     worker.on('exit', (code) => this.#close(`its worker thread ended with code ${code}`));
     worker.unref();
@@ -73,11 +90,18 @@ export class OnnxRuntimeEngine implements Engine {
   async load(path: string, options: LoadOptions = {}): Promise<Session> {
     const file = resolve(path);
     const prepack = options.prepack === 'auto' ? await this.#measured(file) : (options.prepack ?? false);
-    const reply = await this.#ask<LoadReply>(
-      { kind: 'load', path: file, threads: this.threads, prepack, optimize: options.optimize ?? true },
-      [],
-    );
-    return new OnnxRuntimeSession(reply, (ask, transfer) => this.#ask(ask, transfer));
+    const reply = await this.#ask<LoadReply>({
+      kind: 'load',
+      path: file,
+      threads: this.threads,
+      prepack,
+      optimize: options.optimize ?? true,
+    });
+    return new OnnxRuntimeSession(reply, {
+      ask: (ask) => this.#ask(ask),
+      run: (session, [plan, buffers, offsets, returnInputs]) =>
+        this.#send<RunReply>((id): RunRequest => [id, session, plan, buffers, offsets, returnInputs], unique(buffers)),
+    });
   }
 
   dispose(): Promise<void> {
@@ -87,7 +111,7 @@ export class OnnxRuntimeEngine implements Engine {
 
   async #dispose(): Promise<void> {
     // A run under way cannot be interrupted; its caller is told now, and the worker goes when the run is over.
-    const released = this.#closed === undefined ? this.#ask({ kind: 'close' }, []) : Promise.resolve();
+    const released = this.#closed === undefined ? this.#ask({ kind: 'close' }) : Promise.resolve();
     const close = this.#pending.get(this.#next - 1);
     this.#close('it was disposed', close);
     await released.catch(() => undefined);
@@ -97,20 +121,24 @@ export class OnnxRuntimeEngine implements Engine {
   #measured(file: string): Promise<boolean> {
     const known = this.#prepack.get(file);
     if (known !== undefined) return known;
-    const measured = this.#ask<CompareReply>({ kind: 'compare', path: file, threads: this.threads }, []).then((r) => r.prepack ?? false);
+    const measured = this.#ask<CompareReply>({ kind: 'compare', path: file, threads: this.threads }).then((r) => r.prepack ?? false);
     this.#prepack.set(file, measured);
     measured.catch(() => this.#prepack.delete(file));
     return measured;
   }
 
-  #ask<T>(ask: Ask, transfer: readonly ArrayBuffer[]): Promise<T> {
+  #ask<T>(ask: Ask): Promise<T> {
+    return this.#send<T>((id) => ({ ...ask, id }), []);
+  }
+
+  #send<T>(request: (id: number) => WorkerRequest | RunRequest, transfer: readonly ArrayBuffer[]): Promise<T> {
     if (this.#closed !== undefined) return Promise.reject(this.#closed);
     const id = this.#next++;
     return new Promise<T>((resolvePromise, reject) => {
+      if (this.#pending.size === 0) this.#worker.ref();
       this.#pending.set(id, { resolve: resolvePromise, reject });
-      this.#worker.ref();
       try {
-        this.#worker.postMessage({ ...ask, id }, transfer);
+        this.#worker.postMessage(request(id), transfer);
       } catch (error) {
         this.#finish(id);
         reject(new ChairError('INTERNAL', 'a request could not be sent to the engine worker', { cause: error }));
@@ -125,10 +153,12 @@ export class OnnxRuntimeEngine implements Engine {
     return pending;
   }
 
-  #settle(reply: WorkerReply): void {
-    const pending = this.#finish(reply.id);
+  #settle(reply: WorkerReply | RunReply): void {
+    const isRun = isRunReply(reply);
+    const pending = this.#finish(isRun ? reply[0] : reply.id);
     if (pending === undefined) return;
-    if (reply.ok) pending.resolve(reply.value as never);
+    if (isRun) pending.resolve(reply as never);
+    else if (reply.ok) pending.resolve(reply.value as never);
     else pending.reject(engineError(reply.code, reply.message));
   }
 
@@ -154,24 +184,39 @@ function engineError(code: ErrorCode, message: string): ChairError {
   }
 }
 
+function isRunReply(reply: WorkerReply | RunReply): reply is RunReply {
+  return Array.isArray(reply);
+}
+
+/** What runs with the same wanted outputs have in common; `said` is how a request names it. */
+interface Known {
+  readonly plan: RunPlan;
+  readonly said: number | RunPlan;
+}
+
 class OnnxRuntimeSession implements Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
   /** Outputs whose size is known before the run. An output that is an input under the same name is not made by the run. */
   readonly #fixed: readonly TensorInfo[];
+  /** Every input has one shape. */
+  readonly #isFixed: boolean;
   readonly #id: number;
-  readonly #ask: <T>(ask: Ask, transfer: readonly ArrayBuffer[]) => Promise<T>;
+  readonly #way: Way;
+  /** By the names that are wanted; an agent asks with the same array for each frame of a seat. */
+  readonly #byArray = new WeakMap<readonly string[], Known>();
+  readonly #byNames = new Map<string, Known>();
   #disposed = false;
 
-  constructor(reply: LoadReply, ask: <T>(ask: Ask, transfer: readonly ArrayBuffer[]) => Promise<T>) {
+  constructor(reply: LoadReply, way: Way) {
     this.inputs = reply.inputs;
     this.outputs = reply.outputs;
     // Rank 0 also stands for a graph that declares no shape.
-    this.#fixed = reply.outputs.filter(
-      (o) => o.dims.length > 0 && o.dims.every((d) => d > 0) && !reply.inputs.some((i) => i.name === o.name),
-    );
+    const hasShape = ({ dims }: TensorInfo): boolean => dims.length > 0 && dims.every((d) => d > 0);
+    this.#fixed = reply.outputs.filter((o) => hasShape(o) && !reply.inputs.some((i) => i.name === o.name));
+    this.#isFixed = reply.inputs.every(hasShape);
     this.#id = reply.session;
-    this.#ask = ask;
+    this.#way = way;
   }
 
   async warmUp(): Promise<void> {
@@ -191,38 +236,69 @@ class OnnxRuntimeSession implements Session {
   async run(inputs: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<RunResult> {
     if (this.#disposed) throw new ChairError('ENGINE_CLOSED', 'the session was disposed');
     checkInputs(this.inputs, inputs);
-    const { buffers, outputs: wanted } = options;
+    const { buffers, outputs: wanted, transfer = false } = options;
     if (wanted !== undefined) checkOutputs(this.outputs, wanted);
-    const returnInputs = buffers !== undefined && options.transfer === true;
-    // `new Uint8Array` copies; `slice` would not when the bytes are a Node Buffer.
-    const wire = Object.entries(inputs).map(
-      ([name, t]): WireTensor => ({
-        name,
-        dtype: t.dtype,
-        dims: [...t.dims],
-        bytes: options.transfer === true && isOwn(t.bytes, returnInputs) ? t.bytes : new Uint8Array(t.bytes),
-      }),
-    );
-    const into = buffers === undefined ? [] : this.#places(buffers, wanted);
-    const transfer = [...new Set([...wire, ...into].map((w) => w.bytes.buffer as ArrayBuffer))];
-    const reply = await this.#ask<RunReply>(
-      { kind: 'run', session: this.#id, inputs: wire, outputs: wanted ?? null, into, returnInputs },
-      transfer,
-    );
-    for (const bytes of new Set(reply.inputs)) buffers?.give(bytes);
-    return { outputs: Object.fromEntries(reply.outputs.map(({ name, ...tensor }) => [name, tensor])), runMs: reply.runMs };
+    const returnInputs = buffers !== undefined && transfer;
+    const { plan, said } = this.#isFixed
+      ? this.#known(wanted, buffers !== undefined)
+      : this.#unknown(inputs, wanted, buffers !== undefined);
+    const memory: ArrayBuffer[] = [];
+    const offsets: number[] = [];
+    const add = (bytes: Uint8Array): void => {
+      memory.push(bytes.buffer as ArrayBuffer);
+      offsets.push(bytes.byteOffset);
+    };
+    for (const { name } of plan.inputs) {
+      const { bytes } = inputs[name] as Tensor;
+      // `new Uint8Array` copies; `slice` would not when the bytes are a Node Buffer.
+      add(transfer && isOwn(bytes, returnInputs) ? bytes : new Uint8Array(bytes));
+    }
+    if (buffers !== undefined) for (const { dtype, dims } of plan.into) add(buffers.take(tensorBytes(dtype, dims)));
+    const [, runMs, made, back] = await this.#way.run(this.#id, [said, memory, offsets, returnInputs]);
+    const outputs: Record<string, Tensor> = {};
+    plan.into.forEach(({ name, dtype, dims }, i) => {
+      const bytes = new Uint8Array(back[i] as ArrayBuffer, offsets[plan.inputs.length + i], tensorBytes(dtype, dims));
+      outputs[name] = { dtype, dims, bytes };
+    });
+    for (const { name, dtype, dims, bytes } of made) outputs[name] = { dtype, dims, bytes };
+    if (returnInputs) for (const buffer of unique(back.slice(plan.into.length))) buffers.give(new Uint8Array(buffer));
+    return { outputs, runMs };
   }
 
-  #places(buffers: Buffers, wanted: readonly string[] | undefined): WireTensor[] {
-    return this.#fixed
-      .filter((o) => wanted === undefined || wanted.includes(o.name))
-      .map(({ name, dtype, dims }) => ({ name, dtype, dims, bytes: buffers.take(tensorBytes(dtype, dims)) }));
+  #known(wanted: readonly string[] | undefined, isPlaced: boolean): Known {
+    const found = wanted === undefined || !isPlaced ? undefined : this.#byArray.get(wanted);
+    if (found !== undefined) return found;
+    const names = JSON.stringify([isPlaced, wanted]);
+    const known = this.#byNames.get(names) ?? this.#make(names, wanted, isPlaced);
+    if (wanted !== undefined && isPlaced) this.#byArray.set(wanted, known);
+    return known;
+  }
+
+  /** Said once: messages keep their order, so that the worker has it before the run; should it be closed, the run says so. */
+  #make(names: string, wanted: readonly string[] | undefined, isPlaced: boolean): Known {
+    const plan = this.#plan(this.inputs, wanted, isPlaced);
+    const known = { plan, said: this.#byNames.size };
+    this.#byNames.set(names, known);
+    this.#way.ask({ kind: 'plan', session: this.#id, number: known.said, plan }).catch(() => undefined);
+    return known;
+  }
+
+  /** The shapes of this run's inputs are not known before. */
+  #unknown(inputs: Readonly<Record<string, Tensor>>, wanted: readonly string[] | undefined, isPlaced: boolean): Known {
+    const given = this.inputs.map(({ name, dtype }) => ({ name, dtype, dims: [...(inputs[name]?.dims ?? [])] }));
+    const plan = this.#plan(given, wanted, isPlaced);
+    return { plan, said: plan };
+  }
+
+  #plan(inputs: readonly TensorInfo[], wanted: readonly string[] | undefined, isPlaced: boolean): RunPlan {
+    const outputs = wanted === undefined ? this.outputs.map((o) => o.name) : [...wanted];
+    return { inputs, outputs, into: isPlaced ? this.#fixed.filter((o) => outputs.includes(o.name)) : [] };
   }
 
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    await this.#ask({ kind: 'release', session: this.#id }, []).catch(() => undefined);
+    await this.#way.ask({ kind: 'release', session: this.#id }).catch(() => undefined);
   }
 }
 

@@ -2,13 +2,38 @@
 import type { ErrorCode } from '../../broker/errors.js';
 import type { DType, TensorInfo } from '../../broker/tensor.js';
 
-/** A tensor on its way between threads: `bytes` covers its whole buffer, which is in the transfer list. */
+/** An output whose shape was not known before the run: `bytes` covers its whole buffer, which is in the transfer list. */
 export interface WireTensor {
   readonly name: string;
   readonly dtype: DType;
   readonly dims: readonly number[];
   readonly bytes: Uint8Array;
 }
+
+/** What many runs of a session have in common, so that it is said once: a run then is a few numbers and its buffers. All dims are fixed. */
+export interface RunPlan {
+  readonly inputs: readonly TensorInfo[];
+  /** Names of the outputs that are wanted. */
+  readonly outputs: readonly string[];
+  /** Those of them whose shape is known, which are put where the request says. */
+  readonly into: readonly TensorInfo[];
+}
+
+/**
+ * A run: id, session, plan (its number, or itself when the shapes are those of this run only), the buffers of the plan's inputs and then of `into`, the offset of
+ * each tensor in its buffer, and whether the inputs' buffers come back. An array, as names of fields are written and read again with every message.
+ */
+export type RunRequest = readonly [
+  id: number,
+  session: number,
+  plan: number | RunPlan,
+  buffers: readonly ArrayBuffer[],
+  offsets: readonly number[],
+  returnInputs: boolean,
+];
+
+/** Its answer: id, time inside the engine, outputs of unknown shape, and the buffers of `into`, followed by those of the inputs when they were asked back. */
+export type RunReply = readonly [id: number, runMs: number, made: readonly WireTensor[], buffers: readonly ArrayBuffer[]];
 
 export type WorkerRequest =
   | {
@@ -20,16 +45,7 @@ export type WorkerRequest =
       readonly optimize: boolean;
     }
   | { readonly id: number; readonly kind: 'compare'; readonly path: string; readonly threads: number }
-  | {
-      readonly id: number;
-      readonly kind: 'run';
-      readonly session: number;
-      readonly inputs: readonly WireTensor[];
-      readonly outputs: readonly string[] | null;
-      /** Where outputs of known shape are to be put; `returnInputs`: the inputs' buffers come back with the reply. */
-      readonly into: readonly WireTensor[];
-      readonly returnInputs: boolean;
-    }
+  | { readonly id: number; readonly kind: 'plan'; readonly session: number; readonly number: number; readonly plan: RunPlan }
   | { readonly id: number; readonly kind: 'release'; readonly session: number }
   | { readonly id: number; readonly kind: 'close' };
 
@@ -37,13 +53,6 @@ export interface LoadReply {
   readonly session: number;
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
-}
-
-export interface RunReply {
-  readonly outputs: readonly WireTensor[];
-  /** Buffers of the inputs, when they were asked back. */
-  readonly inputs: readonly Uint8Array[];
-  readonly runMs: number;
 }
 
 /** Which way of loading is faster: `prepack` is undefined when the inputs are not fixed, so that nothing could be run. */
@@ -57,3 +66,8 @@ export type WorkerReply =
 
 /** Sent once at start: the engine's version, or why it cannot be loaded. */
 export type WorkerGreeting = { readonly ready: true; readonly version: string } | { readonly ready: false; readonly message: string };
+
+/** A transfer list names each buffer once. */
+export function unique(buffers: readonly ArrayBuffer[]): ArrayBuffer[] {
+  return [...new Set(buffers)];
+}

@@ -45,11 +45,10 @@ export class Forwarder {
   /** Starts all sends and returns. Never throws. */
   forward({ epoch, frame }: Job, outputs: Readonly<Record<string, Tensor>>): void {
     try {
-      frame.seat.outputs.forEach((port, index) => {
-        const wires = frame.seat.wiresOut.filter((w) => epoch.seats.ends(w).wire.output === index);
-        const tensor = outputs[port.name];
-        if (wires.length > 0) this.forwardOutput(epoch, frame, index, checked(frame.seat, index, tensor), wires);
-      });
+      for (const { output, wires } of frame.seat.carried) {
+        const tensor = outputs[frame.seat.outputs[output]?.name ?? ''];
+        this.forwardOutput(epoch, frame, output, checked(frame.seat, output, tensor), wires);
+      }
     } catch (error) {
       this.options.onFailure(epoch, frame, '', error);
     }

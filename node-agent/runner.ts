@@ -143,7 +143,7 @@ export class Runner {
     try {
       const session = epoch.sessions.get(frame.seat.slice);
       if (session === undefined) throw new Error(`no session for slice ${frame.seat.slice}`);
-      const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: outputsWanted(job), buffers });
+      const { outputs, runMs } = await session.run(frame.inputs, { transfer: true, outputs: frame.seat.wanted, buffers });
       this.finished++;
       this.note(job, runMs);
       const stats = epoch.stats[frame.seat.index];
@@ -172,10 +172,4 @@ function goesBefore(job: Job, other: Job | undefined): boolean {
   const { deployment, term } = other.epoch;
   if (deployment === job.epoch.deployment && term === job.epoch.term) return job.frame.frame < other.frame.frame;
   return job.frame.order < other.frame.order;
-}
-
-/** Only what a wire carries away. */
-function outputsWanted({ epoch, frame }: Job): string[] {
-  const used = new Set(frame.seat.wiresOut.map((w) => epoch.seats.ends(w).wire.output));
-  return frame.seat.outputs.filter((_, i) => used.has(i)).map((port) => port.name);
 }

@@ -23,7 +23,10 @@ export interface Seat {
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
   readonly wiresIn: readonly number[];
-  readonly wiresOut: readonly number[];
+  /** Outputs that wires carry away, each with those wires. */
+  readonly carried: readonly { readonly output: number; readonly wires: readonly number[] }[];
+  /** Their names: one array for all frames, so that the engine knows it again. */
+  readonly wanted: readonly string[];
   /** Inputs that a coded stage fills: one of its parts may be missing. */
   readonly coded: readonly CodedInput[];
   /** Bytes of all inputs, and of the parities beside them, together: what one waiting frame holds. */
@@ -144,7 +147,12 @@ export class SeatTable {
     const portBytes = planPart.inputs.reduce((sum, port) => sum + tensorBytes(port.dtype, boxDims(port.box)), 0);
     const inputBytes = coded.reduce((sum, { parity }) => sum + this.ends(parity).bytes, portBytes);
     const { slice, inputs, outputs } = planPart;
-    return { index, stage, replica, part, slice, inputs, outputs, wiresIn, wiresOut, coded, inputBytes };
+    const carried = outputs.flatMap((_, output) => {
+      const wires = wiresOut.filter((w) => this.ends(w).wire.output === output);
+      return wires.length === 0 ? [] : [{ output, wires }];
+    });
+    const wanted = carried.flatMap(({ output }) => outputs[output]?.name ?? []);
+    return { index, stage, replica, part, slice, inputs, outputs, wiresIn, carried, wanted, coded, inputBytes };
   }
 }
 

@@ -1,9 +1,10 @@
 /** What every engine checks before a run. */
 import { ChairError } from '../../broker/errors.js';
-import { checkTensor, type Tensor, type TensorInfo } from '../../broker/tensor.js';
+import { checkTensor, type Tensor, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 
 /** ENGINE_INPUT_INVALID unless names, dtypes, dims and byte counts fit what the graph declares. */
 export function checkInputs(declared: readonly TensorInfo[], given: Readonly<Record<string, Tensor>>): void {
+  if (areExact(declared, given)) return;
   const invalid = (message: string, expected: string, came: string) => new ChairError('ENGINE_INPUT_INVALID', message, { expected, came });
   const names = declared.map((i) => i.name);
   for (const name of Object.keys(given)) {
@@ -29,6 +30,20 @@ export function checkInputs(declared: readonly TensorInfo[], given: Readonly<Rec
       throw new ChairError('ENGINE_INPUT_INVALID', error instanceof Error ? error.message : String(error), { cause: error });
     }
   }
+}
+
+/** Whether all inputs are there, nothing else is, and each is of the one shape that it can have: nearly every run's are. */
+function areExact(declared: readonly TensorInfo[], given: Readonly<Record<string, Tensor>>): boolean {
+  let count = 0;
+  for (const _ in given) count++;
+  if (count !== declared.length) return false;
+  for (const { name, dtype, dims } of declared) {
+    const tensor = given[name];
+    if (tensor === undefined || tensor.dtype !== dtype || dims.length === 0 || dims.length !== tensor.dims.length) return false;
+    for (let i = 0; i < dims.length; i++) if (dims[i] !== tensor.dims[i]) return false;
+    if (tensor.bytes.length !== tensorBytes(dtype, dims)) return false;
+  }
+  return true;
 }
 
 /** ENGINE_INPUT_INVALID when an output is wanted that the graph does not have. */

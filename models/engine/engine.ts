@@ -48,7 +48,7 @@ export interface Session {
 export interface RunOptions {
   /** The input buffers are handed over. Each must hold nothing but its tensor; with `buffers`, what else is in it may be lost. */
   readonly transfer?: boolean;
-  /** Default: all. */
+  /** Default: all. An array that is given again is not looked at again: it must not change. */
   readonly outputs?: readonly string[];
   /** Outputs are on buffers taken here, and inputs that were handed over are given here after the run (with `transfer`; not when it fails). */
   readonly buffers?: Buffers;

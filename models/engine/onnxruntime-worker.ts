@@ -8,7 +8,8 @@ import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 // The synchronous session under the package's own: `InferenceSession.run` waits a turn of the event loop and checks and copies what was checked before; while other
 // code was in the processor's caches that costs half as much again as the call itself, and this thread has nothing else to do in that turn.
 import type { Binding } from 'onnxruntime-node/dist/binding.js';
-import { type DType, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import type { DType, TensorInfo } from '../../broker/tensor.js';
+import { ARRAYS, type Port, type Prepared, point, prepare, WorkerError } from './onnxruntime-ports.js';
 import {
   type CompareReply,
   type LoadReply,
@@ -25,33 +26,6 @@ import {
 type Native = typeof import('onnxruntime-node/dist/binding.js');
 type NativeSession = Binding.InferenceSession;
 type LoadSettings = { readonly threads: number; readonly prepack: boolean; readonly optimize: boolean };
-
-/** An error whose code is known here; others become `fallback`. */
-class WorkerError extends Error {
-  readonly code: 'ENGINE_LOAD_FAILED' | 'ENGINE_RUN_FAILED' | 'ENGINE_CLOSED' | 'INTERNAL';
-  constructor(code: WorkerError['code'], message: string) {
-    super(message);
-    this.code = code;
-  }
-}
-
-type ArrayMaker = (buffer: ArrayBuffer, offset: number, bytes: number) => ArrayBufferView;
-const u16: ArrayMaker = (b, o, n) => new Uint16Array(b, o, n / 2);
-/** Typed arrays that onnxruntime takes for each dtype (float16 as bit patterns); bfloat16 it does not take at all. */
-const ARRAYS: Readonly<Partial<Record<DType, ArrayMaker>>> = {
-  float32: (b, o, n) => new Float32Array(b, o, n / 4),
-  float64: (b, o, n) => new Float64Array(b, o, n / 8),
-  float16: u16,
-  int8: (b, o, n) => new Int8Array(b, o, n),
-  uint8: (b, o, n) => new Uint8Array(b, o, n),
-  int16: (b, o, n) => new Int16Array(b, o, n / 2),
-  uint16: u16,
-  int32: (b, o, n) => new Int32Array(b, o, n / 4),
-  uint32: (b, o, n) => new Uint32Array(b, o, n / 4),
-  int64: (b, o, n) => new BigInt64Array(b, o, n / 8),
-  uint64: (b, o, n) => new BigUint64Array(b, o, n / 8),
-  bool: (b, o, n) => new Uint8Array(b, o, n),
-};
 
 /** onnxruntime's element types by number (`TensorProto.DataType`): those that its Node binding takes. */
 const DTYPE_OF: Readonly<Partial<Record<number, DType>>> = {
@@ -91,53 +65,9 @@ function infosOf(metadata: readonly Binding.ValueMetadata[]): TensorInfo[] {
 
 const QUIET = { logSeverityLevel: 4 } as const;
 
-/** What the binding reads of a tensor. Made once for a plan; `data` is another one in each run. */
-interface Feed {
-  readonly location: 'cpu';
-  readonly type: DType;
-  readonly dims: readonly number[];
-  data: ArrayBufferView | undefined;
-}
-
-/** A tensor of a plan with what it takes to point it at a buffer. */
-interface Port {
-  readonly name: string;
-  readonly sizeBytes: number;
-  readonly make: ArrayMaker | undefined;
-  readonly feed: Feed;
-}
-
-/** A plan as the binding wants it. */
-interface Prepared {
-  readonly inputs: readonly Port[];
-  readonly into: readonly Port[];
-  readonly feeds: Record<string, OrtTensor>;
-  readonly fetches: Record<string, OrtTensor | null>;
-}
-
 interface Loaded {
   readonly session: NativeSession;
   readonly plans: Map<number, Prepared>;
-}
-
-function portOf({ name, dtype, dims }: TensorInfo): Port {
-  return { name, sizeBytes: tensorBytes(dtype, dims), make: ARRAYS[dtype], feed: { location: 'cpu', type: dtype, dims, data: undefined } };
-}
-
-function prepare({ inputs, outputs, into }: RunPlan): Prepared {
-  const [from, to] = [inputs.map(portOf), into.map(portOf)];
-  const feeds: Record<string, OrtTensor> = {};
-  const fetches: Record<string, OrtTensor | null> = {};
-  for (const name of outputs) fetches[name] = null;
-  // The binding asks for these four fields and no more; the package's class would check dims and length anew in each run.
-  for (const { name, feed } of from) feeds[name] = feed as unknown as OrtTensor;
-  for (const { name, feed } of to) fetches[name] = feed as unknown as OrtTensor;
-  return { inputs: from, into: to, feeds, fetches };
-}
-
-function point({ make, feed, sizeBytes }: Port, buffer: ArrayBuffer, offset: number): void {
-  if (make === undefined) throw new WorkerError('ENGINE_RUN_FAILED', `onnxruntime-node takes no ${feed.type} tensors`);
-  feed.data = make(buffer, offset, sizeBytes);
 }
 
 class Sessions {

@@ -237,7 +237,6 @@ class OnnxRuntimeSession implements Session {
     if (this.#disposed) throw new ChairError('ENGINE_CLOSED', 'the session was disposed');
     checkInputs(this.inputs, inputs);
     const { buffers, outputs: wanted, transfer = false } = options;
-    if (wanted !== undefined) checkOutputs(this.outputs, wanted);
     const returnInputs = buffers !== undefined && transfer;
     const { plan, said } = this.#isFixed
       ? this.#known(wanted, buffers !== undefined)
@@ -291,6 +290,7 @@ class OnnxRuntimeSession implements Session {
   }
 
   #plan(inputs: readonly TensorInfo[], wanted: readonly string[] | undefined, isPlaced: boolean): RunPlan {
+    if (wanted !== undefined) checkOutputs(this.outputs, wanted);
     const outputs = wanted === undefined ? this.outputs.map((o) => o.name) : [...wanted];
     return { inputs, outputs, into: isPlaced ? this.#fixed.filter((o) => outputs.includes(o.name)) : [] };
   }

@@ -369,7 +369,7 @@ class Soak {
     service.flights.delete(flight.frame);
     this.figures.cancelled++;
     const cancel = { deployment: service.deployment, term: 1, epoch: service.number, frame: flight.frame, attempt: flight.attempt };
-    const lanes = this.#lanes.get(`s${this.#below(SENDERS)}`);
+    const lanes = this.#lanes.get(DISPATCHER);
     lanes?.send(AGENT, this.#topics.cancel(AGENT).name, [encode('Cancel', cancel)], { urgent: true }).catch(() => undefined);
   }
 

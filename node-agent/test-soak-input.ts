@@ -73,6 +73,7 @@ export const KINDS: readonly Kind[] = [
   { name: 'large', dtype: 'float32', rows: 700, width: 1000, parts: 1, encoding: 'raw' },
   { name: 'cut', dtype: 'float32', rows: 96, width: 1000, parts: 3, encoding: 'raw' },
   { name: 'coded', dtype: 'float32', rows: 64, width: 900, parts: 2, encoding: 'raw', coded: true },
+  { name: 'doubled', dtype: 'float32', rows: 40, width: 900, parts: 1, encoding: 'raw', coded: true },
   { name: 'float16', dtype: 'float32', rows: 64, width: 1000, parts: 2, encoding: 'float16' },
   { name: 'uint8', dtype: 'float32', rows: 64, width: 3000, parts: 2, encoding: 'uint8' },
 ];
@@ -136,7 +137,8 @@ export function contents(kind: Kind, frame: number, attempt: number): Uint8Array
 export function boxOf(whole: Uint8Array, kind: Kind, box: Box, isParity: boolean): Uint8Array {
   const rowBytes = kind.width * itemBytes(kind.dtype);
   const [from = 0, to = 0] = [box.start[0], box.end[0]];
-  if (!isParity) return whole.subarray(from * rowBytes, to * rowBytes);
+  // The parity of one part alone is its double.
+  if (!isParity || kind.parts === 1) return whole.subarray(from * rowBytes, to * rowBytes);
   const values = new Float32Array(whole.buffer);
   const half = (to - from) * kind.width;
   return new Uint8Array(Float32Array.from({ length: half }, (_, i) => (values[i] ?? 0) + (values[half + i] ?? 0)).buffer);

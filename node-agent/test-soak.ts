@@ -4,11 +4,13 @@
  * any time; weights beside it all. Memory that is given back is overwritten at once, so whoever still looks at it sees that.
  * Long, as one world is set up, driven and let go here; what is sent is in test-soak-input.ts.
  */
+import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { decodeActivation, encodeBox } from '../broker/activation.js';
 import { encode } from '../broker/codec.js';
 import type { Lanes, SideLane } from '../broker/lanes/lane.js';
 import { createLanes, type LanesOptions } from '../broker/lanes/lanes.js';
+import { listen } from '../broker/listen.js';
 import { Refusals } from '../broker/refusals.js';
 import { Repetition } from '../broker/repetition.js';
 import { discard, SegmentReader } from '../broker/segments.js';
@@ -93,6 +95,7 @@ class Soak {
   readonly #forwarder: Forwarder;
   readonly #busy = new Set<Promise<unknown>>();
   #side: SideLane | undefined;
+  #halting: Awaited<ReturnType<typeof startHalting>> | undefined;
   #order = 0;
 
   constructor(options: SoakOptions, own: Lanes, pool: TellingPool) {
@@ -187,13 +190,16 @@ class Soak {
     await Promise.all([next.start(), gateway.start()]);
     for (const lanes of [own, next, gateway]) this.#proxies.push(await startProxy(lanes.port));
     const ports = this.#proxies.map(({ port }) => port);
+    // The next agent reads in fits and starts: what waits for it is dropped, or goes in parts.
+    const halting = await startHalting(ports[1] ?? 0, this.#below);
+    this.#halting = halting;
     const senders = Array.from({ length: SENDERS }, (_, i) => `s${i}`);
     const known = [...senders, NEXT].map((agent) => ({ agent, addresses: LOCAL, lanePort: 0 }));
     next.setPeers([{ agent: AGENT, addresses: LOCAL, lanePort: 0 }]);
     gateway.setPeers([{ agent: AGENT, addresses: LOCAL, lanePort: 0 }]);
     own.setPeers([
       ...known.filter(({ agent }) => agent !== NEXT),
-      { agent: NEXT, addresses: LOCAL, lanePort: ports[1] ?? 0 },
+      { agent: NEXT, addresses: LOCAL, lanePort: halting.port },
       { agent: DISPATCHER, addresses: LOCAL, lanePort: ports[2] ?? 0 },
     ]);
     for (const [i, name] of senders.entries()) {
@@ -429,6 +435,7 @@ class Soak {
     await this.#runner.stop();
     this.#side?.close();
     await Promise.all([...this.#lanes.values()].map((lanes) => lanes.stop()));
+    await this.#halting?.stop();
     await Promise.all(this.#proxies.map((proxy) => proxy.stop()));
     await this.#forwarder.settled();
     await Promise.all(this.#busy);
@@ -439,6 +446,39 @@ class Soak {
 
 function soakLane(id: string): LanesOptions {
   return { id, host: '127.0.0.1', cluster: 'soak', connectTimeoutMs: 5000, keepaliveMs: 1000 };
+}
+
+/** In front of `target`: reads nothing for up to 300 ms now and then. */
+async function startHalting(target: number, below: (n: number) => number) {
+  const sockets = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = connect({ port: target, host: '127.0.0.1' });
+    const timer = setInterval(() => {
+      if (below(3) > 0) return;
+      near.pause();
+      setTimeout(() => near.resume(), below(300));
+    }, 100);
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      sockets.add(one);
+      one.on('error', () => undefined);
+      one.on('close', () => {
+        clearInterval(timer);
+        sockets.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+  const port = await listen(server, '127.0.0.1', 0);
+  const stop = async () => {
+    const closed = new Promise((resolve) => server.close(resolve));
+    for (const socket of sockets) socket.destroy();
+    await closed;
+  };
+  return { port, stop };
 }
 
 /** Runs it, lets everything go, and says what it did and what was wrong. */

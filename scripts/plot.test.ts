@@ -68,6 +68,19 @@ describe('plotSvg', () => {
     expect(svg.indexOf('>z<')).toBeLessThan(svg.indexOf('>a<'));
   });
 
+  it('writes above each bar what it shows, and begins the palette with the first series that has no colour of its own', async () => {
+    const points = ['a', 'b'].map((x, i) => ({ x, y: 12.345 * (i + 1) }));
+    const svg = await plotSvg({ ...spec, panels: [{ title: '', series: [{ name: 'n', mark: 'bars', points }] }] });
+    expect(svg).toContain('>12.3<');
+    expect(svg).toContain('>24.7<');
+    const line = [1, 2].map((x) => ({ x, y: x }));
+    const series = [
+      { name: 'bound', color: 'grey', dashed: true, points: line },
+      { name: 'own', points: line },
+    ];
+    expect(await plotSvg({ ...spec, panels: [{ title: '', series }] })).toContain('stroke="#0072b2"');
+  });
+
   it('leaves out what a log scale cannot show, and survives a plot without points', async () => {
     const points = [0, 1, 1000].map((y, x) => ({ x, y }));
     const svg = await plotSvg({ ...spec, y: { label: 'y', scale: 'log' }, panels: [{ title: '', series: [{ name: 'a', points }] }] });

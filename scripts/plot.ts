@@ -153,12 +153,13 @@ interface Look {
 function colorsOf(spec: PlotSpec): Map<string, Look> {
   const colors = new Map<string, Look>();
   let shapes = 0;
+  let next = 0;
   for (const { name, color, dashed = false, mark = 'line' } of spec.panels.flatMap((panel) => panel.series)) {
     if (colors.has(name)) continue;
     const symbol = SYMBOLS[shapes % SYMBOLS.length] ?? 'circle';
     // Bars and dashed lines have no dots.
     if (mark === 'points' || (mark === 'line' && !dashed)) shapes++;
-    colors.set(name, { color: color ?? PALETTE[colors.size % PALETTE.length] ?? INK, dashed, mark, symbol });
+    colors.set(name, { color: color ?? PALETTE[next++ % PALETTE.length] ?? INK, dashed, mark, symbol });
   }
   return colors;
 }
@@ -189,7 +190,8 @@ function domainOf(spec: PlotSpec, panels: readonly PlotPanel[], axis: 'x' | 'y')
   if (usable.length === 0) return scale === 'log' ? [1, 10] : [0, 1];
   const low = Math.min(...usable);
   const high = Math.max(...usable);
-  const from = fromZero && low >= 0 ? 0 : low;
+  // Nor does a point lie on the axis.
+  const from = fromZero && low >= 0 ? 0 : axis === 'y' && scale === 'linear' && high > low ? low - (high - low) * 0.06 : low;
   if (from === high) return scale === 'log' ? [from / 2, high * 2] : [from - 0.5, high + 0.5];
   return axis === 'y' && scale === 'linear' ? [from, high + (high - from) * 0.06] : [from, high];
 }
@@ -231,6 +233,7 @@ function draw({ plot, document }: Drawing, spec: PlotSpec, panel: PlotPanel, col
       points.filter((d) => d.low !== undefined && d.high !== undefined),
       { ...x, y1: 'low', y2: 'high', stroke: INK, strokeWidth: 1.2, strokeOpacity: 0.8 },
     );
+  if (bars.length > 0 && !grouped) marks.push(barValues(plot, bars) as never);
   if (bars.length > 0) marks.push(whiskers(bars, grouped ? { x: 'series', fx: 'x' } : { x: 'x' }) as never);
   for (const series of panel.series.filter((one) => one.mark !== 'bars')) {
     const points = dots(series);
@@ -280,7 +283,8 @@ function draw({ plot, document }: Drawing, spec: PlotSpec, panel: PlotPanel, col
     document,
     width: frame.width,
     height: frame.height,
-    marginLeft: 52,
+    // Room for four digits and a comma beside what the axis shows.
+    marginLeft: (frame.y?.[1] ?? 0) >= 1000 && spec.y.scale !== 'log' ? 62 : 52,
     marginBottom: 40,
     marginTop: 10,
     marginRight: 12,
@@ -288,7 +292,7 @@ function draw({ plot, document }: Drawing, spec: PlotSpec, panel: PlotPanel, col
     y,
     ...(grouped
       ? {
-          x: { axis: null },
+          x: { axis: null, domain: [...new Set(bars.map((bar) => bar.series))] },
           fx: {
             domain: [...new Set(bars.map((bar) => bar.x))],
             label: spec.x.label,
@@ -307,6 +311,20 @@ function draw({ plot, document }: Drawing, spec: PlotSpec, panel: PlotPanel, col
   };
   const drawn = plot.plot(options as Parameters<Library['plot']>[0]);
   return (drawn as unknown as { readonly outerHTML: string }).outerHTML;
+}
+
+/** Above each bar, or its whisker: where a figure is read, nobody has to measure it with a ruler. */
+function barValues(plot: Library, bars: readonly Dot[]): unknown {
+  return plot.text(bars, {
+    x: 'x',
+    y: (d: Dot) => Math.max(d.y, d.high ?? d.y),
+    text: (d: Dot) => tickText(Number(d.y.toPrecision(3))),
+    dy: -6,
+    fontSize: 10.5,
+    fill: INK,
+    stroke: 'white',
+    strokeWidth: 3,
+  });
 }
 
 /** Of a log scale only powers of ten are named, or there would be no room; between them where there are too few. */
@@ -359,7 +377,9 @@ function heading(spec: PlotSpec, colors: ReadonlyMap<string, Look>, width: numbe
     pieces.push(words(line, MARGIN, y, { size: 12, color: FAINT }));
   }
   let x = MARGIN;
-  if (colors.size > 1 || spec.panels.length > 1) {
+  // A single series that the axis names needs no legend.
+  const isNamed = colors.size === 1 && (spec.panels.length === 1 || colors.has(spec.y.label));
+  if (colors.size > 0 && !isNamed) {
     y += 24;
     for (const [name, look] of colors) {
       const { color, dashed, mark } = look;

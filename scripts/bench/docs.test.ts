@@ -84,6 +84,18 @@ describe('plots', () => {
     expect(points?.[1]).toMatchObject({ x: 4, y: 2 });
   });
 
+  it('show what was aimed at beside what was reached', () => {
+    const lone = figure('vgg16, 2 agents at 1 Gbit/s: latency over one device', 'x', [1.7], atLeast(1.8));
+    const latency = plotSpec(report('latency', [lone]))?.panels[0]?.series.find(({ name }) => name.startsWith('target'));
+    expect(latency?.points).toEqual([{ x: 2, y: 1.8 }]);
+    const many = figure('a, 4 agents: throughput over 4 x the bare engine', 'x', [0.8], atLeast(0.92));
+    const scaling = plotSpec(report('scaling', [many]))?.panels[0]?.series.find(({ name }) => name === 'target: 0.92 of that');
+    expect(scaling?.points).toEqual([
+      { x: 1, y: 0.92 },
+      { x: 4, y: 3.68 },
+    ]);
+  });
+
   it('show speed-up and ceiling of the latency, by setting', () => {
     const name = 'vgg16, 2 agents at 1 Gbit/s';
     const figures = [
@@ -100,7 +112,7 @@ describe('plots', () => {
   it('show predictions over what was measured, plan by plan, and leave out plans without a prediction', () => {
     const figures = [figure('a: latency', 'ms', [100], undefined, { beside: { predicted: 90 } }), figure('b: latency', 'ms', [50])];
     const predicted = plotSpec(report('prediction', figures))?.panels[0]?.series.find((s) => s.name === 'predicted');
-    expect(predicted?.points).toEqual([{ x: 1, y: 0.9 }]);
+    expect(predicted?.points).toEqual([{ x: 0.92, y: 0.9 }]);
   });
 
   it('show throughput against one engine alone and against as many at once in panels of their own', () => {

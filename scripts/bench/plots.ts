@@ -45,6 +45,14 @@ const point = (x: number | string, { value, spread }: Figure, times = 1): PlotPo
 const overAgents = (found: readonly Found[], times = (_agents: number): number => 1): PlotPoint[] =>
   found.map(({ figure, groups }) => point(Number(groups.n), figure, times(Number(groups.n)))).toSorted((a, b) => Number(a.x) - Number(b.x));
 
+/** What was aimed at, as a number; undefined = nothing was. */
+function targetOf({ target }: Figure): number | undefined {
+  const [text] = /\d+(\.\d+)?/.exec(target) ?? [];
+  return text === undefined ? undefined : Number(text);
+}
+
+const TARGET_COLOR = '#8c959f';
+
 const agentCounts = (found: readonly Found[]): number[] =>
   [...new Set(found.map(({ groups }) => Number(groups.n)))].toSorted((a, b) => a - b);
 
@@ -61,7 +69,15 @@ const scaling: Plot = {
     const panel = (what: string, title: string): PlotPanel => {
       const own = found.filter(({ groups }) => groups.what === what);
       const series = grouped(own, ({ model }) => model).map(([name, of]) => ({ name, points: overAgents(of, (agents) => agents) }));
-      return { title, series: [ideal, ...series] };
+      // One line for all: the few that aim lower say so in the table.
+      const target = Math.max(0, ...own.map(({ figure }) => targetOf(figure) ?? 0));
+      const aim = {
+        name: `target: ${target} of that`,
+        dashed: true,
+        color: '#c0c6cc',
+        points: counts.map((n) => ({ x: n, y: n * target })),
+      };
+      return { title, series: [ideal, ...(target > 0 && series.length > 0 ? [aim] : []), ...series] };
     };
     const panels = [panel('x the bare engine', 'against one bare engine alone'), panel('bare engines at once', 'against as many at once')];
     return {
@@ -72,7 +88,7 @@ const scaling: Plot = {
       panelWidth: 420,
       panelHeight: 340,
       caption:
-        'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said), 1 Gbit/s. Engines at once share caches and memory, as agents here do.',
+        'Whiskers: quartiles. Each device: 0.18 core, one engine thread, 1 GiB (512 MiB where said, where the target is lower: see the table), 1 Gbit/s. Engines at once share caches and memory, as agents here do.',
     };
   },
 };
@@ -89,7 +105,12 @@ const latency: Plot = {
       const isMeasured = ({ groups }: Found): boolean => groups.what?.startsWith('latency') === true;
       const measured = grouped(mine, ({ setting }) => setting).map(([setting, own]) => line(setting, own.filter(isMeasured), false));
       const ceiling = mine.filter((one) => !isMeasured(one) && one.groups.setting === 'at 1 Gbit/s');
-      const series = [...measured, line('compute ceiling at 1 Gbit/s', ceiling, true)];
+      const targets = mine.flatMap((one) => {
+        const y = isMeasured(one) && one.groups.setting === 'at 1 Gbit/s' ? targetOf(one.figure) : undefined;
+        return y === undefined ? [] : [{ x: Number(one.groups.n), y }];
+      });
+      const aim: PlotSeries = { name: 'target at 1 Gbit/s', mark: 'points', dashed: true, color: TARGET_COLOR, points: targets };
+      const series = [...measured, line('compute ceiling at 1 Gbit/s', ceiling, true), aim];
       return { title, series: series.filter(({ points }) => points.length > 0) };
     });
     return {
@@ -99,7 +120,8 @@ const latency: Plot = {
       panels,
       panelWidth: 420,
       panelHeight: 320,
-      caption: 'Compute ceiling: the same slices run alone, the slowest part of each stage counted. Whiskers: quartiles.',
+      caption:
+        'Higher is better; 1 is one device. Compute ceiling: the same slices run alone, the slowest part of each stage counted. Whiskers: quartiles. 0.18 core an agent where nothing else is said.',
     };
   },
 };
@@ -117,24 +139,25 @@ const prediction: Plot = {
     ];
     const panels = ['latency', 'frames per second'].map((what): PlotPanel => {
       const own = found.filter(({ groups }) => groups.what === what);
-      const over = (kind: string): PlotSeries => ({
+      // Beside each other: the two are often equal, and one would hide the other.
+      const over = (kind: string, aside: number): PlotSeries => ({
         name: kind,
         mark: 'points',
         points: own.flatMap(({ figure: { value, beside }, groups }) =>
-          beside?.[kind] === undefined ? [] : [{ x: plans.indexOf(groups.plan ?? '') + 1, y: beside[kind] / value }],
+          beside?.[kind] === undefined ? [] : [{ x: plans.indexOf(groups.plan ?? '') + 1 + aside, y: beside[kind] / value }],
         ),
       });
-      return { title: what, series: [over('predicted'), over('simulated')].filter((s) => s.points.length > 0), rules };
+      return { title: what, series: [over('predicted', -0.08), over('simulated', 0.08)].filter((s) => s.points.length > 0), rules };
     });
     return {
-      title: 'Predictions over what was measured',
+      title: 'What was predicted and simulated, over what was measured',
       x: { label: 'plan', ticks: plans.map((_, i) => i + 1) },
-      y: { label: 'predicted / measured', fromZero: false },
+      y: { label: 'said / measured', fromZero: false },
       panels,
       columns: 1,
       panelWidth: 720,
       panelHeight: 240,
-      caption: `Plans: ${plans.map((plan, i) => `${i + 1} ${plan}`).join('; ')}.`,
+      caption: `Above 1: frames came sooner (latency), or fewer of them (frames per second), than was said. Plans: ${plans.map((plan, i) => `${i + 1} ${plan.replace('(1 agents)', '(1 agent)')}`).join('; ')}.`,
     };
   },
 };
@@ -155,6 +178,8 @@ const policies: Plot = {
       panelWidth: 460,
       panelHeight: 240,
       ownY: true,
+      caption:
+        'Higher is better; each panel has its own scale. Whiskers: quartiles, of those measured more than once. chair-2018: musical-chair-2018, the published algorithm. Where a planner is missing, it has no plan for these devices.',
     };
   },
 };
@@ -162,16 +187,18 @@ const policies: Plot = {
 const lanes: Plot = {
   pattern: /^one hop, (?<size>.+): (?<way>lane|bare TCP)$/,
   draw(found) {
-    const series = grouped(found, ({ way }) => way).map(
+    const ours = found.toSorted((a, b) => Number(b.groups.way === 'lane') - Number(a.groups.way === 'lane'));
+    const series = grouped(ours, ({ way }) => way).map(
       ([name, own]): PlotSeries => ({ name, mark: 'bars', points: own.map(({ figure, groups }) => point(groups.size ?? '', figure)) }),
     );
     return {
       title: 'One hop between two processes on loopback',
-      x: { label: 'message' },
-      y: { label: 'MB/s' },
+      x: { label: 'size of the message' },
+      y: { label: 'throughput, MB/s' },
       panels: [{ title: '', series }],
       panelWidth: 520,
       panelHeight: 300,
+      caption: 'Higher is better. Whiskers: quartiles. The two are measured in turn; nothing is encrypted.',
     };
   },
 };
@@ -179,18 +206,23 @@ const lanes: Plot = {
 const planner: Plot = {
   pattern: /^brute force, (?<size>.+) for (?<objective>\S+), memory (?<memory>\S+): worst distance$/,
   draw(found) {
-    const panels = grouped(found, ({ objective, memory }) => `${objective}, memory ${memory}`).map(([title, own]): PlotPanel => {
+    const panels = grouped(
+      found,
+      ({ objective, memory }) => `${objective}, ${memory === 'free' ? 'plenty of memory' : `memory ${memory}`}`,
+    ).map(([title, own]): PlotPanel => {
       const points = own.flatMap(({ figure, groups }) => figure.samples.map((y) => ({ x: groups.size?.replace(' on ', ' x ') ?? '', y })));
       return { title, series: [{ name: 'one random problem', mark: 'points', points }], rules: [{ y: 2, label: 'target' }] };
     });
     return {
-      title: 'auto above the optimum found by brute force',
+      title: 'How far the plans of auto are above the optimum that brute force finds',
       x: { label: 'blocks x devices' },
-      y: { label: '% above the optimum' },
+      y: { label: '% above' },
       panels,
       columns: 1,
       panelWidth: 720,
-      panelHeight: 160,
+      panelHeight: 130,
+      caption:
+        '0: no plan is better. 2 x 4: two blocks on four devices. Problems whose optimum was not found in the time given are not drawn; the table counts them.',
     };
   },
 };

@@ -3,7 +3,7 @@
  * its own; `docs DIRECTORY` writes docs/benchmarks.md from kept results.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -15,6 +15,7 @@ import type { Bench } from './bench.js';
 import { type Collected, collect } from './context.js';
 import { publish } from './docs.js';
 import { BENCHES } from './index.js';
+import { ownFolder, sweep } from './leftovers.js';
 import { commit, machine, QUIET_LOAD } from './machine.js';
 import { markdown, type Report } from './report.js';
 
@@ -74,6 +75,7 @@ function compiler(given: string | undefined): { readonly cli: () => Promise<stri
     cli: async () => {
       const cli = path.join(directory, 'scripts', 'cli.js');
       if (done) return cli;
+      sweep(path.dirname(directory), 'bench-');
       const build = path.join(PACKAGE_ROOT, 'scripts', 'build.ts');
       const { status, stdout } = spawnSync(process.execPath, [...process.execArgv, build, '--out', directory], { encoding: 'utf8' });
       if (status !== 0) throw new ChairError('INTERNAL', `the checkout does not compile: ${stdout.slice(0, 500)}`);
@@ -114,7 +116,7 @@ async function measure(bench: Bench, v: Values): Promise<number> {
     );
   }
   const { cli, clean } = compiler(v.cli);
-  const models = v.models ?? mkdtempSync(path.join(tmpdir(), 'musical-chair-bench-models-'));
+  const models = v.models ?? ownFolder(tmpdir(), 'musical-chair-bench-models-');
   const withinMs = 1000 * (v.within === undefined ? Number.POSITIVE_INFINITY : seconds(v.within));
   const { only = [] } = v;
   const startedAt = performance.now();
@@ -160,7 +162,13 @@ async function measure(bench: Bench, v: Values): Promise<number> {
   }
 }
 
-const loadBefore = (v: Values): number => (v.load === undefined ? (loadavg()[0] ?? 0) : Number(v.load));
+const loadBefore = (v: Values): number => (v.load === undefined ? (loadavg()[0] ?? 0) : loadGiven(v.load));
+
+function loadGiven(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && Number.isFinite(value)) return value;
+  throw new ChairError('USAGE', '--load is wrong', { expected: 'a load average of at least 0', came: `"${text}"` });
+}
 
 async function main(argv: readonly string[]): Promise<number> {
   const { values, positionals } = read(argv);
@@ -175,7 +183,7 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   if (name === 'all' && more.length === 0) {
     const { cli, clean } = compiler(undefined);
-    const models = mkdtempSync(path.join(tmpdir(), 'musical-chair-bench-models-'));
+    const models = ownFolder(tmpdir(), 'musical-chair-bench-models-');
     try {
       const load = loadBefore(values);
       const withinSeconds = values.within === undefined ? Number.POSITIVE_INFINITY : seconds(values.within);

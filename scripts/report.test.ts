@@ -210,6 +210,10 @@ describe('the status for people', () => {
     ])
       expect(text).toContain(part);
     for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+    // Of its four cores an agent may use what its control group permits.
+    const limited = (cpuLimit: number): string => statusText({ ...report, agents: [{ ...agentOf('pi-1', []), cpuLimit }] });
+    expect(limited(0.18)).toMatch(/pi-1 +ready .* 0\.18 /);
+    expect(limited(8)).toMatch(/pi-1 +ready .* 4 /);
   });
 
   it('says who is lost and why, and why a lane is not direct', () => {

@@ -13,14 +13,18 @@ const STATUS_LINKS = 12;
 /** No process answers for it any more, whether it said so or not. */
 const isGone = (state: string): boolean => state === 'lost' || state === 'stopped';
 
-function agentRow({ agent, state, addresses, lanePort, cores, memoryBytes, health }: AgentStatus, temperature: boolean): string[] {
+function agentRow(
+  { agent, state, addresses, lanePort, cores, cpuLimit, memoryBytes, health }: AgentStatus,
+  temperature: boolean,
+): string[] {
   // What an agent that is gone said last is not what it does now.
   const now = isGone(state) ? null : health;
   return [
     agent,
     state,
     lanePort === 0 ? 'no listener' : `${addresses[0] ?? '-'}:${lanePort}`,
-    String(cores),
+    // What it may use of them: a tenth of two cores is no machine of two cores.
+    String(Number((cpuLimit > 0 ? Math.min(cpuLimit, cores) : cores).toPrecision(2))),
     bytesText(memoryBytes),
     now === null ? '-' : `${Math.round(now.cpu * 100)} %`,
     now === null ? '-' : bytesText(now.rssBytes),

@@ -1,5 +1,9 @@
 /**
- * How real frames run, against what was predicted: of each agent, and of each stage (nodes and cut) on it. Changes only by `observe` and `reset`; no clock.
+ * How real frames run, against what was predicted: of each agent, of each model on it, and of each stage (nodes and cut) of that. Changes only by `observe` and `reset`; no clock.
+ *
+ * What is wrong from the start is wrong with the prediction of these layers (memory bandwidth of fully connected ones, say), and says nothing of another model's. What
+ * changes while the same stage goes on running is the device (heat, another program): as much of it as all stages that run there have in common is the device's, and other
+ * models are corrected by that alone.
  *
  * The ratio measured / predicted is kept as a logarithm, exponentially weighted. One observation moves it by a bounded step, so an outlier changes a plan by a few
  * per cent and a real change (heat, throttling, another program) has its way within about fifteen seconds. It counts in full only after some frames, and
@@ -35,7 +39,17 @@ interface Track {
   atMs: number;
 }
 
+interface ModelTrack extends Track {
+  readonly model: string;
+}
+
 interface StageTrack extends Track {
+  /** As `log`, but never fading, so that it can be compared with what it was. */
+  level: number;
+  /** Observations so far. */
+  seen: number;
+  /** The least level since it has settled; undefined = it has not. */
+  usual: number | undefined;
   readonly model: string;
   readonly nodes: readonly [number, number];
   readonly cut: CutKind;
@@ -43,6 +57,7 @@ interface StageTrack extends Track {
 
 interface BasisTrack {
   readonly all: Track;
+  readonly models: Map<string, ModelTrack>;
   readonly stages: Map<string, StageTrack>;
 }
 
@@ -66,7 +81,9 @@ export interface SavedCorrection {
   readonly bases: readonly {
     readonly basis: string;
     readonly all: SavedTrack;
-    readonly stages: readonly (SavedTrack & Pick<StageTrack, 'model' | 'nodes' | 'cut'>)[];
+    readonly models: readonly (SavedTrack & { readonly model: string })[];
+    readonly stages: readonly (SavedTrack &
+      Pick<StageTrack, 'model' | 'nodes' | 'cut' | 'level' | 'seen'> & { readonly usual: number | null })[];
   }[];
 }
 
@@ -82,9 +99,16 @@ export const MOST_FACTOR = 8;
 const HALF_TRUST_FRAMES = 5;
 /** Silence after which it counts half. */
 const HALF_LIFE_MS = 10 * 60_000;
+/** Stages that ran so shortly before the last one met the device as it is. */
+const LATELY_MS = 60_000;
 /** Factors are rounded to steps of 5 %: like devices stay alike for planners, and what is within the noise is none. */
 const ROUNDING = 0.05;
+/** Observations after which a stage runs as it usually does: the bounded steps have come to any factor by then. */
+const SETTLED = 30;
+/** A stage that runs so much slower than usual (logarithm) does so by chance. */
+const CHANCE = 0.1;
 const MOST_STAGES = 200;
+const MOST_MODELS = 50;
 const MOST_BASES = 16;
 const MOST_AGENTS = 5000;
 /** Agents that are kept over a restart. */
@@ -100,17 +124,26 @@ export class LiveCorrection {
     const known = this.#agents.get(agent);
     const { bases } = known?.nonce === nonce ? known : { bases: new Map<string, BasisTrack>() };
     putLast(this.#agents, agent, { nonce, bases }, MOST_AGENTS);
-    const track = bases.get(basis) ?? { all: newTrack(nowMs), stages: new Map<string, StageTrack>() };
+    const track = bases.get(basis) ?? {
+      all: newTrack(nowMs),
+      models: new Map<string, ModelTrack>(),
+      stages: new Map<string, StageTrack>(),
+    };
     putLast(bases, basis, track, MOST_BASES);
+    const whole = track.models.get(model) ?? { ...newTrack(nowMs), model };
+    putLast(track.models, model, whole, MOST_MODELS);
     const key = stageKey(model, nodes, cut);
-    const stage = track.stages.get(key) ?? { ...newTrack(nowMs), model, nodes, cut };
+    const stage = track.stages.get(key) ?? { ...newTrack(nowMs), model, nodes, cut, level: 0, seen: 0, usual: undefined };
     putLast(track.stages, key, stage, MOST_STAGES);
-    for (const each of [track.all, stage]) {
-      // Within what a rest explains nothing is learned.
-      const expectedMs = predictedMs * Math.exp(each.log);
-      const longMs = Math.min(measuredMs + restedMs, Math.max(measuredMs, expectedMs));
-      move(each, Math.log(longMs / predictedMs), frames, nowMs);
-    }
+    // Within what a rest explains nothing is learned.
+    const against = (log: number): number => {
+      const expectedMs = predictedMs * Math.exp(log);
+      return Math.log(Math.min(measuredMs + restedMs, Math.max(measuredMs, expectedMs)) / predictedMs);
+    };
+    for (const each of [track.all, whole, stage]) move(each, against(each.log), frames, nowMs);
+    stage.level = stepped(stage.level, against(stage.level), frames);
+    stage.seen++;
+    if (stage.seen >= SETTLED) stage.usual = Math.min(stage.usual ?? stage.level, stage.level);
   }
 
   /** Everything, to be kept: of the agents heard of last, oldest first. */
@@ -119,10 +152,14 @@ export class LiveCorrection {
     return [...this.#agents].slice(-MOST_SAVED).map(([agent, { nonce, bases }]) => ({
       agent,
       nonce,
-      bases: [...bases].map(([basis, { all, stages }]) => ({
+      bases: [...bases].map(([basis, { all, models, stages }]) => ({
         basis,
         all: save(all),
-        stages: [...stages.values()].map((stage) => ({ ...save(stage), model: stage.model, nodes: stage.nodes, cut: stage.cut })),
+        models: [...models.values()].map((track) => ({ ...save(track), model: track.model })),
+        stages: [...stages.values()].map(({ model, nodes, cut, level, seen, usual = null, ...track }) => ({
+          ...save(track),
+          ...{ model, nodes, cut, level, seen, usual },
+        })),
       })),
     }));
   }
@@ -131,12 +168,13 @@ export class LiveCorrection {
   restore(rows: readonly SavedCorrection[], nowMs: number): void {
     const track = ({ log, frames, ageMs }: SavedTrack): Track => ({ log, frames, atMs: nowMs - ageMs });
     for (const { agent, nonce, bases } of rows) {
-      const tracks = bases.map(({ basis, all, stages }): [string, BasisTrack] => {
-        const known = stages.map((stage): [string, StageTrack] => {
-          const { model, nodes, cut } = stage;
-          return [stageKey(model, nodes, cut), { ...track(stage), model, nodes, cut }];
+      const tracks = bases.map(({ basis, all, models, stages }): [string, BasisTrack] => {
+        const wholes = models.map((saved): [string, ModelTrack] => [saved.model, { ...track(saved), model: saved.model }]);
+        const known = stages.map((saved): [string, StageTrack] => {
+          const { model, nodes, cut, level, seen, usual } = saved;
+          return [stageKey(model, nodes, cut), { ...track(saved), model, nodes, cut, level, seen, usual: usual ?? undefined }];
         });
-        return [basis, { all: track(all), stages: new Map(known) }];
+        return [basis, { all: track(all), models: new Map(wholes), stages: new Map(known) }];
       });
       putLast(this.#agents, agent, { nonce, bases: new Map(tracks) }, MOST_AGENTS);
     }
@@ -151,7 +189,12 @@ export class LiveCorrection {
   correction(agent: string, model: string, basis: string, nowMs: number): Correction | undefined {
     const track = this.#agents.get(agent)?.bases.get(basis);
     if (track === undefined) return undefined;
-    const all = factorOf(track.all, nowMs);
+    const own = track.models.get(model);
+    const device = slowedBy(
+      [...track.stages.values()].filter((stage) => stage.model !== model),
+      nowMs,
+    );
+    const all = own === undefined ? rounded(device) : rounded(known(own, nowMs) * own.log + (1 - known(own, nowMs)) * device);
     const stages = [...track.stages.values()]
       .filter((stage) => stage.model === model)
       .map((stage) => ({ nodes: stage.nodes, cut: stage.cut, factor: factorOf(stage, nowMs) }))
@@ -192,22 +235,41 @@ function newTrack(nowMs: number): Track {
 
 function move(track: Track, log: number, frames: number, nowMs: number): void {
   // What has faded is not found again at its full height.
-  track.log *= fading(track, nowMs);
-  const weight = Math.min(MOST_WEIGHT, 1 - (1 - FRAME_WEIGHT) ** frames);
-  const step = Math.max(-STEP, Math.min(STEP, log - track.log));
-  const next = track.log + weight * step;
-  track.log = Math.max(Math.log(LEAST_FACTOR), Math.min(Math.log(MOST_FACTOR), next));
+  track.log = stepped(track.log * fading(track, nowMs), log, frames);
   track.frames += frames;
   track.atMs = nowMs;
 }
 
-function fading({ atMs }: Track, nowMs: number): number {
+/** A bounded step from what was found so far towards what so many frames say. */
+function stepped(from: number, to: number, frames: number): number {
+  const weight = Math.min(MOST_WEIGHT, 1 - (1 - FRAME_WEIGHT) ** frames);
+  const next = from + weight * Math.max(-STEP, Math.min(STEP, to - from));
+  return Math.max(Math.log(LEAST_FACTOR), Math.min(Math.log(MOST_FACTOR), next));
+}
+
+/** How much slower than usual the device is, as a logarithm: what all stages have in common that have run there of late. 0 = nothing that they agree on. */
+function slowedBy(stages: readonly StageTrack[], nowMs: number): number {
+  const settled = stages.filter(({ usual }) => usual !== undefined);
+  const latestMs = settled.reduce((latest, { atMs }) => Math.max(latest, atMs), Number.NEGATIVE_INFINITY);
+  const slower = settled.filter(({ atMs }) => atMs >= latestMs - LATELY_MS).map(({ level, usual = level }) => level - usual);
+  const least = slower.length === 0 ? 0 : Math.min(...slower);
+  return least > CHANCE ? least * fading({ atMs: latestMs }, nowMs) : 0;
+}
+
+function fading({ atMs }: Pick<Track, 'atMs'>, nowMs: number): number {
   return 0.5 ** (Math.max(0, nowMs - atMs) / HALF_LIFE_MS);
 }
 
+/** Which part of what was found counts: few frames and old ones say little. */
+function known(track: Track, nowMs: number): number {
+  return (track.frames / (track.frames + HALF_TRUST_FRAMES)) * fading(track, nowMs);
+}
+
 function factorOf(track: Track, nowMs: number): number {
-  const trust = track.frames / (track.frames + HALF_TRUST_FRAMES);
-  const log = track.log * trust * fading(track, nowMs);
+  return rounded(track.log * known(track, nowMs));
+}
+
+function rounded(log: number): number {
   const factor = Math.exp(Math.round(log / ROUNDING) * ROUNDING);
   return factor === 1 ? 1 : Number(factor.toFixed(4));
 }

@@ -8,7 +8,7 @@ export class CorrectionFile extends KeptRows<SavedCorrection> {
   constructor(options: CorrectionFileOptions) {
     super({
       ...options,
-      ...{ format: 1, what: 'corrections', soonMs: 5 * 60_000, laterMs: 5 * 60_000 },
+      ...{ format: 2, what: 'corrections', soonMs: 5 * 60_000, laterMs: 5 * 60_000 },
       lost: 'how far real frames are from predictions is learned anew',
       unsaved: 'how far real frames are from predictions is not kept over a restart',
     });

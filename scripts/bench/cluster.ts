@@ -7,6 +7,7 @@ import type { DeployOptions } from '../../scheduler/client.js';
 import { counted } from '../report.js';
 import type { LoadReport, LoadRequest, TestbedClient } from '../testbed/client.js';
 import type { DeviceSpec } from '../testbed/devices.js';
+import { STEPS } from '../testbed/steady.js';
 import { startTestbed, type Testbed, type TestbedOptions } from '../testbed/testbed.js';
 import { BareEngine, type BareOptions } from './bare.js';
 import type { BenchContext } from './bench.js';
@@ -83,14 +84,25 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
         }
       },
       load: async (request) => {
-        const busy = watch(testbed);
-        const report = await client.load(request);
-        if (report.failures.length > 0) {
-          throw new ChairError('FRAME_FAILED', `${report.failures.length} of ${request.frames} frames failed`, {
-            came: [...new Set(report.failures)].join(', '),
-          });
+        const usage = watch(testbed);
+        const startedMs = performance.now();
+        try {
+          const report = await client.load(request);
+          if (report.failures.length > 0) {
+            throw new ChairError(
+              'FRAME_FAILED',
+              `${report.failures.length} of ${report.failures.length + report.endedAtMs.length} frames failed`,
+              {
+                came: [...new Set(report.failures)].join(', '),
+              },
+            );
+          }
+          // What was computed before and after says nothing of what kept the counted frames.
+          const [from, to] = [report.steady?.from, report.steady?.to].map((i) => (i === undefined ? undefined : report.endedAtMs[i]));
+          return { ...report, busy: from === undefined || to === undefined ? usage.busy() : usage.busy(startedMs + from, startedMs + to) };
+        } finally {
+          usage.stop();
         }
-        return { ...report, busy: busy() };
       },
       bare: async (name, spec, models, bareOptions) => {
         const device = testbed.addDevice(name, spec);
@@ -107,9 +119,44 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
   }
 }
 
+/** A throughput, and what there is to say of how it was counted. */
+export interface Throughput {
+  readonly fps: number;
+  readonly busy: readonly Busy[];
+  /** How many results were counted. */
+  readonly frames: number;
+  /** '' = nothing. */
+  readonly trouble: string;
+}
+
+/** What each count may take at most, ms. */
+const MOST_MS = 90_000;
+const ENDLESS = 1_000_000;
+
+/**
+ * Frames per second of a plan with all the frames in flight that it admits and some that wait for it, for as long as each of its seats has its turns: `steps` of the
+ * slowest agent, after everybody has the frames waiting that he will ever have (testbed/steady.ts). Throws as `load`.
+ */
+export async function throughputOf(
+  { load }: Pick<Cluster, 'load'>,
+  plan: PlanReport,
+  { steps = STEPS, mostMs = MOST_MS } = {},
+): Promise<Throughput> {
+  const perAgent = new Map<string, number>();
+  for (const { agent, predictedMs } of plan.seats) perAgent.set(agent, (perAgent.get(agent) ?? 0) + predictedMs);
+  const enough = { frames: steps * perAgent.size, ms: steps * Math.max(...perAgent.values()) };
+  const inFlight = inFlightOf(plan) + perAgent.size;
+  const { deployment } = plan;
+  const { steady, busy } = await load({ deployment, frames: ENDLESS, inFlight, steady: { ...enough, mostMs } });
+  if (steady === null) throw new ChairError('FRAME_DEADLINE', `no result of '${deployment}' came steadily`);
+  const frames = steady.to - steady.from;
+  const trouble = steady.isEnough ? '' : `counted ${frames} results; within ${mostMs / 1000} s they did not come steadily for long enough`;
+  return { fps: steady.fps, busy, frames, trouble };
+}
+
 /**
  * Frames per second from result number `skip` on, as the pipe fills before, as long as frames come: with `inFlight` outstanding the last ones of a load are computed while
- * some agents have nothing to do any more, which says nothing of throughput. 0: one agent, which is busy to the end.
+ * some agents have nothing to do any more, which says nothing of throughput. For equal agents, of which each has its turns early; else `throughputOf`.
  */
 export function framesPerSecond({ endedAtMs }: Pick<LoadReport, 'endedAtMs'>, skip: number, inFlight: number): number {
   const end = endedAtMs.length - 1 - inFlight;

@@ -30,8 +30,9 @@ async function throughput({ network, bare, deploy, load }: Cluster, quick: boole
   const frames = quick ? 4 : of.frames;
   const msOf = (engine: BareEngine) => async () => ({ ms: mean(await engine.run(frames)), busy: [] });
   const cluster = async () => {
-    const report = await load({ deployment: 'net', frames: frames + BACK_TO_BACK, inFlight: BACK_TO_BACK });
-    return { ms: 1000 / framesPerSecond(report, BACK_TO_BACK - 1, 0), busy: report.busy };
+    const report = await load({ deployment: 'net', frames: frames + 2 * BACK_TO_BACK, inFlight: BACK_TO_BACK });
+    // The last ones are computed while none is received any more.
+    return { ms: 1000 / framesPerSecond(report, BACK_TO_BACK - 1, BACK_TO_BACK), busy: report.busy };
   };
   const [agent = [], plain = [], same = []] = await inTurn(quick ? 2 : of.turns, [cluster, msOf(natural), msOf(alike)]);
   const over = (bare: readonly { ms: number }[]): number[] => bare.map(({ ms }, i) => ms / (agent[i]?.ms ?? Number.NaN));

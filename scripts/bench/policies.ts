@@ -7,7 +7,7 @@ import type { PlanReport } from '../../broker/messages.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { BareEngine } from './bare.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, inFlightOf, mean, onCluster, planWords } from './cluster.js';
+import { type Cluster, inFlightOf, mean, onCluster, planWords, throughputOf } from './cluster.js';
 import { atLeast, type Figure, figure, median } from './figures.js';
 import { type Busy, usualLimit } from './usage.js';
 
@@ -47,9 +47,6 @@ const SETTINGS: readonly Setting[] = [
 ];
 const SUM_SHARE = 0.9;
 const EVERYWHERE = 0.97;
-const SECONDS = 5;
-const FRAMES_LEAST = 10;
-const FRAMES_MOST = 120;
 
 interface Measured {
   /** Who sits where, who takes which frames, and how many are in flight: equal plans are measured once a round. */
@@ -66,8 +63,9 @@ async function measure(
   cluster: Cluster,
   plans: Record<string, string>,
   known: readonly Measured[],
+  context: BenchContext,
 ): Promise<Measured> {
-  const { client, deploy, load, network, testbed } = cluster;
+  const { client, deploy, network } = cluster;
   const plan = await deploy({ name: 'net', ...(await network(model)), planner, objective: 'throughput' });
   plans[`${name}, ${planner}`] = planWords(plan);
   const seats = plan.seats.map(({ stage, replica, part, agent, slice }) => [stage, replica, part, agent, slice].join(' ')).toSorted();
@@ -78,13 +76,10 @@ async function measure(
       plans[`${name}, ${planner}`] += ' (measured once, as equal plans)';
       return same;
     }
-    // Enough that no planner's plan waits for frames: what is admitted at once is the plan's own number.
-    const inFlight = Math.max(4 * testbed.agents.length, 8, inFlightOf(plan));
-    const first = await load({ deployment: 'net', frames: inFlight, inFlight });
-    const rate = framesPerSecond(first, 1, 0);
-    const frames = Math.min(FRAMES_MOST, Math.max(FRAMES_LEAST, Math.round(rate * SECONDS))) + inFlight;
-    const { busy, ...report } = await load({ deployment: 'net', frames, inFlight });
-    return { plan: own, fps: framesPerSecond(report, testbed.agents.length - 1, inFlight), busy };
+    const { fps, busy, frames, trouble } = await throughputOf(cluster, plan);
+    plans[`${name}, ${planner}`] += `, ${frames} frames counted`;
+    if (trouble !== '') context.trouble(`${name}: ${planner}: ${trouble}`);
+    return { plan: own, fps, busy };
   } finally {
     await client.undeploy('net');
   }
@@ -139,7 +134,7 @@ async function compare(
       if (round >= (ROUNDS[planner] ?? 1)) continue;
       try {
         const list = samples.get(planner) ?? [];
-        const measured = await measure(planner, model, name, cluster, plans, known);
+        const measured = await measure(planner, model, name, cluster, plans, known, context);
         known.push(measured);
         list.push(measured);
         samples.set(planner, list);

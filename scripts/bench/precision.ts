@@ -5,7 +5,7 @@
 import type { PlanReport } from '../../broker/messages.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, onCluster } from './cluster.js';
+import { type Cluster, onCluster, throughputOf } from './cluster.js';
 import { atMost, type Figure, figure, interleaved, largest, median } from './figures.js';
 
 const RATE_BITS = 20e6;
@@ -30,8 +30,8 @@ async function sample(cluster: Cluster, { model, cut, objective, frames }: Setti
   try {
     const inFlight = objective === 'latency' ? 1 : 16;
     await cluster.load({ deployment: 'net', frames: 3, inFlight });
-    const load = await cluster.load({ deployment: 'net', frames, inFlight });
-    return { plan, ms: objective === 'latency' ? median(load.latenciesMs) : 1000 / framesPerSecond(load, Math.floor(frames / 3), 0) };
+    if (objective === 'throughput') return { plan, ms: 1000 / (await throughputOf(cluster, plan)).fps };
+    return { plan, ms: median((await cluster.load({ deployment: 'net', frames, inFlight: 1 })).latenciesMs) };
   } finally {
     await cluster.client.undeploy('net');
   }

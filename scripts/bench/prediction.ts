@@ -14,7 +14,7 @@ import type { LoadedModel } from '../../scheduler/model-source.js';
 import { simulateReport } from '../../scheduler/simulate/from-report.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
 import type { Bench, BenchContext, Case } from './bench.js';
-import { type Cluster, framesPerSecond, inFlightOf, onCluster, planWords } from './cluster.js';
+import { type Cluster, inFlightOf, onCluster, planWords, throughputOf } from './cluster.js';
 import { atMost, type Figure, figure, largest } from './figures.js';
 import { DETECTOR, type Network } from './networks.js';
 import { limitOf } from './usage.js';
@@ -59,7 +59,9 @@ const PLANS: readonly Plan[] = [
   { name: 'all for throughput', model: 'alexnet', agents: [1, 2, 3, 4, FAST, HALF, FAR], ask: { objective: 'throughput' } },
 ];
 const QUICK = 3;
-/** Each throughput is measured over about so long, with at least so many frames. */
+/** Each throughput is measured for so long at most, ms. */
+const MOST_MS = 45_000;
+/** Each throughput is simulated over about so long, with at least so many frames. */
 const SECONDS = 4;
 const FRAMES_LEAST = 8;
 /** A frame alone is up to two turns of its quota early or late, 20 ms each way. */
@@ -102,6 +104,7 @@ interface Shared {
   readonly models: Map<string, LoadedModel>;
   readonly plans: Record<string, string>;
   readonly bases: Set<string>;
+  readonly trouble: (text: string) => void;
 }
 
 /** Measures the network on the classes of these agents; what is measured already is kept. */
@@ -142,13 +145,13 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
   const said = await simulated(report, plan, network, inFlight, frames, shared);
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
   const alone = await load({ deployment: 'net', frames: FRAMES_ALONE, inFlight: 1 });
-  const full = await load({ deployment: 'net', frames, inFlight });
-  const fps = framesPerSecond(full, agents.length - 1, inFlight);
+  const { fps, busy, trouble } = await throughputOf(cluster, report, { mostMs: MOST_MS });
+  if (trouble !== '') shared.trouble(`${name}: ${trouble}`);
   const latency = { predicted: report.predictedLatencyMs, simulated: said.latencyMs };
   const rate = { predicted: report.predictedFps, simulated: said.fps };
   return [
     figure(`${name}: latency`, 'ms', alone.latenciesMs, undefined, { beside: latency, limit: limitOf(alone.busy) }),
-    figure(`${name}: frames per second`, 'fps', [fps], undefined, { beside: rate, limit: limitOf(full.busy) }),
+    figure(`${name}: frames per second`, 'fps', [fps], undefined, { beside: rate, limit: limitOf(busy) }),
   ];
 }
 
@@ -184,7 +187,7 @@ async function run(context: BenchContext): Promise<object> {
   const [plans, bases]: [Record<string, string>, Set<string>] = [{}, new Set()];
   try {
     return await onCluster(context, { agents: DEVICES }, async (cluster) => {
-      await measure(context, { cluster, library, models: new Map(), plans, bases });
+      await measure(context, { cluster, library, models: new Map(), plans, bases, trouble: (text) => context.trouble(text) });
       return { 'predictions stand on': [...bases].join('; ') || 'the probe', profiling: PROFILING, ...cluster.testbed.conditions, plans };
     });
   } finally {

@@ -66,13 +66,25 @@ function countersOf({ agents, gateway }: Testbed): Counters {
   };
 }
 
-/** Starts watching; the function it returns says how busy everything has been since. Empty without limits: then nothing is known. */
-export function watch(testbed: Testbed): () => Busy[] {
+const SAMPLE_MS = 500;
+
+export interface Watch {
+  /** How busy everything was between two times of `performance.now()`; default: all the time. Empty without limits: then nothing is known. */
+  readonly busy: (fromMs?: number, untilMs?: number) => Busy[];
+  readonly stop: () => void;
+}
+
+/** Starts watching. */
+export function watch(testbed: Testbed): Watch {
   const { conditions } = testbed;
-  if (conditions.isolation !== 'namespaces') return () => [];
-  const before = countersOf(testbed);
-  return () => {
-    const after = countersOf(testbed);
+  if (conditions.isolation !== 'namespaces') return { busy: () => [], stop: () => undefined };
+  const samples = [countersOf(testbed)];
+  const timer = setInterval(() => samples.push(countersOf(testbed)), SAMPLE_MS);
+  const busyBetween = (fromMs = Number.NEGATIVE_INFINITY, untilMs = Number.POSITIVE_INFINITY): Busy[] => {
+    const last = countersOf(testbed);
+    samples.push(last);
+    const before = samples.find(({ atMs }) => atMs >= fromMs) ?? last;
+    const after = samples.findLast(({ atMs }) => atMs <= untilMs && atMs > before.atMs) ?? last;
     const seconds = (after.atMs - before.atMs) / 1000;
     const busy: Busy[] = [];
     const link = (name: string, rateBits: number): void => {
@@ -93,6 +105,7 @@ export function watch(testbed: Testbed): () => Busy[] {
     busy.push({ what: "the gateway's busiest thread", share: Math.max(0, ...threads) / seconds });
     return busy.filter(({ share }) => Number.isFinite(share));
   };
+  return { busy: busyBetween, stop: () => clearInterval(timer) };
 }
 
 /** The busiest resource in words, and the agent with the most left where that is much: then work is badly divided. '' when nothing was watched. Pure. */

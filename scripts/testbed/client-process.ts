@@ -6,9 +6,12 @@ import { ChairClient } from '../../scheduler/client.js';
 import { announceReady, followParent, untilStopped } from '../lifetime.js';
 import { errorLine } from '../output.js';
 import type { Call, LoadReport, LoadRequest, Reply } from './client.js';
+import { type SteadyCount, steadyCount } from './steady.js';
 
 /** Different frames, so that nothing can be answered from memory; few, so that making them costs nothing while it is measured. */
 const DIFFERENT_FRAMES = 4;
+/** Whether enough has come steadily is looked at so often. */
+const LOOK_MS = 250;
 
 /** Small repeatable generator: inputs must vary, and be the same in two runs. */
 function numbers(seed: number): () => number {
@@ -51,8 +54,16 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
   const failures: string[] = [];
   let [sent, retried] = [0, 0];
   const startedAt = performance.now();
+  let [steady, lookedAt]: [SteadyCount | null, number] = [null, startedAt];
+  let isOver = false;
+  const look = (atMs: number): void => {
+    if (request.steady === undefined || isOver || atMs - lookedAt < LOOK_MS) return;
+    lookedAt = atMs;
+    steady = steadyCount({ endedAtMs, latenciesMs }, request.steady);
+    isOver = steady.isEnough || atMs - startedAt >= request.steady.mostMs;
+  };
   const sender = async (): Promise<void> => {
-    while (sent < request.frames && performance.now() - startedAt < (request.forMs ?? Number.POSITIVE_INFINITY)) {
+    while (sent < request.frames && !isOver && performance.now() - startedAt < (request.forMs ?? Number.POSITIVE_INFINITY)) {
       const turn = sent++;
       const frame = different[turn % DIFFERENT_FRAMES] ?? {};
       if (request.perSecond !== undefined) await delay(startedAt + (turn * 1000) / request.perSecond - performance.now());
@@ -60,15 +71,17 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
       try {
         const { attempts } = await client.infer(request.deployment, frame, { deadlineMs: request.deadlineMs ?? 120_000 });
         if (attempts > 1) retried++;
-        latenciesMs.push(performance.now() - from);
-        endedAtMs.push(performance.now() - startedAt);
+        const atMs = performance.now();
+        latenciesMs.push(atMs - from);
+        endedAtMs.push(atMs - startedAt);
+        look(atMs);
       } catch (error) {
         failures.push(isChairError(error) ? error.code : String(error));
       }
     }
   };
   await Promise.all(Array.from({ length: request.inFlight }, sender));
-  return { latenciesMs, endedAtMs, failures, retried, lane: client.lane() };
+  return { latenciesMs, endedAtMs, failures, retried, lane: client.lane(), steady };
 }
 
 async function answer(client: ChairClient, call: Call): Promise<unknown> {

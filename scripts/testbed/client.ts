@@ -6,6 +6,7 @@ import { ChairError, isErrorCode } from '../../broker/errors.js';
 import type { PeersReport, PlanReport, ProfileReport, StatusReport } from '../../broker/messages.js';
 import type { ChairClient, InferResult, ProfileOptions } from '../../scheduler/client.js';
 import type { Child } from '../children.js';
+import type { Enough, SteadyCount } from './steady.js';
 
 export interface LoadRequest {
   readonly deployment: string;
@@ -17,6 +18,8 @@ export interface LoadRequest {
   readonly forMs?: number;
   /** No more than so many are sent in a second, evenly; default: as fast as they are answered. */
   readonly perSecond?: number;
+  /** Ends the load as soon as so much has come steadily, or after so long. */
+  readonly steady?: Enough & { readonly mostMs: number };
   /** Of the random inputs. */
   readonly seed?: number;
 }
@@ -31,6 +34,8 @@ export interface LoadReport {
   /** Frames that needed more than one attempt. */
   readonly retried: number;
   readonly lane: string;
+  /** What came steadily; null when nobody asked for it, or the load ended before. */
+  readonly steady: SteadyCount | null;
 }
 
 interface Methods {

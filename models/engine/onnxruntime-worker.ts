@@ -128,11 +128,19 @@ class Sessions {
         next++;
       }
     }
-    const start = performance.now();
-    const results = runOn(session, feeds, fetches);
-    const runMs = performance.now() - start;
-    for (const port of into) settle(port, results[port.name] as OrtTensor);
-    const made = Object.keys(results).flatMap((name) => (fetches[name] === null ? [ownTensor(name, results[name] as OrtTensor)] : []));
+    let runMs = 0;
+    const made: WireTensor[] = [];
+    try {
+      const start = performance.now();
+      const results = runOn(session, feeds, fetches);
+      runMs = performance.now() - start;
+      for (const port of into) settle(port, results[port.name] as OrtTensor);
+      for (const name of Object.keys(results)) if (fetches[name] === null) made.push(ownTensor(name, results[name] as OrtTensor));
+    } finally {
+      // Or a plan would hold what its last run was given until the next one, which may never be.
+      for (const { feed } of inputs) feed.data = undefined;
+      for (const { feed } of into) feed.data = undefined;
+    }
     const places = buffers.slice(inputs.length);
     return [id, runMs, made, returnInputs ? [...places, ...buffers.slice(0, inputs.length)] : places];
   }

@@ -17,8 +17,15 @@ export function firstIssue(error: z.ZodError, schema: z.ZodType): SchemaIssue {
   const [, unknown] = /^Unrecognized keys?: (.*)$/.exec(issue?.message ?? '') ?? [];
   if (unknown !== undefined) return { where, expected: keysAt(schema, issue?.path ?? []), came: unknown };
   const [, expected, came] = /^Invalid input: expected (.*), received (.*)$/.exec(issue?.message ?? '') ?? [];
-  if (expected === undefined) return { where, expected: issue?.message ?? 'something else', came: undefined };
+  if (expected === undefined) return { where, expected: bounded(issue?.message ?? 'something else'), came: undefined };
   return { where, expected: NAMES[expected] ?? expected, came: came === 'undefined' ? 'nothing' : (NAMES[came ?? ''] ?? came) };
+}
+
+/** `Too big: expected number to be <=1000`: the limit alone. */
+function bounded(message: string): string {
+  const [, what = '', limit = '', unit = ''] = /^Too (?:small|big): expected (\w+) to (?:be|have) ([<>]=?\S+)( \w+)?$/.exec(message) ?? [];
+  if (what === '') return message;
+  return `${NAMES[what] ?? what} of ${limit.replace('<=', 'at most ').replace('>=', 'at least ').replace('<', 'below ').replace('>', 'above ')}${unit}`;
 }
 
 /** The keys that an object may have, `path` being the way to it through objects and lists. */
@@ -38,5 +45,6 @@ const NAMES: Readonly<Record<string, string>> = {
   object: 'keys with values',
   string: 'a text',
   number: 'a number',
+  int: 'a whole number',
   null: 'nothing',
 };

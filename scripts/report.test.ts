@@ -107,6 +107,13 @@ describe('plans for people', () => {
     for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
   });
 
+  it('never say that nothing travels where there are too many pairs to list', () => {
+    const replicas = Array.from({ length: 500 }, (_, replica) => seat(0, 0, `n${replica}`, { replica, bytesIn: 600_000, bytesOut: 4_000 }));
+    const text = planText({ ...planOf(replicas), links: [] }, 120);
+    expect(text).toContain('about 604 kB between seats per frame (too many links to list)');
+    expect(planText(planOf(replicas.slice(0, 2)), 120)).toContain('922 kB over links per frame');
+  });
+
   it('have a row per stage when there are many seats', () => {
     const seats = Array.from({ length: 80 }, (_, i) =>
       seat(Math.floor(i / 4), i % 4, `pi-${i % 4}`, i % 4 === 0 ? { macs: 60_000_000 } : {}),

@@ -1,6 +1,7 @@
 /** Plans, and how far a deployment is, as text for people, 80 columns wide. Pure. */
 import type { DeploymentStatus, PlanReport, PrecisionReport, Progress } from '../broker/messages.js';
 import { SINK, SOURCE } from '../broker/plan.js';
+import { MOST_LISTED_PAIRS } from '../scheduler/planners/problem.js';
 import { asTyped } from './output.js';
 import { bytesText, countText, formatTable, msText, wrapText } from './table.js';
 
@@ -96,6 +97,20 @@ function partText({ redundancy }: PlanReport, { stage, part, replica }: PlanRepo
   return replica === 0 ? text : `${text}/r${replica + 1}`;
 }
 
+/** What all links carry for a frame. With hundreds of replicas pairs are not listed, and what stays on an agent is counted with the rest. */
+function linksTotal({ seats, links }: PlanReport): string {
+  const last = Math.max(-1, ...seats.map(({ stage }) => stage));
+  const replicas = Array.from(
+    { length: last + 1 },
+    (_, s) => new Set(seats.filter(({ stage }) => stage === s).map((seat) => seat.replica)).size,
+  );
+  const unlisted = [1, ...replicas].some((count, at) => count * (replicas[at] ?? 1) > MOST_LISTED_PAIRS);
+  if (!unlisted) return `${bytesText(sum(links.map((l) => l.bytesPerFrame)))} over links per frame`;
+  const one = seats.filter(({ replica }) => replica === 0);
+  const bytes = sum(one.map((seat) => seat.bytesIn)) + sum(one.filter(({ stage }) => stage === last).map((seat) => seat.bytesOut));
+  return `about ${bytesText(bytes)} between seats per frame (too many links to list)`;
+}
+
 /** What was decided, how fast it should be, and why. */
 export function planHead(plan: PlanReport): string[] {
   const stages = new Set(plan.seats.map((s) => s.stage)).size;
@@ -108,7 +123,7 @@ export function planHead(plan: PlanReport): string[] {
   ].join(', ');
   return [
     `Plan of ${plan.deployment}${plan.epoch === 0 ? '' : `, epoch ${plan.epoch}`}, by ${plan.planner}: ${sizes}`,
-    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(plan.predictedFps < 2 ? 2 : 1)} frames/s, ${bytesText(sum(plan.links.map((l) => l.bytesPerFrame)))} over links per frame`,
+    `predicted ${msText(plan.predictedLatencyMs)} per frame, ${plan.predictedFps.toFixed(plan.predictedFps < 2 ? 2 : 1)} frames/s, ${linksTotal(plan)}`,
     ...plan.why.split('\n').filter((line) => line !== ''),
     ...(plan.redundancy === null ? [] : plan.redundancy.why.split('\n').map((line) => `redundancy: ${line}`)),
     // Before lines are broken: what can be typed here is longer.

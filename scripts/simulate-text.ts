@@ -20,6 +20,8 @@ export interface Simulated {
 export function simulationText({ planner, stages, inFlight, notes, result }: Simulated, width: number): string {
   const { fps, latencyMs, frames, predicted, traffic, durationMs, interruptions, events, resources } = result;
   const { completed, failed, reissued } = frames;
+  // Where no frame was answered there is no latency.
+  const latency = (ms: number): string => (completed === 0 ? '-' : msText(ms));
   const lines = [
     ...wrapText(`${planner}: ${stages.join(', ')}; ${inFlight} frames in flight`, width, ''),
     '',
@@ -27,9 +29,9 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
       [{ title: '' }, { title: 'simulated', align: 'right' }, { title: 'predicted', align: 'right' }],
       [
         ['frames per second', fps.toPrecision(4), predicted.fps.toPrecision(4)],
-        ['latency, median', msText(latencyMs.p50), `${msText(predicted.latencyMs)} alone`],
-        ['latency, 95 %', msText(latencyMs.p95), ''],
-        ['latency, 99 %', msText(latencyMs.p99), ''],
+        ['latency, median', latency(latencyMs.p50), `${msText(predicted.latencyMs)} alone`],
+        ['latency, 95 %', latency(latencyMs.p95), ''],
+        ['latency, 99 %', latency(latencyMs.p99), ''],
       ],
       width,
     ),

@@ -83,5 +83,10 @@ describe('simulate', () => {
     const text = simulationText({ planner: 'auto', stages: ['whole on pi-1'], inFlight: 2, notes: [], result }, 120);
     expect(text).toContain('2 failed (FRAME_DEADLINE 2), 1 issued again');
     expect(text).toContain('after the last frame');
+    expect(text).toMatch(/latency, median +1\.0 ms/);
+    const frames = { sent: 2, completed: 0, failed: 2, reissued: 0 };
+    const none = simulationText({ planner: 'auto', stages: [], inFlight: 2, notes: [], result: { ...result, frames } }, 120);
+    // Nothing was answered: 0 ms would be the best there is.
+    expect(none).toMatch(/latency, median +- /);
   });
 });

@@ -34,7 +34,7 @@ const rate = z
     const [, count, unit] = /^(\d+(?:\.\d+)?)\s*([kmg]?bit)$/i.exec(text.trim()) ?? [];
     return count === undefined ? Number.NaN : Number(count) * (RATES[(unit ?? '').toLowerCase()] ?? Number.NaN);
   })
-  .refine((bytesPerSecond) => bytesPerSecond >= 1000 && bytesPerSecond <= 1e12, 'a rate from 8kbit on, such as 100mbit or 1gbit');
+  .refine((bytesPerSecond) => bytesPerSecond >= 1000 && bytesPerSecond <= 1e12, 'a rate from 8kbit to 8000gbit, such as 100mbit or 1gbit');
 
 const latency = z
   .union([z.number(), z.string()])
@@ -122,7 +122,9 @@ function namesOf(groups: readonly Group[]): string[][] {
     for (let at = 1; names.length < one.count; at++) {
       const candidate = one.count === 1 && one.name !== undefined && at === 1 ? base : `${base}-${at}`;
       if (one.count === 1 && one.name !== undefined && taken.has(candidate))
-        throw invalid('the device file is wrong', 'names that differ', `"${candidate}" twice`);
+        throw candidate === DISPATCHER
+          ? invalid('the device file is wrong', 'another name: this is what plans call the gateway', `"${candidate}"`)
+          : invalid('the device file is wrong', 'names that differ', `"${candidate}" twice`);
       if (taken.has(candidate)) continue;
       taken.add(candidate);
       names.push(candidate);

@@ -12,7 +12,7 @@ import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { aroundMs, busy, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
 import { Ends } from './ends.js';
-import { type CutFacts, classKeys, type Device, type Links, type PartFacts, type SeatedStage } from './problem.js';
+import { type CutFacts, classKeys, type Device, type Links, MOST_LISTED_PAIRS, type PartFacts, type SeatedStage } from './problem.js';
 
 export interface SeatEstimate {
   readonly stage: number;
@@ -45,9 +45,6 @@ export interface Estimate {
   }[];
   readonly memory: readonly { readonly agent: string; readonly needBytes: number; readonly haveBytes: number }[];
 }
-
-/** Of replicas times replicas: more pairs than this are not listed one by one. */
-const MOST_PAIRS = 400;
 
 interface Flow {
   readonly wire: Wire;
@@ -321,7 +318,7 @@ class Estimator {
     for (const { wire, bytes, rawBytes } of this.#flows) {
       const fromWeights = this.#weights[wire.fromStage] ?? [1];
       const toWeights = this.#weights[wire.toStage] ?? [1];
-      if (fromWeights.length * toWeights.length > MOST_PAIRS) continue;
+      if (fromWeights.length * toWeights.length > MOST_LISTED_PAIRS) continue;
       for (const [i, a] of fromWeights.entries()) {
         for (const [j, b] of toWeights.entries()) {
           const from = this.#end(wire.fromStage, i, wire.fromPart);

@@ -12,6 +12,9 @@ import type { Ladder } from './roofline.js';
 
 export type Objective = 'latency' | 'throughput';
 
+/** Of replicas times replicas: the links of more pairs than this are not listed one by one. */
+export const MOST_LISTED_PAIRS = 400;
+
 export interface Device {
   readonly agent: string;
   /** As probed at its start; > 0. */

@@ -151,15 +151,20 @@ async function writePlan(file: string, { details }: PlanReport): Promise<void> {
 function planReportText(report: PlanReport, { options, output }: Invocation, objective: string): string {
   const width = output.columns;
   const out = optionText(options, 'out');
+  const checked = optionText(options, 'check');
+  // What is for devices that are not there cannot be checked by a gateway, nor deployed.
+  const devices = optionText(options, 'devices');
+  const next =
+    devices === ''
+      ? [`  ${PROGRAM} plan MODEL --check ${out}`, `  ${PROGRAM} deploy MODEL --plan ${out}`]
+      : [`  ${PROGRAM} plan MODEL --check ${out} --devices ${devices}`, `  ${PROGRAM} simulate MODEL --plan ${out} --devices ${devices}`];
   // What would change the plan is told by plans that were made for it; the planner's own word on it was a guess.
   const why = report.why.split('\n').filter((line) => options.explain !== true || !line.startsWith('would change it'));
   return [
     planText({ ...report, why: why.join('\n') }, width),
     ...(options.explain === true ? ['', explainText(report, objective, width)] : []),
-    ...(optionText(options, 'check') === '' ? [] : ['', `${optionText(options, 'check')} can be deployed as it is.`]),
-    ...(out === ''
-      ? []
-      : ['', `Written to ${out}. Edit it, then:`, `  ${PROGRAM} plan MODEL --check ${out}`, `  ${PROGRAM} deploy MODEL --plan ${out}`]),
+    ...(checked === '' ? [] : ['', devices === '' ? `${checked} can be deployed as it is.` : `${checked} is a plan for these devices.`]),
+    ...(out === '' ? [] : ['', `Written to ${out}. Edit it, then:`, ...next]),
   ].join('\n');
 }
 

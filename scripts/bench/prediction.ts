@@ -104,7 +104,7 @@ interface Shared {
   readonly models: Map<string, LoadedModel>;
   readonly plans: Record<string, string>;
   readonly bases: Set<string>;
-  readonly trouble: (text: string) => void;
+  readonly note: (text: string) => void;
 }
 
 /** Measures the network on the classes of these agents; what is measured already is kept. */
@@ -146,7 +146,7 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
   const alone = await load({ deployment: 'net', frames: FRAMES_ALONE, inFlight: 1 });
   const { fps, busy, trouble } = await throughputOf(cluster, report, { mostMs: MOST_MS });
-  if (trouble !== '') shared.trouble(`${name}: ${trouble}`);
+  if (trouble !== '') shared.note(`${name}: ${trouble}`);
   const latency = { predicted: report.predictedLatencyMs, simulated: said.latencyMs };
   const rate = { predicted: report.predictedFps, simulated: said.fps };
   return [
@@ -187,7 +187,7 @@ async function run(context: BenchContext): Promise<object> {
   const [plans, bases]: [Record<string, string>, Set<string>] = [{}, new Set()];
   try {
     return await onCluster(context, { agents: DEVICES }, async (cluster) => {
-      await measure(context, { cluster, library, models: new Map(), plans, bases, trouble: (text) => context.trouble(text) });
+      await measure(context, { cluster, library, models: new Map(), plans, bases, note: (text) => context.note(text) });
       return { 'predictions stand on': [...bases].join('; ') || 'the probe', profiling: PROFILING, ...cluster.testbed.conditions, plans };
     });
   } finally {
@@ -198,6 +198,6 @@ async function run(context: BenchContext): Promise<object> {
 export const prediction: Bench = {
   name: 'prediction',
   summary: `predicted against measured latency and throughput of ${PLANS.length} plans`,
-  seconds: 1000,
+  seconds: 1100,
   run,
 };

@@ -6,7 +6,7 @@ import { ChairClient } from '../../scheduler/client.js';
 import { announceReady, followParent, untilStopped } from '../lifetime.js';
 import { errorLine } from '../output.js';
 import type { Call, LoadReport, LoadRequest, Reply } from './client.js';
-import { type SteadyCount, steadyCount } from './steady.js';
+import { laterHalf, type SteadyCount, steadyCount } from './steady.js';
 
 /** Different frames, so that nothing can be answered from memory; few, so that making them costs nothing while it is measured. */
 const DIFFERENT_FRAMES = 4;
@@ -60,7 +60,9 @@ async function load(client: ChairClient, request: LoadRequest): Promise<LoadRepo
     if (request.steady === undefined || isOver || atMs - lookedAt < LOOK_MS) return;
     lookedAt = atMs;
     steady = steadyCount({ endedAtMs, latenciesMs }, request.steady);
-    isOver = steady.isEnough || atMs - startedAt >= request.steady.mostMs;
+    const isLate = atMs - startedAt >= request.steady.mostMs;
+    if (isLate && !steady.isEnough) steady = laterHalf({ endedAtMs });
+    isOver = steady.isEnough || isLate;
   };
   const sender = async (): Promise<void> => {
     while (sent < request.frames && !isOver && performance.now() - startedAt < (request.forMs ?? Number.POSITIVE_INFINITY)) {

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createRandom } from '../../models/random.js';
 import { Router } from '../../scheduler/router.js';
-import { type Enough, type Results, STEPS, type SteadyCount, steadyCount } from './steady.js';
+import { type Enough, laterHalf, type Results, STEPS, type SteadyCount, steadyCount } from './steady.js';
 
 type Turns = 'in turn' | 'weighted' | 'free first';
 
@@ -135,6 +135,11 @@ describe('frames per second of a closed loop', () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it('are those of the later half, and said not to be enough, where the time is over', () => {
+    const endedAtMs = [10, 20, 30, 40, 140, 240, 340, 440];
+    expect(laterHalf({ endedAtMs })).toEqual({ from: 4, to: 7, fps: 10, isEnough: false });
   });
 
   it('were twice the true ones where slow devices had not had their turns yet', () => {

@@ -52,6 +52,12 @@ export function steadyCount({ endedAtMs, latenciesMs }: Results, enough: Enough)
   };
 }
 
+/** Where the time was over before: the later half, which is nearest to it. */
+export function laterHalf({ endedAtMs }: Pick<Results, 'endedAtMs'>): SteadyCount {
+  const from = Math.floor(endedAtMs.length / 2);
+  return { from, to: endedAtMs.length - 1, fps: slope(endedAtMs.slice(from)) * 1000, isEnough: false };
+}
+
 /** Of the least squares line of number over time; NaN of fewer than two times. */
 function slope(times: readonly number[]): number {
   const middle = (times.length - 1) / 2;

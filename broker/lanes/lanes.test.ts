@@ -3,6 +3,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { promisify } from 'node:util';
 import { generate, parser } from 'mqtt-packet';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { BufferPool } from '../buffers.js';
 import type { Bus } from '../bus.js';
 import { isChairError } from '../errors.js';
 import { listen } from '../listen.js';
@@ -212,6 +213,22 @@ describe('direct lanes', () => {
     await expect(a.lanes.send('b', 't/b', [new Uint8Array(1000)])).rejects.toThrow(/at most 1000 bytes/);
     expect(await codeOf(a.lanes.send('b', 't/b', [new Uint8Array(1000)]))).toBe('PACKET_TOO_LARGE');
     expect(await codeOf(a.lanes.send('b', 't/b', [new Uint8Array(900)]))).toBe('none');
+  });
+
+  it('use the memory again of what nobody handles', async () => {
+    const buffers = new BufferPool(8 * 2 ** 20);
+    const [a, b] = [await laneNode('a'), await laneNode('b', { buffers })];
+    a.lanes.setPeers([entry('b', b.lanes.port)]);
+    const large = new Uint8Array(400_000);
+    const send = async (count: number) => {
+      const want = b.refused.length + count;
+      for (let i = 0; i < count; i++) await a.lanes.send('b', 't/nobody', [large]);
+      await until('all of them', () => b.refused.length === want);
+    };
+    await send(2);
+    const { made } = buffers;
+    await send(20);
+    expect(buffers.made - made).toBeLessThan(5);
   });
 
   it('report handlers that throw and topics nobody handles, and go on', async () => {

@@ -30,6 +30,8 @@ import { AGENT, boxOf, contents, IDLE_BYTES, KINDS, type Kind, MIB, NEXT, planOf
 const LOCAL = ['127.0.0.1'];
 const ROUTE = [0, 0, 0];
 const MOST_BUSY_MS = 40_000;
+/** Of the first attempt; doubles with each, so that on a busy machine one of them comes through. */
+const AGAIN_MS = 500;
 
 // ---- the world ----------------------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,8 @@ class Soak {
   readonly #runner: Runner;
   readonly #forwarder: Forwarder;
   readonly #busy = new Set<Promise<unknown>>();
+  /** To us, to the next agent, to the gateway. */
+  readonly #cameOn = [0, 0, 0];
   #side: SideLane | undefined;
   #halting: Awaited<ReturnType<typeof startHalting>> | undefined;
   #order = 0;
@@ -389,7 +393,7 @@ class Soak {
       for (const flight of service.flights.values()) {
         const waitedMs = performance.now() - flight.sentMs;
         if (this.#below(100) === 0) this.#cancel(service, flight);
-        else if (waitedMs > 400 || this.#below(150) === 0) {
+        else if (waitedMs > AGAIN_MS * 2 ** flight.attempt || this.#below(150) === 0) {
           flight.attempt++;
           this.figures.again++;
           this.#send(service, flight);
@@ -400,11 +404,22 @@ class Soak {
     if (side?.state === 'up' && this.#below(3) === 0) side.send(this.#topics.blobRequest.name, [Uint8Array.of(1)]).catch(() => undefined);
   }
 
+  /** Breaks the connections to one of us, when something came on them since the last time: on a busy machine nothing would otherwise. */
+  #cut(): void {
+    const which = this.#below(this.#proxies.length);
+    const came = [this.figures.runs, this.figures.frames, this.figures.blobs][which] ?? 0;
+    if (came === this.#cameOn[which]) return;
+    this.#cameOn[which] = came;
+    this.#proxies[which]?.cut();
+    this.figures.cuts++;
+  }
+
   async run(): Promise<SoakFigures> {
     const { seconds, cutMs = 150 } = this.#o;
     const untilMs = performance.now() + 1000 * seconds;
     let cutAtMs = performance.now() + cutMs;
     let epochAtMs = performance.now() + 100;
+    let runs = 0;
     // On a busy machine until it has done something at all.
     const isIdle = () => Math.min(this.figures.frames, this.figures.adopted, this.figures.blobs, this.figures.cancelled) === 0;
     const busyMs = untilMs + MOST_BUSY_MS;
@@ -412,11 +427,11 @@ class Soak {
       this.#turn();
       const now = performance.now();
       if (cutMs > 0 && now > cutAtMs) {
-        this.#proxies[this.#below(this.#proxies.length)]?.cut();
-        this.figures.cuts++;
+        this.#cut();
         cutAtMs = now + 2 * this.#o.random() * cutMs;
       }
-      if (now > epochAtMs) {
+      if (now > epochAtMs && this.figures.runs > runs) {
+        runs = this.figures.runs;
         const service = this.#services[this.#below(this.#services.length)];
         if (service !== undefined) this.#track(this.#prepare(service, this.#below(30)));
         epochAtMs = now + 200;

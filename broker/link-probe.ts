@@ -2,20 +2,21 @@
  * Measures the lane to a peer as frames would use it: direct or relayed, with both ends' own event loops in it. One end asks; the other echoes and
  * sends on request. Only the asking end's clock is read.
  *
- *   round trip   small messages one after another: median, and the median distance from it
- *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, three of the last (two where time is short): bytes /
- *                (time - round trip), their median (of two the later)
+ *   round trip   small messages one after another: lower quartile, and the median distance from the median
+ *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, then the last and the first size in turn (link-rate.ts)
  *
- * One round that takes long is not the last of its size: code that runs for the first time, or a CPU quota that is used up, makes a round of 64 KB as slow as a link of a
- * hundredth of its rate. (A best of three would be a shaper's burst.)
+ * What a processor under a CPU quota takes for it is not the link's: both ends rest before each message and before each round that is short, so that they have their quota
+ * to begin with, and the quickest rounds count. Nor is it a shaper's burst: the difference of two sizes counts, wherever the link is fast enough for two.
  *
  * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
  */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { decode, encode } from './codec.js';
 import { ChairError } from './errors.js';
 import type { LaneMessage, Lanes, Segments } from './lanes/lane.js';
 import { checkLink } from './link-bounds.js';
+import { linkRate, type Round } from './link-rate.js';
 import type { LinkMeasurement, Probe } from './messages.js';
 import { discard, joinSegments } from './segments.js';
 import type { Topics } from './topics.js';
@@ -28,7 +29,7 @@ export interface ProbeBudget {
   readonly budgetBytes: number;
 }
 
-export const PROBE_BUDGET: ProbeBudget = { budgetMs: 1500, budgetBytes: 8 * 2 ** 20 };
+export const PROBE_BUDGET: ProbeBudget = { budgetMs: 1500, budgetBytes: 16 * 2 ** 20 };
 
 export interface LinkProbeOptions {
   readonly name: string;
@@ -42,17 +43,24 @@ export interface LinkProbeOptions {
 
 const ECHOES = 11;
 const MESSAGE_BYTES = 64 * 1024;
-const ROUND_BYTES = [64 * 1024, 256 * 1024, 1024 * 1024] as const;
+/** The second only where the first takes long already. */
+const ROUND_BYTES = [64 * 1024, 128 * 1024, 256 * 1024, 1024 * 1024] as const;
+const [, SLOW_BYTES] = ROUND_BYTES;
 /** A round of this length is long against timers and scheduling. */
 const ENOUGH_MS = 60;
-const SAMPLES = 3;
+/** Of the largest size that is used: so many short ones, or so many long ones. */
+const SHORT_ROUNDS = 6;
+const LONG_ROUNDS = 3;
 const LEAST_ROUNDS = 2;
+/** Both ends' processors rest so long before an echo and before a short round: a tenth of a core gets back what that takes. */
+const ECHO_REST_MS = 3;
+const ROUND_REST_MS = 25;
 /** A link of less than half a Mbit/s, or something is wrong: another round would take as long. */
 const VERY_LONG_MS = 1000;
 const ECHO_MS = 2000;
 const ROUND_MS = 5000;
 /** What a peer may ask this end to send at once. */
-const MAX_REQUESTED_BYTES = 2 * ROUND_BYTES[2];
+const MAX_REQUESTED_BYTES = 2 * ROUND_BYTES[3];
 
 export class LinkProbe {
   readonly #o: LinkProbeOptions;
@@ -100,8 +108,11 @@ export class LinkProbe {
     const echoes: number[] = [];
     // The first one may wait for the lane to come up, and warms both ends.
     await this.#timed(peer, 'echo', 0);
-    while (echoes.length < ECHOES && (echoes.length < 3 || nowMs() < untilMs)) echoes.push(await this.#timed(peer, 'echo', 0));
-    const roundTripMs = median(echoes);
+    while (echoes.length < ECHOES && (echoes.length < 3 || nowMs() < untilMs)) {
+      await delay(ECHO_REST_MS);
+      echoes.push(await this.#timed(peer, 'echo', 0));
+    }
+    const roundTripMs = lowerQuartile(echoes);
     // Half of the time for each: what is left over by the one may be nothing.
     const halfMs = (nowMs() + untilMs) / 2;
     const up = await this.#direction(peer, 'fill', roundTripMs, halfMs, budgetBytes / 2);
@@ -125,26 +136,29 @@ export class LinkProbe {
 
   /** Always at least two rounds, however short the time, unless the first took very long. */
   async #direction(peer: string, kind: 'fill' | 'drain', roundTripMs: number, untilMs: number, budgetBytes: number) {
+    const { nowMs } = this.#o;
     let bytes = 0;
-    let samples: { readonly size: number; readonly bytesPerSecond: number }[] = [];
-    let step = 0;
-    let longestMs = 0;
-    for (let rounds = 0; samples.length < SAMPLES; rounds++) {
-      const size = ROUND_BYTES[step] ?? MESSAGE_BYTES;
-      const isEnough = rounds >= LEAST_ROUNDS || longestMs >= VERY_LONG_MS;
-      if (bytes > 0 && ((isEnough && this.#o.nowMs() >= untilMs) || bytes + size > budgetBytes)) break;
+    let large = MESSAGE_BYTES;
+    let rounds: Round[] = [];
+    const of = (size: number): number[] => rounds.flatMap((round) => (round.bytes === size ? [round.tookMs] : []));
+    for (let count = 0; ; count++) {
+      // What is as large as it gets, and in turn the smallest, which tells what is fixed about it.
+      const size = of(MESSAGE_BYTES).length < of(large).length ? MESSAGE_BYTES : large;
+      const isEnough = count >= LEAST_ROUNDS || of(MESSAGE_BYTES).some((ms) => ms >= VERY_LONG_MS);
+      if (bytes > 0 && ((isEnough && nowMs() >= untilMs) || bytes + size > budgetBytes)) break;
+      if (count > 0 && nowMs() < untilMs && Math.min(...rounds.map((round) => round.tookMs)) < ENOUGH_MS) await delay(ROUND_REST_MS);
       const tookMs = await this.#timed(peer, kind, size);
-      longestMs = Math.max(longestMs, tookMs);
       bytes += size;
-      samples = samples.filter((sample) => sample.size === size);
-      samples.push({ size, bytesPerSecond: (size / throughputMs(tookMs, roundTripMs)) * 1000 });
-      // Any of them: one slow round of the smallest size says little.
-      if (tookMs < ENOUGH_MS && step < ROUND_BYTES.length - 1) step++;
+      rounds.push({ bytes: size, tookMs });
+      if (size !== large) continue;
+      const next = larger(size, tookMs, untilMs - nowMs());
+      if (next === size && of(size).length >= (Math.min(...of(size)) < ENOUGH_MS ? SHORT_ROUNDS : LONG_ROUNDS)) break;
+      large = next;
     }
-    const speeds = samples.map((sample) => sample.bytesPerSecond);
-    // Of two the later one: the first may be a shaper's burst, or code that runs for the first time.
-    const bytesPerSecond = speeds.length === 2 ? (speeds[1] ?? 0) : median(speeds);
-    return { bytesPerSecond, spread: bytesPerSecond > 0 ? deviation(speeds) / bytesPerSecond : 0, bytes };
+    // The last size may not have been reached in the time; those between were only steps to it.
+    large = Math.max(...rounds.map((round) => round.bytes));
+    rounds = rounds.filter((round) => round.bytes === MESSAGE_BYTES || round.bytes === large);
+    return { bytesPerSecond: linkRate(rounds, roundTripMs), spread: deviation(of(large)) / median(of(large)), bytes };
   }
 
   /** One exchange: how long until its answer is here. */
@@ -216,9 +230,16 @@ export class LinkProbe {
 
 const NOTHING = new Uint8Array(0);
 
-/** The time that the bytes took: without the way there and back, but never less than a quarter of what was seen (the round trip has noise, too). */
-function throughputMs(tookMs: number, roundTripMs: number): number {
-  return Math.max(tookMs - roundTripMs, tookMs / 4);
+/** The size of the next rounds, after one of `size`: a larger one where this was too short to be timed well, or where there is time for it. */
+function larger(size: number, tookMs: number, leftMs: number): number {
+  const isShort = tookMs < ENOUGH_MS;
+  const next = ROUND_BYTES.find((bytes) => bytes > (isShort ? Math.max(size, SLOW_BYTES) : size)) ?? size;
+  const isTimely = LEAST_ROUNDS * tookMs * (next / size) <= leftMs || (size === MESSAGE_BYTES && tookMs < VERY_LONG_MS / 2);
+  return isShort || isTimely ? next : size;
+}
+
+function lowerQuartile(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 4)] ?? Number.NaN;
 }
 
 /** NaN of nothing. */

@@ -80,6 +80,8 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
   const trusted = options.trust === undefined ? {} : { trust: options.trust };
   const failures = new Failures(log);
   let waiting: NodeJS.Timeout | undefined;
+  // Known before lanes are made.
+  let turnMs = 0;
   const agent = new Agent({
     config,
     softwareVersion: options.softwareVersion,
@@ -105,6 +107,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
     createLanes: (bus, onRefused, buffers) =>
       createLanes({
         ...trusted,
+        turnMs,
         id: config.name,
         cluster: config.cluster,
         bus,
@@ -116,7 +119,11 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
       }),
     createEngine: () => createOnnxRuntimeEngine(config.threads > 0 ? { threads: config.threads } : {}),
     measure: measureInChild,
-    probe: (engine, directory) => probed(engine, directory, config.threads, log),
+    probe: async (engine, directory) => {
+      const found = await probed(engine, directory, config.threads, log);
+      turnMs = found.quotaGrainMs;
+      return found;
+    },
   });
   const closed = agent.closed.finally(() => clearTimeout(waiting));
   await agent.start();

@@ -65,6 +65,10 @@ export class Learning {
       measure: (from, to, budget, evenIfBusy) => this.#measure(from, to, budget, evenIfBusy),
       isBusy: (end) => this.#isBusy(end),
       sameHost: (a, b) => this.#sameHost(a, b),
+      turnMs: (end) => {
+        const hello = options.registry.get(end)?.hello;
+        return hello === undefined ? 0 : (besidesComputing(hello).quota?.periodMs ?? 0);
+      },
     });
   }
 

@@ -59,6 +59,8 @@ export interface LanesOptions {
   /** How long the first messages to a new peer wait for its direct lane before they are relayed, from `setPeers` on; default 300 ms. */
   readonly graceMs?: number;
   readonly random?: () => number;
+  /** From one turn of this process's CPU quota to the next, ms: messages that wait for it say nothing of links. Default: 0, no quota. */
+  readonly turnMs?: number;
   /** What connections are read into; a handler that takes a message's memory over (`SegmentReader.adopt`) gives it back here. Default: a pool of 8 MiB. */
   readonly buffers?: Buffers;
   /** What kernels have not acknowledged; default: as this machine's says. */
@@ -105,7 +107,7 @@ class MqttLanes implements Lanes {
   readonly #speaker: string;
   readonly #handlers = new Map<string, Set<Handler>>();
   readonly #peers = new Map<string, Peer>();
-  readonly #received = new ReceiveMeter();
+  readonly #received: ReceiveMeter;
   readonly #sessions = new TlsSessions();
   readonly #watch: LaneWatch;
   readonly #buffers: Buffers;
@@ -126,6 +128,7 @@ class MqttLanes implements Lanes {
     this.#clientId = clientIdOf(options.id);
     this.#maxPacketBytes = Math.min(options.maxPacketBytes ?? MQTT_MAX_PACKET_BYTES, MQTT_MAX_PACKET_BYTES);
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024;
+    this.#received = new ReceiveMeter(options.turnMs);
     this.#watch = new LaneWatch(options.kernelQueues ?? readKernelQueues);
     this.#buffers = options.buffers ?? new BufferPool(IDLE_READ_BYTES);
     this.#listener = options.listen === false ? undefined : this.#createListener();

@@ -21,6 +21,8 @@ export interface LinkKeeperOptions {
   /** Frames run on this end, or did a moment ago. */
   readonly isBusy: (end: string) => boolean;
   readonly sameHost: (a: string, b: string) => boolean;
+  /** From one turn of an end's CPU quota to the next, ms; 0 = it has none. Default: nobody has. */
+  readonly turnMs?: (end: string) => number;
   readonly now: () => number;
   readonly log: (kind: string, text: string) => void;
   /** Keeps what is known over restarts; default: nothing does. */
@@ -38,10 +40,12 @@ export interface MeasureLimits {
 export const PLAN_LIMITS: MeasureLimits = { budgetMs: 5000, maxAgeMs: 10 * 60_000 };
 /** Large messages seen before a link that was never measured gets a row. */
 const FIRST_SAMPLES = 5;
+/** A message of so many bytes may be held up for a turn of its sender's quota, which its receiver cannot see: what comes at this rate or more is not slow. */
+const TURN_BYTES = 512 * 1024;
 /** A pair that could not be measured is left alone this long. */
 const FAILED_MS = 60_000;
-/** Long enough for a median of three rounds of 1 MB each way at 100 Mbit/s. */
-const BUDGET: ProbeBudget = { budgetMs: 900, budgetBytes: 8 * 2 ** 20 };
+/** Long enough for three rounds of 1 MB each way at 100 Mbit/s, and for six with pauses where links are faster. */
+const BUDGET: ProbeBudget = { budgetMs: 1000, budgetBytes: 16 * 2 ** 20 };
 
 export class LinkKeeper {
   readonly #o: LinkKeeperOptions;
@@ -158,6 +162,12 @@ export class LinkKeeper {
     file?.changed(() => this.#table.saved(now()), measured);
   }
 
+  /** Bytes per second of a sender that its quota holds up. */
+  #leastOf(sender: string): number {
+    const turnMs = this.#o.turnMs?.(sender) ?? 0;
+    return turnMs > 0 ? (TURN_BYTES / turnMs) * 1000 : Number.POSITIVE_INFINITY;
+  }
+
   #live(to: string, { peer, lane, receivedBytesPerSecond, receivedSamples, roundTripMs }: LaneHealth): void {
     const { now, log } = this.#o;
     if (lane === 'local' || lane === 'down') return;
@@ -168,8 +178,9 @@ export class LinkKeeper {
     const known = this.#table.get(peer, to);
     // The first messages tell too little to begin a row with.
     if (known === undefined ? receivedSamples < FIRST_SAMPLES : !fresh && roundTripMs === 0) return;
+    const isHeldUp = receivedBytesPerSecond < (known?.bytesPerSecond ?? 0) && receivedBytesPerSecond >= this.#leastOf(peer);
     try {
-      this.#table.live(peer, to, { bytesPerSecond: fresh ? receivedBytesPerSecond : 0, roundTripMs }, now());
+      this.#table.live(peer, to, { bytesPerSecond: fresh && !isHeldUp ? receivedBytesPerSecond : 0, roundTripMs }, now());
       this.#changed(false);
     } catch (thrown) {
       // Once: the row itself says it from then on.

@@ -285,6 +285,24 @@ describe('the keeper of links', () => {
     kept.health({ agent: 'b', lanes: [lane(15e6, 4)] });
     expect(speedOf()).toBeGreaterThan(once ?? 0);
   });
+
+  it.each([
+    [0, 30e6, 'live traffic came at'],
+    [17.5, 30e6, ''],
+    [17.5, 20e6, 'live traffic came at'],
+    [100, 20e6, ''],
+  ])('with a sender whose turns are %s ms apart takes %s bytes/s of a link of 110e6 for: "%s"', async (turnMs, speed, problem) => {
+    const { kept } = keeper({ measure: async (_, to) => found(to, 110e6), turnMs: (end) => (end === 'a' ? turnMs : 0) });
+    await kept.ensure([['a', 'b']]);
+    const lane: LaneHealth = {
+      ...{ peer: 'a', lane: 'direct', why: '', bytesSent: 0, messagesSent: 0, sendMs: 0, roundTripMs: 0 },
+      ...{ receivedBytesPerSecond: speed, receivedSamples: 9 },
+      ...{ waitingBytes: 0, busyMs: 0, busyBytesPerSecond: 0, messagesDropped: 0 },
+    };
+    kept.health({ agent: 'b', lanes: [lane] });
+    const said = kept.status().find(({ from }) => from === 'a')?.problem ?? 'no row';
+    expect(said.slice(0, problem.length || undefined)).toBe(problem);
+  });
 });
 
 describe('the pairs of a draft', () => {

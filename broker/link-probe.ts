@@ -52,6 +52,10 @@ const ENOUGH_MS = 60;
 const SHORT_ROUNDS = 6;
 const LONG_ROUNDS = 3;
 const LEAST_ROUNDS = 2;
+/** Rounds within this factor. */
+const AGREE = 1.3;
+/** So many times what the small rounds say. */
+const ODD = 3;
 /** Both ends' processors rest so long before an echo and before a short round: a tenth of a core gets back what that takes. */
 const ECHO_REST_MS = 3;
 const ROUND_REST_MS = 25;
@@ -144,15 +148,21 @@ export class LinkProbe {
     for (let count = 0; ; count++) {
       // What is as large as it gets, and in turn the smallest, which tells what is fixed about it.
       const size = of(MESSAGE_BYTES).length < of(large).length ? MESSAGE_BYTES : large;
-      const isEnough = count >= LEAST_ROUNDS || of(MESSAGE_BYTES).some((ms) => ms >= VERY_LONG_MS);
+      const [first = 0, ...more] = of(large);
+      // One round of the larger size that stood still is not its speed.
+      const isOdd = more.length === 0 && first > (ODD * Math.min(...of(MESSAGE_BYTES)) * large) / MESSAGE_BYTES;
+      const isEnough = (count >= LEAST_ROUNDS && !isOdd) || of(MESSAGE_BYTES).some((ms) => ms >= VERY_LONG_MS);
       if (bytes > 0 && ((isEnough && nowMs() >= untilMs) || bytes + size > budgetBytes)) break;
       if (count > 0 && nowMs() < untilMs && Math.min(...rounds.map((round) => round.tookMs)) < ENOUGH_MS) await delay(ROUND_REST_MS);
       const tookMs = await this.#timed(peer, kind, size);
       bytes += size;
       rounds.push({ bytes: size, tookMs });
       if (size !== large) continue;
-      const next = larger(size, tookMs, untilMs - nowMs());
-      if (next === size && of(size).length >= (Math.min(...of(size)) < ENOUGH_MS ? SHORT_ROUNDS : LONG_ROUNDS)) break;
+      const quickMs = Math.min(...of(size));
+      const next = larger(size, quickMs, untilMs - nowMs());
+      // Long rounds that agree need not be many.
+      const agree = quickMs >= ENOUGH_MS && Math.max(...of(size)) <= AGREE * quickMs;
+      if (next === size && of(size).length >= (agree ? LONG_ROUNDS : SHORT_ROUNDS)) break;
       large = next;
     }
     // The last size may not have been reached in the time; those between were only steps to it.

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { auto } from './auto.js';
 import { chain } from './chain-model.js';
 import { score } from './draft.js';
+import { filed } from './filed.js';
 import { pipeline } from './pipeline.js';
 import { type Device, isRefusal, type Objective, type PlanDraft, type PlanProblem } from './problem.js';
 
@@ -100,5 +101,15 @@ describe('bands for latency', () => {
     const turned = planned(auto({ ...problem, devices: devices.toReversed() }));
     expect(names(turned)).toEqual(order);
     expect(order).toEqual([['a', 'b']]);
+  });
+});
+
+describe('a plan from a file', () => {
+  it('is not taken silently when it is later than its own objective allows', () => {
+    const devices = [device('a', 1e9, 0)];
+    const stages = [{ spec: { nodes: [0, 2] as const, cut: 'whole' as const, shares: [1] }, agents: [['a']] }];
+    const given = { ...ask(devices, 'throughput'), seated: { by: 'hand', stages } };
+    expect(planned(filed({ ...given, maxLatencyMs: 5 })).why).toMatch(/\nlater than its objective allows: \d+ ms instead of 5 ms$/);
+    expect(planned(filed({ ...given, maxLatencyMs: 60_000 })).why).not.toContain('later');
   });
 });

@@ -155,10 +155,13 @@ describe('gateway', () => {
   });
 
   it('answers frames under way with DEPLOYMENT_REMOVED when the deployment is removed', async () => {
-    const { client } = await cluster(['a'], { runMs: 500 });
+    const { gateway, client } = await cluster(['a'], { runMs: 3000 });
     await client.deploy(request());
     const frames = [1, 2, 3, 4, 5, 6].map((seed) => codeOf(client.infer('m', frame(seed))));
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await until(
+      'all are under way',
+      () => (gateway.status().deployments[0]?.inFlight ?? 0) + (gateway.status().deployments[0]?.queued ?? 0) === 6,
+    );
     await client.undeploy('m');
     expect(new Set(await Promise.all(frames))).toEqual(new Set(['DEPLOYMENT_REMOVED']));
   });

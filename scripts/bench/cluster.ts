@@ -13,6 +13,7 @@ import { BareEngine, type BareOptions } from './bare.js';
 import type { BenchContext } from './bench.js';
 import { type Network, networkFile } from './networks.js';
 import { type Busy, watch } from './usage.js';
+import { FRAMES_AT_WORK, putToWork } from './warm.js';
 
 /** A load, and how busy everything was meanwhile. */
 export interface WatchedLoad extends LoadReport {
@@ -48,8 +49,17 @@ async function isPreparing(client: TestbedClient, name: string): Promise<boolean
 /** For benchmarks of losses: slices stand by as they do by default. Elsewhere none do, so that none are fetched while something else is measured. */
 export const STANDBY: Pick<TestbedOptions, 'standbyMb'> = { standbyMb: 1024 };
 
+export interface ClusterOptions extends TestbedOptions {
+  /** Frames of a small network first, so that what is measured is a cluster at work (warm.ts); not in a quick run. */
+  readonly atWork?: boolean;
+}
+
 /** Starts a testbed, runs `work` on it and removes it. */
-export async function onCluster<T>(context: BenchContext, options: TestbedOptions, work: (cluster: Cluster) => Promise<T>): Promise<T> {
+export async function onCluster<T>(
+  context: BenchContext,
+  { atWork = false, ...options }: ClusterOptions,
+  work: (cluster: Cluster) => Promise<T>,
+): Promise<T> {
   const testbed = await startTestbed({ threads: 1, cli: await context.cli(), holdPlans: true, standbyMb: 0, ...options });
   try {
     const { conditions } = testbed;
@@ -61,7 +71,7 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
     const client = await testbed.client();
     await client.untilReady(testbed.agents.length);
     const limited = conditions.isolation === 'namespaces';
-    return await work({
+    const cluster: Cluster = {
       testbed,
       client,
       network: (name) => networkFile(name, context.models),
@@ -113,7 +123,13 @@ export async function onCluster<T>(context: BenchContext, options: TestbedOption
         return bare;
       },
       sliceFile: (slice) => path.join(testbed.directory, 'gateway', 'gateway-cache', 'slices', slice),
-    });
+    };
+    if (atWork && !context.quick) {
+      context.note(`${FRAMES_AT_WORK} frames of a small network, so that the cluster is at work`);
+      await putToWork(cluster, context.models);
+      context.depends({ framesOfASmallNetworkBefore: FRAMES_AT_WORK });
+    }
+    return await work(cluster);
   } finally {
     await testbed.stop();
   }

@@ -19,7 +19,7 @@ const CEILING_SHARE = 0.85;
 const SLOW_LINK_BITS = 100e6;
 /** Of each slice in each round. */
 const CEILING_RUNS = 4;
-/** Until what runs for every frame has been compiled: figures are of a cluster at work. */
+/** Until the slices' weights and the plan's lanes are as they will be. */
 const WARM_UP_FRAMES = 20;
 const MODELS = ['vgg16-features', 'vgg16'];
 
@@ -136,7 +136,7 @@ async function measure(context: BenchContext, settings: readonly Setting[], plan
   const [{ spec } = { spec: DEFAULT_DEVICE }] = settings;
   if (names.length === 0) return {};
   const count = Math.max(...settings.flatMap(countsOf));
-  return onCluster(context, { agents: Array.from({ length: count }, () => spec) }, async (cluster) => {
+  return onCluster(context, { agents: Array.from({ length: count }, () => spec), atWork: true }, async (cluster) => {
     for (const model of names) {
       const network = await cluster.network(model);
       const bare = await cluster.bare(`bare-${model}`, { ...spec, memoryBytes: 4 * 2 ** 30 }, [network.model]);

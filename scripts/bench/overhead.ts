@@ -74,11 +74,15 @@ async function run(context: BenchContext): Promise<object> {
   const free = (): Promise<Figure[]> =>
     onCluster(
       context,
-      { agents: [{ ...DEFAULT_DEVICE, cpu: availableParallelism(), rateBits: NO_LIMIT_BITS }], gatewayRateBits: NO_LIMIT_BITS },
+      {
+        agents: [{ ...DEFAULT_DEVICE, cpu: availableParallelism(), rateBits: NO_LIMIT_BITS }],
+        gatewayRateBits: NO_LIMIT_BITS,
+        atWork: true,
+      },
       (cluster) => addedLatency(cluster, quick),
     );
   const limited = (of: (typeof THROUGHPUTS)[number]) => (): Promise<Figure[]> =>
-    onCluster(context, { agents: 1 }, async (cluster) => {
+    onCluster(context, { agents: 1, atWork: true }, async (cluster) => {
       conditions = cluster.testbed.conditions;
       return throughput(cluster, quick, of);
     });

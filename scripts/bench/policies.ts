@@ -179,7 +179,7 @@ async function run(context: BenchContext): Promise<object> {
   for (const setting of context.quick ? SETTINGS.slice(0, 1) : SETTINGS) {
     const models = setting.models.filter((model) => context.wants(`${setting.title}, ${model}`));
     if (models.length === 0) continue;
-    await onCluster(context, { agents: setting.devices }, (cluster) =>
+    await onCluster(context, { agents: setting.devices, atWork: true }, (cluster) =>
       context.cases(
         models.map((model): Case => ({ name: `${setting.title}, ${model}`, run: () => compare(setting, model, context, cluster, plans) })),
       ),

@@ -186,7 +186,7 @@ async function run(context: BenchContext): Promise<object> {
   });
   const [plans, bases]: [Record<string, string>, Set<string>] = [{}, new Set()];
   try {
-    return await onCluster(context, { agents: DEVICES }, async (cluster) => {
+    return await onCluster(context, { agents: DEVICES, atWork: true }, async (cluster) => {
       await measure(context, { cluster, library, models: new Map(), plans, bases, note: (text) => context.note(text) });
       return { 'predictions stand on': [...bases].join('; ') || 'the probe', profiling: PROFILING, ...cluster.testbed.conditions, plans };
     });

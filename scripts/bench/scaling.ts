@@ -85,7 +85,7 @@ async function measure(context: BenchContext, spec: DeviceSpec, groups: readonly
   const caseName = ({ name }: Group, n: number): string => `${name}, ${n} agents`;
   const wanted = groups.filter((group) => counts.some((n) => context.wants(caseName(group, n))));
   if (wanted.length === 0) return {};
-  return onCluster(context, { agents: Array.from({ length: Math.max(...counts) }, () => spec) }, async (cluster) => {
+  return onCluster(context, { agents: Array.from({ length: Math.max(...counts) }, () => spec), atWork: true }, async (cluster) => {
     for (const group of wanted) {
       const network = await cluster.network(group.model);
       const file = await bareFile(network, `${cluster.testbed.directory}/bare-${group.model}`);

@@ -160,7 +160,9 @@ async function compare(
   const auto = fps('auto');
   const own = median(auto);
   // Within each round: what equal plans reach in different rounds is noise.
-  const best = auto.map((value, i) => value / Math.max(...PLANNERS.slice(1).map((planner) => fps(planner)[i] ?? 0))).filter(Number.isFinite);
+  const best = auto
+    .map((value, i) => value / Math.max(...PLANNERS.slice(1).map((planner) => fps(planner)[i] ?? 0)))
+    .filter(Number.isFinite);
   const papers = auto.map((value, i) => value / (fps(PAPER)[i] ?? Number.NaN)).filter(Number.isFinite);
   const bare = setting.sum ? await bareSpeeds(setting.devices, model, cluster) : undefined;
   return [

@@ -45,7 +45,7 @@ const ECHOES = 11;
 const MESSAGE_BYTES = 64 * 1024;
 /** The second only where the first takes long already. */
 const ROUND_BYTES = [64 * 1024, 128 * 1024, 256 * 1024, 1024 * 1024] as const;
-const [, SLOW_BYTES] = ROUND_BYTES;
+const [, SLOW_BYTES, , LARGEST_BYTES] = ROUND_BYTES;
 /** A round of this length is long against timers and scheduling. */
 const ENOUGH_MS = 60;
 /** Of the largest size that is used: so many short ones, or so many long ones. */
@@ -64,7 +64,7 @@ const VERY_LONG_MS = 1000;
 const ECHO_MS = 2000;
 const ROUND_MS = 5000;
 /** What a peer may ask this end to send at once. */
-const MAX_REQUESTED_BYTES = 2 * ROUND_BYTES[3];
+const MAX_REQUESTED_BYTES = 2 * LARGEST_BYTES;
 
 export class LinkProbe {
   readonly #o: LinkProbeOptions;

@@ -86,13 +86,19 @@ function isAlive(pid: number, started: string): boolean {
   if (!Number.isInteger(pid) || pid <= 0) return false;
   // Our own pid without an entry in `held` is a former process's: pids are reused, in containers most of all.
   if (pid === process.pid) return false;
+  if (!hasProcess(pid)) return false;
+  const now = startTime(pid);
+  return now === '' || started === '' || now === started;
+}
+
+/** Whether there is a process with this pid, whoever's it is; one that has ended and is not waited for counts. */
+export function hasProcess(pid: number): boolean {
   try {
     process.kill(pid, 0);
+    return true;
   } catch (error) {
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
-  const now = startTime(pid);
-  return now === '' || started === '' || now === started;
 }
 
 /** Start time of a process in clock ticks since boot (proc(5), field 22); '' where /proc is missing. */

@@ -69,7 +69,6 @@ export class Assembly {
     const into = parity ? allocTensor(info.dtype, dims) : target;
     if (parity) partial.parities.set(header.wire, into);
     scatter(data, header, itemBytes(info.dtype), into.bytes, parity ? wire.box : wholeBox(info.dims), wire.box);
-    data.discard();
     partial.arrived.add(header.wire);
     return this.#outputs(plan, partial);
   }

@@ -247,7 +247,6 @@ export class Dispatcher {
 
   #acknowledge(message: LaneMessage): void {
     const { client, sequence } = decode('ResultAck', joinSegments(message.payload)) as ResultAck;
-    discard(message.payload);
     if (!this.#isFrom(message, client)) return;
     for (const served of this.#served.values()) served.frames.acknowledge(client, sequence);
   }

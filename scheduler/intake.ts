@@ -32,7 +32,6 @@ export class Intake {
   add(header: SubmitHeader, data: SegmentReader, nowMs: number): WholeFrame | undefined {
     this.#check(header);
     const tensor = this.#read(header, data);
-    data.discard();
     const key = `${header.client} ${header.sequence}`;
     const inputs = this.#partial.get(key)?.inputs ?? {};
     inputs[header.input] = tensor;

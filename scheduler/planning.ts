@@ -1,4 +1,7 @@
-/** From a request and the agents that are there to the planner's problem, and to its answer. No effects. */
+/**
+ * From a request and the agents that are there to the planner's problem, and to its answer. No effects.
+ * Long, because each figure of a device is told here from what agents say, what was profiled and what was learned, in that order; the planners and the plan's slices are elsewhere.
+ */
 import { ChairError } from '../broker/errors.js';
 import type { DeployRequest, Hello } from '../broker/messages.js';
 import { type HostShare, hostShares } from './hosts.js';

@@ -10,6 +10,8 @@
  * Three signals raise suspicion: the Last Will, which is believed at once; health that does not come; and a peer that says its direct lane broke. A
  * peer may be wrong, its own link may be bad: its word makes an agent suspect, and lost only together with a health message that is missing. An agent whose link is
  * slow (links/slow.ts) is suspect as long as that lasts, however well it is heard.
+ *
+ * Long, because every event may move an agent between any two of these states; holding back is a file of its own.
  */
 import type { ErrorCode } from '../broker/errors.js';
 import type { Gone, Health, Hello } from '../broker/messages.js';

@@ -3,6 +3,7 @@
  * document) enters; it is optional, and loaded on first use.
  *
  * One plot is a grid of panels that share one legend, one look and, unless told otherwise, one scale; each panel holds lines, points or bars.
+ * Long, because legend, scales and panels are laid out from the same description; what is drawn of benchmarks and profiles is described elsewhere.
  */
 import { ChairError } from '../broker/errors.js';
 

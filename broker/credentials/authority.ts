@@ -56,6 +56,7 @@ export type JoinAnswer =
 
 const LOOK_MS = 60_000;
 const WHY_CHARACTERS = 200;
+
 export class Authority {
   readonly #o: AuthorityOptions;
   readonly #files: AuthorityFiles;

@@ -211,11 +211,11 @@ const nowhere = (() => {
 })();
 
 /** Second ArrayBuffers over memory that went back already. */
-let seconds: ArrayBuffer[] = [];
-let secondBytes = 0;
+let aliases: ArrayBuffer[] = [];
+let aliasBytes = 0;
 /** Freeing one costs a turn of this thread's event loop, freeing many no more; and V8 collects garbage for every 64 MB that it believes to be held. */
-const MAX_SECONDS = 64;
-const MAX_SECOND_BYTES = 8 * 2 ** 20;
+const MAX_ALIASES = 64;
+const MAX_ALIAS_BYTES = 8 * 2 ** 20;
 
 /**
  * The engine answers with a second ArrayBuffer over the memory where it was told to put an output, and V8 counts that as memory held until it is collected: it is let go
@@ -227,20 +227,20 @@ function settle({ name, sizeBytes, feed }: Port, value: OrtTensor): void {
   if (made.byteLength !== sizeBytes) throw new WorkerError('ENGINE_RUN_FAILED', `output ${name} is not of its declared shape`);
   const [from, to] = [bytesOf(made), bytesOf(place)];
   if (!sameMemory(from, to)) to.set(from);
-  seconds.push(made.buffer as ArrayBuffer);
-  secondBytes += sizeBytes;
+  aliases.push(made.buffer as ArrayBuffer);
+  aliasBytes += sizeBytes;
 }
 
 /** Where a runtime does not let an addon's buffer be transferred, it stays until it is collected. */
-function dropSeconds(): void {
-  if (seconds.length < MAX_SECONDS && secondBytes < MAX_SECOND_BYTES) return;
+function dropAliases(): void {
+  if (aliases.length < MAX_ALIASES && aliasBytes < MAX_ALIAS_BYTES) return;
   try {
-    nowhere.postMessage(null, seconds);
+    nowhere.postMessage(null, aliases);
   } catch {
     // Memory held a little longer; nothing else depends on it.
   }
-  seconds = [];
-  secondBytes = 0;
+  aliases = [];
+  aliasBytes = 0;
 }
 
 /** Told by writing: JavaScript knows no addresses. */
@@ -315,7 +315,7 @@ async function main(): Promise<void> {
     }
     const [, , made, buffers] = reply;
     port.postMessage(reply, unique(made.length === 0 ? buffers : [...made.map((m) => m.bytes.buffer as ArrayBuffer), ...buffers]));
-    dropSeconds();
+    dropAliases();
   };
   // One after another, in the order of the calls: nothing here waits.
   port.on('message', (request: WorkerRequest | RunRequest) => {

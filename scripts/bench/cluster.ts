@@ -99,17 +99,14 @@ export async function onCluster<T>(
         try {
           const report = await client.load(request);
           if (report.failures.length > 0) {
-            throw new ChairError(
-              'FRAME_FAILED',
-              `${report.failures.length} of ${report.failures.length + report.endedAtMs.length} frames failed`,
-              {
-                came: [...new Set(report.failures)].join(', '),
-              },
-            );
+            const frames = report.failures.length + report.endedAtMs.length;
+            throw new ChairError('FRAME_FAILED', `${report.failures.length} of ${frames} frames failed`, {
+              came: [...new Set(report.failures)].join(', '),
+            });
           }
           // What was computed before and after says nothing of what kept the counted frames.
-          const [from, to] = [report.steady?.from, report.steady?.to].map((i) => (i === undefined ? undefined : report.endedAtMs[i]));
-          return { ...report, busy: from === undefined || to === undefined ? usage.busy() : usage.busy(startedMs + from, startedMs + to) };
+          const counted = report.steady === null ? [] : [report.steady.from, report.steady.to];
+          return { ...report, busy: usage.busy(...counted.map((i) => startedMs + (report.endedAtMs[i] ?? Number.NaN))) };
         } finally {
           usage.stop();
         }
@@ -150,17 +147,13 @@ const MOST_MS = 90_000;
 const ENDLESS = 1_000_000;
 
 /**
- * Frames per second of a plan with all the frames in flight that it admits and some that wait for it, for as long as each of its seats has its turns: `steps` of the
+ * Frames per second of a plan with all the frames in flight that it admits and some that wait for it, for as long as each of its seats has its turns: STEPS of the
  * slowest agent, after everybody has the frames waiting that he will ever have (testbed/steady.ts). Throws as `load`.
  */
-export async function throughputOf(
-  { load }: Pick<Cluster, 'load'>,
-  plan: PlanReport,
-  { steps = STEPS, mostMs = MOST_MS } = {},
-): Promise<Throughput> {
+export async function throughputOf({ load }: Pick<Cluster, 'load'>, plan: PlanReport, { mostMs = MOST_MS } = {}): Promise<Throughput> {
   const perAgent = new Map<string, number>();
   for (const { agent, predictedMs } of plan.seats) perAgent.set(agent, (perAgent.get(agent) ?? 0) + predictedMs);
-  const enough = { frames: steps * perAgent.size, ms: steps * Math.max(...perAgent.values()) };
+  const enough = { frames: STEPS * perAgent.size, ms: STEPS * Math.max(...perAgent.values()) };
   const inFlight = inFlightOf(plan) + perAgent.size;
   const { deployment } = plan;
   const { steady, busy } = await load({ deployment, frames: ENDLESS, inFlight, steady: { ...enough, mostMs } });

@@ -1,6 +1,7 @@
 /** Folders of a benchmark's process: its models (hundreds of megabytes), a compiled checkout. Ctrl-C ends it at once, so what it left is removed by the next one. */
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { hasProcess } from '../../broker/lock.js';
 
 /** A new folder `<prefix><pid>-...` for this process, after those that processes which are gone have left are removed. */
 export function ownFolder(directory: string, prefix: string): string {
@@ -12,7 +13,7 @@ export function ownFolder(directory: string, prefix: string): string {
 export function sweep(directory: string, prefix: string): void {
   for (const name of namesIn(directory)) {
     const pid = name.startsWith(prefix) ? /^(\d+)(?:-|$)/.exec(name.slice(prefix.length))?.[1] : undefined;
-    if (pid !== undefined && !isThere(Number(pid))) rmSync(path.join(directory, name), { recursive: true, force: true });
+    if (pid !== undefined && !hasProcess(Number(pid))) rmSync(path.join(directory, name), { recursive: true, force: true });
   }
 }
 
@@ -22,15 +23,5 @@ function namesIn(directory: string): string[] {
   } catch {
     // It was never made.
     return [];
-  }
-}
-
-function isThere(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Somebody else's process is one, too.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }

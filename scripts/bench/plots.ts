@@ -51,7 +51,9 @@ function targetOf({ target }: Figure): number | undefined {
   return text === undefined ? undefined : Number(text);
 }
 
-const TARGET_COLOR = '#8c959f';
+/** What is aimed at, or cannot be beaten, beside what was measured. */
+const GREY = '#8c959f';
+const LIGHT_GREY = '#c0c6cc';
 
 const agentCounts = (found: readonly Found[]): number[] =>
   [...new Set(found.map(({ groups }) => Number(groups.n)))].toSorted((a, b) => a - b);
@@ -65,7 +67,7 @@ const scaling: Plot = {
   pattern: /^(?<model>.+), (?<n>\d+) agents: throughput over \d+ (?<what>x the bare engine|bare engines at once)$/,
   draw(found) {
     const counts = [1, ...agentCounts(found)];
-    const ideal: PlotSeries = { name: 'as many bare engines', dashed: true, color: '#8c959f', points: counts.map((n) => ({ x: n, y: n })) };
+    const ideal: PlotSeries = { name: 'as many bare engines', dashed: true, color: GREY, points: counts.map((n) => ({ x: n, y: n })) };
     const panel = (what: string, title: string): PlotPanel => {
       const own = found.filter(({ groups }) => groups.what === what);
       const series = grouped(own, ({ model }) => model).map(([name, of]) => ({ name, points: overAgents(of, (agents) => agents) }));
@@ -74,7 +76,7 @@ const scaling: Plot = {
       const aim = {
         name: `target: ${target} of that`,
         dashed: true,
-        color: '#c0c6cc',
+        color: LIGHT_GREY,
         points: counts.map((n) => ({ x: n, y: n * target })),
       };
       return { title, series: [ideal, ...(target > 0 && series.length > 0 ? [aim] : []), ...series] };
@@ -109,7 +111,7 @@ const latency: Plot = {
         const y = isMeasured(one) && one.groups.setting === 'at 1 Gbit/s' ? targetOf(one.figure) : undefined;
         return y === undefined ? [] : [{ x: Number(one.groups.n), y }];
       });
-      const aim: PlotSeries = { name: 'target at 1 Gbit/s', mark: 'points', dashed: true, color: TARGET_COLOR, points: targets };
+      const aim: PlotSeries = { name: 'target at 1 Gbit/s', mark: 'points', dashed: true, color: GREY, points: targets };
       const series = [...measured, line('compute ceiling at 1 Gbit/s', ceiling, true), aim];
       return { title, series: series.filter(({ points }) => points.length > 0) };
     });

@@ -1,4 +1,7 @@
-/** The steps of the walk, each as README and docs say it. They share the machines; a step that fails ends the walk. */
+/**
+ * The steps of the walk, each as README and docs say it. They share the machines; a step that fails ends the walk.
+ * Long, because it is read from top to bottom beside those pages; the machines, the terminal and the commands are files of their own.
+ */
 import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';

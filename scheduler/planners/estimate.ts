@@ -30,7 +30,7 @@ export interface SeatEstimate {
 export interface Estimate {
   /** One frame alone, on the slowest way that it may take. */
   readonly latencyMs: number;
-  /** The mean over the ways, each counted as often as it is taken; absent = there is one. */
+  /** The same on the way that it takes when nothing else is under way: with replicas of different speed the fastest, in turn the mean of all; absent = the ways are equally long. */
   readonly usualLatencyMs?: number;
   readonly fps: number;
   /** The busiest resource and how long each frame keeps it, ms. */
@@ -52,6 +52,18 @@ interface Flow {
   readonly rawBytes: number;
   /** Bytes that the CPU of each end handles: what is sent, and where that is encoded its raw bytes once more (see CODED_COPIES). */
   readonly handledBytes: number;
+}
+
+/** How long one frame alone takes this way, and which part of all frames goes it. */
+interface Way {
+  readonly ms: number;
+  readonly taken: number;
+}
+
+/** Undefined where none is taken. */
+function meanOf(ways: readonly Way[]): number | undefined {
+  const taken = ways.reduce((sum, way) => sum + way.taken, 0);
+  return taken > 0 ? ways.reduce((sum, way) => sum + way.ms * way.taken, 0) / taken : undefined;
 }
 
 export function estimate(
@@ -157,34 +169,40 @@ class Estimator {
 
   estimate(inFlight: number): Estimate {
     const replicas = Math.max(1, ...this.#stages.map((stage) => stage.agents.length));
-    let latencyMs = 0;
-    let [sumMs, taken] = [0, 0];
+    const ways: Way[] = [];
     // Replicas on equal devices take equally long: one of each kind is enough.
     const seen = new Map<string, number>();
     const most = this.#weights.reduce((widest, weights) => (weights.length > widest.length ? weights : widest), [1] as readonly number[]);
     for (let r = 0; r < replicas; r++) {
       const kind = this.#kindOf(r);
-      const ms = seen.get(kind) ?? this.#latencyMs(r);
+      const ms = seen.get(kind) ?? this.#latencyMs(this.#stages.map((_, s) => Math.min(r, this.#lastReplica(s))));
       seen.set(kind, ms);
-      latencyMs = Math.max(latencyMs, ms);
-      sumMs += ms * (most[r] ?? 0);
-      taken += most[r] ?? 0;
+      ways.push({ ms, taken: most[r] ?? 0 });
     }
-    const usual = seen.size > 1 && taken > 0 ? { usualLatencyMs: sumMs / taken } : {};
+    const latencyMs = Math.max(...ways.map(({ ms }) => ms));
+    const meanMs = meanOf(ways) ?? latencyMs;
+    const usual = seen.size > 1 ? { usualLatencyMs: this.#aloneMs(meanMs) } : {};
     const bottleneck = this.#busiest();
-    const fps = Math.min(1000 / bottleneck.ms, (inFlight * 1000) / latencyMs);
+    // Little's law: frames in flight are frames per second times the mean of what each takes.
+    const fps = Math.min(1000 / bottleneck.ms, (inFlight * 1000) / meanMs);
     return { latencyMs, ...usual, fps, bottleneck, seats: this.#seats(), links: this.#linkRows(), memory: this.#memory(inFlight) };
   }
 
-  /** One frame alone, through replica `r` of each stage (the last one where there are fewer). */
-  #latencyMs(r: number): number {
+  /** One frame that finds nobody busy goes to the quickest replica of each stage (router.ts), or where they go in turn to any. */
+  #aloneMs(meanMs: number): number {
+    if (this.#stages.some(({ inTurn }) => inTurn === true)) return meanMs;
+    return this.#latencyMs(this.#weights.map((weights) => weights.indexOf(Math.max(...weights))));
+  }
+
+  /** One frame alone, through these replicas of each stage. */
+  #latencyMs(route: readonly number[]): number {
     const clock = new Map<string, number>();
     const arrivals = new Map<string, number>();
     let end = 0;
     const send = (flow: Flow, readyMs: number): void => {
       const { wire } = flow;
-      const from = this.#end(wire.fromStage, r, wire.fromPart);
-      const to = this.#end(wire.toStage, r, wire.toPart);
+      const from = this.#end(wire.fromStage, route[wire.fromStage] ?? 0, wire.fromPart);
+      const to = this.#end(wire.toStage, route[wire.toStage] ?? 0, wire.toPart);
       const at = from === to ? readyMs : this.#sent(clock, from, to, flow, readyMs);
       // What a parity stands in for comes by itself in the end: a frame that waits for all the parts waits longest.
       if (this.#isParity(wire.fromStage, wire.fromPart)) return;
@@ -195,7 +213,7 @@ class Estimator {
     for (const flow of this.#out.get(SOURCE) ?? []) send(flow, this.#links.gatewayFrameMs ?? 0);
     for (let s = 0; s < this.#stages.length; s++) {
       const finished = this.#parts(s).map((part, p) => {
-        const agent = this.#seat(s, Math.min(r, this.#lastReplica(s)), p);
+        const agent = this.#seat(s, route[s] ?? 0, p);
         const ms = this.#runMs(s, p, part, agent) + aroundMs(this.#devices.get(agent));
         return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, ms);
       });

@@ -52,9 +52,16 @@ describe('replicas', () => {
     const plan = planned(replicas(problem({ devices, objective: 'throughput' })));
     expect(seats(plan)).toEqual([[['a'], ['b']]]);
     expect(plan.estimate.fps).toBeCloseTo(3 / 4, 2);
-    // Of three frames the fast one takes two, and each half as long: 2 s, 2 s and 4 s.
     expect(plan.estimate.latencyMs).toBeCloseTo(4000, -2);
-    expect(plan.estimate.usualLatencyMs).toBeCloseTo(8000 / 3, -2);
+    // A frame alone goes to the fast one.
+    expect(plan.estimate.usualLatencyMs).toBeCloseTo(2000, -2);
+  });
+
+  it('counts frames in flight by the mean of what they take, not by the slowest way', () => {
+    const devices = [device('fast', 10), device('slow', 1)];
+    const two = planned(replicas(problem({ devices, objective: 'throughput', inFlight: 2 })));
+    // Of eleven frames the fast one takes ten, of 0.4 s each: two in flight keep both busy, where the slowest way alone would allow 0.5 frames/s.
+    expect(two.estimate.fps).toBeCloseTo(11 / 4, 1);
   });
 });
 

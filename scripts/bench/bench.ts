@@ -26,8 +26,8 @@ export interface BenchContext {
    * `--within` is over, and that is said as well.
    */
   readonly cases: (cases: readonly Case[]) => Promise<void>;
-  /** Figures made of those of several cases. */
-  readonly add: (figures: readonly Figure[]) => void;
+  /** Figures of all cases together: asked for when the report is made, of the cases there are by then, also when the benchmark is stopped. */
+  readonly summary: (make: (cases: readonly Figure[]) => readonly Figure[]) => void;
   /** What the figures so far depend on: for the report of a benchmark that is stopped before its end. */
   readonly depends: (conditions: object) => void;
   /** Something that could not be measured, and why: it stands in the report. */

@@ -59,6 +59,25 @@ describe('the cases of a benchmark', () => {
     expect(troubles).toEqual(['late: the time was over']);
   });
 
+  it('are summarised as far as they got, whenever the report is made', async () => {
+    let clock = 0;
+    const { context, figures, summary } = collect(options({ withinMs: 10, now: () => clock }));
+    context.summary((cases) => [figure(`sum of ${cases.length}`, 'ms', [cases.reduce((sum, { value }) => sum + value, 0)])]);
+    const seen: string[] = [];
+    const stoppedHere: Case = {
+      name: 'b',
+      run: async () => {
+        seen.push(...summary().map((f) => f.figure));
+        clock = 11;
+        return [figure('b', 'ms', [2])];
+      },
+    };
+    await context.cases([one('a', 1), stoppedHere, one('late', 4)]);
+    expect(seen).toEqual(['sum of 1']);
+    expect(summary().map((f) => [f.figure, f.value])).toEqual([['sum of 2', 3]]);
+    expect(figures.map((f) => f.figure)).toEqual(['a', 'b']);
+  });
+
   it('are only those asked for, and the names of all are known for the error about a name that is none', async () => {
     const { context, figures, troubles, names } = collect(options({ only: ['b'] }));
     await context.cases([one('a', 1), one('b', 2)]);

@@ -26,8 +26,10 @@ export function isWanted(name: string, only: readonly string[]): boolean {
 
 export interface Collected {
   readonly context: BenchContext;
-  /** What there is so far; grows while the benchmark runs. */
+  /** Of the cases so far; grows while the benchmark runs. */
   readonly figures: Figure[];
+  /** Of all these cases together. */
+  readonly summary: () => Figure[];
   readonly troubles: string[];
   readonly conditions: Record<string, unknown>;
   /** Names of all cases, wanted or not. */
@@ -64,7 +66,11 @@ export function collect(options: ContextOptions): Collected {
       }
     }
   };
-  const add = (more: readonly Figure[]): void => void figures.push(...more);
+  const summaries: ((cases: readonly Figure[]) => readonly Figure[])[] = [];
   const depends = (more: object): void => void Object.assign(conditions, more);
-  return { context: { ...rest, wants, trouble, cases, add, depends }, figures, troubles, conditions, names };
+  return {
+    context: { ...rest, wants, trouble, cases, summary: (make) => void summaries.push(make), depends },
+    ...{ figures, troubles, conditions, names },
+    summary: () => summaries.flatMap((make) => make(figures)),
+  };
 }

@@ -130,13 +130,13 @@ async function measure(bench: Bench, v: Values): Promise<number> {
     withinMs,
   });
   const report = (conditions: object): Report => {
-    const { figures, troubles } = collected;
+    const { figures, summary, troubles } = collected;
     const took = (performance.now() - startedAt) / 1000;
     return {
       name: bench.name,
       ...before,
       conditions: { ...conditions, ...(v.quick ? { quick: true } : {}), ...(v.profile ? { profiled: true } : {}) },
-      figures,
+      figures: [...figures, ...summary()],
       troubles,
       seconds: took,
     };

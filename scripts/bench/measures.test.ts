@@ -61,7 +61,7 @@ describe('errors of predictions', () => {
   const one = (unit: string, measured: number, predicted: number) => figure('p', unit, [measured], undefined, { beside: { predicted } });
 
   it('are relative to what was measured, in both directions, latency and throughput apart', () => {
-    const figures = errorFigures([one('fps', 10, 9), one('fps', 10, 13), one('ms', 200, 100)], 'predicted');
+    const figures = errorFigures([one('fps', 10, 9), one('fps', 10, 13), one('ms', 200, 100)], 'predicted', 2);
     expect(figures.map(({ value, met }) => [Math.round(value), met])).toEqual([
       [20, false],
       [30, false],
@@ -70,8 +70,16 @@ describe('errors of predictions', () => {
     ]);
   });
 
+  it('say of how many of all plans they are', () => {
+    const names = (total: number) =>
+      errorFigures([one('fps', 10, 9), one('fps', 10, 13), one('ms', 200, 100)], 'predicted', total).map((f) => f.figure);
+    expect(names(2)[0]).toBe('predicted throughput, 2 plans: median error');
+    expect(names(20)[0]).toBe('predicted throughput, 2 of 20 plans: median error');
+    expect(names(20)[3]).toBe('predicted latency, 1 of 20 plans: worst error');
+  });
+
   it('are not made up where nothing was simulated', () => {
-    expect(errorFigures([one('fps', 10, 9)], 'simulated')).toEqual([]);
+    expect(errorFigures([one('fps', 10, 9)], 'simulated', 1)).toEqual([]);
   });
 });
 

@@ -78,8 +78,8 @@ interface Errors {
 
 const percentOff = (predicted: number, measured: number): number => (100 * Math.abs(predicted - measured)) / measured;
 
-/** Figures of all plans together; those of the simulation where there is one. Pure. */
-export function errorFigures(figures: readonly Figure[], kind: 'predicted' | 'simulated'): Figure[] {
+/** Figures of all plans together, of `total` that there could be; those of the simulation where there is one. Pure. */
+export function errorFigures(figures: readonly Figure[], kind: 'predicted' | 'simulated', total: number): Figure[] {
   const errors: Errors = { latency: [], fps: [] };
   for (const { unit, value, beside } of figures) {
     const said = beside?.[kind];
@@ -87,11 +87,12 @@ export function errorFigures(figures: readonly Figure[], kind: 'predicted' | 'si
   }
   if (errors.fps.length === 0) return [];
   const target = kind === 'predicted' ? { median: atMost(10), worst: atMost(20) } : undefined;
+  const plans = (errors: readonly number[]): string => `${errors.length === total ? '' : `${errors.length} of `}${total} plans`;
   return [
-    figure(`${kind} throughput, ${errors.fps.length} plans: median error`, '%', errors.fps, target?.median),
-    figure(`${kind} throughput, ${errors.fps.length} plans: worst error`, '%', errors.fps, target?.worst, { value: largest }),
-    figure(`${kind} latency, ${errors.latency.length} plans: median error`, '%', errors.latency, target?.median),
-    figure(`${kind} latency, ${errors.latency.length} plans: worst error`, '%', errors.latency, target?.worst, { value: largest }),
+    figure(`${kind} throughput, ${plans(errors.fps)}: median error`, '%', errors.fps, target?.median),
+    figure(`${kind} throughput, ${plans(errors.fps)}: worst error`, '%', errors.fps, target?.worst, { value: largest }),
+    figure(`${kind} latency, ${plans(errors.latency)}: median error`, '%', errors.latency, target?.median),
+    figure(`${kind} latency, ${plans(errors.latency)}: worst error`, '%', errors.latency, target?.worst, { value: largest }),
   ];
 }
 
@@ -156,15 +157,14 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
 }
 
 async function measure(context: BenchContext, shared: Shared): Promise<void> {
-  const all: Figure[] = [];
+  const total = (context.quick ? PLANS.slice(0, QUICK) : PLANS).length;
+  context.summary((all) => [...errorFigures(all, 'predicted', total), ...errorFigures(all, 'simulated', total)]);
   const cases = (context.quick ? PLANS.slice(0, QUICK) : PLANS).map(
     (plan): Case => ({
       name: caseName(plan),
       run: async () => {
         try {
-          const figures = await at(plan, shared);
-          all.push(...figures);
-          return figures;
+          return await at(plan, shared);
         } finally {
           // A deployment that never came up cannot be removed.
           await shared.cluster.client.undeploy('net').catch(() => undefined);
@@ -173,7 +173,6 @@ async function measure(context: BenchContext, shared: Shared): Promise<void> {
     }),
   );
   await context.cases(cases);
-  context.add([...errorFigures(all, 'predicted'), ...errorFigures(all, 'simulated')]);
 }
 
 async function run(context: BenchContext): Promise<object> {
@@ -187,6 +186,7 @@ async function run(context: BenchContext): Promise<object> {
   const [plans, bases]: [Record<string, string>, Set<string>] = [{}, new Set()];
   try {
     return await onCluster(context, { agents: DEVICES, atWork: true }, async (cluster) => {
+      context.depends({ profiling: PROFILING, plans });
       await measure(context, { cluster, library, models: new Map(), plans, bases, note: (text) => context.note(text) });
       return { 'predictions stand on': [...bases].join('; ') || 'the probe', profiling: PROFILING, ...cluster.testbed.conditions, plans };
     });

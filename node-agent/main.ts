@@ -131,7 +131,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
 }
 
 /** How the probe measures: figures of an earlier way are measured anew. */
-const PROBE = 6;
+const PROBE = 7;
 
 /** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
 async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<Probed> {

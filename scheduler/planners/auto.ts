@@ -8,7 +8,8 @@ import { BlockTable } from './block-table.js';
 import { coded } from './coded.js';
 import { slowdown } from './cost.js';
 import { covers } from './covers.js';
-import { best, draft, meets, refuse, score, seatedDraft, within } from './draft.js';
+import { best, draft, meets, nameOf, refuse, score, seatedDraft, seatsKey, within } from './draft.js';
+import { exact } from './exact.js';
 import { agentsOf, alternativeOf, explain } from './explain.js';
 import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
@@ -26,6 +27,8 @@ import { spread } from './spread.js';
 
 /** A plan must beat one device by this much. */
 const CLEAR_GAIN = 0.1;
+/** Of other plans, those that are named. */
+const MOST_SHOWN = 5;
 /** A plan this near to all devices computing all the time needs no search for a better one. */
 const NEAR_WORK_BOUND = 0.98;
 
@@ -44,15 +47,32 @@ export function auto(problem: PlanProblem): Attempt {
   if (problem.redundancy !== undefined) return coded(problem, auto);
   const alone = single(problem);
   const attempts: Attempt[] = [alone];
-  if (problem.devices.length > 1) {
+  if (problem.devices.length === 1) attempts.push(...inStages(problem, alone));
+  else if (problem.devices.length > 1) {
     const table = BlockTable.of(problem.facts);
     const everywhere = replicas(problem);
     const fewer = problem.objective === 'throughput' ? fewerReplicas(problem, everywhere) : undefined;
     attempts.push(everywhere, ...(fewer === undefined ? [] : [fewer]), pipeline(problem));
-    if (problem.objective === 'throughput') attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, 'fleet', stages)));
+    if (problem.objective === 'throughput') attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, nameOf(stages), stages)));
     if (!nearBound(problem, attempts)) attempts.push(...searched(problem, table, attempts));
   }
   return choose(problem, alone, attempts);
+}
+
+/** Of one device and many blocks: beginnings that are kept, and stages that may be priced. */
+const FEW_WAYS = { width: 30, effort: 100_000 };
+
+/**
+ * One device may hold in several stages what it cannot hold in one, as they load one after the other, and real frames may have said that it runs some stages quicker than the
+ * whole. Where neither is so, stages gain nothing that would be clear.
+ */
+function inStages(problem: PlanProblem, alone: Attempt): Attempt[] {
+  const [device] = problem.devices;
+  const reason = isRefusal(alone) || (device?.correction?.stages.length ?? 0) > 0;
+  if (device === undefined || !reason) return [];
+  const limits = { ...FEW_WAYS, bound: Number.POSITIVE_INFINITY, finalists: 8 };
+  const { plans } = exact(problem, [{ cut: 'whole', shares: [1], devices: [[0]] }], limits);
+  return plans.map(({ stages }) => draft(problem, nameOf(stages), stages));
 }
 
 function searched(problem: PlanProblem, table: BlockTable, known: readonly Attempt[]): Attempt[] {
@@ -139,13 +159,15 @@ function choose(problem: PlanProblem, alone: Attempt, attempts: readonly Attempt
   const oneIsEnough =
     !isRefusal(alone) && meets(problem, alone) && score(alone.estimate, objective) * (1 - CLEAR_GAIN) < score(winner.estimate, objective);
   const chosen = oneIsEnough ? alone : winner;
-  const others = different(allowed, chosen);
-  const ranked = others.sort((a, b) => score(a.estimate, objective) - score(b.estimate, objective));
+  const ranked = different(problem, allowed, chosen);
   const why = explain(problem, {
     ...{ chosen, runnerUp: ranked[0], refusals, clearGain: CLEAR_GAIN },
     oneIsEnough: oneIsEnough && problem.devices.length > 1,
   });
-  return { ...chosen, why, alternatives: ranked.slice(0, 5).map(alternativeOf) };
+  // Of one kind the best: five kinds say more than five fleets that differ in where a stage ends.
+  const kinds = new Map(ranked.toReversed().map((plan) => [plan.planner, plan]));
+  const shown = ranked.filter((plan) => kinds.get(plan.planner) === plan).slice(0, MOST_SHOWN);
+  return { ...chosen, why, alternatives: shown.map(alternativeOf) };
 }
 
 /** Of plans as good as the best but for a hundredth, the one with the fewest agents: devices that hardly help stay out. */
@@ -162,11 +184,12 @@ function isDraft(attempt: Attempt): attempt is PlanDraft {
   return !isRefusal(attempt);
 }
 
-/** Plans other than this one; different planners may come to the same. */
-function different(attempts: readonly Attempt[], chosen: PlanDraft): PlanDraft[] {
-  const seen = new Set([JSON.stringify(chosen.stages)]);
-  return attempts.filter(isDraft).filter((plan) => {
-    const key = JSON.stringify(plan.stages);
+/** Plans other than this one, best first; different planners may come to the same. */
+function different({ objective }: PlanProblem, attempts: readonly Attempt[], chosen: PlanDraft): PlanDraft[] {
+  const seen = new Set([seatsKey(chosen.stages)]);
+  const ranked = attempts.filter(isDraft).sort((a, b) => score(a.estimate, objective) - score(b.estimate, objective));
+  return ranked.filter((plan) => {
+    const key = seatsKey(plan.stages);
     const fresh = !seen.has(key);
     seen.add(key);
     return fresh;

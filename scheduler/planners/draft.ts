@@ -1,7 +1,7 @@
 /** From seated stages to a judged draft: the step that all planners end with. */
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
-import { type Estimate, estimate } from './estimate.js';
+import { type Estimate, estimator } from './estimate.js';
 import {
   type CutFacts,
   type Device,
@@ -36,7 +36,7 @@ export function seatedDraft(
   cut: CutFacts,
   stages: readonly SeatedStage[],
 ): PlanDraft | PlanRefusal {
-  const judge = (inFlight: number): Estimate => estimate(cut, stages, problem.devices, problem.links, inFlight);
+  const judge = estimator(cut, stages, problem.devices, problem.links);
   const useful = problem.inFlight > 0 ? problem.inFlight : usefulInFlight(judge(Number.MAX_SAFE_INTEGER), stages, problem);
   let inFlight = useful;
   let judged = judge(inFlight);
@@ -137,9 +137,15 @@ export function within(problem: PlanProblem, attempts: readonly (PlanDraft | Pla
   return attempts.filter((attempt): attempt is PlanDraft => !isRefusal(attempt) && meets(problem, attempt));
 }
 
+/** Equal for plans that are the same seat by seat, in whatever order replicas are listed and however exactly their weights are told. */
+export function seatsKey(stages: readonly SeatedStage[]): string {
+  return JSON.stringify(stages.map(({ spec, agents, inTurn = false }) => [spec, agents.map((seats) => seats.join(' ')).sort(), inTurn]));
+}
+
 /** What kind of plan this is, over how many agents. */
 export function nameOf(stages: readonly SeatedStage[]): string {
   const agents = new Set(stages.flatMap((stage) => stage.agents.flat())).size;
+  if (stages.length === 1 && stages[0]?.agents.every((seats) => seats.length === 1)) return agents === 1 ? 'single' : `replicas:${agents}`;
   const parts = stages.some((stage) => stage.spec.shares.length > 1);
   return `${parts ? 'parts' : stages.some((stage) => stage.agents.length > 1) ? 'fleet' : 'pipeline'}:${agents}`;
 }

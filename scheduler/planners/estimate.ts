@@ -73,7 +73,18 @@ export function estimate(
   links: Links,
   inFlight: number,
 ): Estimate {
-  return new Estimator(cut, stages, devices, links).estimate(inFlight);
+  return estimator(cut, stages, devices, links)(inFlight);
+}
+
+/** The same for any number of frames in flight: only memory, and what it leaves of the throughput, is counted anew for each. */
+export function estimator(
+  cut: CutFacts,
+  stages: readonly SeatedStage[],
+  devices: readonly Device[],
+  links: Links,
+): (inFlight: number) => Estimate {
+  const judge = new Estimator(cut, stages, devices, links);
+  return (inFlight) => judge.estimate(inFlight);
 }
 
 /** Who has how much to do, and what of it could go to another replica. */
@@ -100,7 +111,8 @@ export function seatOf(cut: CutFacts, stages: readonly SeatedStage[], stage: num
 interface Surroundings {
   readonly byName: ReadonlyMap<string, Device>;
   readonly ends: Ends;
-  readonly classes: ReadonlyMap<string, string>;
+  /** Of each device the number of its class. */
+  readonly classes: ReadonlyMap<string, number>;
 }
 
 /** Planners judge thousands of plans of one problem: with a thousand devices most of the time would go here. Both keys are never changed. */
@@ -109,15 +121,28 @@ const SURROUNDINGS = new WeakMap<readonly Device[], WeakMap<Links, Surroundings>
 function surroundingsOf(devices: readonly Device[], links: Links): Surroundings {
   const known = SURROUNDINGS.get(devices)?.get(links);
   if (known !== undefined) return known;
-  const keys = classKeys(devices, links);
+  // Numbers, as these are put together for each replica of each plan, and keys are long.
+  const numbers = new Map<string, number>();
   const made = {
     byName: new Map(devices.map((device) => [device.agent, device])),
     ends: new Ends(devices, links),
-    classes: new Map(devices.map((device, d) => [device.agent, keys[d] ?? ''])),
+    classes: new Map<string, number>(),
   };
+  for (const [d, key] of classKeys(devices, links).entries()) {
+    const number = numbers.get(key) ?? numbers.size;
+    numbers.set(key, number);
+    made.classes.set(devices[d]?.agent ?? '', number);
+  }
   const byLinks = SURROUNDINGS.get(devices) ?? new WeakMap<Links, Surroundings>();
   SURROUNDINGS.set(devices, byLinks.set(links, made));
   return made;
+}
+
+/** All but what the number of frames in flight decides. */
+interface Judged {
+  /** Of the ways of frames, each as often as it is taken. */
+  readonly meanMs: number;
+  readonly unlimited: Omit<Estimate, 'fps' | 'memory'>;
 }
 
 class Estimator {
@@ -126,7 +151,7 @@ class Estimator {
   readonly #devices: ReadonlyMap<string, Device>;
   readonly #links: Links;
   readonly #ends: Ends;
-  readonly #classes: ReadonlyMap<string, string>;
+  readonly #classes: ReadonlyMap<string, number>;
   readonly #flows: readonly Flow[];
   readonly #out = new Map<number, Flow[]>();
   readonly #bytes = new Map<string, { in: number; out: number }>();
@@ -134,6 +159,10 @@ class Estimator {
   readonly #parityBytes = new Map<string, number>();
   /** Of each stage, the fraction of frames that each replica takes: the faster ones take more, unless the plan says otherwise. */
   readonly #weights: readonly (readonly number[])[];
+  /** ms of each seat, by stage: a row of its parts for each replica. Filled as they are asked for. */
+  readonly #ms: readonly Float64Array[];
+  #rows: SeatEstimate[] | undefined;
+  #judged: Judged | undefined;
 
   constructor(cut: CutFacts, stages: readonly SeatedStage[], devices: readonly Device[], links: Links) {
     this.#cut = cut;
@@ -143,6 +172,7 @@ class Estimator {
     this.#links = links;
     this.#ends = ends;
     this.#classes = classes;
+    this.#ms = stages.map(({ agents }, s) => new Float64Array(agents.length * this.#parts(s).length).fill(Number.NaN));
     this.#flows = cut.wires.map((wire) => flowOf(cut, wire));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;
@@ -163,11 +193,19 @@ class Estimator {
   /** Of each replica of a stage how many frames its slowest part computes in a millisecond. */
   #speeds(s: number): number[] {
     return (this.#stages[s]?.agents ?? []).map(
-      (_, r) => 1 / Math.max(...this.#parts(s).map((part, p) => this.#runMs(s, p, part, this.#seat(s, r, p)))),
+      (_, r) => 1 / Math.max(...this.#parts(s).map((_part, p) => this.#runMs(s, r, p))),
     );
   }
 
   estimate(inFlight: number): Estimate {
+    const { meanMs, unlimited } = this.#judged ?? this.#judge();
+    // Little's law: frames in flight are frames per second times the mean of what each takes.
+    const fps = Math.min(1000 / unlimited.bottleneck.ms, (inFlight * 1000) / meanMs);
+    return { ...unlimited, fps, memory: this.#memory(inFlight) };
+  }
+
+  /** What does not depend on how many frames are in flight. */
+  #judge(): Judged {
     const replicas = Math.max(1, ...this.#stages.map((stage) => stage.agents.length));
     const ways: Way[] = [];
     // Replicas on equal devices take equally long: one of each kind is enough.
@@ -182,10 +220,9 @@ class Estimator {
     const latencyMs = Math.max(...ways.map(({ ms }) => ms));
     const meanMs = meanOf(ways) ?? latencyMs;
     const usual = seen.size > 1 ? { usualLatencyMs: this.#aloneMs(meanMs) } : {};
-    const bottleneck = this.#busiest();
-    // Little's law: frames in flight are frames per second times the mean of what each takes.
-    const fps = Math.min(1000 / bottleneck.ms, (inFlight * 1000) / meanMs);
-    return { latencyMs, ...usual, fps, bottleneck, seats: this.#seats(), links: this.#linkRows(), memory: this.#memory(inFlight) };
+    const rest = { bottleneck: this.#busiest(), seats: this.#seats(), links: this.#linkRows() };
+    this.#judged = { meanMs, unlimited: { latencyMs, ...usual, ...rest } };
+    return this.#judged;
   }
 
   /** One frame that finds nobody busy goes to the quickest replica of each stage (router.ts), or where they go in turn to any. */
@@ -212,9 +249,10 @@ class Estimator {
     };
     for (const flow of this.#out.get(SOURCE) ?? []) send(flow, this.#links.gatewayFrameMs ?? 0);
     for (let s = 0; s < this.#stages.length; s++) {
-      const finished = this.#parts(s).map((part, p) => {
-        const agent = this.#seat(s, route[s] ?? 0, p);
-        const ms = this.#runMs(s, p, part, agent) + aroundMs(this.#devices.get(agent));
+      const mine = route[s] ?? 0;
+      const finished = this.#parts(s).map((_, p) => {
+        const agent = this.#seat(s, mine, p);
+        const ms = this.#runMs(s, mine, p) + aroundMs(this.#devices.get(agent));
         return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, ms);
       });
       for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
@@ -348,6 +386,7 @@ class Estimator {
   }
 
   #seats(): SeatEstimate[] {
+    if (this.#rows !== undefined) return this.#rows;
     const rows: SeatEstimate[] = [];
     for (const [s, stage] of this.#stages.entries()) {
       for (let r = 0; r < stage.agents.length; r++) {
@@ -355,10 +394,11 @@ class Estimator {
           const agent = this.#seat(s, r, p);
           const { in: bytesIn, out: bytesOut } = this.#partBytes(s, p);
           const { macs, weightBytes } = part;
-          rows.push({ stage: s, replica: r, part: p, agent, macs, weightBytes, ms: this.#runMs(s, p, part, agent), bytesIn, bytesOut });
+          rows.push({ stage: s, replica: r, part: p, agent, macs, weightBytes, ms: this.#runMs(s, r, p), bytesIn, bytesOut });
         }
       }
     }
+    this.#rows = rows;
     return rows;
   }
 
@@ -415,11 +455,17 @@ class Estimator {
     return (this.#stages[stage]?.agents.length ?? 1) - 1;
   }
 
-  #runMs(stage: number, p: number, part: PartFacts, agent: string): number {
-    const device = this.#devices.get(agent);
-    if (device === undefined) return Number.POSITIVE_INFINITY;
+  #runMs(stage: number, replica: number, p: number): number {
+    const at = replica * this.#parts(stage).length + p;
+    const known = this.#ms[stage]?.[at] ?? Number.NaN;
+    if (!Number.isNaN(known)) return known;
+    const device = this.#devices.get(this.#seat(stage, replica, p));
+    const part = this.#parts(stage)[p];
     const { spec, share } = this.#shareOf(stage, p);
-    return computeMs(device, part, spec, share);
+    const ms = device === undefined || part === undefined ? Number.POSITIVE_INFINITY : computeMs(device, part, spec, share);
+    const row = this.#ms[stage];
+    if (row !== undefined) row[at] = ms;
+    return ms;
   }
 
   /** The stage of a part, and its fraction of it. */

@@ -2,9 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { ChairError } from '../../broker/errors.js';
 import { auto } from './auto.js';
 import { chain } from './chain-model.js';
+import { draft } from './draft.js';
 import { changesOf, explained, type Solve } from './explained.js';
 import { PLANNERS } from './planners.js';
 import { type Device, isRefusal, type PlanDraft, type Planner, type PlanProblem, type PlanRefusal } from './problem.js';
+import { single } from './single.js';
 
 const GMAC = 1e9;
 const MIB = 2 ** 20;
@@ -36,14 +38,18 @@ describe('an explanation', () => {
 
   it('has a plan of every planner, or why that has none', async () => {
     const small = { ...problem, devices: [device('a', 1, 250), device('b', 2, 250)] };
-    const { alternatives } = await explained(small, drafted(auto(small)), auto, PLANNERS, here);
-    expect(alternatives.map(({ name }) => name)).toEqual(
-      expect.arrayContaining(['single', 'replicas', 'pipeline', 'musical-chair-2018', 'manual']),
-    );
-    expect(alternatives.find(({ name }) => name === 'single')?.refused).toContain('not enough memory');
-    const pipeline = alternatives.find(({ name }) => name === 'pipeline');
-    expect(pipeline?.refused).toBe('');
+    // Planners that come to the same are in one row, and who made the plan itself is said with it.
+    const named = async (planner: string) => {
+      const { alternatives } = await explained(small, { ...drafted(auto(small)), planner, alternatives: [] }, auto, PLANNERS, here);
+      return alternatives.map((row) => ({ ...row, names: row.name.split(', ') }));
+    };
+    const rows = await named('auto');
+    expect(rows.flatMap(({ names }) => names).sort()).toEqual(['manual', 'musical-chair-2018', 'pipeline', 'replicas', 'single']);
+    expect(rows.find(({ name }) => name === 'single')?.refused).toContain('not enough memory');
+    const pipeline = rows.find(({ names }) => names.includes('pipeline'));
+    expect(pipeline).toMatchObject({ planner: 'this plan', refused: '' });
     expect(pipeline?.fps).toBeGreaterThan(0);
+    expect((await named('pipeline')).flatMap(({ names }) => names)).not.toContain('pipeline');
   });
 
   it('plans again for each change: its figures are those of a plan for the changed problem', async () => {
@@ -105,6 +111,31 @@ describe('an explanation', () => {
     const plan = { ...chosen, alternatives: [considered, considered, { ...considered, fps: 5 }] };
     const { alternatives } = await explained(problem, plan, auto, new Map(), here);
     expect(alternatives.map(({ name, fps }) => `${name} ${fps}`)).toEqual(['rows:2 4', 'rows:2 5']);
+  });
+
+  it('names a plan once, with all who came to it, whatever the order of its replicas', async () => {
+    const turned = drafted(draft(problem, 'turned', chosen.stages.map((stage) => ({ ...stage, agents: stage.agents.toReversed() }))));
+    const other = drafted(single(problem));
+    const planners = new Map<string, Planner>([
+      ['turned', () => turned],
+      ['one', () => other],
+      ['other', () => ({ ...other, planner: 'other' })],
+    ]);
+    expect(new Set(chosen.stages.flatMap(({ agents }) => agents.flat())).size).toBe(2);
+    const { alternatives } = await explained(problem, { ...chosen, alternatives: [] }, auto, planners, here);
+    expect(alternatives).toMatchObject([
+      { name: 'turned', planner: 'this plan', agents: 2 },
+      { name: 'one, other', planner: 'single', agents: 1 },
+    ]);
+    const own = await explained(problem, { ...chosen, planner: 'turned', alternatives: [] }, auto, planners, here);
+    expect(own.alternatives.map(({ name }) => name)).toEqual(['one, other']);
+  });
+
+  it('does not offer what comes later than was asked for', async () => {
+    const bounded = { ...problem, maxLatencyMs: chosen.estimate.latencyMs };
+    const late = { ...chosen, estimate: { ...chosen.estimate, latencyMs: chosen.estimate.latencyMs + 1, fps: 1000 } };
+    const { alternatives } = await explained(bounded, chosen, auto, new Map([['late', () => late]]), here);
+    expect(alternatives.find(({ name }) => name === 'late')?.refused).toContain('more than the');
   });
 
   it('goes on when a planner fails', async () => {

@@ -4,7 +4,7 @@
  */
 import { isChairError } from '../../broker/errors.js';
 import type { PlanAlternative, PlanDetails } from '../../broker/messages.js';
-import { score } from './draft.js';
+import { meets, score, seatsKey } from './draft.js';
 import { alternativeOf } from './explain.js';
 import { faster } from './faster.js';
 import {
@@ -29,6 +29,8 @@ interface Change {
 }
 
 const FASTER = 10;
+/** Instead of a planner's name: the plan that is explained. */
+const SAME_PLAN = 'this plan';
 
 /** `planner` made `chosen`; `planners` are those to compare with, by name. */
 export async function explained(
@@ -38,17 +40,20 @@ export async function explained(
   planners: ReadonlyMap<string, Planner>,
   solve: Solve,
 ): Promise<Pick<PlanDetails, 'alternatives' | 'changes'>> {
-  const row = async (name: string, asked: Planner, question: PlanProblem): Promise<PlanAlternative> => {
+  const answerOf = async (asked: Planner, question: PlanProblem): Promise<PlanDraft | PlanRefusal> => {
     try {
-      return rowOf(name, await solve(asked, question));
+      return await solve(asked, question);
     } catch (error) {
       // A planner that fails here costs its row, not the explanation.
-      if (isChairError(error, 'PLANNER_FAILED')) return rowOf(name, { refused: true, reason: error.message });
+      if (isChairError(error, 'PLANNER_FAILED')) return { refused: true, reason: error.message };
       throw error;
     }
   };
-  const alternatives: PlanAlternative[] = [];
-  for (const [name, other] of planners) if (other !== planner) alternatives.push(await row(name, other, problem));
+  const answers: Answer[] = [];
+  for (const [name, other] of planners) {
+    if (other !== planner) answers.push({ name, answer: await answerOf(other, problem) });
+  }
+  const alternatives = rowsOf(problem, chosen, answers);
   // What the planner itself compared with, but for what is there already.
   for (const considered of chosen.alternatives ?? []) {
     if (alternatives.every((other) => !alike(other, considered)))
@@ -56,12 +61,43 @@ export async function explained(
   }
   const changes: PlanAlternative[] = [];
   for (const { name, problem: changed } of changesOf(problem, chosen)) {
-    const found = await row(name, planner, changed);
+    const found = rowOf(name, await answerOf(planner, changed));
     // Each change only adds: the plan of now stays possible, and a search with bounds may miss it.
     const worse = found.refused === '' && score(found, problem.objective) > score(chosen.estimate, problem.objective);
     changes.push(worse ? rowOf(name, chosen) : found);
   }
   return { alternatives, changes };
+}
+
+interface Answer {
+  readonly name: string;
+  readonly answer: PlanDraft | PlanRefusal;
+}
+
+/** What other planners answered: a row for each plan, under the names of all who came to it. One that comes too late is none. */
+function rowsOf(problem: PlanProblem, chosen: PlanDraft, answers: readonly Answer[]): PlanAlternative[] {
+  const rows: PlanAlternative[] = [];
+  const byPlan = new Map<string, Answer[]>();
+  for (const { name, answer } of answers) {
+    if (isRefusal(answer)) rows.push(rowOf(name, answer));
+    else if (!meets(problem, answer)) {
+      const reason = `a frame takes ${Math.ceil(answer.estimate.latencyMs)} ms, more than the ${problem.maxLatencyMs} allowed`;
+      rows.push(rowOf(name, { refused: true, reason }));
+    } else {
+      const key = seatsKey(answer.stages);
+      byPlan.set(key, [...(byPlan.get(key) ?? []), { name, answer }]);
+    }
+  }
+  const own = seatsKey(chosen.stages);
+  for (const [key, same] of byPlan) {
+    // Who made it is said with the plan itself.
+    const names = same.map(({ name }) => name).filter((name) => key !== own || name !== chosen.planner);
+    const [first] = same;
+    if (first === undefined || names.length === 0) continue;
+    const row = rowOf(names.join(', '), first.answer);
+    rows.push(key === own ? { ...row, planner: SAME_PLAN } : row);
+  }
+  return rows;
 }
 
 function alike(a: Alternative, b: Alternative): boolean {

@@ -6,6 +6,7 @@ import { score } from './draft.js';
 import { filed } from './filed.js';
 import { pipeline } from './pipeline.js';
 import { type Device, isRefusal, type Objective, type PlanDraft, type PlanProblem } from './problem.js';
+import { single } from './single.js';
 
 const MIB = 2 ** 20;
 
@@ -31,6 +32,31 @@ const ask = (devices: readonly Device[], objective: Objective): PlanProblem => (
   links,
   objective,
   inFlight: 0,
+});
+
+describe('one device', () => {
+  const alone = (over: Partial<Device>, count: number, memoryMib: number): PlanProblem => {
+    const long = Array.from({ length: count }, () => ({ macs: 1e9, weightBytes: 60 * MIB, rows: 8 }));
+    return { ...ask([{ ...device('one', 1e9, memoryMib), ...over }], 'latency'), facts: chain(long, 8) };
+  };
+
+  it.each([2, 12])('holds %i blocks in stages that load one after the other, where it cannot load them as one', (count) => {
+    const tight = alone({ loadPeakFactor: 3 }, count, 112 + 60 * count + 150);
+    expect(single(tight)).toMatchObject({ refused: true });
+    const plan = planned(auto(tight));
+    expect(plan.stages.length).toBeGreaterThan(1);
+    expect(plan.estimate.memory.every(({ needBytes, haveBytes }) => needBytes <= haveBytes)).toBe(true);
+  });
+
+  it.each([2, 12])('runs %i blocks in stages that are known to run quicker than the whole', (count) => {
+    const stages = [
+      { nodes: [0, count - 1] as const, cut: 'whole' as const, factor: 0.5 },
+      { nodes: [count - 1, count] as const, cut: 'whole' as const, factor: 0.5 },
+    ];
+    const plan = planned(auto(alone({ correction: { all: 1.5, stages } }, count, 4000)));
+    expect(plan.stages.map(({ spec }) => spec.nodes)).toEqual(stages.map(({ nodes }) => nodes));
+    expect(planned(auto(alone({ correction: { all: 0.5, stages: [] } }, count, 4000))).stages.length).toBe(1);
+  });
 });
 
 describe('a device that has no room at all', () => {

@@ -53,7 +53,8 @@ export function auto(problem: PlanProblem): Attempt {
     const everywhere = replicas(problem);
     const fewer = problem.objective === 'throughput' ? fewerReplicas(problem, everywhere) : undefined;
     attempts.push(everywhere, ...(fewer === undefined ? [] : [fewer]), pipeline(problem));
-    if (problem.objective === 'throughput') attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, nameOf(stages), stages)));
+    if (problem.objective === 'throughput')
+      attempts.push(...fleet(problem, table, 4).map((stages) => draft(problem, nameOf(stages), stages)));
     if (!nearBound(problem, attempts)) attempts.push(...searched(problem, table, attempts));
   }
   return choose(problem, alone, attempts);

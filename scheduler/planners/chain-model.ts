@@ -23,7 +23,7 @@ export function chain(blocks: readonly ChainBlock[], inputRows = 100, inputs: 'f
     const box = (from: number, to: number): Box => ({ start: [from, 0], end: [to, 256] });
     const name = (tensor: number): string => (tensor < 0 ? 'in' : tensor === blocks.length - 1 ? 'out' : `t${tensor}`);
     const dtypeOf = (tensor: number) => (tensor < 0 ? inputs : 'float32');
-  const port = (tensor: number, b: Box) => ({ name: name(tensor), tensor: name(tensor), dtype: dtypeOf(tensor), box: b });
+    const port = (tensor: number, b: Box) => ({ name: name(tensor), tensor: name(tensor), dtype: dtypeOf(tensor), box: b });
     const bounds = specs.map((spec) => {
       const total = spec.shares.reduce((a, b) => a + b, 0);
       return [0, ...spec.shares.map((_, i) => spec.shares.slice(0, i + 1).reduce((a, b) => a + b, 0) / total)];

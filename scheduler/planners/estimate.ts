@@ -192,9 +192,7 @@ class Estimator {
 
   /** Of each replica of a stage how many frames its slowest part computes in a millisecond. */
   #speeds(s: number): number[] {
-    return (this.#stages[s]?.agents ?? []).map(
-      (_, r) => 1 / Math.max(...this.#parts(s).map((_part, p) => this.#runMs(s, r, p))),
-    );
+    return (this.#stages[s]?.agents ?? []).map((_, r) => 1 / Math.max(...this.#parts(s).map((_part, p) => this.#runMs(s, r, p))));
   }
 
   estimate(inFlight: number): Estimate {

@@ -114,7 +114,13 @@ describe('an explanation', () => {
   });
 
   it('names a plan once, with all who came to it, whatever the order of its replicas', async () => {
-    const turned = drafted(draft(problem, 'turned', chosen.stages.map((stage) => ({ ...stage, agents: stage.agents.toReversed() }))));
+    const turned = drafted(
+      draft(
+        problem,
+        'turned',
+        chosen.stages.map((stage) => ({ ...stage, agents: stage.agents.toReversed() })),
+      ),
+    );
     const other = drafted(single(problem));
     const planners = new Map<string, Planner>([
       ['turned', () => turned],

@@ -118,6 +118,7 @@ export function assemble(ground: Ground, host: Host): Parts {
     threads: config.threads || cores(),
     cores: cores(),
     batchMs: Math.max(BATCH_MS, BATCH_PERIODS * cpuQuota().periodMs),
+    cpuLimit: cpuQuota().cores,
     prepack: config.prepack,
   });
   const linkProbe = new LinkProbe({ name: agent, lanes, topics, nowMs });

@@ -9,14 +9,10 @@ import type { Session } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
 import type { Measurement } from './profiling.js';
 import type { MeasureAnswer, MeasureRequest } from './profiling-child.js';
-
-/** Fewer say nothing about the spread. */
-const LEAST_SAMPLES = 3;
-/** But a run of many seconds is not waited for thrice. */
-const PATIENCE = 4;
+import { isLimited, samplesOf } from './run-samples.js';
 
 async function measure(request: MeasureRequest): Promise<Measurement> {
-  const engine = await createOnnxRuntimeEngine({ threads: request.threads });
+  const engine = await createOnnxRuntimeEngine({ threads: request.threads, cpuTimes: isLimited(request) });
   const emptyBytes = residentBytes('VmRSS');
   forgetPeak();
   const loadStart = performance.now();
@@ -30,24 +26,10 @@ async function measure(request: MeasureRequest): Promise<Measurement> {
   return { loadMs, samplesMs, emptyBytes, loadPeakBytes, runPeakBytes };
 }
 
-/** Each a run, or the mean of a batch of runs that are short; the first run warms up and is not counted. */
-async function sample(session: Session, { runs, budgetMs, batchMs }: MeasureRequest): Promise<number[]> {
+function sample(session: Session, request: MeasureRequest): Promise<number[]> {
   const inputs = Object.fromEntries(session.inputs.map((info) => [info.name, madeUp(info)]));
-  const run = async (): Promise<number> => (await session.run(structuredClone(inputs), { transfer: true })).runMs;
-  await run();
-  const samples: number[] = [];
-  const start = performance.now();
-  const spentMs = (): number => performance.now() - start;
-  while (samples.length < runs && (spentMs() < budgetMs || (samples.length < LEAST_SAMPLES && spentMs() < PATIENCE * budgetMs))) {
-    const from = spentMs();
-    let [sumMs, count] = [0, 0];
-    do {
-      sumMs += await run();
-      count++;
-    } while (spentMs() - from < batchMs);
-    samples.push(sumMs / count);
-  }
-  return samples;
+  const run = () => session.run(structuredClone(inputs), { transfer: true });
+  return samplesOf(run, request, () => performance.now());
 }
 
 /** Noise in [-1, 1) or the bytes of a picture; of whole numbers zeros, which are an index or a length that always exists. */

@@ -46,6 +46,7 @@ function profiler(measure: Measure | undefined, more: Partial<ProfilerOptions> =
     threads: 2,
     cores: 4,
     batchMs: 10,
+    cpuLimit: 0,
     prepack: false,
     ...more,
   });

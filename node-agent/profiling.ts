@@ -14,6 +14,8 @@ export interface MeasureOptions {
   readonly budgetMs: number;
   /** Runs shorter than this are measured in batches of about so long: a CPU quota is handed out in periods, and a short run would not see it. */
   readonly batchMs: number;
+  /** Cores that a CPU quota leaves this process; 0 = no quota. */
+  readonly cpuLimit: number;
   readonly prepack: boolean | 'auto';
 }
 
@@ -37,6 +39,7 @@ export interface ProfilerOptions {
   /** Most that may be asked for. */
   readonly cores: number;
   readonly batchMs: number;
+  readonly cpuLimit: number;
   readonly prepack: boolean | 'auto';
 }
 
@@ -89,7 +92,7 @@ export class Profiler {
   }
 
   private async measure(job: Profile, signal: AbortSignal): Promise<ProfileResult> {
-    const { store, measure, threads, prepack, batchMs } = this.options;
+    const { store, measure, threads, prepack, batchMs, cpuLimit } = this.options;
     signal.throwIfAborted();
     if (measure === undefined) throw new ChairError('PROFILE_FAILED', 'this agent has no engine that can be measured');
     const wanted = this.checked(job);
@@ -100,7 +103,7 @@ export class Profiler {
       this.checkMemory(job);
       const before = this.options.activity();
       const busyBefore = this.options.isBusy();
-      const options = { threads: wanted, runs: job.runs, budgetMs: job.budgetMs, batchMs, prepack };
+      const options = { threads: wanted, runs: job.runs, budgetMs: job.budgetMs, batchMs, cpuLimit, prepack };
       const measured = await measure(store.path(job.slice.graph.sha256), options, signal);
       const busy = busyBefore || this.options.isBusy() || this.options.activity() !== before;
       return { ...this.options.device(), threads: wanted || threads, ...measured, busy };

@@ -9,6 +9,8 @@ import type { Tensor, TensorInfo } from '../../broker/tensor.js';
 export interface EngineOptions {
   /** Intra-op threads; default: all cores. Spinning is off. */
   readonly threads?: number;
+  /** Runs also say what CPU time they took (`RunResult.cpuMs`): two system calls a run. Default false. */
+  readonly cpuTimes?: boolean;
 }
 
 export interface LoadOptions {
@@ -57,4 +59,6 @@ export interface RunOptions {
 export interface RunResult {
   readonly outputs: Readonly<Record<string, Tensor>>;
   readonly runMs: number;
+  /** CPU time of this process while the engine ran, all threads; only with `EngineOptions.cpuTimes`. */
+  readonly cpuMs?: number;
 }

@@ -299,6 +299,23 @@ describe('the onnxruntime engine', () => {
     expect(gapMs).toBeLessThan(Math.max(runMs / 2, 50));
   });
 
+  it('says what CPU time a run took, of the process and only of the run, where it is asked to', async () => {
+    const timed = await createOnnxRuntimeEngine({ threads: 1, cpuTimes: true });
+    try {
+      const session = await timed.load(await slow(30));
+      const before = process.cpuUsage();
+      const { cpuMs = 0 } = await session.run({ x: zeros([512, 512]) });
+      const { user, system } = process.cpuUsage(before);
+      expect(cpuMs).toBeGreaterThan(0);
+      expect(cpuMs).toBeLessThanOrEqual((user + system) / 1000);
+      const plain = await engine.load(await slow(1));
+      expect(await plain.run({ x: zeros([512, 512]) })).not.toHaveProperty('cpuMs');
+      await plain.dispose();
+    } finally {
+      await timed.dispose();
+    }
+  });
+
   it('fails what waits when it is disposed, at once and only once', async () => {
     const other = await createOnnxRuntimeEngine({ threads: 1 });
     const session = await other.load(await slow(30));

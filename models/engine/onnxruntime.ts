@@ -19,6 +19,7 @@ import {
   type WorkerGreeting,
   type WorkerReply,
   type WorkerRequest,
+  type WorkerStart,
 } from './protocol.js';
 
 type Ask = WorkerRequest extends infer R ? (R extends { readonly id: number } ? Omit<R, 'id'> : never) : never;
@@ -37,15 +38,15 @@ interface Pending {
 }
 
 /** The worker's file beside this one: TypeScript in a checkout (tsx must be registered in each thread), JavaScript when compiled. */
-function startWorker(): Worker {
+function startWorker(workerData: WorkerStart): Worker {
   const source = import.meta.url.endsWith('.ts');
   // No inherited flags: an `--import` meant for the main thread (tsx, a test runner) would run in the worker too.
-  return new Worker(new URL(source ? './source-worker.mjs' : './onnxruntime-worker.js', import.meta.url), { execArgv: [] });
+  return new Worker(new URL(source ? './source-worker.mjs' : './onnxruntime-worker.js', import.meta.url), { execArgv: [], workerData });
 }
 
 /** Starts the worker. Throws ENGINE_UNAVAILABLE when onnxruntime-node cannot be loaded on this machine. */
 export async function createOnnxRuntimeEngine(options: EngineOptions = {}): Promise<OnnxRuntimeEngine> {
-  const worker = startWorker();
+  const worker = startWorker({ cpuTimes: options.cpuTimes ?? false });
   // Must stay for the worker's whole life, or an error after the greeting would be uncaught.
   const greeting = await new Promise<WorkerGreeting>((done) => {
     worker.once('message', done);
@@ -253,7 +254,7 @@ class OnnxRuntimeSession implements Session {
       add(transfer && isOwn(bytes, returnInputs) ? bytes : new Uint8Array(bytes));
     }
     if (buffers !== undefined) for (const { dtype, dims } of plan.into) add(buffers.take(tensorBytes(dtype, dims)));
-    const [, runMs, made, back] = await this.#way.run(this.#id, [said, memory, offsets, returnInputs]);
+    const [, runMs, made, back, cpuMs] = await this.#way.run(this.#id, [said, memory, offsets, returnInputs]);
     const outputs: Record<string, Tensor> = {};
     plan.into.forEach(({ name, dtype, dims }, i) => {
       const bytes = new Uint8Array(back[i] as ArrayBuffer, offsets[plan.inputs.length + i], tensorBytes(dtype, dims));
@@ -261,7 +262,7 @@ class OnnxRuntimeSession implements Session {
     });
     for (const { name, dtype, dims, bytes } of made) outputs[name] = { dtype, dims, bytes };
     if (returnInputs) for (const buffer of unique(back.slice(plan.into.length))) buffers.give(new Uint8Array(buffer));
-    return { outputs, runMs };
+    return cpuMs === undefined ? { outputs, runMs } : { outputs, runMs, cpuMs };
   }
 
   #known(wanted: readonly string[] | undefined, isPlaced: boolean): Known {

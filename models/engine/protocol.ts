@@ -32,8 +32,16 @@ export type RunRequest = readonly [
   returnInputs: boolean,
 ];
 
-/** Its answer: id, time inside the engine, outputs of unknown shape, and the buffers of `into`, followed by those of the inputs when they were asked back. */
-export type RunReply = readonly [id: number, runMs: number, made: readonly WireTensor[], buffers: readonly ArrayBuffer[]];
+/**
+ * Its answer: id, time inside the engine, outputs of unknown shape, and the buffers of `into`, followed by those of the inputs when they were asked back; and the CPU time
+ * of the process meanwhile where the engine was started so.
+ */
+export type RunReply = readonly [id: number, runMs: number, made: readonly WireTensor[], buffers: readonly ArrayBuffer[], cpuMs?: number];
+
+/** What the worker is started with. */
+export interface WorkerStart {
+  readonly cpuTimes: boolean;
+}
 
 export type WorkerRequest =
   | {

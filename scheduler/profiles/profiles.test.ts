@@ -423,10 +423,10 @@ describe('the cache', () => {
   });
 
   it.each([
-    ['is torn', '{"format":1,"finger'],
+    ['is torn', '{"format":2,"finger'],
     ['is of another format', '{"format":99,"fingerprint":"aaa","engine":"e","engineVersion":"1","entries":{}}'],
-    ['has nonsense in it', '{"format":1,"fingerprint":"aaa","engine":"e","engineVersion":"1","entries":{"x":{"slice":1}}}'],
-    ['is of another device', '{"format":1,"fingerprint":"bbb","engine":"e","engineVersion":"1","entries":{}}'],
+    ['has nonsense in it', '{"format":2,"fingerprint":"aaa","engine":"e","engineVersion":"1","entries":{"x":{"slice":1}}}'],
+    ['is of another device', '{"format":2,"fingerprint":"bbb","engine":"e","engineVersion":"1","entries":{}}'],
   ])('puts a file aside that %s, says so, and measures', async (_what, content) => {
     await mkdir(directory, { recursive: true });
     await writeFile(join(directory, 'aaa.json'), content);

@@ -33,7 +33,7 @@ async function threeConvolutions(file: string): Promise<void> {
   await graph.write(file);
 }
 
-const OPTIONS = { threads: 1, runs: 5, budgetMs: 200, batchMs: 0, prepack: false };
+const OPTIONS = { threads: 1, cpuLimit: 0, runs: 5, budgetMs: 200, batchMs: 0, prepack: false };
 const signal = () => new AbortController().signal;
 
 /** Processes of this one that measure. */

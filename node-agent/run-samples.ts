@@ -1,0 +1,45 @@
+/**
+ * How long a run takes, from several. Times are those of long work, which is what planners reckon with: under a CPU quota below the engine's threads that is the CPU time of a
+ * run over the cores of the quota. The clock on the wall says nothing of short runs there: a thread that runs for less than a tick of the kernel is stopped between its runs and
+ * hardly ever in one, so runs of 1.1 ms of CPU on 0.09 core took 1.1 ms by the clock, or 5, and not the 12 that each of them costs in a row.
+ */
+import type { RunResult } from '../models/engine/engine.js';
+import type { MeasureOptions } from './profiling.js';
+
+/** Fewer say nothing about the spread. */
+const LEAST_SAMPLES = 3;
+/** But a run of many seconds is not waited for thrice. */
+const PATIENCE = 4;
+
+/** The engine's threads together may not use the cores that they could. */
+export function isLimited({ cpuLimit, threads }: Pick<MeasureOptions, 'cpuLimit' | 'threads'>): boolean {
+  return cpuLimit > 0 && cpuLimit < threads;
+}
+
+/**
+ * Each a run, or the mean of a batch of runs that are short, ms; the first run warms up and is not counted. `run` says its CPU time where `isLimited`; where its clock
+ * is too coarse for any, the wall's is taken.
+ */
+export async function samplesOf(
+  run: () => Promise<Pick<RunResult, 'runMs' | 'cpuMs'>>,
+  options: Pick<MeasureOptions, 'runs' | 'budgetMs' | 'batchMs' | 'cpuLimit' | 'threads'>,
+  nowMs: () => number,
+): Promise<number[]> {
+  const { runs, budgetMs, batchMs, cpuLimit } = options;
+  await run();
+  const samples: number[] = [];
+  const start = nowMs();
+  const spentMs = (): number => nowMs() - start;
+  while (samples.length < runs && (spentMs() < budgetMs || (samples.length < LEAST_SAMPLES && spentMs() < PATIENCE * budgetMs))) {
+    const from = spentMs();
+    let [wallMs, usedMs, count] = [0, 0, 0];
+    do {
+      const { runMs, cpuMs = 0 } = await run();
+      wallMs += runMs;
+      usedMs += cpuMs;
+      count++;
+    } while (spentMs() - from < batchMs);
+    samples.push((isLimited(options) && usedMs > 0 ? usedMs / cpuLimit : wallMs) / count);
+  }
+  return samples;
+}

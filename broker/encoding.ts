@@ -2,7 +2,7 @@
 import { ChairError } from './errors.js';
 import type { Encoding } from './messages.js';
 import { SegmentReader } from './segments.js';
-import { type Box, boxDims, type DType, elementCount, forEachRun, itemBytes } from './tensor.js';
+import { type Box, boxDims, copyRows, type DType, elementCount, forEachRows, forEachRun, itemBytes } from './tensor.js';
 
 /** For `uint8`: value = (q - zero) * scale. Ignored by the other encodings. */
 export interface Affine {
@@ -19,9 +19,6 @@ export function encodedItemBytes(encoding: Encoding, itemSize: number): number {
 export type Take = (sizeBytes: number) => Uint8Array;
 
 const fresh: Take = (sizeBytes) => Buffer.allocUnsafeSlow(sizeBytes);
-
-/** Runs up to this length are copied word by word: below it a call to `set` costs more than the bytes. */
-const SHORT_RUN_BYTES = 48;
 
 /**
  * `box` out of a dense holder. Raw and contiguous: a view of `source`, no copy. Else one copy.
@@ -40,33 +37,16 @@ export function gather(
   if (encoding !== 'raw') return gatherConverted(source, holder, box, itemSize, encoding, affine);
   const sizeBytes = count * itemSize;
   if (sizeBytes === 0) return new Uint8Array(0);
-  let target: Uint8Array | undefined;
-  let view: Uint8Array | undefined;
-  let words: { from: Uint32Array; to: Uint32Array } | undefined;
-  let at = 0;
-  forEachRun(holder, box, itemSize, (offset, length) => {
-    if (length === sizeBytes) {
-      view = source.subarray(offset, offset + length);
+  let [target, view]: (Uint8Array | undefined)[] = [];
+  forEachRows(holder, box, box, itemSize, (from, fromStride, to, toStride, count, rowBytes) => {
+    if (rowBytes === sizeBytes) {
+      view = source.subarray(from, from + rowBytes);
       return;
     }
-    if (target === undefined) {
-      target = take(sizeBytes);
-      const short = length <= SHORT_RUN_BYTES && itemSize % 4 === 0 && source.byteOffset % 4 === 0;
-      if (short)
-        words = {
-          from: new Uint32Array(source.buffer, source.byteOffset, source.length >> 2),
-          to: new Uint32Array(target.buffer, target.byteOffset, sizeBytes >> 2),
-        };
-    }
-    if (words !== undefined) copyWords(words.from, offset >> 2, words.to, at >> 2, length >> 2);
-    else target.set(source.subarray(offset, offset + length), at);
-    at += length;
+    target ??= take(sizeBytes);
+    copyRows(source, from, fromStride, target, to, toStride, count, rowBytes);
   });
   return view ?? target ?? new Uint8Array(0);
-}
-
-function copyWords(from: Uint32Array, fromAt: number, to: Uint32Array, toAt: number, count: number): void {
-  for (let i = 0; i < count; i++) to[toAt + i] = from[fromAt + i] as number;
 }
 
 /** float32 view; a copy only when the bytes are not aligned (never for tensors of our own making). */
@@ -265,8 +245,12 @@ export function scatter(
       came: `${data.bytesLeft}`,
     });
   }
-  if (wire.encoding === 'raw') forEachRun(targetBox, box, itemSize, (offset, length) => data.copyTo(target, offset, length));
-  else if (itemSize === 4) scatterConverted(data, wire.encoding, wire, target, targetBox, box);
+  if (wire.encoding === 'raw') {
+    // In row-major order, which is the order of the data.
+    forEachRows(box, targetBox, box, itemSize, (_, __, to, toStride, count, rowBytes) =>
+      data.copyRowsTo(target, to, toStride, count, rowBytes),
+    );
+  } else if (itemSize === 4) scatterConverted(data, wire.encoding, wire, target, targetBox, box);
   else scatterToHalf(data, wire, target, targetBox, box);
 }
 

@@ -3,6 +3,7 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import type { Buffers } from './buffers.js';
 import { ChairError } from './errors.js';
 import type { Segments } from './lanes/lane.js';
+import { copyRows } from './tensor.js';
 
 export function segmentBytes(segments: Segments): number {
   let total = 0;
@@ -144,11 +145,35 @@ export class SegmentReader {
     return first === undefined ? [] : [first.subarray(this.#offset), ...others];
   }
 
+  /** Copies the next `count` rows to `target`, the first to `at`, `stride` bytes apart. Throws CODEC_INVALID when there are not so many. */
+  copyRowsTo(target: Uint8Array, at: number, stride: number, count: number, rowBytes: number): void {
+    this.#checkLeft(count * rowBytes);
+    for (let row = 0; row < count; ) {
+      const segment = this.segments[this.#index];
+      const here = segment === undefined ? 0 : Math.min(count - row, Math.floor((segment.length - this.#offset) / rowBytes));
+      const to = at + row * stride;
+      if (segment === undefined || here === 0) {
+        // Its end lies in another segment.
+        this.copyTo(target, to, rowBytes);
+        row++;
+        continue;
+      }
+      copyRows(segment, this.#offset, rowBytes, target, to, stride, here, rowBytes);
+      row += here;
+      this.#left -= here * rowBytes;
+      this.#offset += here * rowBytes;
+      this.#settle();
+    }
+  }
+
+  #checkLeft(length: number): void {
+    if (length <= this.#left) return;
+    throw new ChairError('CODEC_INVALID', 'message data ends early', { expected: `${length} bytes`, came: `${this.#left}` });
+  }
+
   /** Copies the next `length` bytes to `target` at `at`. Throws CODEC_INVALID when there are not so many. */
   copyTo(target: Uint8Array, at: number, length: number): void {
-    if (length > this.#left) {
-      throw new ChairError('CODEC_INVALID', 'message data ends early', { expected: `${length} bytes`, came: `${this.#left}` });
-    }
+    this.#checkLeft(length);
     this.#left -= length;
     let done = 0;
     while (done < length) {

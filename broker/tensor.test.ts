@@ -48,20 +48,28 @@ describe('boxes', () => {
 
   it('copies a box between two holders element for element and touches nothing else', () => {
     fc.assert(
-      fc.property(nested, nested, ({ holder: a }, { holder: b }) => {
-        if (a.start.length !== b.start.length) return;
-        const box = intersectBoxes(a, b);
-        if (box === undefined) return;
-        const source = Uint8Array.from({ length: elementCount(boxDims(a)) * 2 }, (_, i) => (i * 7 + 1) & 0xff);
-        const target = new Uint8Array(elementCount(boxDims(b)) * 2).fill(0xee);
-        const want = target.slice();
-        for (const index of coordinates(box)) {
-          const from = at(a, index) * 2;
-          want.set(source.subarray(from, from + 2), at(b, index) * 2);
-        }
-        copyBox(source, a, target, b, box, 2);
-        expect(target).toEqual(want);
-      }),
+      fc.property(
+        nested,
+        nested,
+        fc.constantFrom(1, 2, 4, 8, 40),
+        fc.nat(3),
+        fc.nat(3),
+        ({ holder: a }, { holder: b }, item, skip, skipTarget) => {
+          if (a.start.length !== b.start.length) return;
+          const box = intersectBoxes(a, b);
+          if (box === undefined) return;
+          // Neither need be aligned.
+          const source = Uint8Array.from({ length: skip + elementCount(boxDims(a)) * item }, (_, i) => (i * 7 + 1) & 0xff).subarray(skip);
+          const whole = new Uint8Array(skipTarget + elementCount(boxDims(b)) * item + 1).fill(0xee);
+          const want = whole.slice();
+          for (const index of coordinates(box)) {
+            const from = at(a, index) * item;
+            want.set(source.subarray(from, from + item), skipTarget + at(b, index) * item);
+          }
+          copyBox(source, a, whole.subarray(skipTarget, -1), b, box, item);
+          expect(whole).toEqual(want);
+        },
+      ),
     );
   });
 

@@ -34,6 +34,34 @@ function world(busyTimes = 0) {
   return { commands, seen };
 }
 
+describe('measurements', () => {
+  it('are given up when nobody waits for them, or another scheduler reigns: it asks again for what it wants', async () => {
+    const given: string[] = [];
+    let highest = 1;
+    const commands = new Commands({
+      nonce: 'n',
+      term: {
+        get value() {
+          return highest;
+        },
+        obey: async (term: number) => {
+          highest = term;
+        },
+      },
+      profiler: { giveUp: (id: string) => given.push(id), giveUpAll: () => given.push('all') },
+      epochs: { releaseBefore: async () => undefined },
+      orphanMs: 1000,
+    } as unknown as CommandOptions);
+    const ping: CommandBody = { kind: 'ping', ping: { padBytes: 0 } };
+    await commands.obey(command('one', { kind: 'stopProfile', stopProfile: { id: 'a measurement' } }));
+    await commands.obey(command('two', ping));
+    expect(given).toEqual(['a measurement']);
+    await commands.obey({ ...command('three', ping), term: 2 });
+    commands.stop();
+    expect(given).toEqual(['a measurement', 'all']);
+  });
+});
+
 describe('a command that comes again', () => {
   it('measures nothing again, and gives the answer that it gave, also when others came in between', async () => {
     const { commands, seen } = world();

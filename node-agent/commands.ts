@@ -124,6 +124,8 @@ export class Commands {
     }
     if (!isNew || this.stopped) return;
     // The new scheduler may go on using what is loaded; what it has not asked for by then, nobody will release.
+    // Whoever asked for measurements is gone, and asks again if he still wants them.
+    this.options.profiler.giveUpAll('another scheduler reigns');
     clearTimeout(this.orphans);
     this.orphans = setTimeout(() => void epochs.releaseBefore(term), orphanMs);
   }
@@ -173,6 +175,9 @@ export class Commands {
       case 'profile':
         if (this.options.isDraining()) throw new ChairError('AGENT_BUSY', 'the agent is draining', { todo: 'Measure on another one.' });
         return { ...NOTHING, profile: await this.options.profiler.run(id, body.profile, deadlineMs) };
+      case 'stopProfile':
+        this.options.profiler.giveUp(body.stopProfile.id, 'nobody waits for it any more');
+        return NOTHING;
     }
   }
 }

@@ -125,7 +125,7 @@ describe('profiling on an agent', () => {
       first = false;
       return measure(...args);
     });
-    await expect(one.run('1', job, 30)).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
+    await expect(one.run('1', job, 30)).rejects.toMatchObject({ code: 'PROFILE_FAILED' });
     expect((await one.run('2', job, 0)).samplesMs).toEqual(found.samplesMs);
   });
 
@@ -137,6 +137,23 @@ describe('profiling on an agent', () => {
     await one.stop('it drains');
     for (const under of jobs) await expect(under).rejects.toMatchObject({ code: 'PROFILE_CANCELLED' });
     await expect(one.run('3', job, 0)).rejects.toMatchObject({ code: 'PROFILE_CANCELLED' });
+  });
+
+  it('is given up one by one, under way or waiting, and measures what comes after', async () => {
+    const { measure, started } = hanging();
+    let times = 0;
+    const one = profiler((...args) => (times++ === 0 ? measure(...args) : Promise.resolve(found)));
+    const [under, waiting, kept] = ['1', '2', '3'].map((id) => one.run(id, job, 0));
+    await started;
+    one.giveUp('2', 'nobody waits for it any more');
+    one.giveUp('1', 'nobody waits for it any more');
+    one.giveUp('1', 'twice');
+    one.giveUp('unknown', 'never asked for');
+    for (const given of [under, waiting]) await expect(given).rejects.toMatchObject({ code: 'PROFILE_CANCELLED' });
+    expect((await kept)?.samplesMs).toEqual(found.samplesMs);
+    expect(times).toBe(2);
+    one.giveUp('3', 'it is over');
+    expect((await one.run('4', job, 0)).samplesMs).toEqual(found.samplesMs);
   });
 
   it('passes on what the measuring process failed with', async () => {

@@ -51,7 +51,8 @@ const REMEMBERED = 32;
 
 export class Profiler {
   private readonly jobs = new Map<string, Promise<ProfileResult>>();
-  private readonly aborts = new Set<AbortController>();
+  /** Of those that are not over, by id. */
+  private readonly aborts = new Map<string, AbortController>();
   private queue: Promise<unknown> = Promise.resolve();
   private stopped: ChairError | undefined;
 
@@ -67,13 +68,13 @@ export class Profiler {
       return Promise.reject(new ChairError('AGENT_BUSY', `${MAX_WAITING} measurements wait already`, { todo }));
     }
     const abort = new AbortController();
-    this.aborts.add(abort);
+    this.aborts.set(id, abort);
     const timer = deadlineMs > 0 ? setTimeout(() => abort.abort(late(deadlineMs)), deadlineMs) : undefined;
     const done = this.queue
       .then(() => this.measure(job, abort.signal))
       .finally(() => {
         clearTimeout(timer);
-        this.aborts.delete(abort);
+        this.aborts.delete(id);
       });
     this.queue = done.catch(() => undefined);
     this.jobs.set(id, done);
@@ -82,12 +83,19 @@ export class Profiler {
     return done;
   }
 
+  /** Ends one measurement at once, under way or waiting; one that is over or unknown is left. */
+  giveUp(id: string, why: string): void {
+    this.aborts.get(id)?.abort(cancelled(`the measurement was given up: ${why}`));
+  }
+
+  giveUpAll(why: string): void {
+    for (const id of this.aborts.keys()) this.giveUp(id, why);
+  }
+
   /** Gives up what is under way and takes nothing more. Idempotent; resolves when no measuring process is left. */
   async stop(why: string): Promise<void> {
-    this.stopped ??= new ChairError('PROFILE_CANCELLED', `the agent does not measure any more: ${why}`, {
-      todo: 'Measure on another one.',
-    });
-    for (const abort of this.aborts) abort.abort(this.stopped);
+    this.stopped ??= cancelled(`the agent does not measure any more: ${why}`, 'Measure on another one.');
+    for (const abort of this.aborts.values()) abort.abort(this.stopped);
     await this.queue;
   }
 
@@ -149,9 +157,14 @@ export class Profiler {
   }
 }
 
+function cancelled(message: string, todo?: string): ChairError {
+  return new ChairError('PROFILE_CANCELLED', message, todo === undefined ? {} : { todo });
+}
+
+/** Not REQUEST_TIMEOUT, which says that no agent answered: this one is there, and other slices may be quick. */
 function late(deadlineMs: number): ChairError {
-  return new ChairError('REQUEST_TIMEOUT', 'a measurement took too long', {
-    expected: `the slice fetched, loaded and run within ${deadlineMs} ms`,
-    todo: 'Measure with fewer runs, or give it more time',
+  return new ChairError('PROFILE_FAILED', 'a measurement took too long and was given up', {
+    expected: `the slice fetched, loaded and run within ${Math.round(deadlineMs)} ms`,
+    todo: 'Cut it into more parts, or give it more time with --budget-ms.',
   });
 }

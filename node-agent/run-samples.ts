@@ -17,8 +17,9 @@ export function isLimited({ cpuLimit, threads }: Pick<MeasureOptions, 'cpuLimit'
 }
 
 /**
- * Each a run, or the mean of a batch of runs that are short, ms; the first run warms up and is not counted. `run` says its CPU time where `isLimited`; where its clock
- * is too coarse for any, the wall's is taken.
+ * Each a run, or the mean of a batch of runs that are short, ms; the first run warms up and is not counted, unless it alone takes longer than is waited for: what warms
+ * up is nothing beside that, and a slice of a minute a run is measured in one minute. `run` says its CPU time where `isLimited`; where its clock is too coarse for any, the
+ * wall's is taken.
  */
 export async function samplesOf(
   run: () => Promise<Pick<RunResult, 'runMs' | 'cpuMs'>>,
@@ -26,9 +27,12 @@ export async function samplesOf(
   nowMs: () => number,
 ): Promise<number[]> {
   const { runs, budgetMs, batchMs, cpuLimit } = options;
-  await run();
-  const samples: number[] = [];
+  const timed = (wallMs: number, usedMs: number): number => (isLimited(options) && usedMs > 0 ? usedMs / cpuLimit : wallMs);
+  const begun = nowMs();
+  const { runMs: firstMs, cpuMs: firstUsedMs = 0 } = await run();
   const start = nowMs();
+  if (start - begun > PATIENCE * budgetMs) return [timed(firstMs, firstUsedMs)];
+  const samples: number[] = [];
   const spentMs = (): number => nowMs() - start;
   while (samples.length < runs && (spentMs() < budgetMs || (samples.length < LEAST_SAMPLES && spentMs() < PATIENCE * budgetMs))) {
     const from = spentMs();
@@ -39,7 +43,7 @@ export async function samplesOf(
       usedMs += cpuMs;
       count++;
     } while (spentMs() - from < batchMs);
-    samples.push((isLimited(options) && usedMs > 0 ? usedMs / cpuLimit : wallMs) / count);
+    samples.push(timed(wallMs, usedMs) / count);
   }
   return samples;
 }

@@ -185,16 +185,17 @@ export class ChairClient {
 
   /**
    * Measures the blocks of a model on one agent of each class of device, but for what is known already. Throws MODEL_..., AGENT_UNKNOWN, NO_AGENTS, PROFILE_INVALID,
-   * QUEUE_FULL, STOPPED, REQUEST_TIMEOUT when the gateway fell silent. An agent that cannot measure is a row with a code, not an error.
+   * QUEUE_FULL, STOPPED, REQUEST_TIMEOUT when the gateway fell silent. An agent that cannot measure is a row with a code, not an error. With `giveUp` aborted the
+   * gateway is told to end it, agents stop, and it throws PROFILE_CANCELLED, whose message says what is kept.
    */
-  async profile(options: ProfileOptions, onProgress?: (report: ProfileReport) => void): Promise<ProfileReport> {
+  async profile(options: ProfileOptions, onProgress?: (report: ProfileReport) => void, giveUp?: AbortSignal): Promise<ProfileReport> {
     const request = { ...PROFILE_DEFAULTS, ...options, job: `${this.name}-${randomUUID()}`, cancel: false };
     const ask = async (asked: ProfileRequest): Promise<ProfileReport> => {
       const { profile } = await this.#requests.request({ kind: 'profile', profile: asked }, this.#timeoutMs, 'profile');
       if (profile === null) throw new ChairError('INTERNAL', 'the scheduler answered a request for profiles without any');
       return profile;
     };
-    const times = { everyMs: PROFILE_ASK_MS, silentMs: 3 * this.#timeoutMs, signal: this.#closing.signal };
+    const times = { everyMs: PROFILE_ASK_MS, silentMs: 3 * this.#timeoutMs, signal: this.#closing.signal, giveUp };
     return answeredProfile(request, { ask, ...times, ...(onProgress === undefined ? {} : { onProgress }) });
   }
 

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ChairError } from '../broker/errors.js';
 import { createFakeBroker, type FakeBroker, type FakeBus } from '../broker/fake-bus.js';
 import type { Command, CommandBody } from '../broker/messages.js';
 import { topicsOf } from '../broker/topics.js';
@@ -64,6 +65,27 @@ describe('a command', () => {
     expect(await reply).toMatchObject({ agent: 'a', code: '' });
     // What nobody waits for is nobody's.
     expect(commands.settle({ ...done, id: 'another' })).toBe(true);
+  });
+
+  it('that is given up ends at once with the reason, and the agent is told which one; never before, nor after it answered', async () => {
+    const stop = (id: string): CommandBody => ({ kind: 'stopProfile', stopProfile: { id } });
+    const abort = new AbortController();
+    const answered = commands.send('a', 'n1', 1, release, 5000, { signal: abort.signal, body: stop });
+    await delivered();
+    commands.settle({ ...done, id: got[0]?.id ?? '' });
+    await answered;
+    const given = commands.send('a', 'n1', 1, release, 5000, { signal: abort.signal, body: stop });
+    await delivered();
+    expect(got).toHaveLength(2);
+    abort.abort(new ChairError('PROFILE_CANCELLED', 'enough'));
+    await expect(given).rejects.toMatchObject({ code: 'PROFILE_CANCELLED', message: 'enough' });
+    await delivered();
+    expect(got.slice(2)).toMatchObject([{ nonce: 'n1', term: 1, body: stop(got[1]?.id ?? '') }]);
+    // It is not sent again to an agent that reconnects.
+    commands.again('a', 'n1');
+    await expect(commands.send('a', 'n1', 1, release, 5000, { signal: abort.signal, body: stop })).rejects.toThrow('enough');
+    await delivered();
+    expect(got).toHaveLength(3);
   });
 
   it('ends with the words of the agent, with the agent, with its deadline, or with the scheduler', async () => {

@@ -1,11 +1,17 @@
 /** Commands to agents and their replies: request/response with id and deadline. */
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '../broker/bus.js';
-import { ChairError, isErrorCode } from '../broker/errors.js';
+import { ChairError, isErrorCode, toChairError } from '../broker/errors.js';
 import type { Command, CommandBody, Reply } from '../broker/messages.js';
 import { NO_SEAL } from '../broker/seal.js';
 import { NAME_PATTERN, type Topics } from '../broker/topics.js';
 import { type Wait, Waitress } from '../broker/waitress.js';
+
+/** How a command that takes long is taken back. */
+export interface GiveUp {
+  readonly signal: AbortSignal;
+  readonly body: (id: string) => CommandBody;
+}
 
 export class Commands {
   readonly #bus: Bus;
@@ -38,8 +44,12 @@ export class Commands {
     this.#onStale = onStale;
   }
 
-  /** Resolves when the agent did it. Rejects with the agent's own code, REQUEST_TIMEOUT, AGENT_UNKNOWN when it is lost meanwhile, STOPPED. */
-  async send(agent: string, nonce: string, term: number, body: CommandBody, deadlineMs: number): Promise<Reply> {
+  /**
+   * Resolves when the agent did it. Rejects with the agent's own code, REQUEST_TIMEOUT, AGENT_UNKNOWN when it is lost meanwhile, STOPPED; with the reason of `giveUp`'s
+   * signal, which the agent is told by the command that `giveUp` makes of the id of this one.
+   */
+  async send(agent: string, nonce: string, term: number, body: CommandBody, deadlineMs: number, giveUp?: GiveUp): Promise<Reply> {
+    giveUp?.signal.throwIfAborted();
     const id = randomUUID();
     const wait = this.#waitress.wait(id, deadlineMs, `'${body.kind}' from agent ${agent}`);
     const key = processKey(agent, nonce);
@@ -48,12 +58,20 @@ export class Commands {
     const entry = { wait, command };
     this.#asked.set(key, asked.add(entry));
     this.#agents.set(id, agent);
+    const onGivenUp = (): void => {
+      if (giveUp === undefined) return;
+      wait.cancel(toChairError(giveUp.signal.reason));
+      // Without a connection nobody can be told: the agent ends by the deadline.
+      this.tell(agent, nonce, term, giveUp.body(id)).catch(() => undefined);
+    };
+    giveUp?.signal.addEventListener('abort', onGivenUp, { once: true });
     try {
       await this.#bus.publish(this.#topics.command(agent), command);
       const reply = await wait.reply;
       if (reply.code === '') return reply;
       throw new ChairError(isErrorCode(reply.code) ? reply.code : 'INTERNAL', reply.message);
     } finally {
+      giveUp?.signal.removeEventListener('abort', onGivenUp);
       wait.cancel(new ChairError('STOPPED', 'the request is over'));
       asked.delete(entry);
       this.#agents.delete(id);

@@ -247,8 +247,9 @@ export class Scheduler {
     return new Profiles({
       ...{ directory, source, now: this.#now, problems: this.#o.problems },
       agents: () => this.#registry.all(),
-      measure: async ({ agent, nonce }, profile, deadlineMs) => {
-        const reply = await this.#commands.send(agent, nonce, this.#reigning.term, { kind: 'profile', profile }, deadlineMs);
+      measure: async ({ agent, nonce }, profile, deadlineMs, signal) => {
+        const giveUp = { signal, body: (id: string) => ({ kind: 'stopProfile' as const, stopProfile: { id } }) };
+        const reply = await this.#commands.send(agent, nonce, this.#reigning.term, { kind: 'profile', profile }, deadlineMs, giveUp);
         if (reply.profile === null) throw new ChairError('PROFILE_INVALID', `agent ${agent} answered a measurement without figures`);
         return reply.profile;
       },

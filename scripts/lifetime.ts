@@ -3,6 +3,9 @@ import { toChairError } from '../broker/errors.js';
 
 /** Time for an orderly stop after the parent went or a signal came, before the process ends itself. */
 const STOP_WITHIN_MS = 8_000;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** Exit status of who was interrupted, as shells have it. */
+export const INTERRUPTED = 130;
 
 /**
  * A process started with an IPC channel ends when that channel breaks, which also happens when its parent is killed with SIGKILL: no orphan
@@ -26,14 +29,32 @@ export function untilStopped(terminateWithinMs = STOP_WITHIN_MS): Promise<NodeJS
   return new Promise((resolve) => {
     let stopping = false;
     const onSignal = (signal: NodeJS.Signals): void => {
-      if (stopping) process.exit(130);
+      if (stopping) process.exit(INTERRUPTED);
       stopping = true;
       // A stop that hangs is a defect, but not one that may keep a terminal.
       setTimeout(() => process.exit(1), signal === 'SIGTERM' ? terminateWithinMs : STOP_WITHIN_MS).unref();
       resolve(signal);
     };
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+    for (const signal of SIGNALS) process.on(signal, onSignal);
   });
+}
+
+/**
+ * Does work that Ctrl-C ends in order: the first SIGINT, SIGTERM or SIGHUP aborts the signal, a second one ends the process at once. When the work is over, signals do
+ * what they did before.
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const abort = new AbortController();
+  const onSignal = (): void => {
+    if (abort.signal.aborted) process.exit(INTERRUPTED);
+    abort.abort();
+  };
+  for (const signal of SIGNALS) process.on(signal, onSignal);
+  try {
+    return await work(abort.signal);
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, onSignal);
+  }
 }
 
 /**

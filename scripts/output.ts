@@ -3,6 +3,7 @@
  * A reader that goes away (`| head`) ends the program quietly.
  */
 import { ChairError, isChairError } from '../broker/errors.js';
+import { INTERRUPTED } from './lifetime.js';
 import { PROGRAM } from './package-root.js';
 import { printable, printableJson, printableLines } from './printable.js';
 
@@ -134,8 +135,9 @@ export function errorJson(error: unknown): string {
   return printableJson(JSON.stringify({ error: { code, message: error instanceof Error ? error.message : String(error) } }, null, 2));
 }
 
-/** 0 is never returned: an error is an error. */
+/** 0 is never returned: an error is an error. Of what Ctrl-C ended in order, the status that shells give it. */
 export function exitStatus(error: unknown): number {
+  if (isChairError(error, 'PROFILE_CANCELLED')) return INTERRUPTED;
   return isChairError(error) && USAGE_CODES.has(error.code) ? 2 : 1;
 }
 

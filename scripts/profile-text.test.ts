@@ -76,6 +76,14 @@ describe('the table of a profile', () => {
     expect(longest(text)).toBeLessThanOrEqual(80);
   });
 
+  it('claims no spread of what ran once', () => {
+    const once = { ms: 61_000, lowMs: 61_000, highMs: 61_000, samplesMs: [61_000] };
+    const text = profileText(report(2, [row(2, 'whole', 1, once)]), 120);
+    expect(text).toMatch(/2 +Conv conv2 +61000 +/);
+    expect(text).toContain('without ±: one run, as it took long');
+    expect(profileText(report(2), 120)).not.toContain('without ±');
+  });
+
   it('keeps the end of a long name: neighbours begin alike', () => {
     expect(shortLabel({ label: 'Conv conv1 to MaxPool pool1' })).toBe('Conv conv1');
     const long = shortLabel({ label: 'Conv /model.22/cv2.0/cv2.0.0/conv/Conv_17 to Relu x' });

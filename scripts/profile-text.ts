@@ -181,7 +181,13 @@ function cell(row: ProfileMeasure | undefined, marks: Marks, spread: boolean): s
   if (row === undefined) return '-';
   if (row.code !== '') return marks.get(row.code) ?? row.code;
   if (row.from === 'interpolated') return `~${number(row.ms)}`;
-  return `${number(row.ms)}${spread ? ` ±${number((row.highMs - row.lowMs) / 2)}` : ''}${row.busy ? '*' : ''}`;
+  const around = spread && !isOneRun(row) ? ` ±${number((row.highMs - row.lowMs) / 2)}` : '';
+  return `${number(row.ms)}${around}${row.busy ? '*' : ''}`;
+}
+
+/** Then nothing is known of a spread. */
+function isOneRun({ samplesMs, lowMs, highMs }: ProfileMeasure): boolean {
+  return samplesMs.length === 1 && lowMs === highMs;
 }
 
 function number(ms: number): string {
@@ -199,6 +205,7 @@ function legend(rows: readonly ProfileMeasure[], { marks, form: { spread }, gaps
   const blocks = rows.filter(({ what }) => what === 'block');
   const said = [
     spread ? 'ms of the largest part: median ± half the distance of the quartiles' : `ms of the largest part: median${spreadText(blocks)}`,
+    ...(spread && blocks.some((row) => row.code === '' && isOneRun(row)) ? ['without ±: one run, as it took long'] : []),
     ...(blocks.some(({ from }) => from === 'interpolated') ? ['~ interpolated'] : []),
     ...(blocks.some(({ busy }) => busy) ? ['* frames ran meanwhile, so too long: measured again next time'] : []),
     ...(gaps ? ['- this cut does not make so many parts'] : []),

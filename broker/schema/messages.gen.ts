@@ -401,6 +401,12 @@ export interface Trace {
   readonly collect: boolean;
 }
 
+/** Nobody waits for a measurement any more: its process ends at once. Idempotent; what is over or unknown is left. */
+export interface StopProfile {
+  /** Of the command that asked for the measurement. */
+  readonly id: string;
+}
+
 export type CommandBody =
   | { readonly kind: 'prepare'; readonly prepare: Prepare }
   | { readonly kind: 'commit'; readonly commit: Commit }
@@ -413,7 +419,8 @@ export type CommandBody =
   | { readonly kind: 'standby'; readonly standby: Standby }
   | { readonly kind: 'update'; readonly update: Update }
   | { readonly kind: 'confirm'; readonly confirm: Confirm }
-  | { readonly kind: 'trace'; readonly trace: Trace };
+  | { readonly kind: 'trace'; readonly trace: Trace }
+  | { readonly kind: 'stopProfile'; readonly stopProfile: StopProfile };
 
 export interface Command {
   readonly id: string;

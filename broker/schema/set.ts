@@ -33,6 +33,7 @@ export const SCHEMA_FILES = [
     'Update',
     'Confirm',
     'Trace',
+    'StopProfile',
     'CommandBody',
     'Command',
     'LinkMeasurement',

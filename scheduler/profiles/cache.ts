@@ -18,6 +18,8 @@ const FINGERPRINT = /^[0-9a-z-]{1,64}$/;
 /** Per class: some tens of models. The oldest go first. */
 const MOST_ENTRIES = 20_000;
 const WRITE_EVERY_MS = 2000;
+/** While the disk is full, or must not be written. */
+const RETRY_EVERY_MS = 60_000;
 
 export interface DeviceClass {
   readonly fingerprint: string;
@@ -64,6 +66,8 @@ export interface CacheOptions {
 export class ProfileCache {
   /** Grows with every change: what was made from older entries is old. */
   revision = 0;
+  /** Why the last figures are not on disk; undefined when they are, or soon will be. Writing is tried again with the next figure, every minute, and at the end. */
+  unwritten: string | undefined;
   readonly #o: CacheOptions;
   readonly #held = new Map<string, Held>();
   #timer: NodeJS.Timeout | undefined;
@@ -81,7 +85,7 @@ export class ProfileCache {
       await removeLeftovers(options.directory);
       for (const name of await readdir(options.directory)) if (name.endsWith('.json')) await cache.#read(name);
     } catch (error) {
-      options.log(toChairError(error, 'WORK_DIRECTORY_UNUSABLE'));
+      cache.#trouble('read', toChairError(error, 'WORK_DIRECTORY_UNUSABLE'));
     }
     return cache;
   }
@@ -131,6 +135,7 @@ export class ProfileCache {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#writing = this.#writing.then(async () => {
+      this.unwritten = undefined;
       for (const held of this.#held.values()) if (held.dirty) await this.#write(held);
     });
     return this.#writing;
@@ -170,16 +175,17 @@ export class ProfileCache {
       await writeWhole(file, `${JSON.stringify(content)}\n`, { full: 'GATEWAY_STORE_FULL' });
       this.#o.problems?.clear('profiles written');
     } catch (error) {
-      this.#trouble(
-        'written',
-        new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${toChairError(error).message}`, { cause: error }),
-      );
+      held.dirty = true;
+      const { message } = toChairError(error);
+      this.unwritten = message;
+      const todo = 'They are in use until the gateway ends; make room, or let it write there, and they are written with the next ones.';
+      this.#timer ??= setTimeout(() => void this.flush(), RETRY_EVERY_MS).unref();
+      this.#trouble('written', new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${message}`, { todo, cause: error }));
     }
   }
 
   #trouble(what: string, error: ChairError): void {
-    this.#o.problems?.set(`profiles ${what}`, error.message);
-    this.#o.log(error);
+    if (this.#o.problems?.set(`profiles ${what}`, error.message) !== false) this.#o.log(error);
   }
 }
 

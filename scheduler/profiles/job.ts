@@ -1,6 +1,7 @@
 /**
  * One request for profiles under way: asks agents to measure what is not known yet, one after another on each host (agents of one host would disturb each other), hosts
- * side by side. An agent that vanishes, drains or falls silent is left out, and another one of its class goes on; a slice that does not fit is a row with its code.
+ * side by side. An agent that vanishes, drains or falls silent is left out, and another one of its class goes on, or itself when it was started again; a slice that does
+ * not fit is a row with its code.
  */
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../../broker/errors.js';
 import type { Profile, ProfileResult } from '../../broker/messages.js';
@@ -26,10 +27,15 @@ export interface JobDeps {
   readonly cache: ProfileCache;
   /** undefined when it cannot be asked now. */
   readonly ready: (agent: string) => AgentRecord | undefined;
-  readonly measure: (record: AgentRecord, profile: Profile, deadlineMs: number) => Promise<ProfileResult>;
+  /** Frames run on another agent of this one's machine. */
+  readonly isDisturbed: (record: AgentRecord) => boolean;
+  /** The agent is told when the signal is given, and ends its measurement. */
+  readonly measure: (record: AgentRecord, profile: Profile, deadlineMs: number, signal: AbortSignal) => Promise<ProfileResult>;
   /** Writes the slice of a need into the store. */
   readonly slice: (need: Need) => Promise<SliceRef>;
   readonly log: (kind: string, text: string) => void;
+  /** How long an agent of a class is waited for when there is none; looks every `everyMs`. */
+  readonly patience?: { readonly forMs: number; readonly everyMs: number };
   /** Of all jobs together: agents of one host would disturb each other, whoever asks. */
   readonly turns: Turns;
 }
@@ -60,6 +66,14 @@ const FETCH_BYTES_PER_MS = 500;
 const REPLY_MS = 5000;
 /** profiling-process.ts may take so many budgets for its first runs. */
 const PATIENCE = 5;
+/** A run that warms up and one that counts, each so much slower than the agent's probe says. */
+const SLOW_RUNS = 2 * 8;
+/** Of an agent that could not probe itself. */
+const SLOWEST_MACS_PER_SECOND = 1e8;
+/** An agent that is started again is back by then. */
+const RETURNING = { forMs: 30_000, everyMs: 250 };
+/** One slice that so many agents vanish with is not tried on a further one. */
+const MOST_LOST = 3;
 
 /** Distance of the quartiles / median of a measurement that nothing disturbed, and how often a disturbed one is tried. */
 const CALM = 0.15;
@@ -91,10 +105,13 @@ export class Job {
   readonly #deps: JobDeps;
   readonly #request: JobRequest;
   readonly #slices = new Map<Need, Promise<SliceRef>>();
-  /** Agents that are not asked any more, and why. */
+  /** Processes of agents that are not asked any more, and why. */
   readonly #out = new Map<string, string>();
+  /** Classes whose agents were waited for in vain. */
+  readonly #deserted = new Set<JobClass>();
   /** Who of each class measures, while the job lasts. */
   readonly #on = new Map<JobClass, string>();
+  readonly #abort = new AbortController();
   #cancelled: ChairError | undefined;
 
   constructor(deps: JobDeps, request: JobRequest) {
@@ -112,9 +129,10 @@ export class Job {
     return [...this.#on.values()].includes(agent);
   }
 
-  /** What is under way on an agent is waited for; nothing new is begun. */
+  /** What is under way on agents is ended; nothing new is begun. */
   cancel(error: ChairError): void {
     this.#cancelled ??= error;
+    this.#abort.abort(this.#cancelled);
   }
 
   /** Resolves when every row is there. Throws what cancelled it, and what writing slices throws. */
@@ -134,7 +152,8 @@ export class Job {
       for (const need of this.#request.needs) {
         if (this.#cancelled !== undefined) throw this.#cancelled;
         // Another request may be measuring the same: then it is known when the turn comes.
-        this.rows.push(await this.#deps.turns.take(`class ${device.fingerprint}`, () => this.#row(device, need, threads)));
+        const row = this.#deps.turns.take(`class ${device.fingerprint}`, () => this.#row(device, need, threads));
+        this.rows.push(await this.#unlessCancelled(row));
       }
     }
   }
@@ -155,7 +174,8 @@ export class Job {
     }
     try {
       const measured = await this.#calm(device, need, slice, threads);
-      cache.set(device, key, slice.graph.sha256, measured);
+      // What was measured at rest is nearer to the truth than what was measured anew while frames ran.
+      if (!measured.busy || known === undefined || known.busy) cache.set(device, key, slice.graph.sha256, measured);
       return { ...base, from: 'measured', measured, error: undefined };
     } catch (thrown) {
       const error = toChairError(thrown);
@@ -167,15 +187,13 @@ export class Job {
 
   /**
    * Something else that runs on a device makes single runs longer, never shorter, so the samples of a disturbed measurement lie far apart: it is taken again, and the
-   * calmest counts.
+   * calmest counts; one that frames ran beside only when there is no other.
    */
   async #calm(device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<Measured> {
     let best: Measured | undefined;
     for (let tries = 0; tries < MOST_TRIES; tries++) {
-      const { agent, result } = await this.#ask(device, need, slice, threads);
-      const { samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy } = result;
-      const measured = { agent, samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy };
-      if (best === undefined || spreadOf(measured) < spreadOf(best)) best = measured;
+      const measured = await this.#ask(device, need, slice, threads);
+      if (best === undefined || isBetter(measured, best)) best = measured;
       if (isCalm(best)) break;
     }
     if (best === undefined) throw new ChairError('INTERNAL', 'nothing was measured');
@@ -183,20 +201,50 @@ export class Job {
   }
 
   /** One agent of the class after another until one has measured. Throws the slice's own fault, or what the last agent was left out for. */
-  async #ask(device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<{ agent: string; result: ProfileResult }> {
+  async #ask(device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<Measured> {
     let last: ChairError | undefined;
-    for (;;) {
-      const record = this.#next(device);
+    for (let lost = 0; lost < MOST_LOST; ) {
+      const record = await this.#someone(device);
       if (record === undefined) throw last ?? this.#nobody(device);
       this.#on.set(device, record.agent);
       try {
-        return { agent: record.agent, result: await this.#measure(record, device, need, slice, threads) };
+        const disturbed = this.#deps.isDisturbed(record);
+        const { samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy } = await this.#measure(record, device, need, slice, threads);
+        const beside = disturbed || this.#deps.isDisturbed(record);
+        return { agent: record.agent, samplesMs, loadMs, loadPeakBytes, runPeakBytes, busy: busy || beside };
       } catch (thrown) {
         last = toChairError(thrown);
         if (last === this.#cancelled || !AGENT_FAULTS.has(last.code)) throw last;
-        this.#leaveOut(record.agent, last);
+        if (last.code === 'AGENT_UNKNOWN') lost++;
+        this.#leaveOut(record, last);
       }
     }
+    throw last ?? this.#nobody(device);
+  }
+
+  /** Who is to measure; where nobody can, he is waited for once: agents are started again, and are suspected for a moment. */
+  async #someone(device: JobClass): Promise<AgentRecord | undefined> {
+    const { forMs, everyMs } = this.#deps.patience ?? RETURNING;
+    let found = this.#next(device);
+    const mayCome = (): boolean => !this.#deserted.has(device) && device.agents.some((agent) => this.#deps.ready(agent) === undefined);
+    for (const end = performance.now() + forMs; found === undefined && mayCome(); found = this.#next(device)) {
+      if (performance.now() > end) this.#deserted.add(device);
+      this.current = `waiting for ${device.agents.join(', ').slice(0, 100)}`;
+      await this.#unlessCancelled(new Promise((resolve) => setTimeout(resolve, everyMs)));
+    }
+    if (found !== undefined) this.#deserted.delete(device);
+    return found;
+  }
+
+  /** Throws what cancelled the job as soon as it is. */
+  #unlessCancelled<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#abort;
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => reject(toChairError(signal.reason));
+      if (signal.aborted) onAbort();
+      signal.addEventListener('abort', onAbort, { once: true });
+      work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+    });
   }
 
   #measure(record: AgentRecord, device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<ProfileResult> {
@@ -207,30 +255,42 @@ export class Job {
       const cut = need.parts === 1 ? 'whole' : `${need.cut} in ${need.parts}`;
       this.current = `${need.label}, ${cut}, ${threads} thread${threads === 1 ? '' : 's'}, on ${record.agent}`;
       const bytes = slice.graph.sizeBytes + slice.blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
-      const deadlineMs = GRACE_MS + bytes / FETCH_BYTES_PER_MS + PATIENCE * budgetMs;
-      const result = await this.#deps.measure(record, { slice, threads, runs, budgetMs }, deadlineMs + REPLY_MS);
+      const runMs = (1000 * need.macs) / (record.hello.probeMacsPerSecond || SLOWEST_MACS_PER_SECOND);
+      const deadlineMs = Math.min(LONGEST_MS, GRACE_MS + bytes / FETCH_BYTES_PER_MS + PATIENCE * budgetMs + SLOW_RUNS * runMs);
+      const profile = { slice, threads, runs, budgetMs };
+      const result = await this.#deps.measure(record, profile, deadlineMs + REPLY_MS, this.#abort.signal);
       return checkedResult(result, device);
     });
   }
 
-  /** The idlest first; in the order of names among equals. */
+  /** The idlest first; in the order of names among equals. Who came back as another device is of the class no more. */
   #next(device: JobClass): AgentRecord | undefined {
     const able = device.agents
-      .flatMap((agent) => (this.#out.has(agent) ? [] : [this.#deps.ready(agent)]))
+      .map((agent) => this.#deps.ready(agent))
+      .filter((one) => one !== undefined && !this.#out.has(processOf(one)) && isOf(one, device))
       .filter((one) => one !== undefined);
     const load = (record: AgentRecord): number => record.health?.framesPerSecond ?? 0;
     return able.sort((a, b) => load(a) - load(b) || (a.agent < b.agent ? -1 : 1))[0];
   }
 
-  #leaveOut(agent: string, { code, message }: ChairError): void {
-    this.#out.set(agent, `${code}: ${message}`);
+  #leaveOut(record: AgentRecord, { code, message }: ChairError): void {
+    const { agent } = record;
+    this.#out.set(processOf(record), `${code}: ${message}`);
     this.notes.push(`${agent} was left out: ${code}: ${message}`);
     this.#deps.log('profile', `${agent} is not measured any more: ${code}: ${message}`);
   }
 
   #nobody(device: JobClass): ChairError {
-    const why = device.agents.map((agent) => `${agent}: ${this.#out.get(agent) ?? 'not ready'}`).join('; ');
-    return new ChairError('AGENT_UNKNOWN', `no agent of the class ${device.text} is left to measure on (${why})`);
+    const whyNot = (agent: string): string => {
+      const record = this.#deps.ready(agent);
+      if (record !== undefined && !isOf(record, device)) return 'came back as a device of another class';
+      const [, why] = [...this.#out].findLast(([process]) => process.startsWith(`${agent} `)) ?? [];
+      return why ?? 'not ready';
+    };
+    const why = device.agents.map((agent) => `${agent}: ${whyNot(agent)}`).join('; ');
+    return new ChairError('AGENT_UNKNOWN', `no agent of the class ${device.text} is left to measure on (${why})`, {
+      todo: 'Start one, and ask again: what was measured is kept.',
+    });
   }
 
   #slice(need: Need): Promise<SliceRef> {
@@ -238,6 +298,18 @@ export class Job {
     this.#slices.set(need, known);
     return known;
   }
+}
+
+function processOf({ agent, nonce }: AgentRecord): string {
+  return `${agent} ${nonce}`;
+}
+
+function isOf({ hello }: AgentRecord, { fingerprint, engine, engineVersion }: JobClass): boolean {
+  return hello.fingerprint === fingerprint && hello.engine === engine && hello.engineVersion === engineVersion;
+}
+
+function isBetter(one: Measured, other: Measured): boolean {
+  return one.busy === other.busy ? spreadOf(one) < spreadOf(other) : !one.busy;
 }
 
 /** An answer of another engine than the class says, or without samples, is none. Throws PROFILE_INVALID. */

@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -109,6 +110,7 @@ function profiles(more: Partial<ProfilesOptions> = {}): Profiles {
     directory,
     source: { load: async () => loaded } as unknown as ModelSource,
     agents: () => agents,
+    patience: { forMs: 2000, everyMs: 2 },
     measure: async ({ agent, hello }, { slice, threads }: Profile) => {
       const part = JSON.parse(slice.graph.sha256) as SlicePart;
       asked.push(`${agent} ${part.nodes.join('-')} ${part.cut} ${part.parts}`);
@@ -217,6 +219,116 @@ describe('a profile job', () => {
     expect(report.rows.every(({ code }) => code === '')).toBe(true);
     expect(new Set(report.rows.map(({ agent }) => agent).filter(Boolean))).toEqual(new Set(['a', 'b']));
     expect(report.notes.join()).toContain('a was left out: AGENT_UNKNOWN');
+  });
+
+  it('goes on with the only agent of a class when it is started again, and not with one that came back as another device', async () => {
+    agents = [record('a'), record('z', { fingerprint: 'zzz' })];
+    const back = (agent: string, hello: Partial<Hello>): void => {
+      agents = agents.map((one) => (one.agent === agent ? { ...one, state: 'lost' } : one));
+      setTimeout(() => {
+        agents = agents.map((one) => (one.agent === agent ? { ...record(agent, hello), nonce: '2' } : one));
+      }, 20);
+      throw new ChairError('AGENT_UNKNOWN', `agent ${agent} is gone: its connection to the broker broke`);
+    };
+    const count = (agent: string): number => asked.filter((text) => text.startsWith(agent)).length;
+    behave = (agent) => {
+      if (agent === 'a' && count('a') === 3) back('a', {});
+      // Its quota was changed meanwhile: what it measures is of another class.
+      if (agent === 'z' && count('z') === 3) back('z', { fingerprint: 'yyy' });
+      return undefined;
+    };
+    const report = await finished(profiles(), request({ parts: [1] }));
+    const codes = (fingerprint: string) => report.rows.filter((row) => row.fingerprint === fingerprint).map(({ code }) => code);
+    expect(new Set(codes('aaa'))).toEqual(new Set(['']));
+    expect(new Set(codes('zzz').slice(2))).toEqual(new Set(['AGENT_UNKNOWN']));
+    expect(report.rows.at(-1)?.message).toContain('came back as a device of another class');
+    expect(count('z')).toBe(3);
+  });
+
+  it('tries a slice that agents vanish with three times, and goes on with the others', async () => {
+    agents = [record('a')];
+    let lives = 1;
+    behave = (_agent, part) => {
+      if (part.nodes.join() !== '2,3') return undefined;
+      agents = [{ ...record('a'), nonce: String(++lives) }];
+      throw new ChairError('AGENT_UNKNOWN', 'agent a is gone: it died');
+    };
+    const report = await finished(profiles(), request({ parts: [1] }));
+    expect(asked.filter((text) => text.includes(' 2-3 '))).toHaveLength(3);
+    expect(report.rows.filter(({ code }) => code !== '').map(({ startNode }) => startNode)).toEqual([2]);
+  });
+
+  it('gives a slice as long as its work takes on a slow agent, and takes one that is too slow for a finding of that slice', async () => {
+    agents = [record('a', { probeMacsPerSecond: 1e6 })];
+    const deadlines = new Map<string, number>();
+    const report = await finished(
+      profiles({
+        measure: async ({ hello }, { slice, threads }, deadlineMs) => {
+          const part = JSON.parse(slice.graph.sha256) as SlicePart;
+          deadlines.set(part.nodes.join('-'), deadlineMs);
+          if (part.nodes.join() === '3,4') throw new ChairError('PROFILE_FAILED', 'a measurement took too long and was given up');
+          const { engine, engineVersion, fingerprint } = hello;
+          const peaks = { emptyBytes: 1e8, loadPeakBytes: 2e6, runPeakBytes: 3e6 };
+          return { engine, engineVersion, fingerprint, threads, loadMs: 5, samplesMs: [1], ...peaks, busy: false };
+        },
+      }),
+      request({ parts: [1] }),
+    );
+    // 20 million MACs at a million a second: a run takes 20 s, and one that warms up as long.
+    expect(deadlines.get('1-2')).toBeGreaterThan(2 * 20_000 + 60_000);
+    expect(deadlines.get('0-0')).toBeLessThan(100_000);
+    expect(report.rows.filter(({ code }) => code !== '').map(({ code, startNode }) => [code, startNode])).toEqual([['PROFILE_FAILED', 3]]);
+  });
+
+  it('ends what agents measure at once when it is given up, also while it waits for its turn behind another job', async () => {
+    const given: unknown[] = [];
+    const slow = profiles({
+      measure: (_record, _profile, _deadlineMs, signal) =>
+        new Promise((_, reject) => {
+          signal.addEventListener('abort', () => {
+            given.push(signal.reason);
+            reject(signal.reason);
+          });
+        }),
+    });
+    const [first, second] = [request(), request()];
+    for (const one of [first, second]) await slow.request(one);
+    await expect.poll(async () => (await slow.request(first)).current).toContain('on a');
+    for (const one of [second, first]) {
+      await slow.request({ ...one, cancel: true });
+      await expect.poll(async () => (await slow.request(one)).state).toBe('failed');
+      expect(await slow.request(one)).toMatchObject({ code: 'PROFILE_CANCELLED' });
+      expect(given).toHaveLength(one === first ? 1 : 0);
+    }
+  });
+
+  it('marks what was measured while frames ran on the same machine, and does not put it in the place of what was measured at rest', async () => {
+    agents = [record('a', { host: 'h' }), record('b', { host: 'h', fingerprint: 'bbb' })];
+    const one = profiles();
+    await finished(one, request({ agents: ['a'], parts: [1] }));
+    const before = one.tableFor(loaded, record('a'));
+    const health = { framesPerSecond: 3 } as AgentRecord['health'];
+    agents = agents.map((each) => (each.agent === 'b' ? { ...each, health } : each));
+    behave = (_agent, part) => ({ samplesMs: [1, 1, 1].map((k) => 3 * k * msOf(part)) });
+    const report = await finished(one, request({ agents: ['a'], parts: [1], fresh: true }));
+    expect(report.rows.every(({ busy }) => busy)).toBe(true);
+    expect(report.notes.join()).toMatch(/^(\d+) of \1 were measured while frames ran on a or beside it/);
+    expect(one.tableFor(loaded, record('a'))?.rows).toEqual(before?.rows);
+    // Where nothing was measured at rest it is used, and plans say what it is worth.
+    behave = () => ({ busy: true });
+    agents.push(record('c', { fingerprint: 'ccc' }));
+    await finished(one, request({ agents: ['c'], parts: [1] }));
+    expect(one.tableFor(loaded, record('c', { fingerprint: 'ccc' }))?.name).toMatch(/(\d+) measurements, \1 of them too long, as frames ran/);
+  });
+
+  it('takes a measurement at rest before a calmer one beside frames', async () => {
+    let tries = 0;
+    behave = (_agent, part) => {
+      if (part.nodes.join() !== '3,4') return undefined;
+      return tries++ === 0 ? { samplesMs: [90, 120, 190], busy: true } : { samplesMs: [50, 80, 150] };
+    };
+    const report = await finished(profiles(), request({ parts: [1] }));
+    expect(report.rows.find((row) => row.startNode === 3 && row.parts === 1)).toMatchObject({ ms: 80, busy: false });
   });
 
   it('has a coded row for what no agent of the class could measure, and measures the other classes', async () => {
@@ -399,6 +511,23 @@ describe('the cache', () => {
     expect(asked.length).toBe(all);
     agents = [record('new', { fingerprint: 'ccc' })];
     expect(await measuredAgain()).toBe(all);
+  });
+
+  it('says that it cannot be written, goes on in memory, and is written when it can be', async () => {
+    const file = join(directory, 'aaa.json');
+    // A folder in its place, as nothing else is refused to root.
+    behave = () => (asked.length === 1 ? (mkdirSync(file), undefined) : undefined);
+    const problems = new Problems();
+    const one = profiles({ problems });
+    const report = await finished(one, request());
+    expect(report.state).toBe('done');
+    expect(report.notes.join()).toMatch(/the gateway cannot keep it beyond its end: .*EISDIR|ENOTEMPTY|EEXIST/);
+    expect(problems.all().join()).toContain('profiles could not be written to');
+    expect(one.tableFor(loaded, record('b'))?.rows.length).toBeGreaterThan(10);
+    await rm(file, { recursive: true });
+    await one.stop();
+    expect(problems.all()).toEqual([]);
+    expect(await measuredAgain()).toBe(0);
   });
 
   it('does not take the figures of another version of the engine', async () => {

@@ -12,7 +12,7 @@ import type { ProfileTable } from '../planners/problem.js';
 import type { Problems } from '../problems.js';
 import type { AgentRecord } from '../registry.js';
 import { type DeviceClass, ProfileCache } from './cache.js';
-import { isCalm, Job, type JobClass, type JobRow } from './job.js';
+import { isCalm, Job, type JobClass, type JobDeps, type JobRow } from './job.js';
 import { needsOf } from './needs.js';
 import { findings } from './report.js';
 import { isComplete, tableOf } from './table.js';
@@ -22,12 +22,15 @@ export interface ProfilesOptions {
   readonly directory: string;
   readonly source: ModelSource;
   readonly agents: () => readonly AgentRecord[];
-  readonly measure: (record: AgentRecord, profile: Profile, deadlineMs: number) => Promise<ProfileResult>;
+  /** Rejects with the signal's reason when it is given; the agent is told. */
+  readonly measure: (record: AgentRecord, profile: Profile, deadlineMs: number, signal: AbortSignal) => Promise<ProfileResult>;
   /** Files that `work` writes are not cleaned away meanwhile. */
   readonly during: <T>(work: () => Promise<T>) => Promise<T>;
   readonly log: (kind: string, text: string) => void;
   readonly now: () => number;
   readonly problems?: Problems | undefined;
+  /** As of a job. */
+  readonly patience?: JobDeps['patience'];
 }
 
 interface Running {
@@ -130,8 +133,9 @@ export class Profiles {
   #table(cache: ProfileCache, model: LoadedModel, device: DeviceClass, threads: number): ProfileTable | undefined {
     const entries = cache.all(device, keyOf(model), threads);
     if (entries.length === 0) return undefined;
+    const busy = entries.filter(({ measured }) => measured.busy).length;
     const table = tableOf(
-      `${device.fingerprint} with ${threads} thread${threads === 1 ? '' : 's'}, ${entries.length} measurements`,
+      `${device.fingerprint} with ${threads} thread${threads === 1 ? '' : 's'}, ${entries.length} measurements${busy === 0 ? '' : `, ${busy} of them too long, as frames ran meanwhile`}`,
       entries,
     );
     return isComplete(table, model.facts.blocks) ? table : undefined;
@@ -154,7 +158,7 @@ export class Profiles {
     if (running === undefined) return;
     const silentMs = this.#o.now() - running.askedMs;
     if (running.report.state === 'running' && silentMs > FORGOTTEN_MS) {
-      this.#cancel(running, new ChairError('PROFILE_CANCELLED', 'nobody asks for the job any more'));
+      this.#cancel(running, forgotten());
     }
     if (running.report.state !== 'running' && silentMs > KEPT_MS) {
       clearInterval(running.timer);
@@ -194,21 +198,48 @@ export class Profiles {
     const { runs, budgetMs, fresh } = request;
     const ready = (name: string): AgentRecord | undefined =>
       this.#o.agents().find(({ agent, state }) => agent === name && state === 'ready');
-    const { measure, log } = this.#o;
+    const { measure, log, patience } = this.#o;
+    const isDisturbed = (record: AgentRecord): boolean => frameOnHost(record, this.#o.agents());
     const job = new Job(
-      { cache, ready, measure, slice, log, turns: this.#turns },
+      { cache, ready, isDisturbed, measure, slice, log, turns: this.#turns, ...(patience === undefined ? {} : { patience }) },
       { model: keyOf(model), needs, classes, runs, budgetMs, fresh },
     );
     running.job = job;
     if (running.cancelled !== undefined) throw running.cancelled;
     await job.run();
-    const notes = [...job.notes, ...disturbed(job.rows)];
+    const notes = [...job.notes, ...beside(job.rows), ...disturbed(job.rows), ...unwritten(cache)];
     if (notPossible > 0) notes.push(`${notPossible} combinations of block, cut and parts cannot be cut so`);
     return { model: model.sha256, done: job.done, total: job.total, notes, ...findings(classes, job.rows, between) };
   }
 }
 
 const ALL_CUTS: readonly CutKind[] = CUT_KINDS.filter((kind) => kind !== 'whole');
+
+function forgotten(): ChairError {
+  return new ChairError('PROFILE_CANCELLED', `nobody asked for the job for ${FORGOTTEN_MS / 1000} s, so it was ended`, {
+    todo: 'Ask again: what was measured is kept, and it goes on there.',
+  });
+}
+
+/** Frames run on another agent of the same machine: the processor is not the measured one's alone. */
+function frameOnHost({ agent, hello }: AgentRecord, agents: readonly AgentRecord[]): boolean {
+  if (hello.host === '') return false;
+  return agents.some((other) => other.agent !== agent && other.hello.host === hello.host && (other.health?.framesPerSecond ?? 0) > 0);
+}
+
+/** Figures that are too long. */
+function beside(rows: readonly JobRow[]): string[] {
+  const busy = rows.flatMap(({ measured }) => (measured?.busy === true ? [measured.agent] : []));
+  if (busy.length === 0) return [];
+  const where = [...new Set(busy)].join(', ');
+  return [
+    `${busy.length} of ${rows.length} were measured while frames ran on ${where} or beside it, and are too long: plans use them until they are measured at rest, which the next profile does; what was measured at rest before stays in use`,
+  ];
+}
+
+function unwritten(cache: ProfileCache): string[] {
+  return cache.unwritten === undefined ? [] : [`the gateway cannot keep it beyond its end: ${cache.unwritten}`];
+}
 
 /** What the reader must know before believing the figures. */
 function disturbed(rows: readonly JobRow[]): string[] {

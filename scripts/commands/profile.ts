@@ -7,10 +7,12 @@ import type { CommandDefinition, OptionValues } from '../command.js';
 import { CLIENT_SETTINGS } from '../config.js';
 import { modelOnGateway, withClient } from '../connection.js';
 import { IMAGE_OPTION, optionList, optionText, parseImageInput, parseShapes, SHAPE_OPTION } from '../deploy-options.js';
+import { interruptible } from '../lifetime.js';
 import { type Output, wholeNumber } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { profilePlot } from '../profile-plot.js';
 import { profileText } from '../profile-text.js';
+import { wrapText } from '../table.js';
 
 /** `1..4` or `1,2,4`; '' = none. Throws USAGE. */
 export function parseCounts(text: string, what: string, most: number): number[] {
@@ -71,14 +73,32 @@ function timeText(ms: number): string {
   return ms < 90_000 ? `${Math.max(1, Math.round(ms / 1000))} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-/** Sends the model, measures, and shows how far it is. */
+/** Measures, and shows how far it is. Ctrl-C ends it in order: throws PROFILE_CANCELLED, which says what is kept. */
 export async function profileWithProgress(
   client: import('../../scheduler/client.js').ChairClient,
   options: Parameters<import('../../scheduler/client.js').ChairClient['profile']>[0],
   output: Output,
 ): Promise<ProfileReport> {
   const text = profileProgress(() => performance.now());
-  return client.profile(options, (report) => output.progress(text(report)));
+  return interruptible((signal) => client.profile(options, (report) => output.progress(text(report)), signal));
+}
+
+/** The agents of which every block is known whole, which plans ask for, and the others of the classes that were asked. */
+export function profiledAgents({ classes, rows }: ProfileReport): { readonly known: string[]; readonly guessed: string[] } {
+  const isKnown = ({ fingerprint, threads }: ProfileReport['classes'][number]): boolean => {
+    const whole = rows.filter((row) => row.fingerprint === fingerprint && row.threads === threads && row.what === 'block' && row.parts === 1);
+    return whole.length > 0 && whole.every(({ code }) => code === '');
+  };
+  const agentsOf = (known: boolean): string[] => [...new Set(classes.filter((one) => isKnown(one) === known).flatMap(({ agents }) => agents))];
+  return { known: agentsOf(true), guessed: agentsOf(false) };
+}
+
+function nothingMeasured({ rows, notes }: ProfileReport): ChairError {
+  const reasons = [...new Set(rows.filter(({ code }) => code !== '').map(({ code, message }) => (message.startsWith(code) ? message : `${code}: ${message}`)))];
+  return new ChairError('PROFILE_FAILED', 'of no class of device every block could be measured, so plans go on guessing', {
+    expected: 'a time of each block',
+    came: [...reasons.slice(0, 3), ...notes.slice(0, 3)].join('; ').slice(0, 1500),
+  });
 }
 
 export const profile: CommandDefinition = {
@@ -125,13 +145,20 @@ export const profile: CommandDefinition = {
     const report = await withClient(settings, async (client) =>
       profileWithProgress(client, { ...request, model: await modelOnGateway(client, model, output) }, output),
     );
+    const { known, guessed } = profiledAgents(report);
+    if (known.length === 0) throw nothingMeasured(report);
     if (svg !== '') await writePlot(svg, report, model);
     output.report(report, () =>
       [
         profileText(report, output.columns),
         '',
         ...(svg === '' ? [] : [`The plot is in ${svg}: any browser shows it.`]),
-        'Plans of this model stand on these times from now on:',
+        ...(guessed.length === 0
+          ? ['Plans of this model stand on these times from now on:']
+          : [
+              ...wrapText(`Plans of this model stand on these times from now on, for ${known.join(', ')}.`, output.columns, ''),
+              ...wrapText(`Not every block could be measured for ${guessed.join(', ')}: plans guess there, from their probes.`, output.columns, ''),
+            ]),
         `  ${PROGRAM} plan ${model} --explain`,
       ].join('\n'),
     );

@@ -36,12 +36,12 @@ async function threeConvolutions(file: string): Promise<void> {
 const OPTIONS = { threads: 1, cpuLimit: 0, runs: 5, budgetMs: 200, batchMs: 0, prepack: false };
 const signal = () => new AbortController().signal;
 
-/** Processes of this one that measure. */
-function measuring(): number[] {
+/** Processes of this one, or of another, that measure. */
+function measuring(of = process.pid): number[] {
   const lines = execFileSync('ps', ['-eo', 'pid=,ppid=,args='], { encoding: 'utf8' }).split('\n');
   return lines.flatMap((line) => {
     const [, pid, parent] = /^\s*(\d+)\s+(\d+)\s.*profiling-(?:source|process)/.exec(line) ?? [];
-    return Number(parent) === process.pid && pid !== undefined ? [Number(pid)] : [];
+    return Number(parent) === of && pid !== undefined ? [Number(pid)] : [];
   });
 }
 
@@ -113,6 +113,13 @@ describe('profiles of a model on a cluster', { timeout: 300_000 }, () => {
 
       const after = await client.plan({ name: 'net', model: question.model });
       expect(after.basis).toContain('times measured');
+
+      // Given up, the agent stops at once: no process of it measures.
+      const giveUp = new AbortController();
+      const long = { ...question, runs: 1000, budgetMs: 20_000, fresh: true };
+      const given = client.profile(long, ({ current }) => current.includes('on agent-1') && giveUp.abort(), giveUp.signal);
+      await expect(given).rejects.toMatchObject({ code: 'PROFILE_CANCELLED', message: expect.stringContaining('agents measure no more') });
+      await expect.poll(() => measuring(cluster.agents[0]?.pid), { timeout: 10_000 }).toEqual([]);
 
       // What is known is not measured again; nothing of it is left on the gateway but the figures.
       const second = await client.profile(question);

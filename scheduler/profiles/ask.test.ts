@@ -40,7 +40,9 @@ describe('a profile that its user gives up', () => {
     });
     await expect(ended).rejects.toMatchObject({
       code: 'PROFILE_CANCELLED',
-      message: expect.stringMatching(/^stopped: 4 of 10 measurements are kept on the gateway; agents measure no more\. The same command goes on/),
+      message: expect.stringMatching(
+        /^stopped: 4 of 10 measurements are kept on the gateway; agents measure no more\. The same command goes on/,
+      ),
     });
     expect(cancels).toEqual([false, false, true, true]);
   });

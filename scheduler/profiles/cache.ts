@@ -180,7 +180,10 @@ export class ProfileCache {
       this.unwritten = message;
       const todo = 'They are in use until the gateway ends; make room, or let it write there, and they are written with the next ones.';
       this.#timer ??= setTimeout(() => void this.flush(), RETRY_EVERY_MS).unref();
-      this.#trouble('written', new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${message}`, { todo, cause: error }));
+      this.#trouble(
+        'written',
+        new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${message}`, { todo, cause: error }),
+      );
     }
   }
 

@@ -318,7 +318,9 @@ describe('a profile job', () => {
     behave = () => ({ busy: true });
     agents.push(record('c', { fingerprint: 'ccc' }));
     await finished(one, request({ agents: ['c'], parts: [1] }));
-    expect(one.tableFor(loaded, record('c', { fingerprint: 'ccc' }))?.name).toMatch(/(\d+) measurements, \1 of them too long, as frames ran/);
+    expect(one.tableFor(loaded, record('c', { fingerprint: 'ccc' }))?.name).toMatch(
+      /(\d+) measurements, \1 of them too long, as frames ran/,
+    );
   });
 
   it('takes a measurement at rest before a calmer one beside frames', async () => {

@@ -25,10 +25,23 @@ describe('the progress of measuring', () => {
 describe('after measuring', () => {
   it('plans are said to stand on the times of those classes only of which every block was measured whole', () => {
     const device = (fingerprint: string, agents: string[]) => ({ fingerprint, text: '', agents, threads: 1, runMs: 0 });
-    const row = (fingerprint: string, startNode: number, code: string) => ({ fingerprint, threads: 1, what: 'block', parts: 1, startNode, code });
+    const row = (fingerprint: string, startNode: number, code: string) => ({
+      fingerprint,
+      threads: 1,
+      what: 'block',
+      parts: 1,
+      startNode,
+      code,
+    });
     const report = {
       classes: [device('f', ['a', 'b']), device('g', ['c']), device('h', ['d'])],
-      rows: [row('f', 0, ''), row('f', 1, ''), { ...row('f', 1, 'AGENT_OUT_OF_MEMORY'), parts: 2 }, row('g', 0, ''), row('g', 1, 'PROFILE_FAILED')],
+      rows: [
+        row('f', 0, ''),
+        row('f', 1, ''),
+        { ...row('f', 1, 'AGENT_OUT_OF_MEMORY'), parts: 2 },
+        row('g', 0, ''),
+        row('g', 1, 'PROFILE_FAILED'),
+      ],
     } as unknown as ProfileReport;
     expect(profiledAgents(report)).toEqual({ known: ['a', 'b'], guessed: ['c', 'd'] });
   });

@@ -86,15 +86,23 @@ export async function profileWithProgress(
 /** The agents of which every block is known whole, which plans ask for, and the others of the classes that were asked. */
 export function profiledAgents({ classes, rows }: ProfileReport): { readonly known: string[]; readonly guessed: string[] } {
   const isKnown = ({ fingerprint, threads }: ProfileReport['classes'][number]): boolean => {
-    const whole = rows.filter((row) => row.fingerprint === fingerprint && row.threads === threads && row.what === 'block' && row.parts === 1);
+    const whole = rows.filter(
+      (row) => row.fingerprint === fingerprint && row.threads === threads && row.what === 'block' && row.parts === 1,
+    );
     return whole.length > 0 && whole.every(({ code }) => code === '');
   };
-  const agentsOf = (known: boolean): string[] => [...new Set(classes.filter((one) => isKnown(one) === known).flatMap(({ agents }) => agents))];
+  const agentsOf = (known: boolean): string[] => [
+    ...new Set(classes.filter((one) => isKnown(one) === known).flatMap(({ agents }) => agents)),
+  ];
   return { known: agentsOf(true), guessed: agentsOf(false) };
 }
 
 function nothingMeasured({ rows, notes }: ProfileReport): ChairError {
-  const reasons = [...new Set(rows.filter(({ code }) => code !== '').map(({ code, message }) => (message.startsWith(code) ? message : `${code}: ${message}`)))];
+  const reasons = [
+    ...new Set(
+      rows.filter(({ code }) => code !== '').map(({ code, message }) => (message.startsWith(code) ? message : `${code}: ${message}`)),
+    ),
+  ];
   return new ChairError('PROFILE_FAILED', 'of no class of device every block could be measured, so plans go on guessing', {
     expected: 'a time of each block',
     came: [...reasons.slice(0, 3), ...notes.slice(0, 3)].join('; ').slice(0, 1500),
@@ -157,7 +165,11 @@ export const profile: CommandDefinition = {
           ? ['Plans of this model stand on these times from now on:']
           : [
               ...wrapText(`Plans of this model stand on these times from now on, for ${known.join(', ')}.`, output.columns, ''),
-              ...wrapText(`Not every block could be measured for ${guessed.join(', ')}: plans guess there, from their probes.`, output.columns, ''),
+              ...wrapText(
+                `Not every block could be measured for ${guessed.join(', ')}: plans guess there, from their probes.`,
+                output.columns,
+                '',
+              ),
             ]),
         `  ${PROGRAM} plan ${model} --explain`,
       ].join('\n'),

@@ -1,11 +1,12 @@
 /**
- * What frames cost an agent's CPU besides computing: the constants of the planners' cost model (scheduler/planners/cost.ts), measured. Networks that
- * compute next to nothing take 1 or 9 messages of few bytes, or one message of megabytes in or out; no limit of CPU or links.
+ * What frames cost the CPU of an agent besides computing, and that of the gateway: the constants of the planners' cost model (scheduler/planners/cost.ts, scheduler/gateway.ts), measured.
+ * Networks that compute next to nothing take 1 or 9 messages of few bytes, or one message of megabytes in or out; no limit of CPU or links.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { GraphBuilder } from '../../models/onnx/build.js';
 import { DEFAULT_DEVICE } from '../testbed/devices.js';
 import type { Bench, BenchContext } from './bench.js';
@@ -19,6 +20,10 @@ const SMALL = 4;
 const LARGE = 256;
 const LARGE_BYTES = 4 * CHANNELS * LARGE * LARGE;
 const MANY = 9;
+/** Height and width of frames for the gateway, of 16 channels: 13, 602 and 2,409 KB. */
+const FRAMES = [14, 97, 194];
+/** As agents that compute for tens of ms take them: until the next one comes the gateway's code and data have left the caches. */
+const PACED = 20;
 
 /** CPU milliseconds of a process since its start, all its threads, to the nanosecond. */
 function cpuMs(pid: number): number {
@@ -86,16 +91,72 @@ async function measure(cluster: Cluster, { models, quick }: BenchContext): Promi
   ];
 }
 
+/** CPU of the gateway's process for one frame, ms, beside what it takes with nothing to do. */
+async function ofGateway({ testbed, client, deploy, load }: Cluster, model: string, rounds: number, perSecond?: number): Promise<number[]> {
+  const { pid } = testbed.gateway.child;
+  const used = async (work: () => Promise<unknown>): Promise<{ readonly ms: number; readonly seconds: number }> => {
+    const [cpu, from] = [cpuMs(pid), performance.now()];
+    await work();
+    return { ms: cpuMs(pid) - cpu, seconds: (performance.now() - from) / 1000 };
+  };
+  await deploy({ name: 'net', model, planner: 'single' });
+  await load({ deployment: 'net', frames: 300, inFlight: 1 });
+  const samples: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const idle = await used(() => sleep(3000));
+    const frames = perSecond === undefined ? 300 : 3 * perSecond;
+    const busy = await used(() => load({ deployment: 'net', frames, inFlight: 1, ...(perSecond === undefined ? {} : { perSecond }) }));
+    samples.push((busy.ms - (idle.ms / idle.seconds) * busy.seconds) / frames);
+  }
+  await client.undeploy('net');
+  return samples;
+}
+
+/** Least squares: what every frame costs, and what each MB does. */
+function line(points: readonly { readonly mb: number; readonly ms: number }[]): { readonly frameMs: number; readonly mbMs: number } {
+  const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [x, y] = [mean(points.map(({ mb }) => mb)), mean(points.map(({ ms }) => ms))];
+  const along = points.reduce((sum, { mb, ms }) => sum + (mb - x) * (ms - y), 0);
+  const mbMs = along / points.reduce((sum, { mb }) => sum + (mb - x) ** 2, 0);
+  return { frameMs: y - mbMs * x, mbMs };
+}
+
+/** One after the other, or so many in a second. */
+function gatewayAt(perSecond?: number) {
+  const when = perSecond === undefined ? 'one after another' : `${perSecond} a second`;
+  return async (cluster: Cluster, { models, quick }: BenchContext): Promise<Figure[]> => {
+    await mkdir(models, { recursive: true });
+    const rounds = quick ? 2 : 7;
+    const rows: { readonly mb: number; readonly samples: readonly number[] }[] = [];
+    for (const size of FRAMES) {
+      const file = path.join(models, `takes-${size}.onnx`);
+      if (!existsSync(file)) await takes(1, size).write(file);
+      rows.push({ mb: (4 * CHANNELS * size * size) / 1e6, samples: await ofGateway(cluster, file, rounds, perSecond) });
+    }
+    const lines = Array.from({ length: rounds }, (_, r) => line(rows.map(({ mb, samples }) => ({ mb, ms: samples[r] ?? Number.NaN }))));
+    const [frame, each] = [lines.map(({ frameMs }) => frameMs), lines.map(({ mbMs }) => mbMs)];
+    return [
+      ...rows.map(({ mb, samples }) => figure(`gateway, ${when}: a frame of ${Math.round(1000 * mb)} KB`, 'ms', samples)),
+      figure(`gateway, ${when}: any frame, by the line through these`, 'ms', frame),
+      figure(`gateway, ${when}: each MB, by the same line`, 'ms', each),
+    ];
+  };
+}
+
 async function run(context: BenchContext): Promise<object> {
   const agents = [{ ...DEFAULT_DEVICE, cpu: availableParallelism(), rateBits: NO_LIMIT_BITS }];
   let conditions: object = {};
-  const free = (): Promise<Figure[]> =>
+  const free = (what: typeof measure) => (): Promise<Figure[]> =>
     onCluster(context, { agents, gatewayRateBits: NO_LIMIT_BITS }, (cluster) => {
       conditions = cluster.testbed.conditions;
-      return measure(cluster, context);
+      return what(cluster, context);
     });
-  await context.cases([{ name: 'CPU of an agent besides computing', run: free }]);
+  await context.cases([
+    { name: 'CPU of an agent besides computing', run: free(measure) },
+    { name: 'CPU of the gateway, one frame after another', run: free(gatewayAt()) },
+    { name: 'CPU of the gateway between computations', run: free(gatewayAt(PACED)) },
+  ]);
   return conditions;
 }
 
-export const messages: Bench = { name: 'messages', summary: 'CPU that messages cost an agent', seconds: 45, run };
+export const messages: Bench = { name: 'messages', summary: 'CPU that messages cost an agent, and frames the gateway', seconds: 320, run };

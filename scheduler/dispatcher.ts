@@ -343,7 +343,14 @@ export class Dispatcher {
       if (without.has(agent)) continue;
       const header = { ...ids, wire: index, dtype: tensor.dtype, dims: boxDims(wire.box) };
       const startMs = this.#now();
-      const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box);
+      // A part of the input is gathered into one of these.
+      const copies: Uint8Array[] = [];
+      const take = (sizeBytes: number): Uint8Array => {
+        const copy = this.#buffers.take(sizeBytes);
+        copies.push(copy);
+        return copy;
+      };
+      const { message, fallback } = encodeBox(header, wire.encoding, tensor.bytes, wholeBox(tensor.dims), wire.box, take);
       if (fallback !== '') served.rawFallbacks++;
       const bytes = tensorBytes(tensor.dtype, header.dims);
       if (noted) this.trace.left('serialise', frame, attempt, startMs, { agent, wire }, bytes);
@@ -352,7 +359,11 @@ export class Dispatcher {
       const sent = this.#options.lanes.send(agent, this.#options.topics.activation(agent), message, { wanted });
       served.inputs.sending(frame, input, sent);
       if (noted) void sent.then(() => this.trace.left('send', frame, attempt, sendMs, { agent, wire }, bytes)).catch(() => undefined);
-      sent.catch((error: unknown) => {
+      const left = (): void => {
+        for (const copy of copies) this.#buffers.give(copy);
+      };
+      // After a failure a socket may still read them: they are left to the garbage collector.
+      sent.then(left, (error: unknown) => {
         const { code, message } = toChairError(error, 'LANE_DOWN');
         const trouble = { frame, attempt, agent: DISPATCHER, peer: agent, code, message };
         this.#do(name, served, served.frames.trouble(trouble, this.#now()));

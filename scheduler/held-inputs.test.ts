@@ -5,7 +5,7 @@ import { encode } from '../broker/codec.js';
 import { createFakeBroker } from '../broker/fake-bus.js';
 import { laneNode } from '../broker/lanes/test-node.js';
 import { type Plan, SINK, SOURCE } from '../broker/plan.js';
-import { type Tensor, wholeBox } from '../broker/tensor.js';
+import { type Box, elementCount, type Tensor, wholeBox } from '../broker/tensor.js';
 import { DISPATCHER, topicsOf } from '../broker/topics.js';
 import { Dispatcher } from './dispatcher.js';
 import { HeldInputs } from './held-inputs.js';
@@ -66,18 +66,28 @@ const topics = topicsOf('test');
 const SIZES = [2_500_001, 602_112, 70_003, 5000, 12];
 const FRAMES = 24;
 
+/** Two rows of so many bytes in all. */
+const dimsOf = (length: number): number[] => [2, Math.ceil(length / 2)];
+
+/** Two parts: the left half of both rows and the right one, which have to be gathered. */
 function planOf(name: string, length: number): Plan {
-  const info = { dtype: 'uint8' as const, dims: [length] };
-  const port = (of: string) => ({ name: of, tensor: of, dtype: 'uint8' as const, box: wholeBox(info.dims) });
-  const wire = { fromPart: 0, output: 0, toPart: 0, input: 0, box: wholeBox(info.dims), encoding: 'raw' as const };
+  const info = { dtype: 'uint8' as const, dims: dimsOf(length) };
+  const [rows = 0, width = 0] = info.dims;
+  const boxes = [
+    { start: [0, 0], end: [rows, width >> 1] },
+    { start: [0, width >> 1], end: [rows, width] },
+  ];
+  const port = (of: string, box: Box) => ({ name: of, tensor: of, dtype: 'uint8' as const, box });
+  const parts = boxes.map((box) => ({ slice: '', inputs: [port('x', box)], outputs: [port('y', box)] }));
+  const wire = { output: 0, input: 0, encoding: 'raw' as const };
   return {
     ...{ deployment: name, model: '', term: 1, epoch: 1, planner: '', why: '', slices: {}, predictedLatencyMs: 1, predictedFps: 1 },
     inputs: [{ name: 'x', ...info }],
     outputs: [{ name: 'y', ...info }],
-    stages: [{ cut: 'whole', parts: [{ slice: '', inputs: [port('x')], outputs: [port('y')] }], agents: [['a']], redundancy: 0 }],
+    stages: [{ cut: 'columns', parts, agents: [['a', 'a']], redundancy: 0 }],
     wires: [
-      { ...wire, fromStage: SOURCE, toStage: 0 },
-      { ...wire, fromStage: 0, toStage: SINK },
+      ...boxes.map((box, part) => ({ ...wire, fromStage: SOURCE, fromPart: 0, toStage: 0, toPart: part, box })),
+      ...boxes.map((box, part) => ({ ...wire, fromStage: 0, fromPart: part, toStage: SINK, toPart: 0, box })),
     ],
   };
 }
@@ -106,7 +116,7 @@ describe('frames over lanes whose memory is used again', () => {
     agent.lanes.on(topics.activation('a'), ({ payload }) => {
       const { header, data } = decodeActivation(payload);
       const { bytes, dims } = readTensor(header, data);
-      const echo = encodeActivation({ ...header, wire: 1 }, bytes, wholeBox(dims), wholeBox(dims));
+      const echo = encodeActivation({ ...header, wire: header.wire + 2 }, bytes, wholeBox(dims), wholeBox(dims));
       void agent.lanes.send(DISPATCHER, topics.activation(DISPATCHER), echo);
     });
     agent.lanes.on(topics.cancel('a').name, () => undefined);
@@ -131,7 +141,10 @@ describe('frames over lanes whose memory is used again', () => {
       const size = sequence % SIZES.length;
       const length = SIZES[size] ?? 0;
       const of = { client: 'c', sequence, deployment: `m${size}`, deadlineMs: 60_000, input: 'x', inputCount: 1 };
-      const message = encodeSubmit({ ...of, dtype: 'uint8', dims: [length] }, new Uint8Array(length).fill(sequence));
+      const message = encodeSubmit(
+        { ...of, dtype: 'uint8', dims: dimsOf(length) },
+        new Uint8Array(elementCount(dimsOf(length))).fill(sequence),
+      );
       return new Promise((resolve, reject) => {
         answered.set(sequence, resolve);
         client.lanes.send(DISPATCHER, topics.submit, message).catch(reject);
@@ -139,7 +152,7 @@ describe('frames over lanes whose memory is used again', () => {
     };
     for (let first = 1; first <= FRAMES; first += 8) await Promise.all(Array.from({ length: 8 }, (_, i) => frame(first + i)));
     expect([wrong, gateway.refused]).toEqual([[], []]);
-    // Every frame's, and what the others were read into.
-    expect(givenBack).toBeGreaterThanOrEqual(FRAMES);
+    // Every frame's, what its parts were gathered into, and what the others were read into.
+    expect(givenBack).toBeGreaterThanOrEqual(3 * FRAMES);
   });
 });

@@ -209,6 +209,12 @@ describe('framer', () => {
   it('writes the header that mqtt-packet would', () => {
     const whole = generate({ cmd: 'publish', topic: 'mc/x', payload: Buffer.alloc(300), qos: 0, dup: false, retain: false });
     expect(Buffer.concat([publishHeader('mc/x', 300, 1000), Buffer.alloc(300)]).equals(whole)).toBe(true);
+    // Lengths of one to four bytes, with the 9 of the topic and its length.
+    for (const bytes of [0, 118, 119, 16_374, 16_375, 2_097_142, 2_097_143]) {
+      const payload = Buffer.alloc(bytes);
+      const packet = generate({ cmd: 'publish', topic: 'mc/läne', payload, qos: 0, dup: false, retain: false });
+      expect(Buffer.concat([publishHeader('mc/läne', bytes, 3_000_000), payload]).equals(packet)).toBe(true);
+    }
     expect([0, 127, 128, 16_383, 16_384, 268_435_455].map((length) => Buffer.from(lengthBytes(length)).toString('hex'))).toEqual([
       '00',
       '7f',

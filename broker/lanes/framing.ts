@@ -368,7 +368,7 @@ export function partHeader(topic: string, partBytes: number, isLast: boolean): B
 /** Bytes of a message with its header when it goes whole. Throws PACKET_TOO_LARGE. */
 export function publishBytes(topic: string, payloadBytes: number, maxPacketBytes: number): number {
   const length = packetLength(Buffer.byteLength(topic), topic, payloadBytes, maxPacketBytes);
-  return 1 + lengthBytes(length).length + length;
+  return 1 + lengthSize(length) + length;
 }
 
 function packetLength(nameBytes: number, topic: string, payloadBytes: number, maxPacketBytes: number): number {
@@ -380,13 +380,25 @@ function packetLength(nameBytes: number, topic: string, payloadBytes: number, ma
   });
 }
 
+/** How many bytes `lengthBytes` takes. */
+function lengthSize(length: number): number {
+  return length < 2 ** 7 ? 1 : length < 2 ** 14 ? 2 : length < 2 ** 21 ? 3 : 4;
+}
+
+/** One for each message: written in place, as many small arrays take longer than the message. */
 function header(flags: number, topic: string, payloadBytes: number, maxPacketBytes: number): Buffer {
-  const name = Buffer.from(topic, 'utf8');
-  const length = packetLength(name.length, topic, payloadBytes, maxPacketBytes);
-  return Buffer.concat([
-    Uint8Array.of((TYPE.publish << 4) | flags),
-    lengthBytes(length),
-    Uint8Array.of(name.length >> 8, name.length & 0xff),
-    name,
-  ]);
+  const nameBytes = Buffer.byteLength(topic);
+  const length = packetLength(nameBytes, topic, payloadBytes, maxPacketBytes);
+  const nameAt = 1 + lengthSize(length) + 2;
+  const bytes = Buffer.allocUnsafe(nameAt + nameBytes);
+  bytes[0] = (TYPE.publish << 4) | flags;
+  let rest = length;
+  for (let at = 1; at < nameAt - 2; at++) {
+    bytes[at] = (rest & 0x7f) | (rest > 0x7f ? 0x80 : 0);
+    rest >>= 7;
+  }
+  bytes[nameAt - 2] = nameBytes >> 8;
+  bytes[nameAt - 1] = nameBytes & 0xff;
+  bytes.write(topic, nameAt);
+  return bytes;
 }

@@ -136,6 +136,7 @@ describe('a link', () => {
   it.each([
     [0, 1],
     [-5, 1],
+    [1e-300, 1],
     [Number.NaN, 1],
     [Number.POSITIVE_INFINITY, 1],
     [2 * MAX_BYTES_PER_SECOND, 1],

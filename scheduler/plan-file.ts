@@ -23,8 +23,20 @@ export const MAX_PLAN_FILE_BYTES = 1 << 20;
 const MAX_STAGES = 10_000;
 const MAX_AGENTS = 10_000;
 
+/** Where one is a million times another, the smaller stands for nothing that a tensor could be divided into: a slip, or another unit. */
+const MOST_APART = 1e6;
+export const SHARES_EXPECTED = `numbers above 0, the largest at most ${MOST_APART} times the smallest`;
+
+/** Relative sizes that can be meant: each above 0 and at most 1e12, none a million times another. */
+export function areShares(shares: readonly number[]): boolean {
+  const [least, most] = [Math.min(...shares), Math.max(...shares)];
+  return least >= 1e-12 && most <= 1e12 && most <= MOST_APART * least;
+}
+
 const agentName = z.string().regex(NAME_PATTERN, 'the name of an agent');
 const range = z.tuple([z.int().min(0), z.int().min(1)]);
+
+const shareList = z.array(z.number().positive().max(1e12)).min(1).max(MAX_AGENTS).refine(areShares, SHARES_EXPECTED);
 
 const stageSchema = z.strictObject({
   /** `[start, end)` in blocks as `inspect` numbers them, or in nodes where a stage begins or ends inside a block. */
@@ -32,7 +44,7 @@ const stageSchema = z.strictObject({
   nodes: range.optional(),
   cut: z.enum(CUT_KINDS).default('whole'),
   /** Relative sizes of the parts; default: equal. */
-  shares: z.array(z.number().positive().max(1e12)).min(1).max(MAX_AGENTS).optional(),
+  shares: shareList.optional(),
   /** Who holds the parts, in the order of the shares. */
   agents: z.array(agentName).min(1).max(MAX_AGENTS).optional(),
   /** Of a stage cut by channels: who holds a parity, so that any one part may be missing; of several replicas one for each. */
@@ -40,7 +52,7 @@ const stageSchema = z.strictObject({
   /** The same of several replicas. */
   replicas: z.array(z.array(agentName).min(1).max(MAX_AGENTS)).min(1).max(MAX_AGENTS).optional(),
   /** Of the frames, how many go to each replica, relative; default: as many as its speed allows. */
-  weights: z.array(z.number().positive().max(1e12)).min(1).max(MAX_AGENTS).optional(),
+  weights: shareList.optional(),
   /** Replicas take frames strictly in turn, however fast they are. */
   inTurn: z.boolean().optional(),
 });
@@ -95,7 +107,7 @@ export function parsePlanFile(text: string): PlanFile {
   }
   const result = fileSchema.safeParse(tree);
   if (result.success) return result.data;
-  const { where, expected, came } = firstIssue(result.error, fileSchema);
+  const { where, expected, came } = firstIssue(result.error, fileSchema, tree);
   throw unreadable(`${where === '' ? '' : `at ${where}: `}${expected}`, came);
 }
 

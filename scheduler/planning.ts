@@ -6,7 +6,7 @@ import { ChairError } from '../broker/errors.js';
 import type { DeployRequest, Hello } from '../broker/messages.js';
 import { type HostShare, hostShares } from './hosts.js';
 import type { ManualCut } from './model-source.js';
-import { agentsNamed, hasParity, parsePlanFile, stagesOf } from './plan-file.js';
+import { agentsNamed, areShares, hasParity, parsePlanFile, SHARES_EXPECTED, stagesOf } from './plan-file.js';
 import {
   AROUND_RUN_MS,
   COLD_MESSAGE_MS,
@@ -43,6 +43,7 @@ const FREE_FRACTION = 0.85;
 const PROBE_NOISE = 1.33;
 /** Agents in a message for people. */
 const MOST_NAMED = 5;
+const MOST_LISTED = 20;
 /** For agents that could not probe themselves, when nobody could. */
 const GUESSED_MACS_PER_SECOND = 5e9;
 
@@ -128,7 +129,7 @@ function filedProblem({ request, facts, links, devices, fewerParts, model, away:
     const states = away.map((name) => `${name}: ${known.get(name)}`);
     throw new ChairError('NO_AGENTS', `agents of the plan file cannot take part in '${request.name}'`, {
       expected: `${named.length} ready agents`,
-      came: states.join(', '),
+      came: someOf(states),
     });
   }
   const stages = stagesOf(file, model ?? file.model, facts);
@@ -193,7 +194,8 @@ export function checkRequest(request: DeployRequest): void {
   }
   if (!(request.weight > 0 && request.weight <= 1000)) throw wrong('a weight above 0, at most 1000', String(request.weight));
   if (request.redundancy > 0) checkRedundancy(request, wrong);
-  if (request.shares.some((share) => !(share > 0))) throw wrong('shares above 0', request.shares.join(','));
+  if (request.shares.length > 0 && !areShares(request.shares))
+    throw wrong(`shares: ${SHARES_EXPECTED}`, request.shares.join(',').slice(0, 200));
   if (!(request.maxError >= 0 && request.maxError <= 1)) throw wrong('a largest error from 0 to 1', String(request.maxError));
   if (request.calibration.length > 0 && request.maxError === 0)
     throw wrong('a largest error with calibration inputs', 'none, so nothing would be measured');
@@ -212,12 +214,18 @@ function checkRedundancy({ redundancy, cut, plan, planner }: DeployRequest, wron
   if (cut === '' && planner !== '' && planner !== 'auto') throw wrong('redundancy with planner auto', planner);
 }
 
+/** Of thousands, as many as people read. */
+function someOf(names: readonly string[]): string {
+  const more = names.length - MOST_LISTED;
+  return more <= 0 ? names.join(', ') : `${names.slice(0, MOST_LISTED).join(', ')} and ${more} more`;
+}
+
 /** Throws AGENT_UNKNOWN. */
 function knowAgents(names: readonly string[], agents: readonly string[]): void {
   const unknown = names.filter((name) => !agents.includes(name));
   if (unknown.length === 0) return;
-  const known = agents.join(', ') || 'none';
-  throw new ChairError('AGENT_UNKNOWN', `no agent is called ${unknown.join(', ')}`, { todo: `Known agents: ${known}.` });
+  const known = someOf(agents) || 'none';
+  throw new ChairError('AGENT_UNKNOWN', `no agent is called ${someOf(unknown)}`, { todo: `Known agents: ${known}.` });
 }
 
 function devicesFor(input: PlanningInput): Device[] {

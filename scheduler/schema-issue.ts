@@ -8,8 +8,8 @@ export interface SchemaIssue {
   readonly came: string | undefined;
 }
 
-/** The first thing that is wrong; one is enough to begin with. `schema` is what refused: it knows which keys there are. */
-export function firstIssue(error: z.ZodError, schema: z.ZodType): SchemaIssue {
+/** The first thing that is wrong; one is enough to begin with. `schema` is what refused `tree`: it knows which keys there are. */
+export function firstIssue(error: z.ZodError, schema: z.ZodType, tree: unknown): SchemaIssue {
   const [issue] = error.issues;
   const where = (issue?.path ?? [])
     .map((key, at) => (typeof key === 'number' ? `[${key}]` : `${at === 0 ? '' : '.'}${String(key)}`))
@@ -17,15 +17,35 @@ export function firstIssue(error: z.ZodError, schema: z.ZodType): SchemaIssue {
   const [, unknown] = /^Unrecognized keys?: (.*)$/.exec(issue?.message ?? '') ?? [];
   if (unknown !== undefined) return { where, expected: keysAt(schema, issue?.path ?? []), came: unknown };
   const [, expected, came] = /^Invalid input: expected (.*), received (.*)$/.exec(issue?.message ?? '') ?? [];
-  if (expected === undefined) return { where, expected: bounded(issue?.message ?? 'something else'), came: undefined };
-  return { where, expected: NAMES[expected] ?? expected, came: came === 'undefined' ? 'nothing' : (NAMES[came ?? ''] ?? came) };
+  const value = (issue?.path ?? []).reduce<unknown>((at, key) => (at as Readonly<Record<PropertyKey, unknown>> | undefined)?.[key], tree);
+  if (expected === undefined) return { where, expected: bounded(issue?.message ?? 'something else'), came: valueText(value) };
+  // Of a number the kind says little: `1.5` where a whole one is wanted.
+  const kind = came === 'undefined' ? 'nothing' : (NAMES[came ?? ''] ?? came);
+  return { where, expected: NAMES[expected] ?? expected, came: typeof value === 'number' ? valueText(value) : kind };
+}
+
+const LONGEST_VALUE = 60;
+
+/** What came, as far as a line for people has room. */
+function valueText(value: unknown): string {
+  if (value === undefined || value === null) return 'nothing';
+  if (Array.isArray(value) && JSON.stringify(value).length > LONGEST_VALUE) return `a list of ${value.length}`;
+  // Infinity and NaN are numbers of YAML, not of JSON.
+  const text = typeof value === 'number' ? String(value) : JSON.stringify(value);
+  return text.length > LONGEST_VALUE ? `${text.slice(0, LONGEST_VALUE)}...` : text;
 }
 
 /** `Too big: expected number to be <=1000`: the limit alone. */
 function bounded(message: string): string {
   const [, what = '', limit = '', unit = ''] = /^Too (?:small|big): expected (\w+) to (?:be|have) ([<>]=?\S+)( \w+)?$/.exec(message) ?? [];
-  if (what === '') return message;
+  if (what === '') return options(message);
   return `${NAMES[what] ?? what} of ${limit.replace('<=', 'at most ').replace('>=', 'at least ').replace('<', 'below ').replace('>', 'above ')}${unit}`;
+}
+
+/** `Invalid option: expected one of "a"|"b"`, `Invalid input: expected 1`: what may stand there. */
+function options(message: string): string {
+  const [, listed] = /^Invalid (?:option: expected one of|input: expected) (.*)$/.exec(message) ?? [];
+  return listed === undefined ? message : listed.replaceAll('"', '').split('|').join(', ');
 }
 
 /** The keys that an object may have, `path` being the way to it through objects and lists. */
@@ -42,6 +62,7 @@ function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string {
 
 const NAMES: Readonly<Record<string, string>> = {
   array: 'a list',
+  tuple: 'a list of two',
   object: 'keys with values',
   string: 'a text',
   number: 'a number',

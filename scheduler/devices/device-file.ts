@@ -98,7 +98,7 @@ export function parseDeviceFile(text: string, what = 'the device file'): DeviceF
   }
   const result = file.safeParse(tree);
   if (!result.success) {
-    const { where, expected, came } = firstIssue(result.error, file);
+    const { where, expected, came } = firstIssue(result.error, file, tree);
     throw invalid(`${what} is wrong${where === '' ? '' : ` at ${where}`}`, expected, came);
   }
   for (const [at, { profile, macsPerSecond, memory: bytes }] of result.data.devices.entries()) {

@@ -2,10 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { isChairError } from '../../broker/errors.js';
 import { drawZoo } from '../../models/zoo/index.js';
 import { structureOf } from '../../models/zoo/structure.js';
+import { DEPLOY_DEFAULTS } from '../deploy-defaults.js';
 import { factsOf } from '../model-library.js';
 import { computeMs, profiledMs } from '../planners/cost.js';
 import type { Device } from '../planners/problem.js';
 import { expand, parseDeviceFile } from './device-file.js';
+import { planOffline } from './offline.js';
 import { denseMs, FITS, PROFILES, wholeMs } from './profile.js';
 import { NCNN_4_THREADS, PI3_2018, PUBLISHED_LINKS } from './published.js';
 
@@ -42,6 +44,23 @@ function alone(device: Device | undefined, name: string): number {
   if (device === undefined || part === undefined) throw new Error('nothing to compute');
   return computeMs(device, part, spec, 1);
 }
+
+describe('planning without a gateway', () => {
+  it('says that a plan file with a largest error is not reckoned with: shorter bytes are measured on outputs', async () => {
+    const { model, facts } = known('alexnet');
+    const devices = parseDeviceFile('devices: [{profile: pi4, name: a}]');
+    const plan = (maxError: number) =>
+      JSON.stringify({ version: 1, model: model.sha256, maxError, stages: [{ blocks: [0, facts.blocks.length], agents: ['a'] }] });
+    const report = (maxError: number) =>
+      planOffline({
+        request: { ...DEPLOY_DEFAULTS, name: 'n', model: 'alexnet', plan: plan(maxError) },
+        manual: undefined,
+        ...{ model, facts, devices },
+      });
+    expect((await report(0.01)).basis).toContain('maxError 0.01 is not reckoned with');
+    expect((await report(0)).basis).not.toContain('maxError');
+  });
+});
 
 describe('a device file', () => {
   it('lists devices by profile, count, memory, link and host', () => {
@@ -102,7 +121,7 @@ devices:
     ['both of them', 'devices: [{profile: pi4, macsPerSecond: 1000000}]', 'not both'],
     ['no memory', 'devices: [{profile: pi4, memory: none}]', 'memory such as'],
     ['a count of nothing', 'devices: [{profile: pi4, count: 0}]', 'devices[0].count; expected a number of at least 1'],
-    ['a count that is no whole number', 'devices: [{profile: pi4, count: 1.5}]', 'expected a whole number; got a number'],
+    ['a count that is no whole number', 'devices: [{profile: pi4, count: 1.5}]', 'expected a whole number; got 1.5'],
     ['a speed beyond all', 'devices: [{profile: pi4, speed: 1.0e+308}]', 'expected a number of at most 1000'],
     ['no device', 'devices: []', 'expected a list of at least 1 items'],
     ['a link that is too fast', 'devices: [{profile: pi4}]\nlink: {rate: 1000000gbit}', 'to 8000gbit'],

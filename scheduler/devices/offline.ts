@@ -32,7 +32,12 @@ export async function planOffline(given: OfflinePlanning): Promise<PlanReport> {
   const devices = all.filter(({ agent }) => request.agents.length === 0 || request.agents.includes(agent));
   const away = new Map(devices.map(({ agent }) => [agent, 'ready']));
   const asked = askedOf({ request, facts, manual, links, fewerParts: false, model: model.sha256, devices, away });
-  const chosen = { ...(await planFor(request.name, asked)), basis: notes.join('\n') };
+  // Which bytes may travel shorter is measured on the model's outputs, where it is deployed.
+  const full =
+    request.maxError > 0
+      ? [`maxError ${request.maxError} is not reckoned with: it is measured where the plan is deployed; here all bytes travel`]
+      : [];
+  const chosen = { ...(await planFor(request.name, asked)), basis: [...notes, ...full].join('\n') };
   const draft = request.explain ? await explainedDraft(asked, chosen) : chosen;
   const describe = (start: number, end: number): string => describeNodes(model, start, end);
   return { ...reportOf(request.name, 0, draft), details: detailsOf(request, { sha256: model.sha256, facts, describe }, draft) };

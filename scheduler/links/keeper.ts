@@ -3,6 +3,7 @@
  * of a few MB and a second or so; never while frames run on one of its ends, unless asked for; never again what was measured lately.
  */
 import { type ChairError, toChairError } from '../../broker/errors.js';
+import { MIN_BYTES_PER_SECOND } from '../../broker/link-bounds.js';
 import type { ProbeBudget } from '../../broker/link-probe.js';
 import type { Health, LaneHealth, LinkMeasurement, LinkStatus } from '../../broker/messages.js';
 import { DISPATCHER } from '../../broker/topics.js';
@@ -97,7 +98,7 @@ export class LinkKeeper {
 
   /** See `LinkTable`. */
   doubt(from: string, to: string, bytesPerSecond: number): void {
-    if (bytesPerSecond > 0) this.#table.doubt(from, to, bytesPerSecond, this.#o.now());
+    if (bytesPerSecond > 0) this.#table.doubt(from, to, Math.max(MIN_BYTES_PER_SECOND, bytesPerSecond), this.#o.now());
   }
 
   trust(agent: string): void {

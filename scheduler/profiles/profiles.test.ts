@@ -518,7 +518,10 @@ describe('the cache', () => {
   it('says that it cannot be written, goes on in memory, and is written when it can be', async () => {
     const file = join(directory, 'aaa.json');
     // A folder in its place, as nothing else is refused to root.
-    behave = () => (asked.length === 1 ? (mkdirSync(file), undefined) : undefined);
+    behave = () => {
+      if (asked.length === 1) mkdirSync(file);
+      return undefined;
+    };
     const problems = new Problems();
     const one = profiles({ problems });
     const report = await finished(one, request());

@@ -27,6 +27,14 @@ describe('how long a run takes', () => {
     }
   });
 
+  it('is what it waits for where that is not its quota: a disk, or the one thread that has work', async () => {
+    const disk = pausedBetween(10, 0.5);
+    const reading = async () => ({ ...(await disk.run()), runMs: 200 });
+    for (const ms of await samplesOf(reading, { ...options, cpuLimit: 0.5 }, disk.nowMs)) expect(ms).toBeCloseTo(200, 6);
+    const oneBusy = pausedBetween(10, 3.5);
+    for (const ms of await samplesOf(oneBusy.run, { ...options, threads: 4, cpuLimit: 3.5 }, oneBusy.nowMs)) expect(ms).toBeCloseTo(10, 6);
+  });
+
   it('is by the clock where that of the CPU stands still', async () => {
     const { run, nowMs } = pausedBetween(10, 0.5);
     const coarse = async () => ({ ...(await run()), cpuMs: 0 });

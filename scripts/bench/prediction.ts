@@ -198,6 +198,6 @@ async function run(context: BenchContext): Promise<object> {
 export const prediction: Bench = {
   name: 'prediction',
   summary: `predicted against measured latency and throughput of ${PLANS.length} plans`,
-  seconds: 1100,
+  seconds: 1600,
   run,
 };

@@ -71,6 +71,7 @@ export class ProfileCache {
   readonly #o: CacheOptions;
   readonly #held = new Map<string, Held>();
   #timer: NodeJS.Timeout | undefined;
+  #closed = false;
   #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: CacheOptions) {
@@ -127,7 +128,13 @@ export class ProfileCache {
     for (const old of [...held.entries.keys()].slice(0, Math.max(0, held.entries.size - MOST_ENTRIES))) held.entries.delete(old);
     held.dirty = true;
     this.revision++;
-    this.#timer ??= setTimeout(() => void this.flush(), WRITE_EVERY_MS).unref();
+    if (!this.#closed) this.#timer ??= setTimeout(() => void this.flush(), WRITE_EVERY_MS).unref();
+  }
+
+  /** The last flush: nothing is written later, by no timer. */
+  close(): Promise<void> {
+    this.#closed = true;
+    return this.flush();
   }
 
   /** Resolves when all is on disk, or was reported not to be. */
@@ -135,8 +142,10 @@ export class ProfileCache {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#writing = this.#writing.then(async () => {
-      this.unwritten = undefined;
-      for (const held of this.#held.values()) if (held.dirty) await this.#write(held);
+      const failures: string[] = [];
+      for (const held of this.#held.values()) if (held.dirty) failures.push(...(await this.#write(held)));
+      // Until then what was said before holds: another request's report is written meanwhile.
+      this.unwritten = failures[0];
     });
     return this.#writing;
   }
@@ -165,7 +174,8 @@ export class ProfileCache {
     }
   }
 
-  async #write(held: Held): Promise<void> {
+  /** Gives why it could not, if so. */
+  async #write(held: Held): Promise<string[]> {
     const file = join(this.#o.directory, `${held.device.fingerprint}.json`);
     held.dirty = false;
     const entries = Object.fromEntries(held.entries);
@@ -173,17 +183,18 @@ export class ProfileCache {
     try {
       await mkdir(this.#o.directory, { recursive: true });
       await writeWhole(file, `${JSON.stringify(content)}\n`, { full: 'GATEWAY_STORE_FULL' });
-      this.#o.problems?.clear('profiles written');
+      this.#o.problems?.clear(`profiles written ${held.device.fingerprint}`);
+      return [];
     } catch (error) {
       held.dirty = true;
       const { message } = toChairError(error);
-      this.unwritten = message;
       const todo = 'They are in use until the gateway ends; make room, or let it write there, and they are written with the next ones.';
-      this.#timer ??= setTimeout(() => void this.flush(), RETRY_EVERY_MS).unref();
+      if (!this.#closed) this.#timer ??= setTimeout(() => void this.flush(), RETRY_EVERY_MS).unref();
       this.#trouble(
-        'written',
+        `written ${held.device.fingerprint}`,
         new ChairError('PROFILE_INVALID', `profiles could not be written to ${file}: ${message}`, { todo, cause: error }),
       );
+      return [message];
     }
   }
 

@@ -529,6 +529,9 @@ describe('the cache', () => {
     expect(report.notes.join()).toMatch(/the gateway cannot keep it beyond its end: .*EISDIR|ENOTEMPTY|EEXIST/);
     expect(problems.all().join()).toContain('profiles could not be written to');
     expect(one.tableFor(loaded, record('b'))?.rows.length).toBeGreaterThan(10);
+    // Whoever asks while it is tried again hears it, too.
+    const both = await Promise.all([1, 2].map(() => finished(one, request({ fresh: true }))));
+    for (const { notes } of both) expect(notes.join()).toContain('cannot keep it');
     await rm(file, { recursive: true });
     await one.stop();
     expect(problems.all()).toEqual([]);

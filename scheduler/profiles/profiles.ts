@@ -127,7 +127,7 @@ export class Profiles {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const running of this.#jobs.values()) this.#cancel(running, new ChairError('STOPPED', 'the scheduler was stopped'));
-    await (await this.#cache).flush();
+    await (await this.#cache).close();
   }
 
   #table(cache: ProfileCache, model: LoadedModel, device: DeviceClass, threads: number): ProfileTable | undefined {

@@ -88,12 +88,13 @@ export interface GatewayOptions {
 /** 1 Gbit/s as TCP payload, through a switch. */
 const USUAL_LINK: Link = { bytesPerSecond: 110e6, latencyMs: 1 };
 /**
- * CPU of the gateway's process for bytes of inputs: received from a client, copied into a frame, sent to an agent. And for each frame besides: taking it in, two
- * messages there and two back, acknowledgements. Seen: 1.07 ms for frames of 12 KB, 1.29 for 49, 2.5 for 197, 4.8 for 786, 15.7 for 2,408 KB, on one core of a 2-core
- * x86-64 machine (user and system time of the process over 300 to 1,000 frames); the line through these, less the two messages that the cost model counts by itself.
+ * CPU of the gateway's process for bytes of inputs: received from a client, kept where they were read, sent to an agent. And for each frame besides: taking it in, two messages there
+ * and two back, acknowledgements. `npm run bench -- messages --only gateway` on a 2-core x86-64 machine, all threads, less what it takes with nothing to do: at 20 frames a second, as
+ * agents that compute take them, 2.01 ms for frames of 13 KB, 1.87 for 602 and 2.66 for 2,409 KB; one after another 0.76, 0.76 and 1.83. Bytes are of the steeper line through these (0.46 ms a MB), the
+ * rest of the higher one (1.8 ms), less the two messages that the cost model counts by itself.
  */
-const GATEWAY_BYTES_PER_SECOND = 165e6;
-const GATEWAY_FRAME_MS = 0.8;
+const GATEWAY_BYTES_PER_SECOND = 2.2e9;
+const GATEWAY_FRAME_MS = 1.6;
 /** Of memory that frames came in, what waits for the next ones at most. */
 const IDLE_FRAME_BYTES = 16 * 2 ** 20;
 const UPLOAD_LIMIT_BYTES = 4e9;

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, describe, expect, it } from 'vitest';
+import { interruptible } from './lifetime.js';
 
 const running: ChildProcess[] = [];
 afterEach(() => {
@@ -43,5 +44,22 @@ describe.skipIf(process.platform === 'win32')('a process that is asked to stop',
     const ended = exitCode(child);
     child.kill('SIGTERM');
     expect(await ended).toBe(1);
+  });
+});
+
+describe('work that Ctrl-C ends in order', () => {
+  it('is told once, also when npm passes the same key on a second time, and signals are as before when it is over', async () => {
+    const before = process.listenerCount('SIGINT');
+    const result = await interruptible(async (signal) => {
+      expect(signal.aborted).toBe(false);
+      process.emit('SIGINT');
+      // At once a second time: it would end this process.
+      process.emit('SIGINT');
+      return signal.aborted;
+    });
+    expect(result).toBe(true);
+    expect(process.listenerCount('SIGINT')).toBe(before);
+    await expect(interruptible(() => Promise.reject(new Error('its own fault')))).rejects.toThrow('its own fault');
+    expect(process.listenerCount('SIGINT')).toBe(before);
   });
 });

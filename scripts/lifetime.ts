@@ -3,6 +3,8 @@ import { toChairError } from '../broker/errors.js';
 
 /** Time for an orderly stop after the parent went or a signal came, before the process ends itself. */
 const STOP_WITHIN_MS = 8_000;
+/** One Ctrl-C comes twice where npm runs us: the terminal sends it to all, and npm passes its own on. */
+const SAME_KEY_MS = 500;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** Exit status of who was interrupted, as shells have it. */
 export const INTERRUPTED = 130;
@@ -40,14 +42,17 @@ export function untilStopped(terminateWithinMs = STOP_WITHIN_MS): Promise<NodeJS
 }
 
 /**
- * Does work that Ctrl-C ends in order: the first SIGINT, SIGTERM or SIGHUP aborts the signal, a second one ends the process at once. When the work is over, signals do
+ * Does work that Ctrl-C ends in order: the first SIGINT, SIGTERM or SIGHUP aborts the signal, a second key ends the process at once. When the work is over, signals do
  * what they did before.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const abort = new AbortController();
+  let firstMs = 0;
   const onSignal = (): void => {
-    if (abort.signal.aborted) process.exit(INTERRUPTED);
-    abort.abort();
+    if (!abort.signal.aborted) {
+      firstMs = performance.now();
+      abort.abort();
+    } else if (performance.now() - firstMs > SAME_KEY_MS) process.exit(INTERRUPTED);
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {

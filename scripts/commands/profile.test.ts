@@ -19,6 +19,9 @@ describe('the progress of measuring', () => {
     // 20 rows later the slow ones count no more.
     for (let done = 46; done <= 90; done++) at(done, 10_000 + (done - 45) * 500);
     expect(at(91, 33_000)).toBe('measuring 91 of 100, about 5 s left: conv1, whole');
+    // The gateway was started again, and begins anew.
+    expect(at(2, 34_000)).toBe('measuring 2 of 100: conv1, whole');
+    expect(at(6, 38_000)).toBe('measuring 6 of 100, about 2 min left: conv1, whole');
   });
 });
 

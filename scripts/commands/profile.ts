@@ -57,6 +57,11 @@ export function profileProgress(now: () => number): (report: Pick<ProfileReport,
   let left = '';
   return ({ done, total, current }) => {
     if (total === 0) return 'reading the model';
+    // A gateway that was started again begins the job anew.
+    if ((seen.at(-1)?.done ?? 0) > done) {
+      seen.length = 0;
+      left = '';
+    }
     const last = seen.at(-1);
     if (last === undefined || done > last.done) {
       seen.push({ done, atMs: now() });

@@ -52,6 +52,8 @@ export function agentsOf(plan: PlanDraft): number {
   return new Set(plan.stages.flatMap((stage) => stage.agents.flat())).size;
 }
 
+/** Its latency is the one that is shown of the plan itself: of replicas the usual way, not the slowest. */
 export function alternativeOf(plan: PlanDraft): Alternative {
-  return { planner: plan.planner, agents: agentsOf(plan), latencyMs: plan.estimate.latencyMs, fps: plan.estimate.fps };
+  const { latencyMs, usualLatencyMs = latencyMs, fps } = plan.estimate;
+  return { planner: plan.planner, agents: agentsOf(plan), latencyMs: usualLatencyMs, fps };
 }

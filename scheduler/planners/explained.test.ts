@@ -71,7 +71,7 @@ describe('an explanation', () => {
     const { changes } = await explained(problem, chosen, confused, new Map(), here);
     expect(changes.find(({ name }) => name === 'one more agent like b')).toMatchObject({
       fps: estimate.fps,
-      latencyMs: estimate.latencyMs,
+      latencyMs: estimate.usualLatencyMs ?? estimate.latencyMs,
     });
   });
 

@@ -61,10 +61,10 @@ export async function explained(
   }
   const changes: PlanAlternative[] = [];
   for (const { name, problem: changed } of changesOf(problem, chosen)) {
-    const found = rowOf(name, await answerOf(planner, changed));
+    const answer = await answerOf(planner, changed);
     // Each change only adds: the plan of now stays possible, and a search with bounds may miss it.
-    const worse = found.refused === '' && score(found, problem.objective) > score(chosen.estimate, problem.objective);
-    changes.push(worse ? rowOf(name, chosen) : found);
+    const worse = !isRefusal(answer) && score(answer.estimate, problem.objective) > score(chosen.estimate, problem.objective);
+    changes.push(rowOf(name, worse ? chosen : answer));
   }
   return { alternatives, changes };
 }

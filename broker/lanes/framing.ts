@@ -5,6 +5,7 @@
  * Between two ends of ours a large message may come in parts, so that its sender can stop in the middle of it: PUBLISH packets of QoS 0 with the DUP flag, which
  * MQTT forbids there (3.3.1-2), so that no stock client's packet is taken for one. The last part has the RETAIN flag, too; an empty one with it says that the rest
  * will not come. One message at a time comes in parts; whole ones may come between them.
+ * Long, because what is written and how it is read back stand side by side.
  */
 import { type Packet, type Parser, parser } from 'mqtt-packet';
 import { ChairError } from '../errors.js';

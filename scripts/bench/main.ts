@@ -141,8 +141,9 @@ async function measure(bench: Bench, v: Values): Promise<number> {
       seconds: took,
     };
   };
-  // Asked to stop (its time is over): what was measured is kept. The watchdog of its testbed removes the rest.
-  process.once('SIGTERM', () => {
+  // Asked to stop (its time is over): what was measured is kept. The watchdog of its testbed removes the rest. Who ends a group of processes may well ask twice,
+  // and the second time must not end it while it writes: nothing else runs before the exit.
+  process.on('SIGTERM', () => {
     collected.troubles.push('the rest: it was stopped');
     keep(v.out, report(collected.conditions));
     clean();

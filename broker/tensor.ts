@@ -116,46 +116,9 @@ export function checkTensor(tensor: Tensor, what = 'tensor'): void {
  * `holder` is the box that the dense buffer covers; `box` must lie inside it.
  */
 export function forEachRun(holder: Box, box: Box, itemSize: number, visit: (byteOffset: number, byteLength: number) => void): void {
-  const rank = holder.start.length;
-  const dims = boxDims(holder);
-  const size = boxDims(box);
-  if (size.some((n) => n <= 0)) return;
-  // `inner`: the first axis from which on everything is contiguous.
-  let inner = rank;
-  let run = itemSize;
-  while (inner > 0) {
-    inner--;
-    run *= size[inner] ?? 1;
-    if (size[inner] !== dims[inner]) break;
-  }
-  if (rank === 0) {
-    visit(0, itemSize);
-    return;
-  }
-  const strides: number[] = new Array(rank);
-  let stride = itemSize;
-  for (let axis = rank - 1; axis >= 0; axis--) {
-    strides[axis] = stride;
-    stride *= dims[axis] ?? 1;
-  }
-  let base = 0;
-  for (let axis = 0; axis < rank; axis++) base += ((box.start[axis] ?? 0) - (holder.start[axis] ?? 0)) * (strides[axis] ?? 0);
-  const index = new Array<number>(inner).fill(0);
-  for (;;) {
-    let offset = base;
-    for (let axis = 0; axis < inner; axis++) offset += (index[axis] ?? 0) * (strides[axis] ?? 0);
-    visit(offset, run);
-    let axis = inner - 1;
-    for (; axis >= 0; axis--) {
-      const next = (index[axis] ?? 0) + 1;
-      if (next < (size[axis] ?? 0)) {
-        index[axis] = next;
-        break;
-      }
-      index[axis] = 0;
-    }
-    if (axis < 0) return;
-  }
+  forEachRows(holder, holder, box, itemSize, (from, stride, _to, _toStride, count, rowBytes) => {
+    for (let row = 0; row < count; row++) visit(from + row * stride, rowBytes);
+  });
 }
 
 /** Of each row so many bytes, `fromStride` apart from `from` on in the one holder, and `toStride` apart from `to` on in the other. */

@@ -347,13 +347,17 @@ function malformed(): ChairError {
 
 /** MQTT's remaining length: seven bits a byte, lowest first (2.2.3). */
 export function lengthBytes(length: number): Uint8Array {
-  const bytes: number[] = [];
+  return writeLength(new Uint8Array(lengthSize(length)), 0, length);
+}
+
+/** The same in place. */
+function writeLength<T extends Uint8Array>(bytes: T, at: number, length: number): T {
   let rest = length;
-  do {
-    bytes.push((rest % 128) | (rest >= 128 ? 0x80 : 0));
-    rest = Math.floor(rest / 128);
-  } while (rest > 0);
-  return Uint8Array.from(bytes);
+  for (let i = at; i < at + lengthSize(length); i++) {
+    bytes[i] = (rest & 0x7f) | (rest > 0x7f ? 0x80 : 0);
+    rest >>= 7;
+  }
+  return bytes;
 }
 
 /** Fixed and variable header of a QoS 0 PUBLISH. Throws PACKET_TOO_LARGE beyond `maxPacketBytes`. */
@@ -393,11 +397,7 @@ function header(flags: number, topic: string, payloadBytes: number, maxPacketByt
   const nameAt = 1 + lengthSize(length) + 2;
   const bytes = Buffer.allocUnsafe(nameAt + nameBytes);
   bytes[0] = (TYPE.publish << 4) | flags;
-  let rest = length;
-  for (let at = 1; at < nameAt - 2; at++) {
-    bytes[at] = (rest & 0x7f) | (rest > 0x7f ? 0x80 : 0);
-    rest >>= 7;
-  }
+  writeLength(bytes, 1, length);
   bytes[nameAt - 2] = nameBytes >> 8;
   bytes[nameAt - 1] = nameBytes & 0xff;
   bytes.write(topic, nameAt);

@@ -95,16 +95,25 @@ const args =
 // `npm run` moves into the package's root; paths on the command line are meant from where the user stood.
 const here = process.cwd() === root && process.env.INIT_CWD !== undefined ? process.env.INIT_CWD : process.cwd();
 const child = spawn(process.execPath, args, { stdio: 'inherit', cwd: entry === '--vitest' ? root : here });
+let asked = false;
 // A terminal sends Ctrl-C to the whole process group: the child has it already, and this process only has to wait for the child's end.
 process.on('SIGINT', () => {
+  asked = true;
   if (!process.stdin.isTTY) child.kill('SIGINT');
 });
-for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+for (const signal of ['SIGTERM', 'SIGHUP'])
+  process.on(signal, () => {
+    asked = true;
+    child.kill(signal);
+  });
 // `kill` of an `npm run` ends npm and its shell, and tells nobody else: then the parent is another one.
 if (process.env.npm_lifecycle_event !== undefined && process.platform !== 'win32') {
   const parent = process.ppid;
+  // Once: an agent that hands its seats over takes a later one as haste.
   setInterval(() => {
-    if (process.ppid !== parent) child.kill('SIGTERM');
+    if (process.ppid === parent || asked) return;
+    asked = true;
+    child.kill('SIGTERM');
   }, 1000).unref();
 }
 child.on('error', (error) => {

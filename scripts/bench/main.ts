@@ -4,10 +4,11 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { loadavg, tmpdir } from 'node:os';
+import { constants, loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { ChairError } from '../../broker/errors.js';
+import { onAskedToEnd } from '../lifetime.js';
 import { errorLine, exitStatus } from '../output.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { runAll } from './all.js';
@@ -141,14 +142,13 @@ async function measure(bench: Bench, v: Values): Promise<number> {
       seconds: took,
     };
   };
-  // Asked to stop (its time is over): what was measured is kept. The watchdog of its testbed removes the rest. Who ends a group of processes may well ask twice,
-  // and the second time must not end it while it writes: nothing else runs before the exit.
-  process.on('SIGTERM', () => {
+  // Asked to stop (its time is over): what was measured is kept. The watchdog of its testbed removes the rest.
+  onAskedToEnd((signal) => {
     collected.troubles.push('the rest: it was stopped');
     keep(v.out, report(collected.conditions));
     clean();
     if (v.models === undefined) rmSync(models, { recursive: true, force: true });
-    process.exit(143);
+    process.exit(128 + constants.signals[signal]);
   });
   try {
     const conditions = await bench.run(collected.context);

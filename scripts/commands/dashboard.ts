@@ -5,6 +5,7 @@ import type { CommandDefinition, Invocation } from '../command.js';
 import { brokerUrl, CLIENT_SETTINGS, isSecure } from '../config.js';
 import { connectClient } from '../connection.js';
 import { optionText } from '../deploy-options.js';
+import { onAskedToEnd } from '../lifetime.js';
 import { wholeNumber } from '../output.js';
 
 /** The exit status of --once and --json when something is to be looked at: neither an error of the command (1) nor of its writer (2). */
@@ -114,10 +115,11 @@ async function live({ options, settings }: Invocation, everyMs: number): Promise
     canvas.redraw();
     session.draw();
   });
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, stop);
+  const over = onAskedToEnd(stop);
   // A terminal that was closed takes no more.
   process.stdout.on('error', stop);
   process.stdin.on('end', stop);
   await session.run();
   process.off('exit', putBack);
+  over();
 }

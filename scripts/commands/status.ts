@@ -4,6 +4,7 @@ import type { CommandDefinition } from '../command.js';
 import { CLIENT_SETTINGS } from '../config.js';
 import { unknownDeployment, withClient } from '../connection.js';
 import { checkName } from '../deploy-options.js';
+import { onAskedToEnd } from '../lifetime.js';
 import { statusText } from '../status-text.js';
 
 const WATCH_MS = 1_000;
@@ -31,8 +32,7 @@ export const status: CommandDefinition = {
       await show();
       if (options.watch !== true) return;
       const stop = new AbortController();
-      process.once('SIGINT', () => stop.abort());
-      process.once('SIGTERM', () => stop.abort());
+      onAskedToEnd(() => stop.abort());
       while (!stop.signal.aborted) {
         await delay(WATCH_MS, undefined, { signal: stop.signal }).catch(() => undefined);
         if (!stop.signal.aborted) await show();

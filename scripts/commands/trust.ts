@@ -8,6 +8,7 @@ import { withClient } from '../connection.js';
 import { ownDirectory } from '../credentials.js';
 import { checkName, optionText } from '../deploy-options.js';
 import { parseDuration } from '../duration.js';
+import { onAskedToEnd } from '../lifetime.js';
 import { wholeNumber } from '../output.js';
 import { PROGRAM } from '../package-root.js';
 import { agentDirectory } from '../state-folder.js';
@@ -225,7 +226,7 @@ export const enrol: CommandDefinition = {
     const directory = settings.credentials === '' ? own : settings.credentials;
     const address = optionText(options, 'gateway');
     const stop = new AbortController();
-    process.once('SIGINT', () => stop.abort());
+    onAskedToEnd(() => stop.abort());
     const find = async () => (address === '' ? seekEnrolment({ cluster, signal: stop.signal }) : [parseAddress(address)]);
     // Before anything is waited for.
     if (address !== '') await find();

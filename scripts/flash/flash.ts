@@ -10,6 +10,7 @@ import path from 'node:path';
 import { ChairError } from '../../broker/errors.js';
 import { agentSettings, type BootFile, bootFilesOf } from '../bundle/boot-files.js';
 import { type Bundle, readBundle } from '../bundle/read.js';
+import { INTERRUPTED, onAskedToEnd } from '../lifetime.js';
 import { bytesText } from '../table.js';
 import type { Card } from './card.js';
 import { copyImage, type ImageSource, type Progress, readSource } from './copy.js';
@@ -236,16 +237,11 @@ async function flashOne(
 
 /** Ctrl-C leaves no gigabytes behind, and no token. */
 function removeWhenInterrupted(files: readonly string[], say: () => void): () => void {
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  const stop = (): void => {
+  return onAskedToEnd(() => {
     for (const file of files) rmSync(file, { recursive: true, force: true });
     say();
-    process.exit(130);
-  };
-  for (const signal of signals) process.once(signal, stop);
-  return () => {
-    for (const signal of signals) process.off(signal, stop);
-  };
+    process.exit(INTERRUPTED);
+  });
 }
 
 function interruptedText(device: string): string {

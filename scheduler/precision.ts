@@ -13,7 +13,7 @@ import type { PrecisionReport } from '../broker/messages.js';
 import { type Encoding, SINK, SOURCE, type Wire } from '../broker/plan.js';
 import { boxDims, type DType, elementCount, itemBytes } from '../broker/tensor.js';
 import { assigned, chooseEncodings, type EncodingChoice, type GroupChoice, sayError, type WireGroup } from '../models/slicing/precision.js';
-import { bottleneckLine, draft, formatMs, score } from './planners/draft.js';
+import { bottleneckLine, draft, formatMs, sayPair, score } from './planners/draft.js';
 import { seatOf, wireBytes } from './planners/estimate.js';
 import {
   type AccessLink,
@@ -363,7 +363,7 @@ function whyEncoded(problem: PlanProblem, plan: PlanDraft, raw: PlanDraft | unde
 
 function whatWouldChange({ estimate, precision }: PlanDraft): string {
   const { kind, who } = estimate.bottleneck;
-  const first = kind === 'link' ? `a faster link of ${who}` : `more speed on ${who}`;
+  const first = kind === 'pair' ? `a faster way ${sayPair(who)}` : kind === 'link' ? `a faster link of ${who}` : `more speed on ${who}`;
   const held = precision?.rows.some((row) => row.encoding !== 'uint8' && row.why.includes('gives'));
   return held === true ? `${first}, or a larger --max-error` : first;
 }

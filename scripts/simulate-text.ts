@@ -59,11 +59,14 @@ export function simulationText({ planner, stages, inFlight, notes, result }: Sim
   return lines.join('\n');
 }
 
-const USES = { compute: 'computing', up: 'sending', down: 'receiving', medium: 'the shared medium' } as const;
+const USES = { compute: 'computing', up: 'sending', down: 'receiving', pair: 'the way between them', medium: 'the shared medium' } as const;
 
-/** The dispatcher is called what people look for. */
+/** The dispatcher is called what people look for. Of a pair: both. */
 function deviceName(who: string): string {
-  return who === DISPATCHER ? 'gateway' : who;
+  return who
+    .split('>')
+    .map((end) => (end === DISPATCHER ? 'gateway' : end))
+    .join(' to ');
 }
 
 function errorsText({ errors }: SimulationResult): string {

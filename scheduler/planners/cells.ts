@@ -56,12 +56,23 @@ export class Resources {
   readonly hosts: readonly string[];
   readonly hostOf: readonly number[];
   readonly length: number;
+  /** `[from * ends + to]`: the way between two ends that are slower with each other than with others; -1: their links say all. */
+  readonly #pairs: Int32Array;
 
-  constructor(problem: PlanProblem) {
+  constructor(problem: PlanProblem, ends: Ends) {
     this.devices = problem.devices.length;
     this.hosts = [...new Set(problem.devices.flatMap((device) => device.host ?? []))];
     this.hostOf = problem.devices.map((device) => (device.host === undefined ? -1 : this.hosts.indexOf(device.host)));
-    this.length = 3 * (this.devices + 1) + this.hosts.length + 1;
+    const names = namesOf(problem);
+    this.#pairs = new Int32Array(names.length * names.length).fill(-1);
+    let next = 3 * names.length + this.hosts.length;
+    for (const [a, name] of names.entries()) {
+      for (const far of ends.slowFrom(name)) {
+        const b = names.indexOf(far);
+        if (b >= 0) this.#pairs[a * names.length + b] = next++;
+      }
+    }
+    this.length = next + 1;
   }
 
   cpu(end: number): number {
@@ -78,9 +89,17 @@ export class Resources {
     const host = this.hostOf[device] ?? -1;
     return host < 0 ? -1 : 3 * (this.devices + 1) + host;
   }
+  /** -1: nothing but the links of both. */
+  pair(from: number, to: number): number {
+    return this.#pairs[from * (this.devices + 1) + to] ?? -1;
+  }
   get medium(): number {
     return this.length - 1;
   }
+}
+
+function namesOf({ devices }: PlanProblem): string[] {
+  return [...devices.map((device) => device.agent), DISPATCHER];
 }
 
 export class Cells {
@@ -100,9 +119,9 @@ export class Cells {
   constructor(problem: PlanProblem, layouts: readonly Layout[]) {
     this.#problem = problem;
     this.#layouts = layouts;
-    this.resources = new Resources(problem);
     this.ends = new Ends(problem.devices, problem.links);
-    this.names = [...problem.devices.map((device) => device.agent), DISPATCHER];
+    this.resources = new Resources(problem, this.ends);
+    this.names = namesOf(problem);
     const { blocks } = problem.facts;
     const whole = problem.facts.cut([{ nodes: [0, blocks.at(-1)?.nodes[1] ?? 0], cut: 'whole', shares: [1] }]);
     this.#inputs = isRefusal(whole) ? [] : whole.inputs;
@@ -283,6 +302,7 @@ export class Cells {
         const [nameA = '', nameB = ''] = [names[a.end], names[b.end]];
         add(resources.up(a.end), frames * ends.linkMs(nameA, 'up', nameB, bytes));
         add(resources.down(b.end), frames * ends.linkMs(nameB, 'down', nameA, bytes));
+        add(resources.pair(a.end, b.end), frames * ends.pairMs(nameA, nameB, bytes));
         add(resources.medium, frames * ends.mediumMs(bytes));
         for (const [end, name] of [
           [a.end, nameA],

@@ -161,8 +161,14 @@ export function bottleneckLine(judged: Estimate): string {
   const owner = end === DISPATCHER ? 'the gateway' : end;
   const way = { up: ', sending', down: ', receiving' }[side] ?? '';
   const link = who === 'all' ? 'the medium that all links share' : `the link of ${owner}${way}`;
-  const what = { compute: `computing on ${owner}`, host: `the cores of the machine ${who}`, link }[kind];
+  const what = { compute: `computing on ${owner}`, host: `the cores of the machine ${who}`, link, pair: `the way ${sayPair(who)}` }[kind];
   return `bottleneck: ${what}, ${formatMs(ms)} of each frame`;
+}
+
+/** `a>b` of a bottleneck in words. */
+export function sayPair(who: string): string {
+  const [from = '', to = ''] = who.split('>').map((end) => (end === DISPATCHER ? 'the gateway' : end));
+  return `from ${from} to ${to}`;
 }
 
 export function formatMs(ms: number): string {

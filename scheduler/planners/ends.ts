@@ -1,7 +1,13 @@
-/** What messages cost where they begin and end: the link of each end, its latency, and the CPU of encoding and placing. Ends are agents or the dispatcher. */
+/**
+ * What messages cost where they begin and end: the link of each end, its latency, and the CPU of encoding and placing; and between two ends that are slower with each other
+ * than with others. Ends are agents or the dispatcher.
+ *
+ * A message to an end that can only be reached slowly keeps the sender's own link for its bytes at that link's rate: while they trickle, others pass. What it keeps all the time
+ * is the way between the two, a resource of its own.
+ */
 import { DISPATCHER } from '../../broker/topics.js';
 import { linkMs, MESSAGE_CPU_MS, MESSAGE_OVERHEAD_MS, SERIALISE_BYTES_PER_SECOND, slowdown } from './cost.js';
-import type { AccessLink, Device, Links } from './problem.js';
+import type { AccessLink, Device, Link, Links } from './problem.js';
 
 export type Side = 'up' | 'down';
 
@@ -17,7 +23,10 @@ export class Ends {
   readonly #ends = new Map<string, End>();
   readonly #links: Links;
   readonly #usual: End;
-  readonly #named: ReadonlySet<string>;
+  /** By sender and receiver: pairs that are slower than the own link of one of them. */
+  readonly #slow = new Map<string, Map<string, Link>>();
+  /** Ends that have a pair quicker than their own link, as agents of one machine are. */
+  readonly #quick = new Set<string>();
 
   constructor(devices: readonly Device[], links: Links) {
     this.#links = links;
@@ -25,7 +34,6 @@ export class Ends {
     const link: AccessLink = { upBytesPerSecond: bytesPerSecond, downBytesPerSecond: bytesPerSecond, latencyMs: latencyMs / 2 };
     const copy = SERIALISE_BYTES_PER_SECOND / 1000;
     this.#usual = { link, copyBytesPerMs: copy, messageMs: MESSAGE_CPU_MS, sharing: 1 };
-    this.#named = new Set([...links.between.keys()].flatMap((pair) => pair.split('>')));
     const gatewayCopy = (links.gatewayCopyBytesPerSecond ?? SERIALISE_BYTES_PER_SECOND) / 1000;
     this.#ends.set(DISPATCHER, { ...this.#usual, link: links.gateway ?? link, copyBytesPerMs: gatewayCopy });
     for (const device of devices) {
@@ -36,24 +44,48 @@ export class Ends {
         sharing: slowdown(device),
       });
     }
+    for (const [key, pair] of links.between) {
+      const [from = '', to = ''] = key.split('>');
+      const [up, down] = [this.#end(from).link.upBytesPerSecond, this.#end(to).link.downBytesPerSecond];
+      if (pair.bytesPerSecond > up) this.#quick.add(from);
+      if (pair.bytesPerSecond > down) this.#quick.add(to);
+      if (pair.bytesPerSecond < Math.max(up, down)) this.#slow.set(from, (this.#slow.get(from) ?? new Map()).set(to, pair));
+    }
   }
 
-  /** Some pair that this end belongs to has a link of its own. */
-  isNamed(end: string): boolean {
-    return this.#named.has(end);
+  /** Some pair that this end belongs to is quicker than its own link. */
+  isQuick(end: string): boolean {
+    return this.#quick.has(end);
   }
 
-  /** How long a message keeps one direction of the link of `end`, whose message goes to or comes from `far` (undefined: from any usual end). */
+  get hasSlow(): boolean {
+    return this.#slow.size > 0;
+  }
+
+  /** Of this sender the receivers that it reaches more slowly than its link or theirs allows. */
+  slowFrom(end: string): Iterable<string> {
+    return this.#slow.get(end)?.keys() ?? [];
+  }
+
+  /**
+   * How long a message keeps one direction of the link of `end`, whose message goes to or comes from `far` (undefined: from any usual end): its bytes at the link's own rate, or
+   * at the pair's where that is quicker.
+   */
   linkMs(end: string, side: Side, far: string | undefined, bytes: number): number {
     const { link, sharing } = this.#end(end);
-    const pair = far === undefined || this.#named.size === 0 ? undefined : this.#between(end, side, far);
-    if (pair !== undefined) return linkMs(pair, bytes) * sharing;
-    const rate = side === 'up' ? link.upBytesPerSecond : link.downBytesPerSecond;
-    return (MESSAGE_OVERHEAD_MS + (bytes / rate) * 1000) * sharing;
+    const own = side === 'up' ? link.upBytesPerSecond : link.downBytesPerSecond;
+    const pair = far === undefined || !this.#quick.has(end) ? undefined : this.#between(end, side, far);
+    return (MESSAGE_OVERHEAD_MS + (bytes / Math.max(own, pair?.bytesPerSecond ?? 0)) * 1000) * sharing;
+  }
+
+  /** How long a message keeps the way between two ends, ms; 0 where their own links say all. Others' part of either end may well go the same way. */
+  pairMs(from: string, to: string, bytes: number): number {
+    const pair = this.#slow.size === 0 ? undefined : this.#slow.get(from)?.get(to);
+    return pair === undefined ? 0 : linkMs(pair, bytes) * Math.max(this.#end(from).sharing, this.#end(to).sharing);
   }
 
   latencyMs(from: string, to: string): number {
-    const pair = this.#named.size === 0 ? undefined : this.#between(from, 'up', to);
+    const pair = this.#links.between.size === 0 ? undefined : this.#between(from, 'up', to);
     return pair?.latencyMs ?? this.#end(from).link.latencyMs + this.#end(to).link.latencyMs;
   }
 

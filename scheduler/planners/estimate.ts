@@ -1,6 +1,6 @@
 /**
  * What a seated cut would do on these devices, by the costs of cost.ts. Resources are each agent's CPU, each host's CPU (agents on one host share its
- * cores), and both directions of each link, the dispatcher's included. Throughput = 1 / the busiest resource; latency = one frame alone in the system;
+ * cores), both directions of each link, the dispatcher's included, and the way between two ends that are slower with each other than with others. Throughput = 1 / the busiest resource; latency = one frame alone in the system;
  * memory = weights + live activations + what waits in joins + the engine's constant.
  * Long, because latency, throughput, memory and what could be divided otherwise are told from the same flows and seats.
  */
@@ -27,6 +27,9 @@ export interface SeatEstimate {
   readonly bytesOut: number;
 }
 
+/** `pair`: the way from one end to another, slower than the links of both; `who` is then `from>to`. */
+export type Resource = 'compute' | 'host' | 'link' | 'pair';
+
 export interface Estimate {
   /** One frame alone, on the slowest way that it may take. */
   readonly latencyMs: number;
@@ -34,7 +37,7 @@ export interface Estimate {
   readonly usualLatencyMs?: number;
   readonly fps: number;
   /** The busiest resource and how long each frame keeps it, ms. */
-  readonly bottleneck: { readonly kind: 'compute' | 'host' | 'link'; readonly who: string; readonly ms: number };
+  readonly bottleneck: { readonly kind: Resource; readonly who: string; readonly ms: number };
   readonly seats: readonly SeatEstimate[];
   /** Bytes per frame; agents or the dispatcher; nothing for what stays on an agent. */
   readonly links: readonly {
@@ -136,6 +139,21 @@ function surroundingsOf(devices: readonly Device[], links: Links): Surroundings 
   const byLinks = SURROUNDINGS.get(devices) ?? new WeakMap<Links, Surroundings>();
   SURROUNDINGS.set(devices, byLinks.set(links, made));
   return made;
+}
+
+const RESOURCES: readonly Resource[] = ['compute', 'host', 'pair'];
+
+/** A replica and its part of all frames. */
+interface End {
+  readonly replica: number;
+  readonly weight: number;
+}
+
+interface PairLoad {
+  readonly key: string;
+  readonly ms: number;
+  readonly from: End;
+  readonly to: End;
 }
 
 /** All but what the number of frames in flight decides. */
@@ -284,14 +302,16 @@ class Estimator {
     const medium = ends.mediumMs(bytes);
     if (medium > 0) left = Math.max(left, take(clock, 'medium', left - up, medium));
     const begins = left - up + ends.latencyMs(from, to);
+    const pair = ends.pairMs(from, to, bytes);
     return Math.max(
       left + ends.latencyMs(from, to),
+      pair > 0 ? take(clock, pairKey(from, to), begins, pair) : 0,
       take(clock, `down ${to}`, begins, ends.linkMs(to, 'down', from, bytes)),
       this.#handled(clock, to, begins, handledBytes),
     );
   }
 
-  /** Every resource and how long each frame keeps it, ms. Keys: `compute a`, `host h`, `link a up`, `medium all`; a may be the dispatcher. */
+  /** Every resource and how long each frame keeps it, ms. Keys: `compute a`, `host h`, `link a up`, `pair a>b`, `medium all`; a and b may be the dispatcher. */
   loads(): Map<string, number> {
     const loads = new Map<string, number>();
     const compute = (agent: string, ms: number): void => {
@@ -311,6 +331,7 @@ class Estimator {
           if (side === 'up') add(loads, 'medium all', this.#ends.mediumMs(bytes) * frames);
         }
       }
+      for (const { key, ms, from, to } of this.#pairLoads(wire, bytes)) add(loads, key, ms * from.weight * to.weight);
     }
     return loads;
   }
@@ -332,6 +353,11 @@ class Estimator {
           add(row, `compute ${agent}`, (this.#ends.cpuMs(agent, handledBytes) * frames) / weight);
         }
       }
+      for (const { key, ms, from, to } of this.#pairLoads(wire, bytes)) {
+        const [near, far] = [replicas[wire.fromStage]?.[from.replica], replicas[wire.toStage]?.[to.replica]];
+        if (near !== undefined) add(near, key, ms * to.weight);
+        if (far !== undefined) add(far, key, ms * from.weight);
+      }
     }
     return { loads: this.loads(), weights: this.#weights, replicas };
   }
@@ -347,11 +373,28 @@ class Estimator {
       const agent = this.#end(stage, r, part);
       const frames = mine * Math.max(0, 1 - (share.get(agent) ?? 0));
       if (frames <= 0) continue;
-      if (!this.#ends.isNamed(agent)) yield { replica: r, agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
+      if (!this.#ends.isQuick(agent)) yield { replica: r, agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
       else {
         let ms = 0;
         for (const [other, weight] of share) if (other !== agent) ms += mine * weight * this.#ends.linkMs(agent, side, other, bytes);
         yield { replica: r, agent, ms, frames };
+      }
+    }
+  }
+
+  /** The slow pairs that one wire crosses, with the part of frames that each of their ends has: how long a message keeps the way between them, ms. */
+  *#pairLoads({ fromStage, fromPart, toStage, toPart }: Wire, bytes: number): Generator<PairLoad> {
+    if (!this.#ends.hasSlow) return;
+    const receivers = new Map<string, End[]>();
+    for (const [replica, weight] of (this.#weights[toStage] ?? [1]).entries()) {
+      const agent = this.#end(toStage, replica, toPart);
+      receivers.set(agent, [...(receivers.get(agent) ?? []), { replica, weight }]);
+    }
+    for (const [replica, weight] of (this.#weights[fromStage] ?? [1]).entries()) {
+      const agent = this.#end(fromStage, replica, fromPart);
+      for (const far of this.#ends.slowFrom(agent)) {
+        const ms = this.#ends.pairMs(agent, far, bytes);
+        for (const to of receivers.get(far) ?? []) yield { key: pairKey(agent, far), ms, from: { replica, weight }, to };
       }
     }
   }
@@ -361,7 +404,7 @@ class Estimator {
     for (const [key, ms] of this.loads()) {
       if (ms <= busiest.ms) continue;
       const space = key.indexOf(' ');
-      const kind = key.startsWith('compute') ? 'compute' : key.startsWith('host') ? 'host' : 'link';
+      const kind = RESOURCES.find((one) => key.startsWith(one)) ?? 'link';
       busiest = { kind, who: key.slice(space + 1), ms };
     }
     return busiest;
@@ -499,6 +542,8 @@ class Estimator {
     return known;
   }
 }
+
+const pairKey = (from: string, to: string): string => `pair ${from}>${to}`;
 
 /** Keeps a resource for `ms` from `fromMs` on, or from when it is free; returns until when. */
 function take(clock: Map<string, number>, resource: string, fromMs: number, ms: number): number {

@@ -1,6 +1,6 @@
 /** Why a plan was chosen, in three lines: the bottleneck, the runner-up, what would change the choice. */
 import { DISPATCHER } from '../../broker/topics.js';
-import { bottleneckLine, formatMs } from './draft.js';
+import { bottleneckLine, formatMs, sayPair } from './draft.js';
 import type { Alternative, PlanDraft, PlanProblem, PlanRefusal } from './problem.js';
 
 export interface Reasons {
@@ -39,6 +39,7 @@ function whatWouldChange(problem: PlanProblem, { chosen, oneIsEnough, refusals }
   if (hosts.size === 1) return 'agents on other machines: those here share the cores of one';
   const short = refusals.find((refusal) => refusal.reason.includes('not enough memory'));
   const memory = short === undefined ? '' : `; or more memory (${short.reason.split(': ').at(-1)?.split(',')[0]})`;
+  if (bottleneck.kind === 'pair') return `a faster way ${sayPair(bottleneck.who)}${memory}`;
   // More agents all wait for the same link: what is between them changes nothing.
   if (oneIsEnough && bottleneck.kind === 'link' && bottleneck.who.split(' ')[0] === DISPATCHER) {
     return `faster links at the gateway, or smaller frames${memory}`;

@@ -195,7 +195,9 @@ export class States {
         if (medium > 0) left = Math.max(left, take(v, base + resources.medium, left - up, medium));
         const latency = ends.latencyMs(nameFrom, nameTo);
         const came = take(v, base + resources.down(to), left - up + latency, ends.linkMs(nameTo, 'down', nameFrom, bytes));
-        at = Math.max(left + latency, came, this.#handled(v, base, to, left - up + latency, ends.cpuMs(nameTo, bytes)));
+        const pair = resources.pair(from, to);
+        const passed = pair < 0 ? 0 : take(v, base + pair, left - up + latency, ends.pairMs(nameFrom, nameTo, bytes));
+        at = Math.max(left + latency, came, passed, this.#handled(v, base, to, left - up + latency, ends.cpuMs(nameTo, bytes)));
       }
       arrived[toPart] = Math.max(arrived[toPart] ?? 0, at);
       end = Math.max(end, at);

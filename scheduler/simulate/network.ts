@@ -1,6 +1,7 @@
 /**
  * Machines and what lies between them. A message takes CPU of its sender, then the sender's link up and a radio channel if there is one, and, a latency
- * later, the receiver's link down and its CPU: bytes pass through all of them at once. Times come from the cost model of the planners.
+ * later, the receiver's link down and its CPU: bytes pass through all of them at once, and through the way between the two where that is slower than their links. Times come
+ * from the cost model of the planners.
  */
 import { DISPATCHER } from '../../broker/topics.js';
 import type { Ends } from '../planners/ends.js';
@@ -29,6 +30,8 @@ export class Network {
   readonly machines = new Map<string, Machine>();
   readonly gateway: Machine;
   readonly medium: Server | undefined;
+  /** By `from>to`: ways between two machines that are slower than the links of both. */
+  readonly pairs: ReadonlyMap<string, Server>;
   messages = 0;
   bytes = 0;
   readonly #clock: Clock;
@@ -41,6 +44,8 @@ export class Network {
     this.gateway = this.#machine(DISPATCHER, undefined, links);
     for (const device of devices) this.#machine(device.agent, device, links);
     this.medium = ends.mediumMs(1) > 0 ? new Server(clock, links) : undefined;
+    const slow = [...this.machines.keys()].flatMap((from) => [...ends.slowFrom(from)].map((to) => `${from}>${to}`));
+    this.pairs = new Map(slow.map((pair) => [pair, new Server(clock, links)]));
   }
 
   machine(name: string): Machine | undefined {
@@ -64,6 +69,7 @@ export class Network {
     machine.state = state;
     for (const server of [machine.cpu, machine.up, machine.down]) server.drop(machine.id);
     this.medium?.drop(machine.id);
+    for (const pair of this.pairs.values()) pair.drop(machine.id);
   }
 
   setSpeed(machine: Machine, speed: number): void {
@@ -79,7 +85,8 @@ export class Network {
     }
     const upMs = this.#ends.linkMs(from.name, 'up', to.name, bytes);
     const downMs = this.#ends.linkMs(to.name, 'down', from.name, bytes);
-    let left = this.medium === undefined ? 3 : 4;
+    const pair = this.pairs.get(`${from.name}>${to.name}`);
+    let left = 3 + (this.medium === undefined ? 0 : 1) + (pair === undefined ? 0 : 1);
     const arrive = (): void => {
       left--;
       if (left === 0 && to.state === 'up') delivered();
@@ -87,7 +94,9 @@ export class Network {
     // Bytes are placed while they come in.
     const place = (): void => to.cpu.add(to.id, this.#ends.cpuMs(to.name, bytes), arrive, undefined, true);
     const pass = (): void => {
-      if (to.state === 'up') to.down.add(to.id, downMs, arrive, place);
+      if (to.state !== 'up') return;
+      to.down.add(to.id, downMs, arrive, place);
+      pair?.add(from.id, this.#ends.pairMs(from.name, to.name, bytes), arrive);
     };
     from.up.add(
       from.id,

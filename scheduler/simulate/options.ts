@@ -63,8 +63,9 @@ export interface Quantiles {
 }
 
 export interface ResourceUse {
+  /** Of a pair: `from>to`. */
   readonly who: string;
-  readonly kind: 'compute' | 'up' | 'down' | 'medium';
+  readonly kind: 'compute' | 'up' | 'down' | 'pair' | 'medium';
   /** Of the time over which `fps` is counted, 0..1. */
   readonly busy: number;
 }

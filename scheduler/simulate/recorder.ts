@@ -112,6 +112,7 @@ export class Recorder {
       busy.set(`up ${name}`, up.busyMs);
       busy.set(`down ${name}`, down.busyMs);
     }
+    for (const [pair, { busyMs }] of this.#network.pairs) busy.set(`pair ${pair}`, busyMs);
     if (this.#network.medium !== undefined) busy.set('medium all', this.#network.medium.busyMs);
     return busy;
   }

@@ -187,6 +187,7 @@ function reached(problem: PlanProblem, plan: PlanDraft | PlanRefusal): Reached |
 /** Which of several equal devices it is says nothing. */
 function limitText({ kind, who }: ResourceUse): string {
   if (kind === 'medium') return 'the radio channel';
+  if (kind === 'pair') return 'the way between two devices';
   if (who === DISPATCHER) return kind === 'compute' ? "the gateway's CPU" : "the gateway's link";
   return kind === 'compute' ? 'computing' : "a device's link";
 }

@@ -1,9 +1,11 @@
 /**
- * Measurements on disk: one file per class of device (fingerprint, which the engine's version is part of), written whole and renamed into place. What cannot be used is
- * said and put aside, never fatal: measuring again is always possible.
+ * Measurements on disk: one file per class of device (fingerprint, which the engine's version is part of). Its first line is all that was known, written whole and renamed
+ * into place; what is measured since is added, a line each time, until that is as much again: some tens of models are 20 MB, too much for a memory card every two seconds.
+ * What cannot be used is said and put aside, never fatal: measuring again is always possible.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChairError, toChairError } from '../../broker/errors.js';
 import { removeLeftovers, writeWhole } from '../../broker/sealed-file.js';
@@ -18,6 +20,10 @@ const FINGERPRINT = /^[0-9a-z-]{1,64}$/;
 /** Per class: some tens of models. The oldest go first. */
 const MOST_ENTRIES = 20_000;
 const WRITE_EVERY_MS = 2000;
+/** Added to a file before it is written whole again, if that is not larger itself. */
+const LEAST_ADDED_BYTES = 256 * 1024;
+/** What is not there any more has no first line: it must not be made. */
+const ADD = constants.O_WRONLY | constants.O_APPEND;
 /** While the disk is full, or must not be written. */
 const RETRY_EVERY_MS = 60_000;
 
@@ -43,6 +49,7 @@ interface Stored {
   readonly measured: Measured;
 }
 
+/** The first line. */
 interface ClassFile extends DeviceClass {
   readonly format: number;
   /** Of the rest: figures that were changed by something else are no measurements. */
@@ -50,10 +57,21 @@ interface ClassFile extends DeviceClass {
   readonly entries: Readonly<Record<string, Stored>>;
 }
 
+/** Each further line: entries that are new, or other ones now. */
+interface Addition {
+  /** Of them and the class, as in the first line. */
+  readonly sha256: string;
+  readonly added: Readonly<Record<string, Stored>>;
+}
+
 interface Held {
   readonly device: DeviceClass;
   readonly entries: Map<string, Stored>;
-  dirty: boolean;
+  /** Keys of what is not on disk. */
+  readonly fresh: Set<string>;
+  /** Of the file: its first line, and what was added. Without a first line nothing can be. */
+  wholeBytes: number;
+  addedBytes: number;
 }
 
 export interface CacheOptions {
@@ -119,14 +137,11 @@ export class ProfileCache {
         came: `'${device.fingerprint}'`,
       });
     }
-    const held = this.#of(device) ?? { device, entries: new Map<string, Stored>(), dirty: false };
+    const held = this.#of(device) ?? { device, entries: new Map<string, Stored>(), fresh: new Set<string>(), wholeBytes: 0, addedBytes: 0 };
     this.#held.set(device.fingerprint, held);
     const text = keyText(key);
-    // Last written, last in order.
-    held.entries.delete(text);
-    held.entries.set(text, { slice, ...key, measured });
-    for (const old of [...held.entries.keys()].slice(0, Math.max(0, held.entries.size - MOST_ENTRIES))) held.entries.delete(old);
-    held.dirty = true;
+    put(held.entries, text, { slice, ...key, measured });
+    held.fresh.add(text);
     this.revision++;
     if (!this.#closed) this.#timer ??= setTimeout(() => void this.flush(), WRITE_EVERY_MS).unref();
   }
@@ -143,7 +158,7 @@ export class ProfileCache {
     this.#timer = undefined;
     this.#writing = this.#writing.then(async () => {
       const failures: string[] = [];
-      for (const held of this.#held.values()) if (held.dirty) failures.push(...(await this.#write(held)));
+      for (const held of this.#held.values()) if (held.fresh.size > 0) failures.push(...(await this.#write(held)));
       // Until then what was said before holds: another request's report is written meanwhile.
       this.unwritten = failures[0];
     });
@@ -158,9 +173,22 @@ export class ProfileCache {
   async #read(name: string): Promise<void> {
     const file = join(this.#o.directory, name);
     try {
-      const { entries, format: _, sha256: __, ...device } = checked(JSON.parse(await readFile(file, 'utf8')));
+      const text = await readFile(file, 'utf8');
+      const [first = '', ...rest] = text.split('\n');
+      const { entries: known, format: _, sha256: __, ...device } = checked(JSON.parse(first));
       if (`${device.fingerprint}.json` !== name) throw unusable(`a file named ${device.fingerprint}.json`, name);
-      this.#held.set(device.fingerprint, { device, entries: new Map(Object.entries(entries)), dirty: false });
+      const entries = new Map(Object.entries(known));
+      // Without an end it was being added when the process was killed: nobody was told that it is on disk. Nothing can be added behind it.
+      const isCut = rest.pop() !== '';
+      for (const line of rest) for (const [key, entry] of addedBy(JSON.parse(line), device)) put(entries, key, entry);
+      const wholeBytes = isCut ? 0 : Buffer.byteLength(first);
+      this.#held.set(device.fingerprint, {
+        device,
+        entries,
+        fresh: new Set(),
+        wholeBytes,
+        addedBytes: Buffer.byteLength(text) - wholeBytes,
+      });
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
       this.#trouble(
@@ -177,16 +205,14 @@ export class ProfileCache {
   /** Gives why it could not, if so. */
   async #write(held: Held): Promise<string[]> {
     const file = join(this.#o.directory, `${held.device.fingerprint}.json`);
-    held.dirty = false;
-    const entries = Object.fromEntries(held.entries);
-    const content: ClassFile = { format: FORMAT, sha256: sealOf(held.device, entries), ...held.device, entries };
+    const fresh = [...held.fresh];
+    held.fresh.clear();
     try {
-      await mkdir(this.#o.directory, { recursive: true });
-      await writeWhole(file, `${JSON.stringify(content)}\n`, { full: 'GATEWAY_STORE_FULL' });
+      if (!(await add(held, fresh, file))) await this.#writeWhole(held, file);
       this.#o.problems?.clear(`profiles written ${held.device.fingerprint}`);
       return [];
     } catch (error) {
-      held.dirty = true;
+      for (const key of fresh) held.fresh.add(key);
       const { message } = toChairError(error);
       const todo = 'They are in use until the gateway ends; make room, or let it write there, and they are written with the next ones.';
       if (!this.#closed) this.#timer ??= setTimeout(() => void this.flush(), RETRY_EVERY_MS).unref();
@@ -198,9 +224,49 @@ export class ProfileCache {
     }
   }
 
+  async #writeWhole(held: Held, file: string): Promise<void> {
+    // Until it is there, whatever happens.
+    held.wholeBytes = 0;
+    const entries = Object.fromEntries(held.entries);
+    const content: ClassFile = { format: FORMAT, sha256: sealOf(held.device, entries), ...held.device, entries };
+    const text = JSON.stringify(content);
+    await mkdir(this.#o.directory, { recursive: true });
+    await writeWhole(file, `${text}\n`, { full: 'GATEWAY_STORE_FULL' });
+    held.wholeBytes = Buffer.byteLength(text);
+    held.addedBytes = 0;
+  }
+
   #trouble(what: string, error: ChairError): void {
     if (this.#o.problems?.set(`profiles ${what}`, error.message) !== false) this.#o.log(error);
   }
+}
+
+/** Last written, last in order. */
+function put(entries: Map<string, Stored>, key: string, entry: Stored): void {
+  entries.delete(key);
+  entries.set(key, entry);
+  for (const oldest of entries.keys()) {
+    if (entries.size <= MOST_ENTRIES) return;
+    entries.delete(oldest);
+  }
+}
+
+/** False: it has to be written whole. That is also how a file that cannot be added to is found out about. */
+async function add(held: Held, keys: readonly string[], file: string): Promise<boolean> {
+  if (held.wholeBytes === 0) return false;
+  const added: Record<string, Stored> = {};
+  for (const key of keys) {
+    const entry = held.entries.get(key);
+    if (entry !== undefined) added[key] = entry;
+  }
+  const addition: Addition = { sha256: sealOf(held.device, added), added };
+  const line = `${JSON.stringify(addition)}\n`;
+  held.addedBytes += Buffer.byteLength(line);
+  if (held.addedBytes > Math.max(LEAST_ADDED_BYTES, held.wholeBytes)) return false;
+  return writeFile(file, line, { flag: ADD, flush: true }).then(
+    () => true,
+    () => false,
+  );
 }
 
 function keyText({ model, need, threads }: ProfileKey): string {
@@ -221,6 +287,14 @@ function checked(value: unknown): ClassFile {
   const seal = sealOf({ fingerprint, engine, engineVersion }, entries);
   if (sha256 !== seal) throw unusable('the sha256 of its figures', 'another one');
   return { format: FORMAT, sha256: seal, fingerprint, engine, engineVersion, entries: good };
+}
+
+/** Throws PROFILE_INVALID. */
+function addedBy(value: unknown, device: DeviceClass): (readonly [string, Stored])[] {
+  if (!isRecord(value) || !isRecord(value.added)) throw unusable('added entries', typeof value);
+  const { sha256, added } = value;
+  if (sha256 !== sealOf(device, added)) throw unusable('the sha256 of added figures', 'another one');
+  return Object.entries(added).map(([key, entry]) => [key, checkedEntry(key, entry)]);
 }
 
 function sealOf({ fingerprint, engine, engineVersion }: DeviceClass, entries: Readonly<Record<string, unknown>>): string {

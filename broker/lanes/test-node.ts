@@ -23,6 +23,7 @@ export async function laneNode(id: string, options: Partial<LanesOptions> = {}, 
     random: () => 0.1,
     // The machine may be busy; what depends on time says so itself.
     graceMs: 10_000,
+    connectTimeoutMs: 10_000,
     onRefused: (on, error) => node.refused.push(`${on} ${isChairError(error) ? error.code : error.message}`),
     ...options,
   });

@@ -3,7 +3,7 @@
  * Not part of `npm test`: it installs from the registry.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PACKAGE_ROOT } from './package-root.js';
@@ -27,8 +27,22 @@ function run(what: string, command: string, args: readonly string[], cwd = folde
   return stdout;
 }
 
-/** Starts the installed gateway and waits until it says that it is ready; resolves with the seconds it says that it took. */
-async function gatewayStart(): Promise<number> {
+/** Seconds that the main thread of a process was ready and another program had the processor; 0 where the kernel does not say. */
+function waitedSeconds(pid: number | undefined): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[1]) / 1e9;
+  } catch {
+    return 0;
+  }
+}
+
+interface GatewayStart {
+  readonly seconds: number;
+  readonly waited: number;
+}
+
+/** Starts the installed gateway and waits until it says that it is ready; resolves with the seconds it says that it took, and those that its main thread waited for a processor. */
+async function gatewayStart(): Promise<GatewayStart> {
   const cli = path.join('node_modules', 'musical-chair', 'dist', 'scripts', 'cli.js');
   const flags = ['--host', '127.0.0.1', '--port', '0', '--hidden', '--insecure', '--directory', 'state'];
   const child = spawn(process.execPath, [cli, 'gateway', ...flags], { cwd: folder, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -38,7 +52,7 @@ async function gatewayStart(): Promise<number> {
     for await (const chunk of child.stdout) {
       text += String(chunk);
       const seconds = /^Ready ([\d.]+) s after its start/m.exec(text)?.[1];
-      if (seconds !== undefined) return Number(seconds);
+      if (seconds !== undefined) return { seconds: Number(seconds), waited: waitedSeconds(child.pid) };
     }
   } finally {
     child.kill('SIGTERM');
@@ -85,8 +99,10 @@ try {
   run('musical-chair demo', 'npx', ['--no-install', 'musical-chair', 'demo', '--agents', '2']);
   // Once for the disk's cache; twice, as another program may have been busy.
   const starts = [await gatewayStart(), await gatewayStart(), await gatewayStart()];
-  if (Math.min(...starts) >= 2) throw new Error(`the gateway takes ${starts.join(', ')} s to start; expected less than 2`);
-  console.log(`ok  musical-chair gateway: ready after ${starts.join(', ')} s`);
+  const own = starts.map(({ seconds, waited }) => seconds - waited);
+  const said = starts.map(({ seconds, waited }) => `${seconds} s (${waited.toFixed(2)} of them waiting for other programs)`).join(', ');
+  if (Math.min(...own) >= 2) throw new Error(`the gateway takes ${said} to start; expected less than 2 s besides`);
+  console.log(`ok  musical-chair gateway: ready after ${said}`);
   console.log('the package works where only its tarball was installed');
 } catch (error) {
   console.error(error instanceof Error ? error.message : String(error));

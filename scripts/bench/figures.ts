@@ -27,6 +27,8 @@ export interface Figure {
   readonly beside?: Readonly<Record<string, number>>;
   /** For plots and those who look closely: not in the table. */
   readonly detail?: boolean;
+  /** What a prediction beside it stood on; kept with the raw samples only. */
+  readonly basis?: object;
 }
 
 /** The `q` quantile, linear between samples; NaN without samples. */
@@ -45,6 +47,7 @@ export interface FigureOptions {
   readonly limit?: string;
   readonly beside?: Readonly<Record<string, number>>;
   readonly detail?: boolean;
+  readonly basis?: object;
 }
 
 export function figure(
@@ -52,7 +55,7 @@ export function figure(
   unit: string,
   samples: readonly number[],
   target?: Target,
-  { value: summary = median, limit, beside, detail }: FigureOptions = {},
+  { value: summary = median, limit, beside, detail, basis }: FigureOptions = {},
 ): Figure {
   const value = summary(samples);
   return {
@@ -67,6 +70,7 @@ export function figure(
     ...(limit === undefined ? {} : { limit }),
     ...(beside === undefined ? {} : { beside }),
     ...(detail === undefined ? {} : { detail }),
+    ...(basis === undefined ? {} : { basis }),
   };
 }
 

@@ -6,13 +6,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { PlanReport } from '../../broker/messages.js';
+import type { PlanReport, StatusReport } from '../../broker/messages.js';
 import { createOnnxRuntimeEngine } from '../../models/engine/onnxruntime.js';
 import type { DeployOptions } from '../../scheduler/client.js';
 import { ModelLibrary } from '../../scheduler/model-library.js';
 import type { LoadedModel } from '../../scheduler/model-source.js';
-import { simulateReport } from '../../scheduler/simulate/from-report.js';
+import { reported, simulateReport } from '../../scheduler/simulate/from-report.js';
 import { DEFAULT_DEVICE, type DeviceSpec } from '../testbed/devices.js';
+import { basisOf } from './basis.js';
 import type { Bench, BenchContext, Case } from './bench.js';
 import { type Cluster, inFlightOf, onCluster, planWords, throughputOf } from './cluster.js';
 import { atMost, type Figure, figure, largest } from './figures.js';
@@ -118,12 +119,14 @@ async function profiled(plan: Plan, network: Network, { cluster }: Shared): Prom
   await cluster.client.profile({ ...network, agents, cuts: cut === undefined ? [] : [cut], parts, threads: [1], ...PROFILING });
 }
 
-/** What the simulation says of a deployed plan: latency of frames alone, and throughput. */
-async function simulated(report: PlanReport, plan: Plan, network: Network, inFlight: number, frames: number, shared: Shared) {
-  const { cluster, library, models } = shared;
+async function modelOf(plan: Plan, network: Network, { library, models }: Shared): Promise<LoadedModel> {
   const model = models.get(plan.model) ?? (await library.load(network));
   models.set(plan.model, model);
-  const status = await cluster.client.links({ measure: false, evenIfBusy: false, agents: [] });
+  return model;
+}
+
+/** What the simulation says of a deployed plan: latency of frames alone, and throughput. */
+function simulated(report: PlanReport, model: LoadedModel, status: StatusReport, inFlight: number, frames: number) {
   const by = (outstanding: number, count: number) =>
     simulateReport(report, model, model.facts, status, { load: { kind: 'closed', inFlight: outstanding }, frames: count });
   return { latencyMs: by(1, 5).latencyMs.p50, fps: by(inFlight, frames).fps };
@@ -143,16 +146,21 @@ async function at(plan: Plan, shared: Shared): Promise<Figure[]> {
   const wanted = Math.round(report.predictedFps * SECONDS);
   const frames = Math.min(FRAMES_MOST, Math.max(FRAMES_LEAST, wanted)) + inFlight;
   // Before any frame: live measurements would tell what is to be predicted.
-  const said = await simulated(report, plan, network, inFlight, frames, shared);
+  const status = await client.links({ measure: false, evenIfBusy: false, agents: [] });
+  const model = await modelOf(plan, network, shared);
+  const said = simulated(report, model, status, inFlight, frames);
   await load({ deployment: 'net', frames: 2, inFlight: 1 });
   const alone = await load({ deployment: 'net', frames: FRAMES_ALONE, inFlight: 1 });
   const { fps, busy, trouble } = await throughputOf(cluster, report, { mostMs: MOST_MS });
   if (trouble !== '') shared.note(`${name}: ${trouble}`);
+  const after = await client.status('net');
+  const live = after.deployments.find((one) => one.name === 'net')?.live ?? [];
+  const basis = basisOf({ report, status, reported: reported(report, model.sha256, model.facts, status), live, busy });
   const latency = { predicted: report.predictedLatencyMs, simulated: said.latencyMs };
   const rate = { predicted: report.predictedFps, simulated: said.fps };
   return [
     figure(`${name}: latency`, 'ms', alone.latenciesMs, undefined, { beside: latency, limit: limitOf(alone.busy) }),
-    figure(`${name}: frames per second`, 'fps', [fps], undefined, { beside: rate, limit: limitOf(busy) }),
+    figure(`${name}: frames per second`, 'fps', [fps], undefined, { beside: rate, limit: limitOf(busy), basis }),
   ];
 }
 

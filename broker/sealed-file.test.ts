@@ -84,4 +84,12 @@ describe('a sealed file', () => {
     expect(texts.map((text) => `${text}\n`)).toContain(await readSealed(file));
     expect(await readdir(directory)).toEqual(['state']);
   });
+
+  it('says each time the same of the same trouble, which names the file', async () => {
+    await mkdir(file);
+    const said = [];
+    for (let i = 0; i < 2; i++) said.push(await writeSealed(file, 'x', 'INTERNAL').catch(String));
+    expect(said[0]).toContain(`'${file}'`);
+    expect(said[1]).toBe(said[0]);
+  });
 });

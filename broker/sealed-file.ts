@@ -33,7 +33,7 @@ export async function writeWhole(
   } catch (error) {
     // Of a full disk, half a file may be there: it would keep the disk full.
     await rm(next, { force: true }).catch(() => undefined);
-    throw diskFull(error, file, full);
+    throw writeError(error, { file, next, full });
   }
 }
 
@@ -75,9 +75,14 @@ export async function removeLeftovers(directory: string): Promise<number> {
   return count;
 }
 
-/** ENOSPC and EDQUOT as `full`; anything else as it is. */
-function diskFull(error: unknown, file: string, full: ErrorCode): ChairError {
-  if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT')) return toChairError(error);
+/** ENOSPC and EDQUOT as `full`; anything else of the file itself: the name of the one beside it is another one each time, and the same trouble again would be news. */
+function writeError(
+  error: unknown,
+  { file, next, full }: { readonly file: string; readonly next: string; readonly full: ErrorCode },
+): ChairError {
+  const told = toChairError(error);
+  if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT'))
+    return new ChairError(told.code, told.message.replaceAll(next, file), { cause: error });
   return new ChairError(full, `disk full while writing ${file}`, { todo: 'Free disk space there.', cause: error });
 }
 

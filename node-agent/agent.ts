@@ -13,6 +13,7 @@ import type { AgentConfig } from './config.js';
 import type { AgentOptions } from './options.js';
 import { assemble, createBuffers, type Host, type Parts } from './parts.js';
 import { FAREWELL_MS, Presence } from './presence.js';
+import { giveUpWhenCutOff } from './profiling.js';
 import { BlobStore } from './store.js';
 import { TermFile } from './term.js';
 import { within } from './within.js';
@@ -189,6 +190,7 @@ export class Agent {
     this.undo.push(() => clearInterval(sweep));
     this.undo.push(this.presence.start(parts));
     this.undo.push(bus.onDisconnect(() => this.cutOff()));
+    this.undo.push(giveUpWhenCutOff(bus, parts.profiler));
   }
 
   private sweep({ inbox, epochs, standby, peers, lanes }: Parts): void {

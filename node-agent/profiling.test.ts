@@ -1,9 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ChairError } from '../broker/errors.js';
+import { createFakeBroker } from '../broker/fake-bus.js';
 import type { Profile } from '../broker/messages.js';
 import type { BlobFetcher } from './fetch.js';
 import { cpuModel, type DeviceTraits, fingerprintOf } from './fingerprint.js';
-import { type Measure, type Measurement, Profiler, type ProfilerOptions } from './profiling.js';
+import { giveUpWhenCutOff, type Measure, type Measurement, Profiler, type ProfilerOptions } from './profiling.js';
 import { BlobStore } from './store.js';
 import { blob, folder } from './test-world.js';
 
@@ -154,6 +156,28 @@ describe('profiling on an agent', () => {
     expect(times).toBe(2);
     one.giveUp('3', 'it is over');
     expect((await one.run('4', job, 0)).samplesMs).toEqual(found.samplesMs);
+  });
+
+  it('is given up when the broker stays away, not when it is back soon', async () => {
+    const bus = createFakeBroker().bus('a');
+    undo.push(() => bus.stop());
+    const { measure, started } = hanging();
+    const one = profiler(measure);
+    const given: string[] = [];
+    const giveUpAll = (why: string): void => {
+      given.push(why);
+      one.giveUpAll(why);
+    };
+    undo.push(giveUpWhenCutOff(bus, { giveUpAll }, 200));
+    const under = one.run('1', job, 0);
+    await started;
+    bus.lose();
+    bus.restore();
+    await delay(400);
+    expect(given).toEqual([]);
+    bus.lose();
+    await expect(under).rejects.toMatchObject({ code: 'PROFILE_CANCELLED', message: expect.stringContaining('the broker has been away') });
+    expect(given).toHaveLength(1);
   });
 
   it('passes on what the measuring process failed with', async () => {

@@ -2,6 +2,7 @@
  * Measures one slice for the scheduler: fetched like any other, then loaded and run in a process of its own, so that peaks of memory are true, the
  * sessions that serve are untouched, and a slice that does not fit takes nothing down with it. One after another; given up when the agent drains.
  */
+import type { Bus } from '../broker/bus.js';
 import { ChairError, toChairError } from '../broker/errors.js';
 import type { Profile, ProfileResult } from '../broker/messages.js';
 import type { BlobFetcher } from './fetch.js';
@@ -48,6 +49,8 @@ const PROCESS_BYTES = 112 * 2 ** 20;
 const MAX_WAITING = 8;
 /** Answers of so many jobs are remembered: a command may come twice. */
 const REMEMBERED = 32;
+/** A broker that was lost is found again by then, unless it stays away. */
+const CUT_OFF_MS = 10_000;
 
 export class Profiler {
   private readonly jobs = new Map<string, Promise<ProfileResult>>();
@@ -155,6 +158,27 @@ export class Profiler {
       came: `${have} bytes free of ${limitBytes}`,
     });
   }
+}
+
+/**
+ * Measurements are given up when the broker stays away: whoever asked takes this agent for lost, and an answer finds nobody. Gives what ends it.
+ */
+export function giveUpWhenCutOff(
+  bus: Pick<Bus, 'onConnect' | 'onDisconnect'>,
+  profiler: Pick<Profiler, 'giveUpAll'>,
+  afterMs = CUT_OFF_MS,
+): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const offLost = bus.onDisconnect(() => {
+    clearTimeout(timer);
+    timer = setTimeout(() => profiler.giveUpAll(`the broker has been away for ${(afterMs / 1000).toFixed(0)} s`), afterMs);
+  });
+  const offBack = bus.onConnect(() => clearTimeout(timer));
+  return () => {
+    offLost();
+    offBack();
+    clearTimeout(timer);
+  };
 }
 
 function cancelled(message: string, todo?: string): ChairError {

@@ -47,6 +47,18 @@ describe('a profile that its user gives up', () => {
     expect(cancels).toEqual([false, false, true, true]);
   });
 
+  it('does not wait for an answer that is under way', async () => {
+    const giveUp = new AbortController();
+    const ended = answeredProfile(request, {
+      ask: ({ cancel }) =>
+        cancel
+          ? Promise.resolve(report({ state: 'failed', code: 'PROFILE_CANCELLED' }))
+          : new Promise(() => setImmediate(() => giveUp.abort())),
+      ...{ everyMs: 5, silentMs: 60_000, signal: new AbortController().signal, giveUp: giveUp.signal },
+    });
+    await expect(ended).rejects.toThrow(/^stopped: 3 of 10 .* agents measure no more/);
+  });
+
   it('does not wait for an answer that does not come, and does not claim what it does not know', async () => {
     const ended = asked(({ cancel }) =>
       cancel ? Promise.reject(new ChairError('REQUEST_TIMEOUT', 'no reply')) : Promise.resolve(report({})),

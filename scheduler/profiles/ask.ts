@@ -1,6 +1,8 @@
 /** The client's side of a profile job: asks until it is done. The job has a name, so a lost answer or a restarted gateway only means to ask again. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, type ErrorCode, isErrorCode, toChairError } from '../../broker/errors.js';
 import type { ProfileReport, ProfileRequest } from '../../broker/messages.js';
+import { unlessAborted } from './unless-aborted.js';
 
 export interface AskOptions {
   /** One request and its answer; rejects when none comes in time. */
@@ -27,16 +29,18 @@ const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['REQUEST_TIMEOUT', '
  */
 export async function answeredProfile(request: ProfileRequest, options: AskOptions): Promise<ProfileReport> {
   const { ask, onProgress, everyMs, silentMs, signal, giveUp } = options;
+  const isGivenUp = (): boolean => giveUp?.aborted === true;
   let [done, total] = [0, 0];
   let heardMs = performance.now();
   for (;;) {
     if (signal.aborted) throw toChairError(signal.reason, 'STOPPED');
-    if (giveUp?.aborted === true) throw await givenUp(request, options, { done, total });
+    if (isGivenUp()) throw await givenUp(request, options, { done, total });
     let report: ProfileReport | undefined;
     try {
-      report = await sooner(ask(request), giveUp);
+      report = await unlessAborted(ask(request), giveUp);
       heardMs = performance.now();
     } catch (thrown) {
+      if (isGivenUp()) continue;
       const error = toChairError(thrown);
       if (signal.aborted || !PASSING.has(error.code) || performance.now() - heardMs > silentMs) throw error;
     }
@@ -47,19 +51,8 @@ export async function answeredProfile(request: ProfileRequest, options: AskOptio
       ({ done, total } = report);
       onProgress?.(report);
     }
-    await sooner(new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), everyMs)), giveUp);
+    await delay(everyMs, undefined, giveUp === undefined ? {} : { signal: giveUp }).catch(() => undefined);
   }
-}
-
-/** What is waited for, or undefined as soon as the signal is given. */
-function sooner<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T | undefined> {
-  if (signal === undefined) return work;
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => resolve(undefined);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 /** Tells the gateway, and how far the job came: what its user has now, and whether anything still runs. */

@@ -3,6 +3,7 @@
  * side by side. An agent that vanishes, drains or falls silent is left out, and another one of its class goes on, or itself when it was started again; a slice that does
  * not fit is a row with its code.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ChairError, type ErrorCode, isChairError, toChairError } from '../../broker/errors.js';
 import type { Profile, ProfileResult } from '../../broker/messages.js';
 import type { SliceRef } from '../../broker/plan.js';
@@ -11,6 +12,7 @@ import type { DeviceClass, ProfileCache, ProfileKey } from './cache.js';
 import type { Need } from './needs.js';
 import { type Measured, medianMs, quantile } from './table.js';
 import type { Turns } from './turns.js';
+import { unlessAborted } from './unless-aborted.js';
 
 export interface JobClass extends DeviceClass {
   /** For people. */
@@ -153,7 +155,7 @@ export class Job {
         if (this.#cancelled !== undefined) throw this.#cancelled;
         // Another request may be measuring the same: then it is known when the turn comes.
         const row = this.#deps.turns.take(`class ${device.fingerprint}`, () => this.#row(device, need, threads));
-        this.rows.push(await this.#unlessCancelled(row));
+        this.rows.push(await unlessAborted(row, this.#abort.signal));
       }
     }
   }
@@ -230,21 +232,10 @@ export class Job {
     for (const end = performance.now() + forMs; found === undefined && mayCome(); found = this.#next(device)) {
       if (performance.now() > end) this.#deserted.add(device);
       this.current = `waiting for ${device.agents.join(', ').slice(0, 100)}`;
-      await this.#unlessCancelled(new Promise((resolve) => setTimeout(resolve, everyMs)));
+      await unlessAborted(delay(everyMs), this.#abort.signal);
     }
     if (found !== undefined) this.#deserted.delete(device);
     return found;
-  }
-
-  /** Throws what cancelled the job as soon as it is. */
-  #unlessCancelled<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.#abort;
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => reject(toChairError(signal.reason));
-      if (signal.aborted) onAbort();
-      signal.addEventListener('abort', onAbort, { once: true });
-      work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-    });
   }
 
   #measure(record: AgentRecord, device: JobClass, need: Need, slice: SliceRef, threads: number): Promise<ProfileResult> {

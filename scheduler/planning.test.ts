@@ -122,9 +122,20 @@ describe('planning', () => {
     expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
     expect(besidesComputing(limited).quota).toEqual({ periodMs: 10, fullSpeed: 0.2 });
     // What a busy moment explains is no slower processor.
-    expect(besidesComputing({ ...pi, probeSmallRunMs: 2 * SMALL_RUN_MS }).aroundMs).toBe(AROUND_RUN_MS);
+    expect(besidesComputing({ ...pi, probeSmallRunMs: 2 * SMALL_RUN_MS }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
+    expect(besidesComputing({ ...pi, probeSmallRunMs: SMALL_RUN_MS / 2 }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
     // What did not probe is taken for the machine that the constants are of.
     expect(besidesComputing({ ...pi, probeSmallRunMs: 0 }).aroundMs).toBe(AROUND_RUN_MS);
+  });
+
+  it('takes processors whose small runs differ by little for little apart, wherever that is', () => {
+    const aroundMs = (times: number): number =>
+      besidesComputing({ cpuLimit: 0, cpuPeriodMs: 0, engineThreads: 4, probeSmallRunMs: times * SMALL_RUN_MS }).aroundMs ?? 0;
+    for (let times = 0.1; times < 10; times *= 1.01) {
+      const growth = aroundMs(times * 1.01) / aroundMs(times);
+      expect(growth, `${times}`).toBeGreaterThanOrEqual(1 - 1e-9);
+      expect(growth, `${times}`).toBeLessThan(1.04);
+    }
   });
 
   it('reduces a cut made by hand to the agents left, but only after a loss', async () => {

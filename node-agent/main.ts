@@ -11,7 +11,7 @@ import { readSealed, writeSealed } from '../broker/sealed-file.js';
 import type { Trust } from '../broker/trust.js';
 import type { Engine } from '../models/engine/engine.js';
 import { createOnnxRuntimeEngine } from '../models/engine/onnxruntime.js';
-import { type Probed, probeBytesPerSecond, probeMacsPerSecond, probeSmallRunMs } from '../models/engine/probe.js';
+import { type Probed, probeBytesPerSecond, probeMacsPerSecond, withSmallRuns } from '../models/engine/probe.js';
 import { Agent } from './agent.js';
 import { type AgentConfigInput, FIND_BROKER, parseAgentConfig } from './config.js';
 import { cores, memoryLimitBytes } from './device.js';
@@ -131,7 +131,7 @@ export async function runAgent(input: AgentConfigInput, options: RunOptions): Pr
 }
 
 /** How the probe measures: figures of an earlier way are measured anew. */
-const PROBE = 7;
+const PROBE = 8;
 
 /** The start-up probe, measured once per engine version, thread count, core count and CPU quota, and kept beside the store. */
 async function probed(engine: Engine, directory: string, threads: number, log: (line: string) => void): Promise<Probed> {
@@ -141,9 +141,12 @@ async function probed(engine: Engine, directory: string, threads: number, log: (
   const known = await keptProbe(file, key);
   if (known !== undefined) return known;
   const quota = { cpuLimit: limit, threads: threads || cores() };
-  const macsPerSecond = await probeMacsPerSecond(engine, quota);
-  const bytesPerSecond = await probeBytesPerSecond(engine, quota, memoryLimitBytes());
-  const smallRunMs = await probeSmallRunMs(engine);
+  const { macsPerSecond, bytesPerSecond, smallRunMs } = await withSmallRuns(engine, async (smallRuns) => {
+    const macs = await probeMacsPerSecond(engine, quota, smallRuns.look);
+    const bytes = await probeBytesPerSecond(engine, quota, memoryLimitBytes());
+    await smallRuns.look();
+    return { macsPerSecond: macs, bytesPerSecond: bytes, smallRunMs: smallRuns.ms };
+  });
   const found: Probed = { macsPerSecond, bytesPerSecond, smallRunMs, quotaGrainMs: quotaGrainMs(limit, periodMs) };
   const speeds = `${(macsPerSecond / 1e9).toFixed(2)} GMAC/s, weights at ${(bytesPerSecond / 1e9).toFixed(2)} GB/s`;
   log(`probe: ${speeds}, ${smallRunMs.toFixed(3)} ms around a run (${key})`);

@@ -122,8 +122,8 @@ describe('planning', () => {
     expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
     expect(besidesComputing(limited).quota).toEqual({ periodMs: 10, fullSpeed: 0.2 });
     // What a busy moment explains is no slower processor.
-    expect(besidesComputing({ ...pi, probeSmallRunMs: 2 * SMALL_RUN_MS }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
-    expect(besidesComputing({ ...pi, probeSmallRunMs: SMALL_RUN_MS / 2 }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
+    expect(besidesComputing({ ...pi, probeSmallRunMs: 1.5 * SMALL_RUN_MS }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
+    expect(besidesComputing({ ...pi, probeSmallRunMs: SMALL_RUN_MS / 1.5 }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
     // What did not probe is taken for the machine that the constants are of.
     expect(besidesComputing({ ...pi, probeSmallRunMs: 0 }).aroundMs).toBe(AROUND_RUN_MS);
   });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Engine, Session } from './engine.js';
-import { probeSmallRunMs } from './probe.js';
+import { withSmallRuns } from './probe.js';
 
 /** An engine whose runs take the CPU that `next` says; and the clock of that CPU. */
 function scripted(next: (run: number) => number): { readonly engine: Engine; readonly cpuMs: () => number } {
@@ -16,6 +16,16 @@ function scripted(next: (run: number) => number): { readonly engine: Engine; rea
   return { engine, cpuMs: () => usedMs };
 }
 
+const probeSmallRunMs = (engine: Engine, cpuMs: () => number, looks = 1): Promise<number> =>
+  withSmallRuns(
+    engine,
+    async (runs) => {
+      for (let i = 0; i < looks; i++) await runs.look();
+      return runs.ms;
+    },
+    cpuMs,
+  );
+
 describe('the probe of a small run', () => {
   it('says how fast the processor is, not how often a quota has paused it: runs after a pause find the caches taken', async () => {
     // As seen on 0.09 core: most runs of one start follow a pause, few of another.
@@ -23,6 +33,12 @@ describe('the probe of a small run', () => {
     const free = scripted((run) => (run % 7 === 0 ? 0.44 : 0.036));
     expect(await probeSmallRunMs(paused.engine, paused.cpuMs)).toBeCloseTo(0.036, 6);
     expect(await probeSmallRunMs(free.engine, free.cpuMs)).toBeCloseTo(0.036, 6);
+  });
+
+  it('says what the quietest look found, where others kept the machine busy in the rest', async () => {
+    const beside = scripted((run) => (run > 200 && run < 300 ? 0.04 : 0.16));
+    expect(await probeSmallRunMs(beside.engine, beside.cpuMs, 5)).toBeCloseTo(0.04, 6);
+    expect(await probeSmallRunMs(beside.engine, beside.cpuMs)).toBeCloseTo(0.16, 6);
   });
 
   it('says that a processor is slow when all runs are', async () => {

@@ -27,9 +27,10 @@ const MOST_BYTES = 64 * 2 ** 20;
 const MEMORY_PART = 1 / 8;
 const MEMORY_WINDOW_MS = 50;
 
-/** Until what runs has been compiled. */
+/** Until what runs has been compiled, and in later looks until it is in the caches again. */
 const SMALL_WARM_UP = 50;
-const SMALL_RUNS = 100;
+const SMALL_CACHED = 5;
+const SMALL_RUNS = 60;
 /** So many of the runs found all that they need in the processor's caches, and nothing else at work. */
 const QUIET_PART = 0.1;
 
@@ -58,10 +59,14 @@ export const UNPROBED: Probed = { macsPerSecond: 0, bytesPerSecond: 0, smallRunM
  * Multiply-accumulates per second of one 3x3 convolution, 512 -> 512 channels at 28x28 (1.85 billion MACs), in the best of three windows of 200 ms; the other windows
  * measure what else the machine was doing.
  *
- * Under a quota below the engine's threads it is the CPU time of a run that counts, of which the quota gives so much per second. By the clock a run is as fast as it happens to lie between two pauses, and as slow as whatever else the process does at its start.
+ * `between` is called after each window. Under a quota below the engine's threads it is the CPU time of a run that counts, of which the quota gives so much per second. By the clock a run is as fast as it happens to lie between two pauses, and as slow as whatever else the process does at its start.
  * Errors: as `Engine.load` and `Session.run`.
  */
-export async function probeMacsPerSecond(engine: Engine, quota: Quota = { cpuLimit: 0, threads: 1 }): Promise<number> {
+export async function probeMacsPerSecond(
+  engine: Engine,
+  quota: Quota = { cpuLimit: 0, threads: 1 },
+  between: () => Promise<void> = async () => undefined,
+): Promise<number> {
   const graph = new GraphBuilder();
   const weights = Float32Array.from({ length: CHANNELS * CHANNELS * KERNEL * KERNEL }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
   const x = graph.input('x', 'float32', [1, CHANNELS, SIZE, SIZE]);
@@ -71,7 +76,7 @@ export async function probeMacsPerSecond(engine: Engine, quota: Quota = { cpuLim
     await session.warmUp();
     // One input for all runs: making it is not what is measured.
     const input = tensor([1, CHANNELS, SIZE, SIZE], floatBytes(CHANNELS * SIZE * SIZE));
-    return bestMeanMs(async () => (await session.run({ x: input })).runMs, quota, WINDOW_MS);
+    return bestMeanMs(async () => (await session.run({ x: input })).runMs, quota, WINDOW_MS, between);
   });
   return (CHANNELS * CHANNELS * KERNEL * KERNEL * SIZE * SIZE) / (ms / 1000);
 }
@@ -97,30 +102,57 @@ export async function probeBytesPerSecond(engine: Engine, quota: Quota = { cpuLi
   return (rows * NEURON_BYTES) / (ms / 1000);
 }
 
+/** Looks at small runs from time to time, while others measure something longer. */
+export interface SmallRuns {
+  /** A few dozen runs: some ms. Errors: as `Session.run`. */
+  look(): Promise<void>;
+  /** What the quietest look said, ms of CPU; NaN before the first. */
+  readonly ms: number;
+}
+
 /**
- * CPU time of one run of eight additions, ms: from this thread to the engine's and back, as a tenth of a hundred runs do not exceed it. It says how fast the processor is at
- * code like the agent's own, so it must not depend on what else the machine does: under a quota each run may follow a pause in which others had the caches, and takes four
- * to ten times the CPU (of 0.09 core: 0.05 ms in the median of one start, 0.44 in that of the next; the tenth 0.034 to 0.070). `cpuMs`: CPU time of this process. Errors: as `Engine.load` and `Session.run`.
+ * CPU time of one run of eight additions, ms: from this thread to the engine's and back, as a tenth of the runs of the quietest look do not exceed it. It says how fast the
+ * processor is at code like the agent's own, so it must not depend on what else the machine does: under a quota each run may follow a pause in which others had the caches, and
+ * takes four to ten times the CPU (of 0.09 core: 0.05 ms in the median of one start, 0.44 in that of the next; the tenth 0.034 to 0.070); and agents that start at once on one
+ * machine keep each other's from it for seconds, so `use` looks several times. `cpuMs`: CPU time of this process. Errors: as `Engine.load` and `Session.run`.
  */
-export async function probeSmallRunMs(engine: Engine, cpuMs: () => number = processCpuMs): Promise<number> {
+export async function withSmallRuns<T>(
+  engine: Engine,
+  use: (runs: SmallRuns) => Promise<T>,
+  cpuMs: () => number = processCpuMs,
+): Promise<T> {
   const graph = new GraphBuilder();
   const x = graph.input('x', 'float32', [1, 8]);
   graph.output(graph.node1('Add', [x, x], {}, { outputs: ['y'] }), 'float32', [1, 8]);
   return loaded(engine, graph, async (session) => {
     const input = tensor([1, 8], floatBytes(8));
-    for (let i = 0; i < SMALL_WARM_UP; i++) await session.run({ x: input });
-    const samples: number[] = [];
-    for (let i = 0; i < SMALL_RUNS; i++) {
-      const before = cpuMs();
-      await session.run({ x: input });
-      samples.push(cpuMs() - before);
-    }
-    samples.sort((a, b) => a - b);
-    const quiet = samples[Math.floor(QUIET_PART * samples.length)] ?? 0;
-    // A clock that counts ticks of milliseconds says nothing of most runs: then all of them together do.
-    const mean = samples.reduce((sum, ms) => sum + ms, 0) / samples.length;
-    return Math.max(quiet > 0 ? quiet : mean, 0.001);
+    let least = Number.POSITIVE_INFINITY;
+    let isCompiled = false;
+    const look = async (): Promise<void> => {
+      for (let i = 0; i < (isCompiled ? SMALL_CACHED : SMALL_WARM_UP); i++) await session.run({ x: input });
+      isCompiled = true;
+      const samples: number[] = [];
+      for (let i = 0; i < SMALL_RUNS; i++) {
+        const before = cpuMs();
+        await session.run({ x: input });
+        samples.push(cpuMs() - before);
+      }
+      least = Math.min(least, quietOf(samples));
+    };
+    return use({
+      look,
+      get ms() {
+        return Number.isFinite(least) ? least : Number.NaN;
+      },
+    });
   });
+}
+
+function quietOf(samples: readonly number[]): number {
+  const quiet = samples.toSorted((a, b) => a - b)[Math.floor(QUIET_PART * samples.length)] ?? 0;
+  // A clock that counts ticks of milliseconds says nothing of most runs: then all of them together do.
+  const mean = samples.reduce((sum, ms) => sum + ms, 0) / samples.length;
+  return Math.max(quiet > 0 ? quiet : mean, 0.001);
 }
 
 function processCpuMs(): number {
@@ -154,11 +186,17 @@ async function loaded<T>(engine: Engine, graph: GraphBuilder, use: (session: Ses
 }
 
 /** `run` resolves to the time inside the engine. */
-async function bestMeanMs(run: () => Promise<number>, { cpuLimit, threads }: Quota, windowMs: number): Promise<number> {
+async function bestMeanMs(
+  run: () => Promise<number>,
+  { cpuLimit, threads }: Quota,
+  windowMs: number,
+  between: () => Promise<void> = async () => undefined,
+): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
   for (let window = 0; window < WINDOWS; window++) {
     const { runMs, cpuMs } = await measured(run, windowMs);
     best = Math.min(best, cpuLimit > 0 && cpuLimit < threads ? cpuMs / cpuLimit : runMs);
+    await between();
   }
   // A fake engine takes no time at all; a finite answer is still owed.
   return Math.max(best, 0.001);

@@ -102,7 +102,7 @@ describe.skipIf(why !== '')(`a cluster on links of 4 Mbit/s${why === '' ? '' : `
   });
 
   it('serves on exact wires at once after a loss, and measures short ones then', { timeout: 180_000 }, async () => {
-    const { precision } = await cli(...deploy.with(1, file).with(5, 'rows:3'), '--max-error', '0.03').then(
+    const { precision } = await cli(...deploy.with(1, file).with(5, 'stages:3'), '--max-error', '0.03').then(
       (text): PlanReport => JSON.parse(text),
     );
     expect(precision?.error).toBeGreaterThan(0);

@@ -123,7 +123,7 @@ export class Dispatcher {
   }
 
   /** New frames go out by this plan; frames under way finish in theirs. `turns`: see Network; `absent`: see InForce. */
-  install(plan: Plan, budget: number, turns: Pick<Network, 'runMs' | 'inTurn'> = {}, absent: readonly string[] = []): void {
+  install(plan: Plan, budget: number, turns: Pick<Network, 'weights' | 'inTurn'> = {}, absent: readonly string[] = []): void {
     const served = this.#served.get(plan.deployment);
     if (served === undefined) return;
     this.#term = plan.term;

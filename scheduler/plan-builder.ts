@@ -96,21 +96,8 @@ export function detailsOf(
 }
 
 /** What decides which replica takes a frame. */
-export function turnsOf({ stages, estimate }: PlanDraft): Required<Pick<Network, 'runMs' | 'inTurn'>> {
-  const runMs = stages.map((stage) => stage.agents.map(() => 0));
-  for (const { stage, replica, ms } of estimate.seats) {
-    const row = runMs[stage];
-    if (row !== undefined) row[replica] = Math.max(row[replica] ?? 0, ms);
-  }
-  return { runMs: stages.map(({ weights }, s) => weighted(runMs[s] ?? [], weights)), inTurn: stages.map(({ inTurn }) => inTurn === true) };
-}
-
-/** Where the plan says how many frames go to each replica, each counts as slow as that makes it, whatever else its agent does. */
-function weighted(runMs: readonly number[], weights: readonly number[] | undefined): readonly number[] {
-  if (weights === undefined) return runMs;
-  const most = Math.max(...weights);
-  const least = Math.min(...runMs);
-  return weights.map((weight) => (least * most) / weight);
+export function turnsOf({ stages, estimate }: PlanDraft): Required<Pick<Network, 'weights' | 'inTurn'>> {
+  return { weights: estimate.weights, inTurn: stages.map(({ inTurn }) => inTurn === true) };
 }
 
 /** The agents that hold a seat of the plan. */

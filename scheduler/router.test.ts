@@ -24,10 +24,10 @@ describe('router', () => {
     expect((counts[0] ?? 0) / (counts[1] ?? 1)).toBeCloseTo(2, 1);
   });
 
-  it('in a plan of several stages, where the latency of a frame says little of one of them, goes by the predicted times of each', () => {
+  it('in a plan of several stages, where the latency of a frame says little of one of them, goes by what the plan says that each takes', () => {
     const stages = [{ agents: [['fast'], ['slow']] }, { agents: [['other']] }];
-    const shares = (runMs?: readonly (readonly number[])[]): number => {
-      const router = new Router({ epoch: 1, stages, ...(runMs === undefined ? {} : { runMs }) });
+    const shares = (weights?: readonly (readonly number[])[]): number => {
+      const router = new Router({ epoch: 1, stages, ...(weights === undefined ? {} : { weights }) });
       const counts = [0, 0];
       const running: (readonly number[])[] = [];
       for (let frame = 0; frame < 600; frame++) {
@@ -41,12 +41,12 @@ describe('router', () => {
       return (counts[0] ?? 0) / (counts[1] ?? 1);
     };
     expect(shares()).toBeCloseTo(1, 1);
-    expect(shares([[10, 40], [5]])).toBeGreaterThan(3);
+    expect(shares([[0.8, 0.2], [1]])).toBeGreaterThan(3);
   });
 
   it('gives a frame to each replica of a stage in turn where the plan says so, also to one that is slow and far behind', () => {
     const stages = [{ agents: [['fast'], ['slow'], ['other']] }, { agents: [['end']] }];
-    const router = new Router({ epoch: 1, stages, runMs: [[1, 100, 1], [1]], inTurn: [true, false] });
+    const router = new Router({ epoch: 1, stages, weights: [[1, 0.01, 1], [1]], inTurn: [true, false] });
     const taken: number[] = [];
     for (let frame = 0; frame < 9; frame++) {
       const route = router.pick(() => false) ?? [];

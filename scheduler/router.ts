@@ -4,8 +4,8 @@ import type { PlanStage } from '../broker/plan.js';
 export interface Network {
   readonly epoch: number;
   readonly stages: readonly RoutedStage[];
-  /** How long each replica of each stage computes for a frame, as predicted, ms: `runMs[stage][replica]`. Only what replicas are to one another counts. */
-  readonly runMs?: readonly (readonly number[])[];
+  /** Which part of the frames each replica of each stage can take, as planned: `weights[stage][replica]`. Only what replicas are to one another counts. */
+  readonly weights?: readonly (readonly number[])[];
   /** Stages whose replicas take frames strictly in turn. */
   readonly inTurn?: readonly boolean[];
 }
@@ -37,7 +37,7 @@ export class Router {
   readonly epoch: number;
   readonly #stages: readonly RoutedStage[];
   readonly #loads: readonly ReplicaLoad[][];
-  readonly #runMs: Network['runMs'];
+  readonly #weights: Network['weights'];
   readonly #inTurn: readonly boolean[];
   /** Of each stage the replica that took the last frame. */
   readonly #last: number[];
@@ -47,7 +47,7 @@ export class Router {
     this.epoch = network.epoch;
     this.#stages = network.stages;
     this.#loads = network.stages.map((stage) => stage.agents.map(() => ({ inFlight: 0, meanMs: 0 })));
-    this.#runMs = network.stages.length > 1 ? network.runMs : undefined;
+    this.#weights = network.stages.length > 1 ? network.weights : undefined;
     this.#inTurn = network.inTurn ?? [];
     this.#last = network.stages.map(() => -1);
   }
@@ -55,7 +55,7 @@ export class Router {
   /**
    * The route whose replicas will be free soonest: least (frames in flight + 1) x time of one, in turn when equal. So a device of
    * half the speed gets half the frames. The time is the measured latency where a plan has one stage; with several, a frame's latency says little of any one of
-   * them, and the predicted time of the stage stands for it. Of a stage in turn it is the next replica, whatever it has to do. Of a coded stage a replica that lacks one part is as good as any, if no other lacks less. Undefined when
+   * them, and what the plan says that each replica takes stands for it. Of a stage in turn it is the next replica, whatever it has to do. Of a coded stage a replica that lacks one part is as good as any, if no other lacks less. Undefined when
    * some stage has no replica that can do without the agents to avoid.
    */
   pick(avoid: (agent: string) => boolean): Route | undefined {
@@ -121,9 +121,9 @@ export class Router {
   #cost(stage: number, replica: number, untriedMs: number): number {
     const load = this.#loads[stage]?.[replica];
     if (load === undefined) return Number.POSITIVE_INFINITY;
-    const predictedMs = this.#runMs?.[stage]?.[replica];
+    const weight = this.#weights?.[stage]?.[replica];
     // Half a frame: whoever is to have the ninth part of few frames gets the ninth part of them. A whole one would leave him with hardly any.
-    if (predictedMs !== undefined && predictedMs > 0) return (load.inFlight + 0.5) * predictedMs;
+    if (weight !== undefined && weight > 0) return (load.inFlight + 0.5) / weight;
     return (load.inFlight + 1) * (load.meanMs > 0 ? load.meanMs : untriedMs);
   }
 

@@ -17,13 +17,24 @@ export function deployment(name: string, agents: readonly string[] = ['a', 'b'])
   const draft: PlanDraft = {
     ...{ planner: 'rows:2', why: 'because\nof "this"', stages: [{ spec, agents: [[...agents]] }], inFlight: 3 },
     cut: { ...cut, model: { weights: 'the whole of it' } } as typeof cut,
-    estimate: { latencyMs: 4, fps: Number.POSITIVE_INFINITY, bottleneck, seats: [], links: [], memory },
+    estimate: { latencyMs: 4, fps: Number.POSITIVE_INFINITY, bottleneck, seats: [], weights: [], links: [], memory },
   };
   const head = { deployment: name, model: 'f'.repeat(64), term: 3, epoch: 7, planner: draft.planner, why: draft.why };
   const stages = [{ cut: 'rows', parts: [], agents: [[...agents]], redundancy: 0 }];
   const figures = { predictedLatencyMs: 4, predictedFps: 250 };
   const plan = { ...head, inputs: cut.inputs, outputs: cut.outputs, slices: {}, stages, wires: cut.wires, ...figures };
-  const report = { ...head, ...figures, basis: '', seats: [], links: [], memory: [], precision: null, redundancy: null, details: null };
+  const report = {
+    ...head,
+    ...figures,
+    basis: '',
+    seats: [],
+    weights: [],
+    links: [],
+    memory: [],
+    precision: null,
+    redundancy: null,
+    details: null,
+  };
   const nonces = agents.map((agent) => [agent, `nonce of ${agent}`] as const);
   const request = { ...DEPLOY_DEFAULTS, name, model: 'net.onnx', maxError: 0.01, weight: 2.5 };
   const saved: SavedDeployment = {

@@ -82,7 +82,7 @@ describe('frames among replicas', () => {
     const { after, before, now } = seen(
       [0.1, 0.01],
       [device('near'), far, device('end')],
-      [stage(0, 1, 'near', 'far'), stage(1, 2, 'end')],
+      [{ ...stage(0, 1, 'near', 'far'), weights: [1, 1] }, stage(1, 2, 'end')],
     );
     expect(now).toBeLessThan(0.5 * before);
     expect((after[0]?.weights?.[0] ?? 0) / (after[0]?.weights?.[1] ?? 1)).toBeGreaterThan(3);

@@ -8,7 +8,7 @@ import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import { wire } from '../../models/slicing/wiring.js';
 import { ENGINE_BYTES, seatBytes, seatMs } from './cost.js';
-import { Ends } from './ends.js';
+import { Ends, partBytes } from './ends.js';
 import { isRefusal, type PartFacts, type PlanProblem, type SeatedStage } from './problem.js';
 
 /** One way to lay a stage out, before the blocks are known. */
@@ -225,13 +225,22 @@ export class Cells {
       return memoryBytes === 0 || taken === 0 || taken + ENGINE_BYTES <= memoryBytes;
     });
     if (!fits) return undefined;
-    const slowest = ms.map((row) => Math.max(...row));
+    const slowest = ms.length === 1 ? [1] : this.#slowest(from, end, layout, parts, ms);
     const rate = slowest.reduce((sum, t) => sum + 1 / t, 0);
     return {
       ...{ id: this.#count++, from, end, layout: index, parts, seats: layout.devices, ms, held, peak },
       weights: slowest.map((t) => 1 / t / rate),
       stage: { spec, agents: layout.devices.map((replica) => replica.map((d) => devices[d]?.agent ?? '')) },
     };
+  }
+
+  /** Of each replica, as the estimator has it: how long a frame keeps its slowest part. */
+  #slowest(from: number, end: number, layout: Layout, parts: readonly PartFacts[], ms: readonly (readonly number[])[]): number[] {
+    const [isFirst, isLast] = [from === 0, end === this.#problem.facts.blocks.length];
+    const bytes = parts.map(partBytes);
+    return layout.devices.map((replica, r) =>
+      Math.max(...bytes.map((each, p) => this.ends.frameMs(this.names[replica[p] ?? -1] ?? '', ms[r]?.[p] ?? 0, each, isFirst, isLast))),
+    );
   }
 
   #flowsOf(before: Cell | undefined, next: Cell | undefined): readonly Flow[] {

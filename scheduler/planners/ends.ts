@@ -5,9 +5,11 @@
  * A message to an end that can only be reached slowly keeps the sender's own link for its bytes at that link's rate: while they trickle, others pass. What it keeps all the time
  * is the way between the two, a resource of its own.
  */
+import type { Port } from '../../broker/plan.js';
+import { boxDims, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import { linkMs, MESSAGE_CPU_MS, MESSAGE_OVERHEAD_MS, SERIALISE_BYTES_PER_SECOND, slowdown } from './cost.js';
-import type { AccessLink, Device, Link, Links } from './problem.js';
+import type { AccessLink, Device, Link, Links, PartFacts } from './problem.js';
 
 export type Side = 'up' | 'down';
 
@@ -17,6 +19,32 @@ interface End {
   readonly messageMs: number;
   /** Other deployments take their part of CPU and link. */
   readonly sharing: number;
+}
+
+/** Of one message: bytes on the link, and those that the CPU of each end handles. */
+export interface MessageBytes {
+  readonly bytes: number;
+  readonly handledBytes: number;
+}
+
+/** What a part takes in and puts out for a frame, a message for each port, as if nothing of it stayed where it is. */
+export interface PartBytes {
+  readonly into: readonly MessageBytes[];
+  readonly outOf: readonly MessageBytes[];
+}
+
+/** As nothing is encoded. */
+export function partBytes({ inputs, outputs }: Pick<PartFacts, 'inputs' | 'outputs'>): PartBytes {
+  const of = (ports: readonly Port[]): MessageBytes[] =>
+    ports.map(({ dtype, box }) => {
+      const bytes = tensorBytes(dtype, boxDims(box));
+      return { bytes, handledBytes: bytes };
+    });
+  return { into: of(inputs), outOf: of(outputs) };
+}
+
+function cpuOf({ copyBytesPerMs, messageMs, sharing }: End, bytes: number): number {
+  return (messageMs + bytes / copyBytesPerMs) * sharing;
 }
 
 export class Ends {
@@ -72,10 +100,7 @@ export class Ends {
    * at the pair's where that is quicker.
    */
   linkMs(end: string, side: Side, far: string | undefined, bytes: number): number {
-    const { link, sharing } = this.#end(end);
-    const own = side === 'up' ? link.upBytesPerSecond : link.downBytesPerSecond;
-    const pair = far === undefined || !this.#quick.has(end) ? undefined : this.#between(end, side, far);
-    return (MESSAGE_OVERHEAD_MS + (bytes / Math.max(own, pair?.bytesPerSecond ?? 0)) * 1000) * sharing;
+    return this.#linkMs(this.#end(end), end, side, far, bytes);
   }
 
   /** How long a message keeps the way between two ends, ms; 0 where their own links say all. Others' part of either end may well go the same way. */
@@ -91,14 +116,47 @@ export class Ends {
 
   /** CPU of one message at one end. */
   cpuMs(end: string, bytes: number): number {
-    const { copyBytesPerMs, messageMs, sharing } = this.#end(end);
-    return (messageMs + bytes / copyBytesPerMs) * sharing;
+    return cpuOf(this.#end(end), bytes);
   }
 
   /** How long the one medium that all share is kept, ms; 0 where each end has a link of its own only. */
   mediumMs(bytes: number): number {
     const { sharedBytesPerSecond } = this.#links;
     return sharedBytesPerSecond === undefined ? 0 : MESSAGE_OVERHEAD_MS + (bytes / sharedBytesPerSecond) * 1000;
+  }
+
+  /**
+   * How long one frame keeps the busiest of what belongs to an agent: its CPU for the run and both kinds of messages, its link, or the way between it and the dispatcher, which
+   * the first stage hears from and the last one tells. So many frames a replica takes, as who has one fewer waiting gets the next.
+   */
+  frameMs(end: string, seatMs: number, { into, outOf }: PartBytes, isFirst: boolean, isLast: boolean): number {
+    // Looked up once: planners ask this of every replica of every plan.
+    const known = this.#end(end);
+    const near = isFirst ? DISPATCHER : undefined;
+    const far = isLast ? DISPATCHER : undefined;
+    let ms = seatMs;
+    let link = 0;
+    let way = 0;
+    for (const { bytes, handledBytes } of into) {
+      ms += cpuOf(known, handledBytes);
+      link += this.#linkMs(known, end, 'down', near, bytes);
+      if (isFirst) way += this.pairMs(DISPATCHER, end, bytes);
+    }
+    const longest = Math.max(link, way);
+    link = 0;
+    way = 0;
+    for (const { bytes, handledBytes } of outOf) {
+      ms += cpuOf(known, handledBytes);
+      link += this.#linkMs(known, end, 'up', far, bytes);
+      if (isLast) way += this.pairMs(end, DISPATCHER, bytes);
+    }
+    return Math.max(longest, link, way, ms);
+  }
+
+  #linkMs({ link, sharing }: End, end: string, side: Side, far: string | undefined, bytes: number): number {
+    const own = side === 'up' ? link.upBytesPerSecond : link.downBytesPerSecond;
+    const pair = far === undefined || !this.#quick.has(end) ? undefined : this.#between(end, side, far);
+    return (MESSAGE_OVERHEAD_MS + (bytes / Math.max(own, pair?.bytesPerSecond ?? 0)) * 1000) * sharing;
   }
 
   #between(end: string, side: Side, far: string) {

@@ -11,7 +11,7 @@ import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tens
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { aroundMs, busy, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
-import { Ends } from './ends.js';
+import { Ends, type MessageBytes, type PartBytes, partBytes } from './ends.js';
 import { type CutFacts, classKeys, type Device, type Links, MOST_LISTED_PAIRS, type PartFacts, type SeatedStage } from './problem.js';
 
 export interface SeatEstimate {
@@ -39,6 +39,8 @@ export interface Estimate {
   /** The busiest resource and how long each frame keeps it, ms. */
   readonly bottleneck: { readonly kind: Resource; readonly who: string; readonly ms: number };
   readonly seats: readonly SeatEstimate[];
+  /** Of each stage, the fraction of frames that each replica takes. */
+  readonly weights: readonly (readonly number[])[];
   /** Bytes per frame; agents or the dispatcher; nothing for what stays on an agent. */
   readonly links: readonly {
     readonly from: string;
@@ -49,12 +51,10 @@ export interface Estimate {
   readonly memory: readonly { readonly agent: string; readonly needBytes: number; readonly haveBytes: number }[];
 }
 
-interface Flow {
+/** Where it is encoded, the CPU of each end handles its raw bytes besides (see CODED_COPIES). */
+interface Flow extends MessageBytes {
   readonly wire: Wire;
-  readonly bytes: number;
   readonly rawBytes: number;
-  /** Bytes that the CPU of each end handles: what is sent, and where that is encoded its raw bytes once more (see CODED_COPIES). */
-  readonly handledBytes: number;
 }
 
 /** How long one frame alone takes this way, and which part of all frames goes it. */
@@ -208,9 +208,43 @@ class Estimator {
     });
   }
 
-  /** Of each replica of a stage how many frames its slowest part computes in a millisecond. */
+  /** Of each replica of a stage how many frames its slowest part takes in a millisecond, messages and all: the router gives the next frame to who has room for it. */
   #speeds(s: number): number[] {
-    return (this.#stages[s]?.agents ?? []).map((_, r) => 1 / Math.max(...this.#parts(s).map((_part, p) => this.#runMs(s, r, p))));
+    const { agents = [] } = this.#stages[s] ?? {};
+    if (agents.length === 1) return [1];
+    const bytes = this.#parts(s).map((part, p) => this.#encoded(s, p, partBytes(part)));
+    const [isFirst, isLast] = [s === 0, s === this.#stages.length - 1];
+    return agents.map((_, r) => {
+      let slowest = 0;
+      for (const [p, each] of bytes.entries()) {
+        const agent = this.#seat(s, r, p);
+        const ms = this.#runMs(s, r, p) + aroundMs(this.#devices.get(agent));
+        slowest = Math.max(slowest, this.#ends.frameMs(agent, ms, each, isFirst, isLast));
+      }
+      return 1 / slowest;
+    });
+  }
+
+  /** What a part takes in and puts out, as long as encodings make it. */
+  #encoded(s: number, p: number, raw: PartBytes): PartBytes {
+    const coded = this.#flows.filter(({ wire }) => wire.encoding !== 'raw');
+    if (coded.length === 0) return raw;
+    const into = coded.filter(({ wire }) => wire.toStage === s && wire.toPart === p);
+    const outOf = coded.filter(({ wire }) => wire.fromStage === s && wire.fromPart === p);
+    return {
+      into: raw.into.map((message, i) =>
+        encodedAs(
+          into.filter(({ wire }) => wire.input === i),
+          message,
+        ),
+      ),
+      outOf: raw.outOf.map((message, o) =>
+        encodedAs(
+          outOf.filter(({ wire }) => wire.output === o),
+          message,
+        ),
+      ),
+    };
   }
 
   estimate(inFlight: number): Estimate {
@@ -235,15 +269,16 @@ class Estimator {
     }
     const latencyMs = Math.max(...ways.map(({ ms }) => ms));
     const meanMs = meanOf(ways) ?? latencyMs;
-    const usual = seen.size > 1 ? { usualLatencyMs: this.#aloneMs(meanMs) } : {};
-    const rest = { bottleneck: this.#busiest(), seats: this.#seats(), links: this.#linkRows() };
+    const usual = seen.size > 1 ? { usualLatencyMs: this.#aloneMs(ways, meanMs) } : {};
+    const rest = { bottleneck: this.#busiest(), seats: this.#seats(), weights: this.#weights, links: this.#linkRows() };
     this.#judged = { meanMs, unlimited: { latencyMs, ...usual, ...rest } };
     return this.#judged;
   }
 
-  /** One frame that finds nobody busy goes to the quickest replica of each stage (router.ts), or where they go in turn to any. */
-  #aloneMs(meanMs: number): number {
+  /** One frame that finds nobody busy goes where frames are quickest, of several stages to the replica of each that takes the most (router.ts); or where they go in turn to any. */
+  #aloneMs(ways: readonly Way[], meanMs: number): number {
     if (this.#stages.some(({ inTurn }) => inTurn === true)) return meanMs;
+    if (this.#stages.length === 1) return Math.min(...ways.map(({ ms }) => ms));
     return this.#latencyMs(this.#weights.map((weights) => weights.indexOf(Math.max(...weights))));
   }
 
@@ -560,6 +595,14 @@ function flowOf(cut: CutFacts, wire: Wire): Flow {
   const rawBytes = wireBytes(cut, { ...wire, encoding: 'raw' });
   const bytes = wireBytes(cut, wire);
   return { wire, bytes, rawBytes, handledBytes: wire.encoding === 'raw' ? bytes : bytes + CODED_COPIES * rawBytes };
+}
+
+/** A message of a port, if these flows are what leaves or reaches it. */
+function encodedAs(flows: readonly Flow[], message: MessageBytes): MessageBytes {
+  const total = (of: 'bytes' | 'rawBytes' | 'handledBytes'): number => flows.reduce((sum, flow) => sum + flow[of], 0);
+  const raw = total('rawBytes');
+  if (raw === 0) return message;
+  return { bytes: (message.bytes * total('bytes')) / raw, handledBytes: (message.handledBytes * total('handledBytes')) / raw };
 }
 
 /** Bytes that a wire carries per frame, as it is encoded. */

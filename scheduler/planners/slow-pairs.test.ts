@@ -54,7 +54,7 @@ describe('a slow pair', () => {
   const inMs = (bytesPerSecond: number): number => 0.2 + ((1000 * 1024) / bytesPerSecond) * 1000;
 
   it('keeps neither the link of the gateway nor that of its agent for longer than their own rates say: others pass', () => {
-    const { cut, stages } = drafted(problem, [whole(0, 1, 'a', 'b', 'x')]);
+    const { cut, stages } = drafted(problem, [{ ...whole(0, 1, 'a', 'b', 'x'), weights: [1, 1, 1] }]);
     const { loads, replicas } = burdens(cut, stages, problem.devices, problem.links);
     expect(loads.get(`link ${DISPATCHER} up`)).toBeCloseTo(inMs(100 * MB), 9);
     expect(loads.get('link x down')).toBeCloseTo(inMs(100 * MB) / 3, 9);
@@ -103,6 +103,7 @@ describe('slow pairs of any kind', () => {
         (one, d): Device => ({
           ...one,
           ...(next() < 0.3 ? { otherDeployments: 1 } : {}),
+          ...(next() < 0.5 ? { aroundMs: 5 * next(), messageMs: 2 * next(), copyBytesPerSecond: 100 * MB } : {}),
           ...(next() < 0.3 ? { link: { upBytesPerSecond: 3 * MB, downBytesPerSecond: 9 * MB, latencyMs: 1 } } : {}),
           ...(next() < 0.3 ? { quota: { periodMs: 10 * (d + 1), fullSpeed: 0.2 } } : {}),
         }),

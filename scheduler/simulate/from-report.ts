@@ -9,8 +9,8 @@ import { hostShares } from '../hosts.js';
 import { linkModel, linksOf } from '../links/model.js';
 import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
-import { estimate } from '../planners/estimate.js';
-import { type Device, isRefusal, type Link, type ModelFacts } from '../planners/problem.js';
+import { estimate, type SeatEstimate } from '../planners/estimate.js';
+import { type CutFacts, type Device, isRefusal, type Link, type ModelFacts } from '../planners/problem.js';
 import { besidesComputing } from '../planning.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
@@ -60,13 +60,33 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
       ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
     };
   });
-  const ms = new Map(report.seats.map((seat) => [placeOf(seat), seat.predictedMs]));
+  const predicted = new Map(report.seats.map((seat) => [placeOf(seat), seat.predictedMs]));
+  const ms = new Map(predicted);
   for (const row of status.live ?? []) if (row.measuredMs > 0) ms.set(placeOf(row), row.measuredMs);
   const inFlight = report.details?.inFlight ?? 1;
   const judged = estimate(cut, stages, devices, links, inFlight);
   const seats = judged.seats.map((seat) => ({ ...seat, ms: ms.get(placeOf(seat)) ?? seat.ms }));
-  const draft = { planner: report.planner, why: report.why, stages, cut, inFlight, estimate: { ...judged, seats } };
+  // The dispatcher divides frames by what the gateway knew when it planned.
+  const { weights } = estimate(
+    cut,
+    stages,
+    devices.map((device) => predictedAs(device, cut, judged.seats, predicted)),
+    links,
+    inFlight,
+  );
+  const draft = { planner: report.planner, why: report.why, stages, cut, inFlight, estimate: { ...judged, seats, weights } };
   return { draft, devices, links, timesOfDrafts: true };
+}
+
+/** The same device, as long as its seats were predicted to run. */
+function predictedAs(device: Device, cut: CutFacts, seats: readonly SeatEstimate[], ms: ReadonlyMap<string, number>): Device {
+  const stages = seats
+    .filter(({ agent }) => agent === device.agent)
+    .flatMap((seat) => {
+      const spec = cut.stages[seat.stage]?.spec;
+      return spec === undefined ? [] : [{ nodes: spec.nodes, cut: spec.cut, factor: (ms.get(placeOf(seat)) ?? seat.ms) / seat.ms }];
+    });
+  return { ...device, correction: { all: 1, stages } };
 }
 
 function placeOf({ stage, replica, part }: { readonly stage: number; readonly replica: number; readonly part: number }): string {

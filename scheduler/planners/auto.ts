@@ -6,7 +6,6 @@
  */
 import { BlockTable } from './block-table.js';
 import { coded } from './coded.js';
-import { slowdown } from './cost.js';
 import { covers } from './covers.js';
 import { best, draft, meets, nameOf, refuse, score, seatedDraft, seatsKey, within } from './draft.js';
 import { exact } from './exact.js';
@@ -18,19 +17,19 @@ import { musicalChair2018 } from './musical-chair-2018.js';
 import { FEW_DEVICES } from './options.js';
 import { pipeline } from './pipeline.js';
 import { bySpeed, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal } from './problem.js';
-import { leastWorkMs } from './profile-table.js';
 import { refined } from './refine.js';
 import { fewerReplicas, replicas } from './replicas.js';
 import { single } from './single.js';
 import { isSmall, small } from './small.js';
 import { spread } from './spread.js';
+import { mostFps } from './work-bound.js';
 
 /** A plan must beat one device by this much. */
 const CLEAR_GAIN = 0.1;
 /** Of other plans, those that are named. */
 const MOST_SHOWN = 5;
 /** A plan this near to all devices computing all the time needs no search for a better one. */
-const NEAR_WORK_BOUND = 0.98;
+const NEAR_WORK_BOUND = 0.99;
 
 /**
  * Of plans for latency the best few that are not alike are refined (refine.ts), each with so much effort, divided by the number of devices: with many of them there are
@@ -125,21 +124,10 @@ function atWill(problem: PlanProblem, plan: Attempt): Attempt {
   return isRefusal(freed) ? freed : { ...freed, why: plan.why };
 }
 
-/**
- * Throughput cannot exceed all devices computing all the time: their MACs per second over the model's MACs, or what profiles say of the whole model, as much quicker
- * as real frames were at best.
- */
+/** No search finds more than devices can compute (work-bound.ts). */
 function nearBound(problem: PlanProblem, attempts: readonly Attempt[]): boolean {
   if (problem.objective !== 'throughput') return false;
-  const { blocks } = problem.facts;
-  const macs = blocks.reduce((sum, block) => sum + block.macs, 0);
-  let bound = 0;
-  for (const device of problem.devices) {
-    const ms = device.profile === undefined ? (1000 * macs) / device.macsPerSecond : leastWorkMs(device.profile, blocks);
-    if (ms === undefined) return false;
-    const { all = 1, stages = [] } = device.correction ?? {};
-    bound += 1000 / (ms * slowdown(device) * Math.min(all, ...stages.map(({ factor }) => factor)));
-  }
+  const bound = mostFps(problem);
   return within(problem, attempts).some((plan) => plan.estimate.fps >= NEAR_WORK_BOUND * bound);
 }
 

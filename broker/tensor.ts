@@ -84,6 +84,16 @@ export function boxDims(box: Box): number[] {
   return box.start.map((s, i) => (box.end[i] ?? s) - s);
 }
 
+/** Elements of a box. */
+export function boxElements({ start, end }: Box): number {
+  let count = 1;
+  for (let i = 0; i < start.length; i++) {
+    const from = start[i] ?? 0;
+    count *= (end[i] ?? from) - from;
+  }
+  return count;
+}
+
 export function boxEquals(a: Box, b: Box): boolean {
   return a.start.length === b.start.length && a.start.every((s, i) => s === b.start[i] && a.end[i] === b.end[i]);
 }

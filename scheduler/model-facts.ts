@@ -9,7 +9,7 @@ import { coverCoded } from '../models/slicing/coded.js';
 import { coverCut } from '../models/slicing/cover.js';
 import { cutStage, partition } from '../models/slicing/cut.js';
 import { COVER_KINDS } from '../models/slicing/parse-cut.js';
-import type { PartCut, Partition, StageSpec } from '../models/slicing/partition.js';
+import type { Partition, StageCut, StageSpec } from '../models/slicing/partition.js';
 import type { CutFacts, ModelFacts, PartFacts, PlanRefusal } from './planners/problem.js';
 import { addTo, emptyLadder, rungOf } from './planners/roofline.js';
 
@@ -22,10 +22,10 @@ export function factsOf(model: Model): ModelFacts {
   return {
     blocks,
     inputBytes: model.inputs.reduce((sum, info) => sum + tensorBytes(info.dtype, info.dims), 0),
-    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighed(partition(model, specs), work))),
+    cut: (specs) => remembered(cuts, JSON.stringify(specs), () => possible(() => weighedCut(partition(model, specs), work))),
     stage: (spec) => {
       const cut = cutStage(model, spec, new Map());
-      return 'refused' in cut ? { refused: true, reason: cut.reason } : cut.parts.map((part) => weighedPart(part, spec, work));
+      return 'refused' in cut ? { refused: true, reason: cut.reason } : weighed(cut, work);
     },
     coded: (shares) => remembered(covers, JSON.stringify(['coded', shares]), () => possible(() => coded(model, shares))),
     cover: (kind, shares) => {
@@ -62,29 +62,41 @@ function nodeWork(model: Model): NodeWork[] {
   });
 }
 
-function weighed(cut: Partition, work: readonly NodeWork[]): CutFacts {
-  return {
-    ...cut,
-    stages: cut.stages.map((stage) => ({ ...stage, parts: stage.parts.map((part) => weighedPart(part, stage.spec, work)) })),
-  };
+function weighedCut(cut: Partition, work: readonly NodeWork[]): CutFacts {
+  return { ...cut, stages: cut.stages.map((stage) => ({ ...stage, parts: weighed(stage, work) })) };
 }
 
 /**
  * A cut part moves its even share of the activations, and each of its nodes does the part of its MACs and reads the part of its weights that the whole part does and reads: halos and uneven
  * shares are small beside what is not known of a device's memory.
  */
-function weighedPart(part: PartCut, { nodes: [start, end], shares, cut }: StageSpec, work: readonly NodeWork[]): PartFacts {
-  const usual = cut === 'whole' ? 1 : 1 / Math.max(1, shares.length);
-  const own = work.slice(start, end);
-  const [macs, weightBytes] = [own.reduce((sum, node) => sum + node.macs, 0), own.reduce((sum, node) => sum + node.weightBytes, 0)];
-  const [macsPart, weightsPart] = [macs > 0 ? part.macs / macs : 0, weightBytes > 0 ? part.weightBytes / weightBytes : 0];
-  let moved = part.weightBytes;
-  const ladder = emptyLadder();
-  for (const node of own) {
-    moved += node.trafficBytes * usual;
-    addTo(ladder, node.rung, node.macs * macsPart, node.weightBytes * weightsPart + node.trafficBytes * usual);
-  }
-  return { ...part, nodes: own.length, movedBytes: moved, ladder };
+function weighed({ parts, spec }: Pick<StageCut, 'parts' | 'spec'>, work: readonly NodeWork[]): PartFacts[] {
+  const [start, end] = spec.nodes;
+  const usual = spec.cut === 'whole' ? 1 : 1 / Math.max(1, spec.shares.length);
+  const { macs, weightBytes, trafficBytes, rungs } = workOf(work.slice(start, end));
+  return parts.map((part) => {
+    const [macsPart, weightsPart] = [macs > 0 ? part.macs / macs : 0, weightBytes > 0 ? part.weightBytes / weightBytes : 0];
+    const ladder = emptyLadder();
+    for (const [rung, own] of rungs) addTo(ladder, rung, own.macs * macsPart, own.weightBytes * weightsPart + own.trafficBytes * usual);
+    return { ...part, nodes: end - start, movedBytes: part.weightBytes + trafficBytes * usual, ladder };
+  });
+}
+
+type Work = Omit<NodeWork, 'rung'>;
+
+/** What nodes do together, and those of each rung. */
+function workOf(nodes: readonly NodeWork[]): Work & { readonly rungs: ReadonlyMap<number, Work> } {
+  const rungs = new Map<number, Work>();
+  for (const node of nodes) rungs.set(node.rung, added(rungs.get(node.rung), node));
+  let all: Work = NOTHING;
+  for (const own of rungs.values()) all = added(all, own);
+  return { ...all, rungs };
+}
+
+const NOTHING: Work = { macs: 0, weightBytes: 0, trafficBytes: 0 };
+
+function added(a: Work = NOTHING, b: Work): Work {
+  return { macs: a.macs + b.macs, weightBytes: a.weightBytes + b.weightBytes, trafficBytes: a.trafficBytes + b.trafficBytes };
 }
 
 function cover(model: Model, kind: (typeof COVER_KINDS)[number], shares: readonly number[]): readonly StageSpec[] | PlanRefusal {

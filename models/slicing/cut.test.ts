@@ -133,6 +133,24 @@ describe('bands', () => {
   });
 });
 
+describe('weights', () => {
+  it('are held once by a part, however many nodes read them', async () => {
+    const m = await model((g) => {
+      const w = randomWeight(g, 'w', [6, 6, 3, 3]);
+      const once = g.node1('Conv', [g.input('x', 'float32', [1, 6, 12, 10]), w], SAME);
+      return g.node1('Conv', [g.node1('Conv', [once, w], SAME), randomWeight(g, 'own', [6, 6, 1, 1])]);
+    });
+    for (const spec of specs([
+      [0, 3, 'whole', 1],
+      [0, 3, 'rows', 2],
+    ])) {
+      const cut = cutStage(m, spec, new Map());
+      if (isRefusal(cut)) throw new Error(cut.reason);
+      expect(cut.parts.map(({ weightBytes }) => weightBytes)).toEqual(spec.shares.map(() => 4 * (6 * 6 * 9 + 6 * 6)));
+    }
+  });
+});
+
 describe('graphs with branches', () => {
   it('go on after a global pool: the partial sums are an all-reduce and the trunk stays', async () => {
     const m = await squeeze();

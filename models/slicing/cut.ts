@@ -12,11 +12,35 @@ import { bytesMoved, type PartialTaker, wire } from './wiring.js';
 
 export type { Held, PartialHold } from './stage.js';
 
-const demands = new WeakMap<PartCut, PartDemand>();
+/** A part that knows what it computes. Copies of it do not: planners keep thousands of them. */
+class Analysed implements PartCut {
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  readonly nodeMacs: readonly number[];
+  readonly macs: number;
+  readonly weightBytes: number;
+  readonly activationBytes: number;
+  readonly #demand: PartDemand;
+
+  constructor(inputs: readonly Port[], outputs: readonly Port[], demand: PartDemand) {
+    const { nodeMacs, macs, weightBytes, activationBytes } = costOf(demand);
+    this.inputs = inputs;
+    this.outputs = outputs;
+    this.nodeMacs = nodeMacs;
+    this.macs = macs;
+    this.weightBytes = weightBytes;
+    this.activationBytes = activationBytes;
+    this.#demand = demand;
+  }
+
+  static demandOf(part: PartCut): PartDemand | undefined {
+    return part instanceof Analysed ? part.#demand : undefined;
+  }
+}
 
 /** What a part computes, for `write.ts`. */
 export function demandOfPart(part: PartCut): PartDemand {
-  const demand = demands.get(part);
+  const demand = Analysed.demandOf(part);
   if (demand === undefined) throw new ChairError('INTERNAL', 'a part that was not made by cutStage');
   return demand;
 }
@@ -162,9 +186,7 @@ function partOf(walk: StageWalk, demand: PartDemand, index: number): PartCut {
     // A parity is no part of the tensor: nobody may take it for one.
     return [{ name: tensor, tensor: demand.sums === undefined ? tensor : `${tensor}${walk.index.mark}parity`, dtype: info.dtype, box }];
   });
-  const part: PartCut = { inputs, outputs, ...costOf(demand) };
-  demands.set(part, demand);
-  return part;
+  return new Analysed(inputs, outputs, demand);
 }
 
 /** What later stages find of this stage's tensors: those left as partials. */

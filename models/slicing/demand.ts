@@ -6,7 +6,7 @@ import { type Box, tensorBytes, wholeBox } from '../../broker/tensor.js';
 import { type Band, bandBox, compatible, extentOf, hull, type Interval, inUnits, isEmpty } from './interval.js';
 import { operandOf, readsOf } from './model-index.js';
 import type { InputNeed } from './rules/rule.js';
-import type { Making, StageWalk } from './stage.js';
+import type { Making, MakingCost, StageWalk } from './stage.js';
 
 /** What a part has of a tensor: all of it, or an interval of a band. */
 export type Extent = 'all' | { readonly band: Band; readonly interval: Interval };
@@ -156,33 +156,53 @@ export interface PartCost {
 export function costOf(part: PartDemand): PartCost {
   const { walk } = part;
   const nodeMacs = new Array<number>(walk.end - walk.start).fill(0);
-  const weights = new Map<string, number>();
+  const shared = new Map<string, number>();
   let macs = 0;
+  let weightBytes = 0;
   for (const [i, interval] of part.intervals) {
     const making = walk.makings[i];
     if (making === undefined) continue;
-    const share = interval === 'all' ? 1 : makingShare(walk, making, interval);
-    const cost = (walk.index.macs[making.node] ?? 0) * share * denseness(part, i, making);
+    const whole = wholeCost(walk, i, making);
+    const times = denseness(part, i, making);
+    const cost = whole.macs * (interval === 'all' ? 1 : unitsOf(making, interval) / whole.units) * times;
     nodeMacs[making.node - walk.start] = (nodeMacs[making.node - walk.start] ?? 0) + cost;
     macs += cost;
-    addWeights(walk, making, interval, weights, denseness(part, i, making));
+    weightBytes += addWeights(whole, interval, shared, times);
   }
-  return { nodeMacs, macs, weightBytes: [...weights.values()].reduce((a, b) => a + b, 0), activationBytes: peakBytes(part) };
+  for (const bytes of shared.values()) weightBytes += bytes;
+  return { nodeMacs, macs, weightBytes, activationBytes: peakBytes(part) };
 }
 
 /** Of a parity of several parts: how much more it computes than a part as long. */
 function denseness({ sums }: PartDemand, i: number, making: Making): number {
+  if (sums === undefined) return 1;
   const dense = making.kind === 'band' ? making.banding.parity : undefined;
-  return dense !== undefined && (sums?.get(i)?.length ?? 0) > 1 ? dense.groups : 1;
+  return dense !== undefined && (sums.get(i)?.length ?? 0) > 1 ? dense.groups : 1;
 }
 
-function makingShare(walk: StageWalk, making: Making, interval: Interval): number {
-  const node = walk.index.model.nodes[making.node];
-  if (making.kind === 'whole' || node === undefined) return 1;
-  const name = making.kind === 'band' ? node.outputs[making.output] : reducedInput(walk, making);
-  const dims = operandOf(walk.index.model, name ?? '')?.dims ?? [];
-  const units = making.kind === 'band' ? (making.banding.computed?.(interval) ?? interval[1] - interval[0]) : interval[1] - interval[0];
-  return units / extentOf(making.band, dims);
+/** Of a band, what is computed of it or summed over. */
+function unitsOf(making: Making, interval: Interval): number {
+  const computed = making.kind === 'band' ? making.banding.computed?.(interval) : undefined;
+  return computed ?? interval[1] - interval[0];
+}
+
+function wholeCost(walk: StageWalk, i: number, making: Making): MakingCost {
+  const known = walk.costs[i];
+  if (known !== undefined) return known;
+  const { model, macs, weightReads } = walk.index;
+  const node = model.nodes[making.node];
+  const name = making.kind === 'band' ? node?.outputs[making.output] : making.kind === 'partial' ? reducedInput(walk, making) : undefined;
+  const units = making.kind === 'whole' ? 1 : extentOf(making.band, operandOf(model, name ?? '')?.dims ?? []);
+  const needs = making.kind === 'band' ? making.banding.inputs : making.kind === 'partial' ? making.reducing.inputs : undefined;
+  const weights = (weightReads[making.node] ?? []).flatMap(({ input, weight, shared }): MakingCost['weights'] => {
+    const need = needs?.[input] ?? 'all';
+    if (need === 'drop') return [];
+    const bytes = tensorBytes(weight.dtype, weight.dims);
+    return [{ name: weight.name, bytes, need, units: need === 'all' ? 1 : extentOf(need.band, weight.dims), shared }];
+  });
+  const made = { macs: macs[making.node] ?? 0, units, weights };
+  walk.costs[i] = made;
+  return made;
 }
 
 /** The activation whose band a partial is summed over. */
@@ -192,23 +212,17 @@ export function reducedInput(walk: StageWalk, making: Making & { readonly kind: 
   return inputs[j] ?? '';
 }
 
-function addWeights(walk: StageWalk, making: Making, interval: Interval | 'all', weights: Map<string, number>, times: number): void {
-  const needs = making.kind === 'band' ? making.banding.inputs : making.kind === 'partial' ? making.reducing.inputs : undefined;
-  for (const { input, weight } of walk.index.weightReads[making.node] ?? []) {
-    const need = needs?.[input] ?? 'all';
-    if (need === 'drop') continue;
-    const bytes = tensorBytes(weight.dtype, weight.dims);
-    if (need === 'all' || interval === 'all') {
-      weights.set(weight.name, bytes);
-      continue;
-    }
-    const part = need.need(interval);
-    if (part !== undefined)
-      weights.set(
-        `${weight.name}\n${need.band.axis}:${part[0]}:${part[1]}`,
-        (times * bytes * (part[1] - part[0])) / extentOf(need.band, weight.dims),
-      );
+/** Bytes of the weights that only this making reads; the others are noted in `shared`, by what of them is read. */
+function addWeights({ weights }: MakingCost, interval: Interval | 'all', shared: Map<string, number>, times: number): number {
+  let sum = 0;
+  for (const { name, bytes, need, units, shared: again } of weights) {
+    const part = need === 'all' || interval === 'all' ? 'all' : need.need(interval);
+    if (part === undefined) continue;
+    const own = need === 'all' || part === 'all' ? bytes : (times * bytes * (part[1] - part[0])) / units;
+    if (!again) sum += own;
+    else shared.set(need === 'all' || part === 'all' ? name : `${name}\n${need.band.axis}:${part[0]}:${part[1]}`, own);
   }
+  return sum;
 }
 
 function extentBytes(part: PartDemand, tensor: string): number {

@@ -24,8 +24,8 @@ export interface ModelIndex {
   readonly frees: readonly (readonly string[])[];
   /** Bytes of every activation. */
   readonly bytes: ReadonlyMap<string, number>;
-  /** Names of the weights each node reads (also from inside subgraphs), with the index of the input (-1: captured). */
-  readonly weightReads: readonly (readonly { readonly input: number; readonly weight: Weight }[])[];
+  /** The weights each node reads (also from inside subgraphs), with the index of the input (-1: captured), and whether they may be read more than once: by several nodes, or for several outputs of one. */
+  readonly weightReads: readonly (readonly { readonly input: number; readonly weight: Weight; readonly shared: boolean }[])[];
   /** Last reader of a tensor, USED_BY_MODEL for model outputs; absent when nothing reads it. */
   readonly lastUse: ReadonlyMap<string, number>;
   /** Stands in every name that slices make up, and in none of the model's: '/' unless the model takes pains. */
@@ -65,10 +65,13 @@ function buildIndex(model: Model): ModelIndex {
   for (const output of model.outputs) lastUse.set(output.name, USED_BY_MODEL);
   const frees: string[][] = model.nodes.map(() => []);
   for (const [name, node] of lastUse) if (model.tensors.has(name)) frees[node]?.push(name);
+  const timesRead = new Map<string, number>();
+  for (const name of model.nodes.flatMap(readsOf)) timesRead.set(name, (timesRead.get(name) ?? 0) + 1);
   const weightReads = model.nodes.map((node) =>
     readsOf(node).flatMap((name, i) => {
       const weight = model.weights.get(name);
-      return weight === undefined ? [] : [{ input: i < node.inputs.length ? i : -1, weight }];
+      const shared = (timesRead.get(name) ?? 0) > 1 || node.outputs.length > 1;
+      return weight === undefined ? [] : [{ input: i < node.inputs.length ? i : -1, weight, shared }];
     }),
   );
   const macs = model.nodes.map((node) => nodeMacs(model, node));

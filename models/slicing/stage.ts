@@ -34,6 +34,22 @@ export type Making = { readonly node: number } & (
   | { readonly kind: 'whole' }
 );
 
+/** What a making costs whole, and what parts of it are reckoned from. */
+export interface MakingCost {
+  readonly macs: number;
+  /** Units of the band that is made, or summed over. */
+  readonly units: number;
+  readonly weights: readonly {
+    readonly name: string;
+    readonly bytes: number;
+    readonly need: Exclude<InputNeed, 'drop'>;
+    /** Units of the weight's own band; 1 where all of it is needed. */
+    readonly units: number;
+    /** May be read more than once: a part holds it once. */
+    readonly shared: boolean;
+  }[];
+}
+
 export interface Obstacle {
   readonly node: number;
   readonly reason: string;
@@ -47,6 +63,8 @@ export class StageWalk {
   readonly cut: CutKind;
   readonly start: number;
   readonly makings: Making[] = [];
+  /** By index of `makings`: parts of all shares reckon with the same; filled as they are asked for (demand.ts). */
+  readonly costs: MakingCost[] = [];
   readonly holdings = new Map<string, Holding>();
   readonly #held: Held;
   readonly #bands: Bands | undefined;

@@ -1,6 +1,6 @@
 /** Wires from boxes: every element of every consumer port is brought exactly once, from the same part index where that part has it. */
 import { type Plan, type Port, SINK, SOURCE, type Wire } from '../../broker/plan.js';
-import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, wholeBox } from '../../broker/tensor.js';
+import { type Box, boxElements, intersectBoxes, itemBytes, wholeBox } from '../../broker/tensor.js';
 
 /** A stage as wiring sees it: its cut and its parts' ports. */
 export interface WiredStage {
@@ -36,12 +36,11 @@ export interface PartialTaker {
 /** `box` without `hole` (which lies in it), as disjoint boxes. */
 export function subtractBox(box: Box, hole: Box): Box[] {
   const rest: Box[] = [];
-  const start = [...box.start];
-  const end = [...box.end];
+  const [start, end] = [box.start.slice(), box.end.slice()];
   for (let axis = 0; axis < start.length; axis++) {
     const [low, high] = [hole.start[axis] ?? 0, hole.end[axis] ?? 0];
-    if (low > (start[axis] ?? 0)) rest.push({ start: [...start], end: end.map((e, i) => (i === axis ? low : e)) });
-    if (high < (end[axis] ?? 0)) rest.push({ start: start.map((s, i) => (i === axis ? high : s)), end: [...end] });
+    if (low > (start[axis] ?? 0)) rest.push({ start: start.slice(), end: end.with(axis, low) });
+    if (high < (end[axis] ?? 0)) rest.push({ start: start.with(axis, high), end: end.slice() });
     start[axis] = low;
     end[axis] = high;
   }
@@ -68,6 +67,7 @@ export function wire(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 
   const parities = new Map<string, Parity>();
   const wiring: Wiring = { wires: [], missing: [], partial: [] };
   const bring = (s: number, p: number, input: number, tensor: string, box: Box): void => {
+    if (boxElements(box) === 0) return;
     connect(wiring, producers.get(tensor) ?? [], s, p, input, box);
     const parity = parities.get(tensor);
     if (parity !== undefined) bringParity(wiring, parity, { stage: s, part: p, input, tensor }, box);
@@ -99,7 +99,6 @@ function parityOf(parts: WiredStage['parts'], parity: Producer): [string, Parity
 
 /** The parity travels in the same rows as the parts do, and on its own axis as long as the longest of them. */
 function bringParity(wiring: Wiring, { axis, extent, box: own, ...from }: Parity, to: PartialTaker, box: Box): void {
-  if (elementCount(boxDims(box)) === 0) return;
   if (axis >= 0 && ((box.start[axis] ?? 0) > 0 || (box.end[axis] ?? 0) < extent)) {
     wiring.partial.push(to);
     return;
@@ -112,21 +111,11 @@ function bringParity(wiring: Wiring, { axis, extent, box: own, ...from }: Parity
 }
 
 function connect(wiring: Wiring, producers: readonly Producer[], stage: number, part: number, input: number, box: Box): void {
-  if (elementCount(boxDims(box)) === 0) return;
   let open: Box[] = [box];
   // What the same part index holds is local; after it the others in order, starting behind it so that replicas share the sending.
-  const count = producers.length;
-  const ordered = [...producers.keys()].map(
-    (i) =>
-      (i +
-        Math.max(
-          0,
-          producers.findIndex((p) => p.part === part),
-        )) %
-      count,
-  );
-  for (const i of ordered) {
-    const producer = producers[i];
+  const own = producers.findIndex((p) => p.part === part);
+  for (let i = 0; i < producers.length; i++) {
+    const producer = producers[(Math.max(0, own) + i) % producers.length];
     if (producer === undefined) continue;
     const left: Box[] = [];
     for (const piece of open) {
@@ -157,7 +146,7 @@ export function bytesMoved(stages: readonly WiredStage[], ends: Pick<Plan, 'inpu
 
 export function wireBytes(stages: readonly WiredStage[], ends: Pick<Plan, 'inputs' | 'outputs'>, w: Wire): number {
   const port = w.fromStage === SOURCE ? ends.inputs[w.output] : stages[w.fromStage]?.parts[w.fromPart]?.outputs[w.output];
-  return port === undefined ? 0 : elementCount(boxDims(w.box)) * itemBytes(port.dtype);
+  return port === undefined ? 0 : boxElements(w.box) * itemBytes(port.dtype);
 }
 
 function isLocal(stages: readonly WiredStage[], w: Wire): boolean {

@@ -12,7 +12,7 @@ import { exact } from './exact.js';
 import { agentsOf, alternativeOf, explain } from './explain.js';
 import { fleet } from './fleet.js';
 import { beam, grouped, teamed } from './large.js';
-import { levelled } from './level.js';
+import { type Levelled, levelled } from './level.js';
 import { musicalChair2018 } from './musical-chair-2018.js';
 import { FEW_DEVICES } from './options.js';
 import { pipeline } from './pipeline.js';
@@ -100,7 +100,8 @@ function quicker(problem: PlanProblem, known: readonly PlanDraft[]): PlanDraft[]
   const starts = unlike(known.toSorted((a, b) => a.estimate.latencyMs - b.estimate.latencyMs)).slice(0, few);
   const effort = EFFORT / count;
   const found = starts.flatMap((start) => refined(problem, start, effort) ?? []);
-  const level = [...starts, ...found].flatMap((plan) => levelled(problem, plan) ?? []).filter(isDraft);
+  const stages: Levelled = new Map();
+  const level = [...starts, ...found].flatMap((plan) => levelled(problem, plan, stages) ?? []).filter(isDraft);
   const quickest = best([...found, ...level], 'latency');
   const again = quickest === undefined || !level.includes(quickest) ? undefined : refined(problem, quickest, effort);
   return [...found, ...level, ...(again === undefined ? [] : [again])];

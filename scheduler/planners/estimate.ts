@@ -5,9 +5,8 @@
  * Long, because latency, throughput, memory and what could be divided otherwise are told from the same flows and seats.
  */
 import { encodedItemBytes } from '../../broker/encoding.js';
-import { isParity } from '../../broker/parity.js';
 import { SINK, SOURCE, type Wire } from '../../broker/plan.js';
-import { boxDims, elementCount, itemBytes, tensorBytes } from '../../broker/tensor.js';
+import { boxDims, boxElements, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { StageSpec } from '../../models/slicing/partition.js';
 import { aroundMs, busy, CODED_COPIES, computeMs, ENGINE_BYTES, seatBytes } from './cost.js';
@@ -110,12 +109,32 @@ export function seatOf(cut: CutFacts, stages: readonly SeatedStage[], stage: num
   return stages[stage]?.agents[replica]?.[share] ?? '';
 }
 
+/** What a wire costs an agent at one of its ends: link ms per frame of the deployment, and which part of frames crosses it. */
+interface EndLoad {
+  readonly replica: number;
+  readonly agent: string;
+  readonly ms: number;
+  readonly frames: number;
+}
+
+/** The gateway takes all frames, as does a stage of one replica. */
+const ONE: readonly number[] = [1];
+
+/** What the resources of an end are called in loads. */
+interface Keys {
+  readonly compute: string;
+  readonly up: string;
+  readonly down: string;
+}
+
 /** What holds for every plan of the same devices and links. */
 interface Surroundings {
   readonly byName: ReadonlyMap<string, Device>;
   readonly ends: Ends;
   /** Of each device the number of its class. */
   readonly classes: ReadonlyMap<string, number>;
+  /** By end; filled as they are asked for. */
+  readonly keys: Map<string, Keys>;
 }
 
 /** Planners judge thousands of plans of one problem: with a thousand devices most of the time would go here. Both keys are never changed. */
@@ -130,6 +149,7 @@ function surroundingsOf(devices: readonly Device[], links: Links): Surroundings 
     byName: new Map(devices.map((device) => [device.agent, device])),
     ends: new Ends(devices, links),
     classes: new Map<string, number>(),
+    keys: new Map<string, Keys>(),
   };
   for (const [d, key] of classKeys(devices, links).entries()) {
     const number = numbers.get(key) ?? numbers.size;
@@ -170,9 +190,16 @@ class Estimator {
   readonly #links: Links;
   readonly #ends: Ends;
   readonly #classes: ReadonlyMap<string, number>;
+  readonly #keys: Map<string, Keys>;
   readonly #flows: readonly Flow[];
   readonly #out = new Map<number, Flow[]>();
-  readonly #bytes = new Map<string, { in: number; out: number }>();
+  /** Of each stage, bytes that come to and leave each part. */
+  readonly #bytesIn: readonly Float64Array[];
+  readonly #bytesOut: readonly Float64Array[];
+  /** Of each stage, how many of its parts are no parities. */
+  readonly #plainParts: readonly number[];
+  /** Of each stage, the sum of its shares. */
+  readonly #shareTotals: readonly number[];
   /** What waits beside the ports of a part. */
   readonly #parityBytes = new Map<string, number>();
   /** Of each stage, the fraction of frames that each replica takes: the faster ones take more, unless the plan says otherwise. */
@@ -185,20 +212,25 @@ class Estimator {
   constructor(cut: CutFacts, stages: readonly SeatedStage[], devices: readonly Device[], links: Links) {
     this.#cut = cut;
     this.#stages = stages;
-    const { byName, ends, classes } = surroundingsOf(devices, links);
+    const { byName, ends, classes, keys } = surroundingsOf(devices, links);
     this.#devices = byName;
     this.#links = links;
     this.#ends = ends;
     this.#classes = classes;
+    this.#keys = keys;
     this.#ms = stages.map(({ agents }, s) => new Float64Array(agents.length * this.#parts(s).length).fill(Number.NaN));
+    this.#bytesIn = cut.stages.map(({ parts }) => new Float64Array(parts.length));
+    this.#bytesOut = cut.stages.map(({ parts }) => new Float64Array(parts.length));
+    this.#plainParts = cut.stages.map(({ parts, spec }) => parts.length - (spec.redundancy ?? 0));
+    this.#shareTotals = cut.stages.map(({ spec }) => spec.shares.reduce((sum, share) => sum + share, 0));
     this.#flows = cut.wires.map((wire) => flowOf(cut, wire));
     for (const flow of this.#flows) {
       const { fromStage, fromPart, toStage, toPart } = flow.wire;
-      const leaving = this.#out.get(fromStage) ?? [];
-      leaving.push(flow);
-      this.#out.set(fromStage, leaving);
-      this.#partBytes(fromStage, fromPart).out += flow.bytes;
-      this.#partBytes(toStage, toPart).in += flow.bytes;
+      const leaving = this.#out.get(fromStage);
+      if (leaving === undefined) this.#out.set(fromStage, [flow]);
+      else leaving.push(flow);
+      addAt(this.#bytesOut[fromStage], fromPart, flow.bytes);
+      addAt(this.#bytesIn[toStage], toPart, flow.bytes);
       if (this.#isParity(fromStage, fromPart)) add(this.#parityBytes, `${toStage}/${toPart}`, flow.bytes);
     }
     this.#weights = stages.map((stage, s) => {
@@ -284,65 +316,70 @@ class Estimator {
 
   /** One frame alone, through these replicas of each stage. */
   #latencyMs(route: readonly number[]): number {
-    const clock = new Map<string, number>();
-    const arrivals = new Map<string, number>();
-    let end = 0;
-    const send = (flow: Flow, readyMs: number): void => {
-      const { wire } = flow;
-      const from = this.#end(wire.fromStage, route[wire.fromStage] ?? 0, wire.fromPart);
-      const to = this.#end(wire.toStage, route[wire.toStage] ?? 0, wire.toPart);
-      const at = from === to ? readyMs : this.#sent(clock, from, to, flow, readyMs);
-      // What a parity stands in for comes by itself in the end: a frame that waits for all the parts waits longest.
-      if (this.#isParity(wire.fromStage, wire.fromPart)) return;
-      const key = `${wire.toStage}/${wire.toPart}`;
-      arrivals.set(key, Math.max(arrivals.get(key) ?? 0, at));
-      if (wire.toStage === SINK) end = Math.max(end, at);
-    };
-    for (const flow of this.#out.get(SOURCE) ?? []) send(flow, this.#links.gatewayFrameMs ?? 0);
+    const clocks = new Clocks();
+    const arrivals = this.#cut.stages.map(({ parts }) => new Float64Array(parts.length));
+    let end = this.#leave(SOURCE, [this.#links.gatewayFrameMs ?? 0], route, clocks, arrivals);
     for (let s = 0; s < this.#stages.length; s++) {
       const mine = route[s] ?? 0;
       const finished = this.#parts(s).map((_, p) => {
         const agent = this.#seat(s, mine, p);
         const ms = this.#runMs(s, mine, p) + aroundMs(this.#devices.get(agent));
-        return this.#ran(clock, agent, arrivals.get(`${s}/${p}`) ?? 0, ms);
+        return this.#ran(clocks, agent, arrivals[s]?.[p] ?? 0, ms);
       });
-      for (const flow of this.#out.get(s) ?? []) send(flow, finished[flow.wire.fromPart] ?? 0);
-      end = Math.max(end, ...finished.filter((_, p) => !this.#isParity(s, p)));
+      end = Math.max(end, this.#leave(s, finished, route, clocks, arrivals), ...finished.slice(0, this.#plainParts[s]));
+    }
+    return end;
+  }
+
+  /** Sends what leaves a stage whose parts were done at `doneMs`, in the order of the wires; returns when the last of it came to the gateway, 0 when none does. */
+  #leave(stage: number, doneMs: readonly number[], route: readonly number[], clocks: Clocks, arrivals: readonly Float64Array[]): number {
+    let end = 0;
+    for (const flow of this.#out.get(stage) ?? []) {
+      const { fromPart, toStage, toPart } = flow.wire;
+      const readyMs = doneMs[fromPart] ?? 0;
+      const from = this.#end(stage, route[stage] ?? 0, fromPart);
+      const to = this.#end(toStage, route[toStage] ?? 0, toPart);
+      const at = from === to ? readyMs : this.#sent(clocks, from, to, flow, readyMs);
+      // What a parity stands in for comes by itself in the end: a frame that waits for all the parts waits longest.
+      if (this.#isParity(stage, fromPart)) continue;
+      if (toStage === SINK) end = Math.max(end, at);
+      const there = arrivals[toStage];
+      if (there !== undefined) there[toPart] = Math.max(there[toPart] ?? 0, at);
     }
     return end;
   }
 
   /** What one agent does follows each other, as its quota allows; agents of one host divide its cores. */
-  #ran(clock: Map<string, number>, agent: string, fromMs: number, ms: number): number {
+  #ran(clocks: Clocks, agent: string, fromMs: number, ms: number): number {
     const { host, hostShare = 1, quota } = this.#devices.get(agent) ?? {};
-    const cpu = `cpu ${agent}`;
     // Nothing was done yet: whoever has a quota has all of it.
-    const { freeMs, doneMs } = busy(quota, clock.get(cpu) ?? Number.NEGATIVE_INFINITY, fromMs, ms);
-    const hostMs = host === undefined ? Number.NEGATIVE_INFINITY : take(clock, `host ${host}`, fromMs, ms * hostShare);
-    clock.set(cpu, Math.max(freeMs, hostMs));
+    const { freeMs, doneMs } = busy(quota, clocks.cpu.get(agent) ?? Number.NEGATIVE_INFINITY, fromMs, ms);
+    const hostMs = host === undefined ? Number.NEGATIVE_INFINITY : take(clocks.host, host, fromMs, ms * hostShare);
+    clocks.cpu.set(agent, Math.max(freeMs, hostMs));
     return Math.max(doneMs, hostMs);
   }
 
   /** Encoding or placing a message: beside a run, on another core, but out of the same quota where there is one. */
-  #handled(clock: Map<string, number>, end: string, fromMs: number, bytes: number): number {
+  #handled(clocks: Clocks, end: string, fromMs: number, bytes: number): number {
     const ms = this.#ends.cpuMs(end, bytes);
-    return this.#devices.get(end)?.quota === undefined ? fromMs + ms : this.#ran(clock, end, fromMs, ms);
+    return this.#devices.get(end)?.quota === undefined ? fromMs + ms : this.#ran(clocks, end, fromMs, ms);
   }
 
   /** A message is encoded, then leaves and arrives as a stream: both links carry it and the receiver places it at the same time. */
-  #sent(clock: Map<string, number>, from: string, to: string, { bytes, handledBytes }: Flow, readyMs: number): number {
+  #sent(clocks: Clocks, from: string, to: string, { bytes, handledBytes }: Flow, readyMs: number): number {
     const ends = this.#ends;
     const up = ends.linkMs(from, 'up', to, bytes);
-    let left = take(clock, `up ${from}`, this.#handled(clock, from, readyMs, handledBytes), up);
+    let left = take(clocks.up, from, this.#handled(clocks, from, readyMs, handledBytes), up);
     const medium = ends.mediumMs(bytes);
-    if (medium > 0) left = Math.max(left, take(clock, 'medium', left - up, medium));
-    const begins = left - up + ends.latencyMs(from, to);
+    if (medium > 0) left = Math.max(left, take(clocks.medium, 'all', left - up, medium));
+    const latency = ends.latencyMs(from, to);
+    const begins = left - up + latency;
     const pair = ends.pairMs(from, to, bytes);
     return Math.max(
-      left + ends.latencyMs(from, to),
-      pair > 0 ? take(clock, pairKey(from, to), begins, pair) : 0,
-      take(clock, `down ${to}`, begins, ends.linkMs(to, 'down', from, bytes)),
-      this.#handled(clock, to, begins, handledBytes),
+      left + latency,
+      pair > 0 ? take(clocks.pair, pairKey(from, to), begins, pair) : 0,
+      take(clocks.down, to, begins, ends.linkMs(to, 'down', from, bytes)),
+      this.#handled(clocks, to, begins, handledBytes),
     );
   }
 
@@ -350,7 +387,7 @@ class Estimator {
   loads(): Map<string, number> {
     const loads = new Map<string, number>();
     const compute = (agent: string, ms: number): void => {
-      add(loads, `compute ${agent}`, ms);
+      add(loads, this.#keysOf(agent).compute, ms);
       const { host, hostShare = 1 } = this.#devices.get(agent) ?? {};
       if (host !== undefined) add(loads, `host ${host}`, ms * hostShare);
     };
@@ -361,7 +398,7 @@ class Estimator {
     for (const { wire, bytes, handledBytes } of this.#flows) {
       for (const side of ['up', 'down'] as const) {
         for (const { agent, ms, frames } of this.#endLoads(wire, bytes, side)) {
-          add(loads, `link ${agent} ${side}`, ms);
+          add(loads, this.#keysOf(agent)[side], ms);
           compute(agent, this.#ends.cpuMs(agent, handledBytes) * frames);
           if (side === 'up') add(loads, 'medium all', this.#ends.mediumMs(bytes) * frames);
         }
@@ -375,7 +412,7 @@ class Estimator {
     const replicas = this.#weights.map((weights) => weights.map(() => new Map<string, number>()));
     for (const { agent, ms, stage, replica } of this.#seats()) {
       const row = replicas[stage]?.[replica];
-      if (row !== undefined) add(row, `compute ${agent}`, ms + aroundMs(this.#devices.get(agent)));
+      if (row !== undefined) add(row, this.#keysOf(agent).compute, ms + aroundMs(this.#devices.get(agent)));
     }
     for (const { wire, bytes, handledBytes } of this.#flows) {
       for (const side of ['up', 'down'] as const) {
@@ -384,8 +421,8 @@ class Estimator {
           const row = replicas[stage]?.[replica];
           const weight = this.#weights[stage]?.[replica] ?? 0;
           if (row === undefined || weight <= 0) continue;
-          add(row, `link ${agent} ${side}`, ms / weight);
-          add(row, `compute ${agent}`, (this.#ends.cpuMs(agent, handledBytes) * frames) / weight);
+          add(row, this.#keysOf(agent)[side], ms / weight);
+          add(row, this.#keysOf(agent).compute, (this.#ends.cpuMs(agent, handledBytes) * frames) / weight);
         }
       }
       for (const { key, ms, from, to } of this.#pairLoads(wire, bytes)) {
@@ -397,41 +434,60 @@ class Estimator {
     return { loads: this.loads(), weights: this.#weights, replicas };
   }
 
-  /** What one wire costs each agent at one of its ends: link ms per frame of the deployment, and which part of frames crosses it. */
-  *#endLoads(wire: Wire, bytes: number, side: 'up' | 'down'): Generator<{ replica: number; agent: string; ms: number; frames: number }> {
+  /** What one wire costs each agent at one of its ends. */
+  #endLoads(wire: Wire, bytes: number, side: 'up' | 'down'): readonly EndLoad[] {
     const [stage, part] = side === 'up' ? [wire.fromStage, wire.fromPart] : [wire.toStage, wire.toPart];
     const [farStage, farPart] = side === 'up' ? [wire.toStage, wire.toPart] : [wire.fromStage, wire.fromPart];
-    const far = (this.#weights[farStage] ?? [1]).map((weight, r) => ({ agent: this.#end(farStage, r, farPart), weight }));
+    const [own, others] = [this.#weights[stage] ?? ONE, this.#weights[farStage] ?? ONE];
+    // Most stages have one replica, and cut ones the most wires.
+    if (own.length === 1 && others.length === 1) {
+      const [agent, other] = [this.#end(stage, 0, part), this.#end(farStage, 0, farPart)];
+      return agent === other ? [] : [{ replica: 0, agent, ms: this.#ends.linkMs(agent, side, other, bytes), frames: 1 }];
+    }
+    const far = others.map((weight, r) => ({ agent: this.#end(farStage, r, farPart), weight }));
+    const rows: EndLoad[] = [];
     const share = new Map<string, number>();
     for (const { agent, weight } of far) add(share, agent, weight);
-    for (const [r, mine] of (this.#weights[stage] ?? [1]).entries()) {
+    for (const [r, mine] of own.entries()) {
       const agent = this.#end(stage, r, part);
       const frames = mine * Math.max(0, 1 - (share.get(agent) ?? 0));
       if (frames <= 0) continue;
-      if (!this.#ends.isQuick(agent)) yield { replica: r, agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames };
+      if (!this.#ends.isQuick(agent))
+        rows.push({ replica: r, agent, ms: frames * this.#ends.linkMs(agent, side, undefined, bytes), frames });
       else {
         let ms = 0;
         for (const [other, weight] of share) if (other !== agent) ms += mine * weight * this.#ends.linkMs(agent, side, other, bytes);
-        yield { replica: r, agent, ms, frames };
+        rows.push({ replica: r, agent, ms, frames });
       }
     }
+    return rows;
+  }
+
+  #keysOf(agent: string): Keys {
+    const known = this.#keys.get(agent);
+    if (known !== undefined) return known;
+    const made = { compute: `compute ${agent}`, up: `link ${agent} up`, down: `link ${agent} down` };
+    this.#keys.set(agent, made);
+    return made;
   }
 
   /** The slow pairs that one wire crosses, with the part of frames that each of their ends has: how long a message keeps the way between them, ms. */
-  *#pairLoads({ fromStage, fromPart, toStage, toPart }: Wire, bytes: number): Generator<PairLoad> {
-    if (!this.#ends.hasSlow) return;
+  #pairLoads({ fromStage, fromPart, toStage, toPart }: Wire, bytes: number): readonly PairLoad[] {
+    if (!this.#ends.hasSlow) return [];
+    const rows: PairLoad[] = [];
     const receivers = new Map<string, End[]>();
-    for (const [replica, weight] of (this.#weights[toStage] ?? [1]).entries()) {
+    for (const [replica, weight] of (this.#weights[toStage] ?? ONE).entries()) {
       const agent = this.#end(toStage, replica, toPart);
       receivers.set(agent, [...(receivers.get(agent) ?? []), { replica, weight }]);
     }
-    for (const [replica, weight] of (this.#weights[fromStage] ?? [1]).entries()) {
+    for (const [replica, weight] of (this.#weights[fromStage] ?? ONE).entries()) {
       const agent = this.#end(fromStage, replica, fromPart);
       for (const far of this.#ends.slowFrom(agent)) {
         const ms = this.#ends.pairMs(agent, far, bytes);
-        for (const to of receivers.get(far) ?? []) yield { key: pairKey(agent, far), ms, from: { replica, weight }, to };
+        for (const to of receivers.get(far) ?? []) rows.push({ key: pairKey(agent, far), ms, from: { replica, weight }, to });
       }
     }
+    return rows;
   }
 
   #busiest(): Estimate['bottleneck'] {
@@ -445,22 +501,6 @@ class Estimator {
     return busiest;
   }
 
-  /** What each pair of seats exchanges, with the share of frames that take this pair. */
-  *#traffic(): Generator<{ from: string; to: string; bytes: number; rawBytes: number; share: number }> {
-    for (const { wire, bytes, rawBytes } of this.#flows) {
-      const fromWeights = this.#weights[wire.fromStage] ?? [1];
-      const toWeights = this.#weights[wire.toStage] ?? [1];
-      if (fromWeights.length * toWeights.length > MOST_LISTED_PAIRS) continue;
-      for (const [i, a] of fromWeights.entries()) {
-        for (const [j, b] of toWeights.entries()) {
-          const from = this.#end(wire.fromStage, i, wire.fromPart);
-          const to = this.#end(wire.toStage, j, wire.toPart);
-          if (from !== to) yield { from, to, bytes, rawBytes, share: a * b };
-        }
-      }
-    }
-  }
-
   #seats(): SeatEstimate[] {
     if (this.#rows !== undefined) return this.#rows;
     const rows: SeatEstimate[] = [];
@@ -468,7 +508,7 @@ class Estimator {
       for (let r = 0; r < stage.agents.length; r++) {
         for (const [p, part] of this.#parts(s).entries()) {
           const agent = this.#seat(s, r, p);
-          const { in: bytesIn, out: bytesOut } = this.#partBytes(s, p);
+          const [bytesIn, bytesOut] = [this.#bytesIn[s]?.[p] ?? 0, this.#bytesOut[s]?.[p] ?? 0];
           const { macs, weightBytes } = part;
           rows.push({ stage: s, replica: r, part: p, agent, macs, weightBytes, ms: this.#runMs(s, r, p), bytesIn, bytesOut });
         }
@@ -478,16 +518,26 @@ class Estimator {
     return rows;
   }
 
+  /** What each pair of seats exchanges, over all replicas that a frame may take. */
   #linkRows(): Estimate['links'] {
-    const rows = new Map<string, { from: string; to: string; bytesPerFrame: number; rawBytesPerFrame: number }>();
-    for (const { from, to, bytes, rawBytes, share } of this.#traffic()) {
-      const key = `${from}>${to}`;
-      const row = rows.get(key) ?? { from, to, bytesPerFrame: 0, rawBytesPerFrame: 0 };
-      row.bytesPerFrame = Math.round(row.bytesPerFrame + bytes * share);
-      row.rawBytesPerFrame = Math.round(row.rawBytesPerFrame + rawBytes * share);
-      rows.set(key, row);
+    const rows = new Map<string, Map<string, LinkRow>>();
+    const inOrder: LinkRow[] = [];
+    for (const { wire, bytes, rawBytes } of this.#flows) {
+      const [fromWeights, toWeights] = [this.#weights[wire.fromStage] ?? ONE, this.#weights[wire.toStage] ?? ONE];
+      if (fromWeights.length * toWeights.length > MOST_LISTED_PAIRS) continue;
+      for (let i = 0; i < fromWeights.length; i++) {
+        const from = this.#end(wire.fromStage, i, wire.fromPart);
+        for (let j = 0; j < toWeights.length; j++) {
+          const to = this.#end(wire.toStage, j, wire.toPart);
+          if (from === to) continue;
+          const row = rowOf(rows, inOrder, from, to);
+          const share = (fromWeights[i] ?? 0) * (toWeights[j] ?? 0);
+          row.bytesPerFrame = Math.round(row.bytesPerFrame + bytes * share);
+          row.rawBytesPerFrame = Math.round(row.rawBytesPerFrame + rawBytes * share);
+        }
+      }
     }
-    return [...rows.values()];
+    return inOrder;
   }
 
   #memory(inFlight: number): Estimate['memory'] {
@@ -548,15 +598,13 @@ class Estimator {
   #shareOf(stage: number, p: number): { readonly spec: StageSpec; readonly share: number } {
     const cut = this.#cut.stages[stage];
     const spec = cut?.spec ?? { nodes: [0, 0], cut: 'whole', shares: [1] };
-    const total = spec.shares.reduce((sum, share) => sum + share, 0);
     // A parity is as long as the longest part.
     const share = this.#isParity(stage, p) ? Math.max(...spec.shares) : spec.shares[cut?.partShares[p] ?? p];
-    return { spec, share: (share ?? 0) / total };
+    return { spec, share: (share ?? 0) / (this.#shareTotals[stage] ?? 1) };
   }
 
   #isParity(stage: number, part: number): boolean {
-    const cut = this.#cut.stages[stage];
-    return isParity(cut && { parts: cut.parts, redundancy: cut.spec.redundancy ?? 0 }, part);
+    return part >= (this.#plainParts[stage] ?? Number.POSITIVE_INFINITY);
   }
 
   /** Replicas of one kind have the same devices at every stage and part, by all that matters to latency. */
@@ -569,19 +617,22 @@ class Estimator {
     });
     return JSON.stringify(names);
   }
+}
 
-  #partBytes(stage: number, part: number): { in: number; out: number } {
-    const key = `${stage}/${part}`;
-    const known = this.#bytes.get(key) ?? { in: 0, out: 0 };
-    this.#bytes.set(key, known);
-    return known;
-  }
+/** Until when what is in the way of one frame is busy, ms: by agent (links also of the dispatcher), by host, by slow pair of ends, and the one medium. */
+class Clocks {
+  readonly cpu = new Map<string, number>();
+  readonly host = new Map<string, number>();
+  readonly up = new Map<string, number>();
+  readonly down = new Map<string, number>();
+  readonly pair = new Map<string, number>();
+  readonly medium = new Map<'all', number>();
 }
 
 const pairKey = (from: string, to: string): string => `pair ${from}>${to}`;
 
 /** Keeps a resource for `ms` from `fromMs` on, or from when it is free; returns until when. */
-function take(clock: Map<string, number>, resource: string, fromMs: number, ms: number): number {
+function take<K extends string>(clock: Map<K, number>, resource: K, fromMs: number, ms: number): number {
   const until = Math.max(fromMs, clock.get(resource) ?? 0) + ms;
   clock.set(resource, until);
   return until;
@@ -591,9 +642,27 @@ function add(map: Map<string, number>, key: string, value: number): void {
   map.set(key, (map.get(key) ?? 0) + value);
 }
 
+type LinkRow = { -readonly [K in keyof Estimate['links'][number]]: Estimate['links'][number][K] };
+
+/** The row of a pair of ends; a new one comes last `inOrder`. */
+function rowOf(rows: Map<string, Map<string, LinkRow>>, inOrder: LinkRow[], from: string, to: string): LinkRow {
+  const mine = rows.get(from) ?? new Map<string, LinkRow>();
+  const known = mine.get(to);
+  if (known !== undefined) return known;
+  const made = { from, to, bytesPerFrame: 0, rawBytesPerFrame: 0 };
+  rows.set(from, mine.set(to, made));
+  inOrder.push(made);
+  return made;
+}
+
+/** Nothing where there is no such list, as of the gateway's ends. */
+function addAt(values: Float64Array | undefined, at: number, value: number): void {
+  if (values !== undefined) values[at] = (values[at] ?? 0) + value;
+}
+
 function flowOf(cut: CutFacts, wire: Wire): Flow {
-  const rawBytes = wireBytes(cut, { ...wire, encoding: 'raw' });
-  const bytes = wireBytes(cut, wire);
+  const rawBytes = boxElements(wire.box) * wireItemBytes(cut, wire);
+  const bytes = wire.encoding === 'raw' ? rawBytes : wireBytes(cut, wire);
   return { wire, bytes, rawBytes, handledBytes: wire.encoding === 'raw' ? bytes : bytes + CODED_COPIES * rawBytes };
 }
 
@@ -607,9 +676,14 @@ function encodedAs(flows: readonly Flow[], message: MessageBytes): MessageBytes 
 
 /** Bytes that a wire carries per frame, as it is encoded. */
 export function wireBytes(cut: CutFacts, wire: Wire): number {
+  return boxElements(wire.box) * encodedItemBytes(wire.encoding, wireItemBytes(cut, wire));
+}
+
+/** Bytes of one element, as the slices hold it. */
+function wireItemBytes(cut: CutFacts, wire: Wire): number {
   const dtype =
     wire.fromStage === SOURCE
       ? cut.inputs[wire.output]?.dtype
       : cut.stages[wire.fromStage]?.parts[wire.fromPart]?.outputs[wire.output]?.dtype;
-  return elementCount(boxDims(wire.box)) * encodedItemBytes(wire.encoding, itemBytes(dtype ?? 'float32'));
+  return itemBytes(dtype ?? 'float32');
 }

@@ -4,7 +4,7 @@
  */
 import { seatMs } from './cost.js';
 import { draft, nameOf } from './draft.js';
-import { type Device, isRefusal, type PlanDraft, type PlanProblem, type PlanRefusal, type SeatedStage } from './problem.js';
+import { type Device, isRefusal, type PartFacts, type PlanDraft, type PlanProblem, type PlanRefusal, type SeatedStage } from './problem.js';
 
 /** Divisions tried for each stage. */
 const ROUNDS = 4;
@@ -13,22 +13,39 @@ const WORTH = 0.01;
 /** Parts of more devices than this take long to cut, and their rounding outweighs what is won. */
 const MOST_PARTS = 16;
 
+/** Stages that were levelled already: plans of one problem have many in common. */
+export type Levelled = Map<string, SeatedStage>;
+
 /** The same plan with levelled shares; undefined when no stage gains. */
-export function levelled(problem: PlanProblem, { stages }: Pick<PlanDraft, 'stages'>): PlanDraft | PlanRefusal | undefined {
+export function levelled(
+  problem: PlanProblem,
+  { stages, cut }: Pick<PlanDraft, 'stages' | 'cut'>,
+  known: Levelled = new Map(),
+): PlanDraft | PlanRefusal | undefined {
   const devices = new Map(problem.devices.map((device) => [device.agent, device]));
-  const level = stages.map((stage) => levelledStage(problem, stage, devices));
+  const level = stages.map((stage, s) => {
+    const key = JSON.stringify(stage);
+    const made = known.get(key) ?? levelledStage(problem, stage, cut.stages[s]?.parts ?? [], devices);
+    known.set(key, made);
+    return made.spec.shares.every((share, p) => share === stage.spec.shares[p]) ? stage : made;
+  });
   return level.every((stage, s) => stage === stages[s]) ? undefined : draft(problem, nameOf(level), level);
 }
 
-function levelledStage(problem: PlanProblem, stage: SeatedStage, devices: ReadonlyMap<string, Device>): SeatedStage {
+/** `parts`: as it is cut now. */
+function levelledStage(
+  problem: PlanProblem,
+  stage: SeatedStage,
+  parts: readonly PartFacts[],
+  devices: ReadonlyMap<string, Device>,
+): SeatedStage {
   const { spec, agents } = stage;
   const [seats = []] = agents;
   if (agents.length !== 1 || spec.shares.length < 2 || spec.shares.length > MOST_PARTS || (spec.redundancy ?? 0) > 0) return stage;
-  const timesOf = (shares: readonly number[]): number[] | undefined => {
-    const parts = problem.facts.stage({ ...spec, shares });
+  const timesOf = (made: readonly PartFacts[] | PlanRefusal, shares: readonly number[]): number[] | undefined => {
     // A part that got nothing is left out: then a smaller team is another plan.
-    if (isRefusal(parts) || parts.length !== shares.length) return undefined;
-    return parts.map((part, p) => {
+    if (isRefusal(made) || made.length !== shares.length) return undefined;
+    return made.map((part, p) => {
       const device = devices.get(seats[p] ?? '');
       if (device === undefined) return Number.POSITIVE_INFINITY;
       // What real frames said of a device scatters: shares that followed it would move seats for nothing.
@@ -37,13 +54,15 @@ function levelledStage(problem: PlanProblem, stage: SeatedStage, devices: Readon
     });
   };
   let shares = normalised(spec.shares);
-  let times = timesOf(shares);
+  let times = timesOf(parts, shares);
   const firstMs = Math.max(...(times ?? [Number.POSITIVE_INFINITY]));
+  // However shares are moved, some part keeps all that it has: none is quicker than the quickest is now.
+  if (Math.min(...(times ?? [])) >= firstMs * (1 - WORTH)) return stage;
   let best = { ms: firstMs, shares };
   for (let round = 0; round < ROUNDS && times !== undefined; round++) {
     const [rates, own] = [times.map((ms) => 1 / ms), shares];
     shares = normalised(own.map((share, p) => share * (rates[p] ?? 0)));
-    times = timesOf(shares);
+    times = timesOf(problem.facts.stage({ ...spec, shares }), shares);
     const ms = Math.max(...(times ?? [Number.POSITIVE_INFINITY]));
     if (ms < best.ms) best = { ms, shares };
   }

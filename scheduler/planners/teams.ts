@@ -19,6 +19,15 @@ interface Team {
   readonly shares: readonly number[];
   /** Where each part's band begins. */
   readonly starts: readonly number[];
+  readonly agents: readonly (readonly string[])[];
+}
+
+/** What one part takes in: `bytes` of each sender, or so many times its share of all, or times what of its band lies in `[start, end)`. */
+interface Wanted {
+  readonly of: 'each' | 'share' | 'band';
+  readonly bytes: number;
+  readonly start: number;
+  readonly end: number;
 }
 
 interface Priced {
@@ -45,13 +54,18 @@ class Teams {
   readonly #ends: Ends;
   readonly #teams: readonly Team[];
   readonly #stages = new Map<number, Priced | undefined>();
+  /** Room for what each part of a team sends: bytes, and in how many messages. */
+  readonly #sent: Float64Array;
+  readonly #messages: Float64Array;
 
   constructor(problem: PlanProblem, table: BlockTable, devices: readonly Device[]) {
     this.#table = table;
     this.#devices = devices;
     this.#ends = new Ends(devices, problem.links);
+    this.#sent = new Float64Array(devices.length);
+    this.#messages = new Float64Array(devices.length);
     const cuts = sizes(devices.length).flatMap((n) => CUTS.map((cut) => this.#team(cut, n)));
-    this.#teams = [{ cut: 'whole', shares: [1], starts: [0] }, ...cuts];
+    this.#teams = [{ cut: 'whole', shares: [1], starts: [0], agents: this.#agents(1) }, ...cuts];
   }
 
   run(wanted: number): SeatedStage[][] {
@@ -60,11 +74,13 @@ class Teams {
     const none: Reached = { ms: 0, held: new Float64Array(this.#devices.length), stage: undefined, team: undefined, before: undefined };
     reached[0]?.set(-1, none);
     for (let done = 0; done < count; done++) {
-      for (const before of reached[done]?.values() ?? []) {
+      // Quickest first: then most of the others are seen to be too slow before it is known what moves.
+      const quickest = [...(reached[done]?.values() ?? [])].sort((a, b) => a.ms - b.ms);
+      for (const before of quickest) {
         for (const [t, team] of this.#teams.entries()) {
           const last = team.cut === 'whole' ? count : Math.min(count, done + MOST_BLOCKS);
           for (let end = done + 1; end <= last; end++) {
-            const next = this.#extend(before, done, end, team, reached[end]?.get(t)?.ms ?? Number.POSITIVE_INFINITY);
+            const next = this.#extend(before, done, end, t, reached[end]?.get(t)?.ms ?? Number.POSITIVE_INFINITY);
             if (next === 'full' || next === 'uncut') break;
             if (next !== undefined) reached[end]?.set(t, next);
           }
@@ -82,33 +98,47 @@ class Teams {
     const speeds = this.#devices.slice(0, n).map((device) => device.macsPerSecond / slowdown(device));
     const total = speeds.reduce((a, b) => a + b, 0);
     const shares = speeds.map((speed) => speed / total);
-    return { cut, shares, starts: shares.map((_, i) => shares.slice(0, i).reduce((a, b) => a + b, 0)) };
+    return { cut, shares, starts: shares.map((_, i) => shares.slice(0, i).reduce((a, b) => a + b, 0)), agents: this.#agents(n) };
+  }
+
+  #agents(n: number): string[][] {
+    return [this.#devices.slice(0, n).map(({ agent }) => agent)];
   }
 
   /** `full`: it does not fit, nor would more blocks; `uncut`: this team cannot cut it, nor more blocks. Undefined: no better than `best`. */
-  #extend(before: Reached, from: number, end: number, team: Team, best: number): Reached | 'full' | 'uncut' | undefined {
-    const stage = this.#stage(from, end, team);
+  #extend(before: Reached, from: number, end: number, t: number, best: number): Reached | 'full' | 'uncut' | undefined {
+    const team = this.#teams[t];
+    const stage = team === undefined ? undefined : this.#stage(from, end, t, team);
     // A pair takes two layers: one more block may make it one.
-    if (stage === undefined) return team.cut === 'pair' && end - from < 2 ? undefined : 'uncut';
-    const held = before.held.slice();
-    for (const [i, part] of stage.parts.entries()) {
-      held[i] = (held[i] ?? 0) + part.weightBytes;
-      const memory = this.#devices[i]?.memoryBytes ?? 0;
-      if (memory > 0 && (held[i] ?? 0) + part.activationBytes + 2 * part.inBytes + ENGINE_BYTES > memory) return 'full';
-    }
+    if (team === undefined || stage === undefined) return team?.cut === 'pair' && end - from < 2 ? undefined : 'uncut';
     if (before.ms + stage.slowestMs >= best) return undefined;
+    if (!this.#fits(before.held, stage.parts)) return 'full';
     const ms = before.ms + stage.slowestMs + this.#moveMs(before.team, team, stage.parts, this.#table.bytesAt(from));
     if (ms >= best) return undefined;
+    const held = before.held.slice();
+    for (const [i, part] of stage.parts.entries()) held[i] = (held[i] ?? 0) + part.weightBytes;
     const spec = this.#table.spec(from, end, team.cut, team.cut === 'whole' ? [1] : team.shares);
-    const agents = [this.#devices.slice(0, team.shares.length).map(({ agent }) => agent)];
-    return { ms, held, stage: { spec, agents }, team, before };
+    return { ms, held, stage: { spec, agents: team.agents }, team, before };
+  }
+
+  #fits(held: Float64Array, parts: readonly TablePart[]): boolean {
+    for (let i = 0; i < parts.length; i++) {
+      const memory = this.#devices[i]?.memoryBytes ?? 0;
+      const part = parts[i];
+      if (part === undefined || memory === 0) continue;
+      if ((held[i] ?? 0) + part.weightBytes + part.activationBytes + 2 * part.inBytes + ENGINE_BYTES > memory) return false;
+    }
+    return true;
   }
 
   /** The parts of a stage and the time of the slowest: the same wherever the blocks before are. */
-  #stage(from: number, end: number, team: Team): Priced | undefined {
-    const key = (from * 4096 + end) * 64 + this.#teams.indexOf(team);
-    if (!this.#stages.has(key)) this.#stages.set(key, this.#priced(from, end, team));
-    return this.#stages.get(key);
+  #stage(from: number, end: number, t: number, team: Team): Priced | undefined {
+    const key = (from * 4096 + end) * this.#teams.length + t;
+    const known = this.#stages.get(key);
+    if (known !== undefined || this.#stages.has(key)) return known;
+    const priced = this.#priced(from, end, team);
+    this.#stages.set(key, priced);
+    return priced;
   }
 
   #priced(from: number, end: number, team: Team): Priced | undefined {
@@ -127,18 +157,21 @@ class Teams {
 
   /** From the parts of one team (undefined: the gateway) to those of the next: the busiest end of all links. */
   #moveMs(from: Team | undefined, to: Team, parts: readonly TablePart[], fullBytes: number): number {
-    const sent = new Float64Array(from?.shares.length ?? 1);
-    const messages = new Float64Array(sent.length);
+    const senders = from?.shares.length ?? 1;
+    const [sent, messages] = [this.#sent, this.#messages];
+    sent.fill(0, 0, senders);
+    messages.fill(0, 0, senders);
     let longest = 0;
     let crossed = false;
     // Under a quota messages take their CPU from the runs, and what a stage waits for them is made up for.
     let cpuMs = 0;
-    for (const [i, part] of parts.entries()) {
+    for (let i = 0; i < parts.length; i++) {
+      const wanted = this.#wanted(from, to, i, parts[i]?.inBytes ?? 0, fullBytes);
       let came = 0;
       let count = 0;
-      for (let j = 0; j < sent.length; j++) {
+      for (let j = 0; j < senders; j++) {
         if (from !== undefined && i === j) continue;
-        const bytes = from === undefined ? part.inBytes : this.#wantedBytes(from, j, to, i, part.inBytes, fullBytes);
+        const bytes = bytesOf(wanted, from, j);
         if (bytes <= 0) continue;
         sent[j] = (sent[j] ?? 0) + bytes;
         messages[j] = (messages[j] ?? 0) + 1;
@@ -156,18 +189,24 @@ class Teams {
       );
     }
     if (!crossed) return 0;
-    const door = (j: number): string => (from === undefined ? DISPATCHER : (this.#devices[j]?.agent ?? ''));
     let encodingMs = 0;
-    for (const [j, bytes] of sent.entries()) {
+    for (let j = 0; j < senders; j++) {
+      const bytes = sent[j] ?? 0;
       if (bytes <= 0) continue;
-      longest = Math.max(longest, this.#ends.linkMs(door(j), 'up', undefined, bytes) + ((messages[j] ?? 1) - 1) * MESSAGE_OVERHEAD_MS);
-      if (from !== undefined) encodingMs = Math.max(encodingMs, this.#handledMs(door(j), bytes, messages[j] ?? 1));
+      const door = this.#door(from, j);
+      longest = Math.max(longest, this.#ends.linkMs(door, 'up', undefined, bytes) + ((messages[j] ?? 1) - 1) * MESSAGE_OVERHEAD_MS);
+      if (from !== undefined) encodingMs = Math.max(encodingMs, this.#handledMs(door, bytes, messages[j] ?? 1));
     }
-    const [first = DISPATCHER] = this.#devices.map(({ agent }) => agent);
-    const waitMs =
-      longest + this.#ends.latencyMs(door(0), first) + this.#ends.cpuMs(door(0), (sent[0] ?? 0) / Math.max(1, messages[0] ?? 1));
+    const sender = this.#door(from, 0);
+    const first = this.#devices[0]?.agent ?? DISPATCHER;
+    const waitMs = longest + this.#ends.latencyMs(sender, first) + this.#ends.cpuMs(sender, (sent[0] ?? 0) / Math.max(1, messages[0] ?? 1));
     const quota = this.#devices[0]?.quota;
     return quota === undefined ? waitMs : Math.max(cpuMs + encodingMs, waitMs - quota.periodMs);
+  }
+
+  /** Who holds part j of a team; the gateway has all of the frame. */
+  #door(from: Team | undefined, j: number): string {
+    return from === undefined ? DISPATCHER : (this.#devices[j]?.agent ?? '');
   }
 
   /** CPU of so many messages at one end. */
@@ -175,17 +214,15 @@ class Teams {
     return messages * this.#ends.cpuMs(end, bytes / messages);
   }
 
-  /** What part i of `to` needs of what part j of `from` holds. */
-  #wantedBytes(from: Team, j: number, to: Team, i: number, inBytes: number, fullBytes: number): number {
+  /** What part i of `to` needs of each part of `from`. */
+  #wanted(from: Team | undefined, to: Team, i: number, inBytes: number, fullBytes: number): Wanted {
     // Sums of partial outputs: each part has one of all of it.
-    if (from.cut === 'pair') return inBytes;
-    const share = from.shares[j] ?? 0;
-    if (from.cut !== 'rows' || to.cut !== 'rows') return share * inBytes;
+    if (from === undefined || from.cut === 'pair') return { of: 'each', bytes: inBytes, start: 0, end: 0 };
+    if (from.cut !== 'rows' || to.cut !== 'rows') return { of: 'share', bytes: inBytes, start: 0, end: 0 };
     const margin = Math.max(0, inBytes - (to.shares[i] ?? 0) * fullBytes) / 2 / Math.max(1, fullBytes);
     const start = (to.starts[i] ?? 0) - margin;
     const end = (to.starts[i] ?? 0) + (to.shares[i] ?? 0) + margin;
-    const overlap = Math.min(end, (from.starts[j] ?? 0) + share) - Math.max(start, from.starts[j] ?? 0);
-    return overlap > 1e-6 ? overlap * fullBytes : 0;
+    return { of: 'band', bytes: fullBytes, start, end };
   }
 
   #deliveryMs({ team }: Reached): number {
@@ -193,6 +230,15 @@ class Teams {
     const messages = (team?.shares.length ?? 1) - 1;
     return this.#ends.linkMs(DISPATCHER, 'down', undefined, bytes) + messages * MESSAGE_OVERHEAD_MS;
   }
+}
+
+function bytesOf({ of, bytes, start, end }: Wanted, from: Team | undefined, j: number): number {
+  if (of === 'each') return bytes;
+  const share = from?.shares[j] ?? 0;
+  if (of === 'share') return share * bytes;
+  const begins = from?.starts[j] ?? 0;
+  const overlap = Math.min(end, begins + share) - Math.max(start, begins);
+  return overlap > 1e-6 ? overlap * bytes : 0;
 }
 
 function stagesOf(reached: Reached): SeatedStage[] {

@@ -42,9 +42,12 @@ describe('the most frames that devices can compute', () => {
     expect(mostFps(on(devices))).toBeGreaterThanOrEqual(plan);
   });
 
-  it.each([randomProblem, unevenProblem])('is never less than what a plan of a random problem does', (made) => {
-    for (let seed = 1; seed <= 20; seed++) {
-      const problem = made({ seed, blocks: 2 + (seed % 4), devices: 2 + (seed % 3), objective: 'throughput', tight: seed % 2 === 0 });
+  it.each([
+    ['a random', randomProblem],
+    ['an uneven', unevenProblem],
+  ])('is never less than what a plan of %s problem does', (_, made) => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const problem = made({ seed, blocks: 2 + (seed % 3), devices: 2 + (seed % 2), objective: 'throughput', tight: seed % 2 === 0 });
       const plan = auto(problem);
       if (!isRefusal(plan)) expect(plan.estimate.fps, `seed ${seed}`).toBeLessThanOrEqual(mostFps(problem) * (1 + 1e-9));
     }

@@ -62,7 +62,7 @@ const ENTRANCES: Readonly<Record<string, RegExp>> = {
   linkedom: /^scripts\/plot\.ts$/,
 };
 /** Packages for tests and configuration only. */
-const TEST_ONLY = new Set(['vitest', 'fast-check']);
+const TEST_ONLY = new Set(['vitest', 'fast-check', 'esbuild']);
 /** A test stands beside the code it tests; some build the other end of the protocol by hand to see how the code takes it. */
 const TEST_ENTRANCES: Readonly<Record<string, RegExp>> = {
   mqtt: /^(broker|scripts)\//,

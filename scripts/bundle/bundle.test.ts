@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { compiledCli } from '../e2e/compiled.js';
+import { compiledPlain } from '../e2e/compiled.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { agentSettings, bootFiles, FIRST_BOOT_COMMAND } from './boot-files.js';
 import { makeBundle } from './make.js';
@@ -158,7 +158,7 @@ describe('Node for a bundle', () => {
 
 describe('the program of a bundle', () => {
   it('needs of this checkout only what goes onto a device', () => {
-    const { files, packages } = reach(path.dirname(path.dirname(compiledCli())));
+    const { files, packages } = reach(compiledPlain());
     expect(files).toContain('node-agent/agent.js');
     expect(packages).toContain('onnxruntime-node');
   });

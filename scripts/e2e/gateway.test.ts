@@ -7,8 +7,7 @@ import type { StatusReport } from '../../broker/messages.js';
 import { buildZoo } from '../../models/zoo/index.js';
 import { Child } from '../children.js';
 import { main } from '../cli.js';
-import { CLI_PATH } from '../package-root.js';
-import { compiled } from './compiled.js';
+import { compiledPlain } from './compiled.js';
 import type { CliResult } from './run-cli.js';
 
 let folder = '';
@@ -43,7 +42,8 @@ async function runCli(args: readonly string[]): Promise<CliResult> {
 }
 
 function start(name: string, args: readonly string[], onLine?: (line: string) => void): Child {
-  const child = new Child(name, args, onLine, { command: compiled(CLI_PATH) });
+  // Not joined: what starting takes is looked at, too.
+  const child = new Child(name, args, onLine, { command: [process.execPath, path.join(compiledPlain(), 'scripts', 'cli.js')] });
   running.push(child);
   return child;
 }

@@ -36,7 +36,8 @@ function load(client: ChairClient, window = 4): { stop: () => Promise<number> } 
       const input = frame(++sent);
       const { outputs } = await client.infer('m', input);
       const out = outputs.out as Tensor;
-      expect(new Float32Array(out.bytes.buffer, out.bytes.byteOffset, ROWS * 256)).toEqual(scriptedAnswer(input.in));
+      // As bytes: a matcher that goes from value to value took a third of the time of this file.
+      expect(Buffer.compare(out.bytes, new Uint8Array(scriptedAnswer(input.in).buffer))).toBe(0);
     }
   };
   const lanes = Promise.all(Array.from({ length: window }, lane));
@@ -206,7 +207,10 @@ describe('a deployment that has no plan on what another one leaves', () => {
     await client.deploy({ name: 'm', model: 'scripted', objective: 'throughput', planner: 'replicas' });
     expect(agentsOf('m')).toEqual(['a', 'b', 'c']);
     const frames = load(client);
-    await until('frames run, and the demand is known', () => (gateway.status().deployments[0]?.completed ?? 0) > 200);
+    await until('frames run, and the demand is known', () => {
+      const { completed = 0, demandFps = 0 } = gateway.status().deployments[0] ?? {};
+      return completed > 200 && demandFps > 0;
+    });
     await client.deploy({ name: 'n', model: 'scripted', objective: 'throughput', planner: 'replicas' });
     const sent = await frames.stop();
     expect([...agentsOf('m'), ...agentsOf('n')].sort()).toEqual(['a', 'b', 'c']);

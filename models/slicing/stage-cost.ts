@@ -94,15 +94,22 @@ function stagesFrom(model: Model, cut: Cut, shares: readonly number[], rules: Ca
   const { macs, macsBefore } = indexOf(model);
   const walk = new StageWalk(model, cut, start, new Map());
   const found: Candidate[] = [];
-  for (const end of ends.slice(0, MAX_SPAN)) {
+  const near = ends.slice(0, MAX_SPAN);
+  const before = macsBefore[start] ?? 0;
+  const longest = (macsBefore[near.at(-1) ?? start] ?? 0) - before;
+  for (const end of near) {
     while (walk.end < end) if (walk.step() !== undefined) return found;
     const analysed = cutWalk(walk, shares);
     if (isRefusal(analysed)) continue;
-    const whole = (macsBefore[end] ?? 0) - (macsBefore[start] ?? 0);
+    const whole = (macsBefore[end] ?? 0) - before;
     const all = analysed.parts.reduce((sum, part) => sum + part.macs, 0);
-    const heavy = macs.slice(start, end).filter((m) => m > whole / 100).length;
+    const heavierThan = (least: number): number => macs.slice(start, end).filter((m) => m > least).length;
     // Not monotonic: small nodes that every part repeats weigh less as the stage grows.
-    if (heavy > 1 && all > whole * rules.maxRecompute) continue;
+    if (heavierThan(whole / 100) > 1 && all > whole * rules.maxRecompute) {
+      // What is computed twice in these nodes is computed twice in any longer stage: more than the longest may have is too much in all of them.
+      if (heavierThan(longest / 100) > 1 && all - whole > longest * (rules.maxRecompute - 1)) break;
+      continue;
+    }
     found.push(priced(model, analysed, rules));
   }
   return found;

@@ -37,7 +37,7 @@ class LongFirst extends BaseSequencer {
  * are exchanged. Such files get a process each. All others share one a worker: starting it and loading what most of them load took longer than many of them run.
  */
 const ALONE =
-  /child_process|worker_threads|node:(?:net|tls|http|https|dgram)|createServer|createLanes|laneNode|startBroker|new Gateway|runCli|compiled|process\.(?:env|chdir|on|once|kill)|vi\.(?:mock|stub|useFake)|setTimeout|expect\.poll/;
+  /child_process|worker_threads|node:(?:net|tls|http|https|dgram)|createServer|createLanes|laneNode|startBroker|new Gateway|test-cluster|runCli|compiled|process\.(?:env|chdir|on|once|kill)|vi\.(?:mock|stub|useFake)|setTimeout|expect\.poll/;
 
 function testFiles(): { readonly file: string; readonly alone: boolean }[] {
   return FOLDERS.flatMap((folder) =>

@@ -4,6 +4,9 @@ import { createRandom } from '../../models/random.js';
 import { Router } from '../../scheduler/router.js';
 import { type Enough, laterHalf, type Results, STEPS, type SteadyCount, steadyCount } from './steady.js';
 
+/** More by hand, to see the far end: `STEADY_LOOPS=8000`. */
+const LOOPS = Number(process.env.STEADY_LOOPS ?? 60);
+
 type Turns = 'in turn' | 'weighted' | 'free first';
 
 interface Loop {
@@ -127,15 +130,17 @@ describe('frames per second of a closed loop', () => {
         const admitted = 2 * rest.frameMs.length + more;
         return { ...rest, admitted, inFlight: admitted + waiting };
       });
-    fc.assert(
-      fc.property(loop, (one) => {
-        const { fps, isEnough } = measured(one);
-        expect(isEnough).toBe(true);
-        // Of 3,000 such loops half are within 0.3 %, 99 % within 2.5 %, the worst 3.5 %: few steps of the slowest, and noise.
-        expect(Math.abs(fps / trueFps(one) - 1)).toBeLessThan(0.05);
-      }),
-      { numRuns: 60 },
-    );
+    const errors = fc.sample(loop, LOOPS).map((one) => {
+      const { fps, isEnough } = measured(one);
+      expect(isEnough, JSON.stringify(one)).toBe(true);
+      return { one, error: Math.abs(fps / trueFps(one) - 1) };
+    });
+    errors.sort((a, b) => a.error - b.error);
+    const far = errors.filter(({ error }) => error > 0.025);
+    // Of 8,000 such loops half are within 0.2 %, 99 % within 2 %, the worst 5.1 %: few steps of the slowest, noise, and who is sixteen times slower gets a frame now and then.
+    expect(errors[LOOPS / 2]?.error).toBeLessThan(0.01);
+    expect(far.length, JSON.stringify(far)).toBeLessThanOrEqual(LOOPS / 10);
+    expect(errors.at(-1)?.error, JSON.stringify(errors.at(-1))).toBeLessThan(0.1);
   });
 
   it('are those of the later half, and said not to be enough, where the time is over', () => {

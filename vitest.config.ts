@@ -6,16 +6,13 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 const ROOT = import.meta.dirname;
 const FOLDERS = ['broker', 'models', 'node-agent', 'scheduler', 'scripts'] as const;
 
-/** Tests that take longest: whole clusters of processes, and the planner against all plans. */
-const LONG = [
-  /^scripts\/chaos\/chaos\./,
-  /^scheduler\/planners\/optimality\./,
-  /^scripts\/testbed\//,
-  /^scripts\/e2e\//,
-  /^scripts\/chaos\//,
-];
+/** Tests that take longest: whole clusters of processes. */
+const LONG = [/^scripts\/chaos\/chaos\./, /^scripts\/testbed\//, /^scripts\/e2e\//, /^scripts\/chaos\//];
 
 const TOGETHER = 'together';
+
+/** Of those that start nothing the longest: the planner against all plans. (It reads of the environment how many.) */
+const LONGEST_TOGETHER = /^scheduler\/planners\/(?:optimality|properties)\./;
 
 /**
  * Long files begin first, so that no worker is still at one when the other has nothing left. Those that share a process come last and one after another: a process is
@@ -24,8 +21,9 @@ const TOGETHER = 'together';
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId, project }: TestSpecification): number => {
-      if (project.name === TOGETHER) return LONG.length + 1;
-      const found = LONG.findIndex((one) => one.test(path.relative(ROOT, moduleId)));
+      const file = path.relative(ROOT, moduleId);
+      if (project.name === TOGETHER) return LONG.length + (LONGEST_TOGETHER.test(file) ? 1 : 2);
+      const found = LONG.findIndex((one) => one.test(file));
       return found < 0 ? LONG.length : found;
     };
     return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b));
@@ -45,7 +43,11 @@ function testFiles(): { readonly file: string; readonly alone: boolean }[] {
       .filter((name) => name.endsWith('.test.ts'))
       .map((name) => {
         const file = path.posix.join(folder, ...name.split(path.sep));
-        return { file, alone: LONG.some((one) => one.test(file)) || ALONE.test(readFileSync(path.join(ROOT, file), 'utf8')) };
+        return {
+          file,
+          alone:
+            !LONGEST_TOGETHER.test(file) && (LONG.some((one) => one.test(file)) || ALONE.test(readFileSync(path.join(ROOT, file), 'utf8'))),
+        };
       }),
   );
 }

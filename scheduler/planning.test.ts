@@ -6,7 +6,16 @@ import { structureOf } from '../models/zoo/structure.js';
 import { factsOf } from './model-library.js';
 import { chain } from './planners/chain-model.js';
 import { AROUND_RUN_MS, COLD_MESSAGE_MS, SERIALISE_BYTES_PER_SECOND, SMALL_RUN_MS } from './planners/cost.js';
-import { arriving, besidesComputing, checkRequest, draftPlan, memoryOf, type PlanningInput, problemOf } from './planning.js';
+import {
+  arriving,
+  besidesComputing,
+  checkRequest,
+  draftPlan,
+  leastOnMachine,
+  memoryOf,
+  type PlanningInput,
+  problemOf,
+} from './planning.js';
 import type { AgentRecord, AgentState } from './registry.js';
 import { helloOf } from './simulate/said.js';
 
@@ -136,6 +145,18 @@ describe('planning', () => {
       expect(growth, `${times}`).toBeGreaterThanOrEqual(1 - 1e-9);
       expect(growth, `${times}`).toBeLessThan(1.04);
     }
+  });
+
+  it('takes agents of one machine for one processor: what the least disturbed of them found of it', () => {
+    const agents = [
+      { host: 'a', ms: 0.15 },
+      { host: 'a', ms: 0.09 },
+      { host: 'a', ms: 0 },
+      { host: 'b', ms: 0.3 },
+      { host: '', ms: 0.2 },
+      { host: '', ms: 0.1 },
+    ];
+    expect(agents.map(leastOnMachine(agents, ({ ms }) => ms))).toEqual([0.09, 0.09, 0, 0.3, 0.2, 0.1]);
   });
 
   it('reduces a cut made by hand to the agents left, but only after a loss', async () => {

@@ -11,7 +11,7 @@ import type { LinkEntry } from '../links/table.js';
 import { parsePlanFile, stagesOf } from '../plan-file.js';
 import { estimate, type SeatEstimate } from '../planners/estimate.js';
 import { type CutFacts, type Device, isRefusal, type Link, type ModelFacts } from '../planners/problem.js';
-import { besidesComputing } from '../planning.js';
+import { besidesComputing, leastOnMachine } from '../planning.js';
 import type { SimulationOptions, SimulationResult } from './options.js';
 import { simulatePlan } from './simulate.js';
 
@@ -48,6 +48,7 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
   if (isRefusal(cut)) throw new ChairError('PLAN_NOT_POSSIBLE', cut.reason);
   const { links, access } = linksOfStatus(status, usual);
   const shares = hostShares(status.agents);
+  const smallRun = leastOnMachine(status.agents, ({ probeSmallRunMs }) => probeSmallRunMs);
   const devices = status.agents.map((own): Device => {
     const { agent, probeMacsPerSecond, probeBytesPerSecond, memoryBytes } = own;
     const link = access.get(agent);
@@ -55,7 +56,7 @@ export function reported(report: PlanReport, model: string, facts: ModelFacts, s
     return {
       ...{ agent, macsPerSecond: Math.max(1, probeMacsPerSecond), memoryBytes },
       ...(probeBytesPerSecond > 0 ? { memoryBytesPerSecond: probeBytesPerSecond } : {}),
-      ...besidesComputing(own),
+      ...besidesComputing({ ...own, probeSmallRunMs: smallRun(own) }),
       ...(link === undefined ? {} : { link }),
       ...(shared === undefined ? {} : { host: shared.host, hostShare: shared.share }),
     };

@@ -241,7 +241,9 @@ describe('a profile job', () => {
     const codes = (fingerprint: string) => report.rows.filter((row) => row.fingerprint === fingerprint).map(({ code }) => code);
     expect(new Set(codes('aaa'))).toEqual(new Set(['']));
     expect(new Set(codes('zzz').slice(2))).toEqual(new Set(['AGENT_UNKNOWN']));
-    expect(report.rows.at(-1)?.message).toContain('came back as a device of another class');
+    // Classes are measured side by side: which one ends last is chance.
+    const last = report.rows.findLast(({ fingerprint }) => fingerprint === 'zzz');
+    expect(last?.message).toContain('came back as a device of another class');
     expect(count('z')).toBe(3);
   });
 

@@ -2,7 +2,7 @@
 import { ChairError } from './errors.js';
 import type { Encoding } from './messages.js';
 import { SegmentReader } from './segments.js';
-import { type Box, boxDims, copyRows, type DType, elementCount, forEachRows, forEachRun, itemBytes } from './tensor.js';
+import { type Box, boxDims, boxElements, copyRows, type DType, forEachRows, forEachRun, itemBytes } from './tensor.js';
 
 /** For `uint8`: value = (q - zero) * scale. Ignored by the other encodings. */
 export interface Affine {
@@ -33,7 +33,7 @@ export function gather(
   affine: Affine,
   take: Take = fresh,
 ): Uint8Array {
-  const count = elementCount(boxDims(box));
+  const count = boxElements(box);
   if (encoding !== 'raw') return gatherConverted(source, holder, box, itemSize, encoding, affine);
   const sizeBytes = count * itemSize;
   if (sizeBytes === 0) return new Uint8Array(0);
@@ -63,7 +63,7 @@ function gatherConverted(
   encoding: 'float16' | 'uint8',
   affine: Affine,
 ): Uint8Array {
-  const count = elementCount(boxDims(box));
+  const count = boxElements(box);
   const { from, within } = floatsIn(source, holder, box, itemSize);
   const half = new Uint16Array(encoding === 'float16' ? count : 0);
   // Clamped arrays round to the nearest and keep 0..255, whatever the affine.
@@ -214,7 +214,7 @@ export function carried(wanted: Encoding, dtype: DType, source: Uint8Array, hold
   const itemSize = itemBytes(dtype);
   const fitting = fittingEncoding(wanted, dtype, source, holder, box);
   const sent = gather(source, holder, box, itemSize, fitting.encoding, fitting);
-  const target = new Uint8Array(elementCount(boxDims(box)) * itemSize);
+  const target = new Uint8Array(boxElements(box) * itemSize);
   scatter(new SegmentReader([sent], 0), fitting, itemSize, target, box, box);
   return target;
 }
@@ -238,7 +238,7 @@ export function scatter(
   box: Box,
 ): void {
   checkInside(targetBox, box, target.length, itemSize);
-  const want = elementCount(boxDims(box)) * encodedItemBytes(wire.encoding, itemSize);
+  const want = boxElements(box) * encodedItemBytes(wire.encoding, itemSize);
   if (data.bytesLeft !== want) {
     throw new ChairError('CODEC_INVALID', 'message data does not fill its box', {
       expected: `${want} bytes for [${boxDims(box).join(',')}]`,
@@ -304,7 +304,7 @@ function stepTable({ scale, zero }: Affine): Uint32Array {
 /** Throws TENSOR_INVALID unless `box` lies in `holder` and the holder's bytes are `length`. */
 export function checkInside(holder: Box, box: Box, length: number, itemSize: number): void {
   const rank = holder.start.length;
-  const want = elementCount(boxDims(holder)) * itemSize;
+  const want = boxElements(holder) * itemSize;
   let inside = box.start.length === rank && box.end.length === rank && want === length;
   for (let axis = 0; inside && axis < rank; axis++) {
     const [from, to] = [box.start[axis] ?? 0, box.end[axis] ?? 0];

@@ -7,7 +7,7 @@ import { ChairError } from '../broker/errors.js';
 import type { Prepare } from '../broker/messages.js';
 import { type CodedInput, codedInputs } from '../broker/parity.js';
 import { type Port, SINK, SOURCE, type Wire } from '../broker/plan.js';
-import { type Box, boxDims, type DType, elementCount, intersectBoxes, type TensorInfo, tensorBytes } from '../broker/tensor.js';
+import { type Box, boxDims, boxElements, type DType, intersectBoxes, type TensorInfo, tensorBytes } from '../broker/tensor.js';
 import { DISPATCHER } from '../broker/topics.js';
 import type { Session } from '../models/engine/engine.js';
 
@@ -233,8 +233,8 @@ function inside(box: Box, holder: Box): boolean {
 
 /** Each element of the port arrives exactly once: boxes are disjoint and their sizes add up. Input buffers are therefore never zeroed. */
 function checkCovered(what: string, port: Box, boxes: readonly Box[]): void {
-  const want = elementCount(boxDims(port));
-  const got = boxes.reduce((sum, box) => sum + elementCount(boxDims(box)), 0);
+  const want = boxElements(port);
+  const got = boxes.reduce((sum, box) => sum + boxElements(box), 0);
   if (got !== want) throw planInvalid(what, `${want} elements brought by wires`, `${got}`);
   boxes.forEach((a, i) => {
     const twice = boxes.slice(i + 1).find((b) => a.start.length > 0 && intersectBoxes(a, b) !== undefined);

@@ -11,7 +11,7 @@ import { canEncode } from '../broker/encoding.js';
 import { isChairError } from '../broker/errors.js';
 import type { PrecisionReport } from '../broker/messages.js';
 import { type Encoding, SINK, SOURCE, type Wire } from '../broker/plan.js';
-import { boxDims, type DType, elementCount, itemBytes } from '../broker/tensor.js';
+import { boxElements, type DType, itemBytes } from '../broker/tensor.js';
 import { assigned, chooseEncodings, type EncodingChoice, type GroupChoice, sayError, type WireGroup } from '../models/slicing/precision.js';
 import { bottleneckLine, draft, formatMs, sayPair, score } from './planners/draft.js';
 import { seatOf, wireBytes } from './planners/estimate.js';
@@ -313,7 +313,7 @@ async function worthwhile(
 
 function rawBytesOf(cut: CutFacts, w: number): number {
   const wire = cut.wires[w];
-  return wire === undefined ? 0 : elementCount(boxDims(wire.box)) * itemBytes(dtypeOf(cut, wire));
+  return wire === undefined ? 0 : boxElements(wire.box) * itemBytes(dtypeOf(cut, wire));
 }
 
 function rowsOf(

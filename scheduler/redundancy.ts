@@ -1,7 +1,7 @@
 /** What coded redundancy costs and whom it covers, for the report of a plan. Pure. */
 import type { RedundancyReport } from '../broker/messages.js';
 import { isParity } from '../broker/parity.js';
-import { boxDims, elementCount, itemBytes } from '../broker/tensor.js';
+import { boxElements, itemBytes } from '../broker/tensor.js';
 import { seatOf } from './planners/estimate.js';
 import type { CutFacts, PlanDraft } from './planners/problem.js';
 import { hasRoute } from './router.js';
@@ -60,7 +60,7 @@ function parityBytes({ cut, stages }: Pick<PlanDraft, 'cut' | 'stages'>, stage: 
     if (!into && !(out && !isParityOf(cut, toStage, toPart))) continue;
     if (holder(fromStage, fromPart) === holder(toStage, toPart)) continue;
     const dtype = (toStage < 0 ? cut.outputs[input] : cut.stages[toStage]?.parts[toPart]?.inputs[input])?.dtype ?? 'float32';
-    bytes += elementCount(boxDims(box)) * itemBytes(dtype);
+    bytes += boxElements(box) * itemBytes(dtype);
   }
   return bytes;
 }

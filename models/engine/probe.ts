@@ -65,7 +65,7 @@ export const UNPROBED: Probed = { macsPerSecond: 0, bytesPerSecond: 0, smallRunM
 export async function probeMacsPerSecond(
   engine: Engine,
   quota: Quota = { cpuLimit: 0, threads: 1 },
-  between: () => Promise<void> = async () => undefined,
+  between?: () => Promise<void>,
 ): Promise<number> {
   const graph = new GraphBuilder();
   const weights = Float32Array.from({ length: CHANNELS * CHANNELS * KERNEL * KERNEL }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
@@ -106,7 +106,7 @@ export async function probeBytesPerSecond(engine: Engine, quota: Quota = { cpuLi
 export interface SmallRuns {
   /** A few dozen runs: some ms. Errors: as `Session.run`. */
   look(): Promise<void>;
-  /** What the quietest look said, ms of CPU; NaN before the first. */
+  /** What the quietest look said, ms of CPU; Infinity before the first. */
   readonly ms: number;
 }
 
@@ -142,7 +142,7 @@ export async function withSmallRuns<T>(
     return use({
       look,
       get ms() {
-        return Number.isFinite(least) ? least : Number.NaN;
+        return least;
       },
     });
   });
@@ -190,13 +190,13 @@ async function bestMeanMs(
   run: () => Promise<number>,
   { cpuLimit, threads }: Quota,
   windowMs: number,
-  between: () => Promise<void> = async () => undefined,
+  between?: () => Promise<void>,
 ): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
   for (let window = 0; window < WINDOWS; window++) {
     const { runMs, cpuMs } = await measured(run, windowMs);
     best = Math.min(best, cpuLimit > 0 && cpuLimit < threads ? cpuMs / cpuLimit : runMs);
-    await between();
+    await between?.();
   }
   // A fake engine takes no time at all; a finite answer is still owed.
   return Math.max(best, 0.001);

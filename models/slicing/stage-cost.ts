@@ -1,5 +1,5 @@
 /** Which stages a covering cut may choose from, and what each costs in multiply-accumulates of one device. */
-import { type Box, boxDims, elementCount, intersectBoxes, itemBytes, tensorBytes } from '../../broker/tensor.js';
+import { type Box, boxElements, intersectBoxes, itemBytes, tensorBytes } from '../../broker/tensor.js';
 import type { Model } from '../model.js';
 import { bandKindOf, bandsOf } from './bands.js';
 import { cutWalk, isRefusal } from './cut.js';
@@ -178,7 +178,7 @@ function ownBox(model: Model, cut: CutKind, shares: readonly number[], share: nu
 }
 
 function boxBytes(box: Box, itemSize: number): number {
-  return elementCount(boxDims(box)) * itemSize;
+  return boxElements(box) * itemSize;
 }
 
 /**

@@ -3,7 +3,7 @@
  * out once, by the same costs as estimate.ts, so that a search can add up plans by the million. For problems that are small enough to look at all of it.
  */
 import { SINK } from '../../broker/plan.js';
-import { type Box, boxDims, elementCount, itemBytes, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
+import { type Box, boxDims, boxElements, itemBytes, type TensorInfo, tensorBytes } from '../../broker/tensor.js';
 import { DISPATCHER } from '../../broker/topics.js';
 import type { CutKind, StageSpec } from '../../models/slicing/partition.js';
 import { wire } from '../../models/slicing/wiring.js';
@@ -258,7 +258,7 @@ export class Cells {
       .filter((w) => w.fromStage === last && (next === undefined ? w.toStage === SINK : w.toStage === last + 1))
       .map((w): Flow => {
         const dtype = (before === undefined ? this.#inputs[w.output] : before.parts[w.fromPart]?.outputs[w.output])?.dtype ?? 'float32';
-        return { fromPart: w.fromPart, toPart: w.toPart, bytes: elementCount(boxDims(w.box)) * itemBytes(dtype) };
+        return { fromPart: w.fromPart, toPart: w.toPart, bytes: boxElements(w.box) * itemBytes(dtype) };
       });
     const left = missing.filter((hole) => (next === undefined ? hole.stage === SINK : hole.stage === last + 1));
     const found = [...flows, ...left.flatMap((hole) => this.#assumed(before, next, hole))];

@@ -1,23 +1,23 @@
-// Last line of CI: `N passed, N failed` from vitest's JSON reports, added up. Arguments: number of failed parts of .ci/run, reports.
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
+// The end of CI: each test that failed, with what it said; tests that failed once and passed when they were run again; last `N passed, N failed`.
+// Arguments: number of failed parts of .ci/run, vitest's JSON reports.
+import { failedTests, readReports } from './report.mjs';
 
-const [failedParts, ...files] = process.argv.slice(2);
-const report = { numPassedTests: 0, numFailedTests: 0, numPendingTests: 0, numTodoTests: 0, testResults: [] };
-let missing = 0;
-for (const file of files) {
-  try {
-    const one = JSON.parse(readFileSync(file, 'utf8'));
-    for (const key of Object.keys(report)) report[key] = Array.isArray(report[key]) ? report[key].concat(one[key]) : report[key] + one[key];
-  } catch {
-    console.log(`the test runner left no report (${path.basename(file)})`);
-    missing++;
-  }
-}
-// A file that fails to load has no tests to count: it is one failure.
-const brokenFiles = report.testResults.filter((f) => f.status === 'failed' && f.assertionResults.length === 0).length;
-let failed = report.numFailedTests + brokenFiles + missing;
+const [failedParts, ...reports] = process.argv.slice(2);
+const { files, first, missing } = readReports(reports);
+for (const name of missing) console.log(`the test runner left no report (${name})`);
+
+const say = (what, { name, message }) =>
+  console.log(`${what}: ${name}\n${message.split('\n').slice(0, 12).join('\n').replace(/^/gm, '    ')}`);
+const failures = [...files.values()].flatMap(failedTests);
+const names = new Set(failures.map(({ name }) => name));
+for (const one of failures) say('failed', one);
+for (const one of [...first.values()].flatMap(failedTests))
+  if (!names.has(one.name)) say('UNSTEADY: failed beside the other tests, passed by itself', one);
+
+const count = (...statuses) => [...files.values()].flatMap(({ tests }) => tests).filter(({ status }) => statuses.includes(status)).length;
+const passed = count('passed');
+let failed = failures.length + missing.length;
 if (failed === 0 && Number(failedParts) > 0) failed = Number(failedParts);
-const skipped = report.numPendingTests + report.numTodoTests;
-console.log(`${report.numPassedTests} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
-process.exitCode = failed > 0 || report.numPassedTests === 0 ? 1 : 0;
+const skipped = count('skipped', 'pending', 'todo');
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+process.exitCode = failed > 0 || passed === 0 ? 1 : 0;

@@ -33,12 +33,19 @@ export class DrainMeter {
   #last: Look | undefined;
   #busy: Interval[] = [];
 
-  look(given: number, taken: number, atMs: number): void {
+  /** Looks less than `leastMs` apart are one: what takes a round trip to be acknowledged does not wait. */
+  look(given: number, taken: number, atMs: number, leastMs: number): void {
     const before = this.#last;
+    if (before !== undefined && atMs - before.atMs < leastMs) return;
     this.#last = { given, taken, atMs };
     this.#busy = this.#busy.filter(({ endMs }) => atMs - endMs <= SPAN_MS);
     if (before === undefined || taken >= before.given || atMs - before.atMs > MOST_APART_MS) return;
     this.#busy.push({ endMs: atMs, ms: atMs - before.atMs, bytes: Math.max(0, taken - before.taken) });
+  }
+
+  /** There was a look since the last rest. */
+  get isGoing(): boolean {
+    return this.#last !== undefined;
   }
 
   /** Nothing waits, or nobody knows: what comes next is another matter. */

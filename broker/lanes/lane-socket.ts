@@ -16,7 +16,7 @@ import { type Draining, DrainMeter } from './drain-meter.js';
 import { Framer, type FramerOptions, type PublishFrame, partHeader, publishBytes, publishHeader } from './framing.js';
 import type { Inlet } from './inlet.js';
 import type { Segments } from './lane.js';
-import { type LaneWatch, LOOK_MS } from './lane-watch.js';
+import type { LaneWatch } from './lane-watch.js';
 
 export interface LaneSocketOptions extends Pick<FramerOptions, 'maxPacketBytes' | 'first'> {
   /** Bytes handed to `publish` and not yet taken by the kernel. One message may exceed it when nothing else waits. */
@@ -60,6 +60,10 @@ const QUICK_MS = 125;
 /** What is not answered for so long waits. A process under a CPU quota may not run for 80 ms. */
 const WAITS_MS = 150;
 
+/** Bytes that are not acknowledged after so many of the quickest round trips wait; after so long where none is known. */
+const ROUND_TRIPS = 2;
+const UNKNOWN_APART_MS = 240;
+
 const PING = generate({ cmd: 'pingreq' });
 const PONG = generate({ cmd: 'pingresp' });
 /** What the other end alone decides how much there is of. */
@@ -99,6 +103,8 @@ export class LaneSocket {
   readonly #unsettled = new Set<Outgoing>();
   readonly #marks: Mark[] = [];
   readonly #drain = new DrainMeter();
+  /** Of pings that nothing was before; undefined = none was answered yet. */
+  #leastRoundTripMs: number | undefined;
   readonly #answers: Answers;
   readonly #stall: StallMeter;
   #queuedBytes = 0;
@@ -239,7 +245,9 @@ export class LaneSocket {
     this.#answered = mark.upTo;
     if (ms < QUICK_MS && this.#queue.length > 0) this.#resize(this.#window + bytes);
     this.#pump();
-    return mark.alone ? ms : undefined;
+    if (!mark.alone) return undefined;
+    this.#leastRoundTripMs = Math.min(this.#leastRoundTripMs ?? ms, ms);
+    return ms;
   }
 
   /** Bytes wait to be sent, or to be answered for longer than usual. */
@@ -247,22 +255,27 @@ export class LaneSocket {
     return this.#queue.length > 0 || nowMs - (this.#marks[0]?.atMs ?? nowMs) > WAITS_MS;
   }
 
-  /** A look at it, a few times a second. `unacknowledged`: bytes that the kernel has and the other machine does not; undefined = not known. */
-  look(unacknowledged: number | undefined, nowMs: number): void {
-    if (this.#stall.look(this.socket.writableLength, this.#taken, LOOK_MS)) {
+  /**
+   * A look at it, a few times a second, at least `sinceMs` after the last one. `unacknowledged`: bytes that the kernel has and the other machine does not; undefined =
+   * not known.
+   */
+  look(unacknowledged: number | undefined, nowMs: number, sinceMs: number): void {
+    if (this.#stall.look(this.socket.writableLength, this.#taken, sinceMs)) {
       this.end(new ChairError('QUEUE_FULL', `the peer has read nothing for long, and ${this.socket.writableLength} bytes wait for it`));
       return;
     }
     // What the other machine has and its process does not read is not the link's fault.
-    if (!unacknowledged || !this.waits(nowMs)) {
-      this.#drain.rest();
-      this.#resize(2 * this.#window);
-    } else {
+    const waits = this.waits(nowMs);
+    if (unacknowledged) {
       const given = this.#written - this.#inNode;
-      this.#drain.look(given, given - unacknowledged, nowMs);
+      const leastMs = this.#leastRoundTripMs === undefined ? UNKNOWN_APART_MS : ROUND_TRIPS * this.#leastRoundTripMs;
+      const oldest = this.#marks[0];
+      if (!this.#drain.isGoing && oldest !== undefined) this.#drain.look(oldest.upTo, this.#answered, oldest.atMs, leastMs);
+      this.#drain.look(given, given - unacknowledged, nowMs, leastMs);
       const { busyMs, bytesPerSecond } = this.#drain.read(nowMs);
-      if (busyMs > 0) this.#resize((bytesPerSecond * WINDOW_MS) / 1000);
-    }
+      if (waits && busyMs > 0) this.#resize((bytesPerSecond * WINDOW_MS) / 1000);
+    } else this.#drain.rest();
+    if (!unacknowledged || !waits) this.#resize(2 * this.#window);
     this.#pump();
   }
 

@@ -5,13 +5,18 @@
 import type { KernelQueues } from './kernel-queues.js';
 import type { LaneSocket } from './lane-socket.js';
 
-/** At least so much between two looks at a connection. */
-export const LOOK_MS = 250;
+/**
+ * At least so much between two looks at connections, and where one was just seen to carry what waits: what a slow link has carried between two looks counts as nothing,
+ * so farther apart small messages are not seen on it.
+ */
+const LOOK_MS = 250;
+const CLOSE_LOOK_MS = 100;
 
 export class LaneWatch {
   readonly #lanes = new Set<LaneSocket>();
   readonly #read: () => Promise<KernelQueues>;
   #timer: NodeJS.Timeout | undefined;
+  #pauseMs = LOOK_MS;
 
   constructor(read: () => Promise<KernelQueues>) {
     this.#read = read;
@@ -35,7 +40,7 @@ export class LaneWatch {
   }
 
   #again(): void {
-    this.#timer ??= setTimeout(() => void this.#look(), LOOK_MS).unref();
+    this.#timer ??= setTimeout(() => void this.#look(), this.#pauseMs).unref();
   }
 
   async #look(): Promise<void> {
@@ -43,11 +48,15 @@ export class LaneWatch {
     const nowMs = performance.now();
     // Where everything is answered at once there is nothing to see.
     const queues = watched.some((lane) => lane.waits(nowMs)) ? await this.#read().catch(() => undefined) : undefined;
+    let carries = false;
     for (const lane of watched) {
       lane.purge();
-      lane.look(queues?.(lane.socket), performance.now());
+      const unacknowledged = queues?.(lane.socket);
+      carries ||= unacknowledged !== undefined && unacknowledged > 0;
+      lane.look(unacknowledged, performance.now(), this.#pauseMs);
       if (lane.isIdle) this.#lanes.delete(lane);
     }
+    this.#pauseMs = carries ? CLOSE_LOOK_MS : LOOK_MS;
     if (this.#timer === undefined) return;
     this.#timer = undefined;
     if (this.#lanes.size > 0) this.#again();

@@ -1,5 +1,6 @@
 /** What waits on a lane that carries little: it can be dropped, little of it is out of reach, and how fast it goes is seen meanwhile. */
 import { connect, createServer, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { generate, parser } from 'mqtt-packet';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { listen } from '../listen.js';
@@ -135,6 +136,26 @@ describe('what waits on a slow lane', () => {
     wanted = false;
     a.lanes.purge();
     expect(await large).toBe(false);
+  }, 60_000);
+
+  it('is seen of messages that are short, too, each of which is over before long', async () => {
+    const b = await node('b');
+    const wire = await slowWire(b.lanes.port, 60_000);
+    const kernelQueues = async () => (socket: Socket) => Math.max(0, socket.bytesWritten - socket.writableLength - wire.carried);
+    const a = await node('a', { kernelQueues, keepaliveMs: 1000 });
+    a.lanes.setPeers([entry('b', wire.port)]);
+    await a.lanes.send('b', 't/b', payload(10, 0));
+    // A round trip is known.
+    await delay(1200);
+    // 0.4 of each 0.55 s.
+    for (let i = 1; i <= 8; i++) {
+      await a.lanes.send('b', 't/b', payload(30_000, i));
+      await delay(550);
+    }
+    const { busyMs, busyBytesPerSecond } = a.lanes.health()[0] ?? { busyMs: 0, busyBytesPerSecond: 0 };
+    expect(busyMs).toBeGreaterThanOrEqual(1000);
+    expect(busyBytesPerSecond).toBeLessThan(120_000);
+    await until('all', () => b.got.length === 9);
   }, 60_000);
 
   it('goes whole to a client that is not one of ours', async () => {

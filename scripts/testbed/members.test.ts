@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildZoo } from '../../models/zoo/index.js';
 import { compiledCli } from '../e2e/compiled.js';
-import type { TestbedClient } from './client.js';
+import type { LoadReport, TestbedClient } from './client.js';
 import { startTestbed, type Testbed, whyPlainProcesses } from './testbed.js';
 
 const AGENTS = 3;
@@ -115,21 +115,32 @@ describe.skipIf(whyPlainProcesses() !== '')('members under load', () => {
     const agent = testbed.agents[1];
     const seats = async () => (await client.status()).deployments[0]?.plan?.seats.map((seat) => seat.agent) ?? [];
     await until(async () => new Set(await seats()).size === AGENTS, 'all three hold seats');
-    const loading = client.load({ deployment: 'net', frames: 100_000, inFlight: 3, forMs: 8000, deadlineMs: 60_000 });
+    // As long as it takes: what carries nothing is not found to be slow.
+    let goesOn = true;
+    const loading = (async () => {
+      const reports: LoadReport[] = [];
+      while (goesOn) reports.push(await client.load({ deployment: 'net', frames: 100_000, inFlight: 3, forMs: 2000, deadlineMs: 60_000 }));
+      return reports;
+    })();
+    loading.catch(() => undefined);
     await delay(1500);
     const from = performance.now();
     agent?.setRate(0.5e6);
-    await until(async () => (await stateOf('agent-2')) === 'suspect', 'its link is found to be slow');
+    await until(async () => (await stateOf('agent-2')) === 'suspect', 'its link is found to be slow', 30_000).finally(() => {
+      goesOn = false;
+    });
     const foundMs = performance.now() - from;
     const { agents } = await client.status();
     console.log(agents.find(({ agent: name }) => name === 'agent-2')?.why);
     await until(async () => !(await seats()).includes('agent-2'), 'the others hold its seats');
     const movedMs = performance.now() - from;
-    const report = await loading;
+    const reports = await loading;
+    const gaps = reports.map(({ endedAtMs }) => longestGap(endedAtMs));
+    const retried = reports.reduce((sum, one) => sum + one.retried, 0);
     console.log(
-      `slow: found after ${Math.round(foundMs)} ms, moved after ${Math.round(movedMs)}; longest gap ${longestGap(report.endedAtMs)}, ${report.retried} frames issued again`,
+      `slow: found after ${Math.round(foundMs)} ms, moved after ${Math.round(movedMs)}; longest gaps ${gaps.join('; ')}; ${retried} frames issued again`,
     );
-    expect(report.failures).toEqual([]);
+    expect(reports.flatMap(({ failures }) => failures)).toEqual([]);
     agent?.setRate(DEVICE.rateBits);
     await until(async () => (await stateOf('agent-2')) === 'ready', 'it is counted on again');
     const { events } = await client.status();

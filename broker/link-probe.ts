@@ -6,7 +6,7 @@
  *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, then the last and the first size in turn (link-rate.ts)
  *
  * What a processor under a CPU quota takes for it is not the link's: both ends rest before each message and before each round that is short, so that they have their quota
- * to begin with, and the quickest rounds count. Nor is it a shaper's burst: the difference of two sizes counts, wherever the link is fast enough for two.
+ * to begin with, and the quickest rounds count, if they agree: where they do not, it takes a little longer. Nor is it a shaper's burst: the difference of two sizes counts, wherever the link is fast enough for two.
  *
  * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
  */
@@ -59,6 +59,8 @@ const ODD = 3;
 /** Both ends' processors rest so long before an echo and before a short round: a tenth of a core gets back what that takes. */
 const ECHO_REST_MS = 3;
 const ROUND_REST_MS = 25;
+/** So much longer where no two rounds agree. */
+const UNSURE_MS = 750;
 /** A link of less than half a Mbit/s, or something is wrong: another round would take as long. */
 const VERY_LONG_MS = 1000;
 const ECHO_MS = 2000;
@@ -141,6 +143,8 @@ export class LinkProbe {
   /** Always at least two rounds, however short the time, unless the first took very long. */
   async #direction(peer: string, kind: 'fill' | 'drain', roundTripMs: number, untilMs: number, budgetBytes: number) {
     const { nowMs } = this.#o;
+    // Also where the other direction took all of the time.
+    const sureByMs = Math.max(untilMs, nowMs()) + UNSURE_MS;
     let bytes = 0;
     let large = MESSAGE_BYTES;
     let rounds: Round[] = [];
@@ -151,9 +155,12 @@ export class LinkProbe {
       const [first = 0, ...more] = of(large);
       // One round of the larger size that stood still is not its speed.
       const isOdd = more.length === 0 && first > (ODD * Math.min(...of(MESSAGE_BYTES)) * large) / MESSAGE_BYTES;
-      const isEnough = (count >= LEAST_ROUNDS && !isOdd) || of(MESSAGE_BYTES).some((ms) => ms >= VERY_LONG_MS);
+      // Nor is one that waited for a turn of a quota: the link is as slow as that only when the quickest say so together.
+      const isSlow = Math.min(...of(MESSAGE_BYTES)) >= ENOUGH_MS;
+      const isSure = agree(of(large), isSlow ? LONG_ROUNDS : LEAST_ROUNDS) || nowMs() >= sureByMs;
+      const isEnough = (count >= LEAST_ROUNDS && !isOdd && isSure) || of(MESSAGE_BYTES).some((ms) => ms >= VERY_LONG_MS);
       if (bytes > 0 && ((isEnough && nowMs() >= untilMs) || bytes + size > budgetBytes)) break;
-      if (count > 0 && nowMs() < untilMs && Math.min(...rounds.map((round) => round.tookMs)) < ENOUGH_MS) await delay(ROUND_REST_MS);
+      if (count > 0) await delay(ROUND_REST_MS);
       const tookMs = await this.#timed(peer, kind, size);
       bytes += size;
       rounds.push({ bytes: size, tookMs });
@@ -161,8 +168,8 @@ export class LinkProbe {
       const quickMs = Math.min(...of(size));
       const next = larger(size, quickMs, untilMs - nowMs());
       // Long rounds that agree need not be many.
-      const agree = quickMs >= ENOUGH_MS && Math.max(...of(size)) <= AGREE * quickMs;
-      if (next === size && of(size).length >= (agree ? LONG_ROUNDS : SHORT_ROUNDS)) break;
+      const isSteady = quickMs >= ENOUGH_MS && Math.max(...of(size)) <= AGREE * quickMs;
+      if (next === size && of(size).length >= (isSteady ? LONG_ROUNDS : SHORT_ROUNDS)) break;
       large = next;
     }
     // The last size may not have been reached in the time; those between were only steps to it.
@@ -246,6 +253,13 @@ function larger(size: number, tookMs: number, leftMs: number): number {
   const next = ROUND_BYTES.find((bytes) => bytes > (isShort ? Math.max(size, SLOW_BYTES) : size)) ?? size;
   const isTimely = LEAST_ROUNDS * tookMs * (next / size) <= leftMs || (size === MESSAGE_BYTES && tookMs < VERY_LONG_MS / 2);
   return isShort || isTimely ? next : size;
+}
+
+/** So many of them, the quickest, do. */
+function agree(values: readonly number[], count: number): boolean {
+  const sorted = [...values].sort((a, b) => a - b);
+  const [quickest, last] = [sorted[0], sorted[count - 1]];
+  return quickest !== undefined && last !== undefined && last <= AGREE * quickest;
 }
 
 function lowerQuartile(values: readonly number[]): number {

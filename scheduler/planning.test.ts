@@ -130,9 +130,9 @@ describe('planning', () => {
     const limited = { cpuLimit: 0.2, cpuPeriodMs: 10, engineThreads: 1, probeSmallRunMs: SMALL_RUN_MS };
     expect(besidesComputing(limited).aroundMs).toBeCloseTo(5 * AROUND_RUN_MS, 9);
     expect(besidesComputing(limited).quota).toEqual({ periodMs: 10, fullSpeed: 0.2 });
-    // What a busy moment explains is no slower processor.
-    expect(besidesComputing({ ...pi, probeSmallRunMs: 1.5 * SMALL_RUN_MS }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
-    expect(besidesComputing({ ...pi, probeSmallRunMs: SMALL_RUN_MS / 1.5 }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
+    // What a busy moment explains, or threads that wake slowly, is no slower processor.
+    expect(besidesComputing({ ...pi, probeSmallRunMs: 3 * SMALL_RUN_MS }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
+    expect(besidesComputing({ ...pi, probeSmallRunMs: SMALL_RUN_MS / 3 }).aroundMs).toBeCloseTo(AROUND_RUN_MS, 9);
     // What did not probe is taken for the machine that the constants are of.
     expect(besidesComputing({ ...pi, probeSmallRunMs: 0 }).aroundMs).toBe(AROUND_RUN_MS);
   });
@@ -143,7 +143,7 @@ describe('planning', () => {
     for (let times = 0.1; times < 10; times *= 1.01) {
       const growth = aroundMs(times * 1.01) / aroundMs(times);
       expect(growth, `${times}`).toBeGreaterThanOrEqual(1 - 1e-9);
-      expect(growth, `${times}`).toBeLessThan(1.04);
+      expect(growth, `${times}`).toBeLessThan(1.05);
     }
   });
 

@@ -6,8 +6,11 @@ const [failedParts, ...reports] = process.argv.slice(2);
 const { files, first, missing } = readReports(reports);
 for (const name of missing) console.log(`the test runner left no report (${name})`);
 
-const say = (what, { name, message }) =>
-  console.log(`${what}: ${name}\n${message.split('\n').slice(0, 12).join('\n').replace(/^/gm, '    ')}`);
+const MOST_LINES = 12;
+const say = (what, { name, message }) => {
+  const lines = message.split('\n').filter((line) => !/^\s+at (?:.*node_modules|new Promise \(<anonymous>\))/.test(line));
+  console.log([`${what}: ${name}`, ...lines.slice(0, MOST_LINES).map((line) => `    ${line}`)].join('\n'));
+};
 const failures = [...files.values()].flatMap(failedTests);
 const names = new Set(failures.map(({ name }) => name));
 for (const one of failures) say('failed', one);

@@ -44,8 +44,17 @@ describe('the end of CI', () => {
   });
 
   it('names what failed, with what it said', () => {
-    const { lines, status } = run('summary.mjs', '1', report('c.json', { 'a.test.ts': { one: 'expected 1 to be 2', two: '' } }));
-    expect(lines).toEqual(['failed: a.test.ts > one', '    expected 1 to be 2', '1 passed, 1 failed']);
+    const { lines, status } = run(
+      'summary.mjs',
+      '1',
+      report('c.json', {
+        'a.test.ts': {
+          one: 'expected 1 to be 2\n    at /project/a.test.ts:3:1\n    at file:///project/node_modules/runner.js:1:1',
+          two: '',
+        },
+      }),
+    );
+    expect(lines).toEqual(['failed: a.test.ts > one', '    expected 1 to be 2', '        at /project/a.test.ts:3:1', '1 passed, 1 failed']);
     expect(status).toBe(1);
   });
 

@@ -5,8 +5,9 @@
  *   round trip   small messages one after another: lower quartile, and the median distance from the median
  *   throughput   rounds of 64, 256 and 1,024 KB: the next size as soon as one was too short to be timed well, then the last and the first size in turn (link-rate.ts)
  *
- * What a processor under a CPU quota takes for it is not the link's: both ends rest before each message and before each round that is short, so that they have their quota
- * to begin with, and the quickest rounds count, if they agree: where they do not, it takes a little longer. Nor is it a shaper's burst: the difference of two sizes counts, wherever the link is fast enough for two.
+ * What a processor under a CPU quota takes for it is not the link's: both ends rest before each message and before each round, so that they have their quota to begin with,
+ * and the quickest rounds count, if they agree: where they do not, it takes a little longer. Nor is it a shaper's burst: the difference of two sizes counts, wherever the
+ * link is fast enough for two.
  *
  * A round ends when its last message has been received, so what a socket's buffer swallows does not count as sent.
  */
@@ -56,7 +57,7 @@ const LEAST_ROUNDS = 2;
 const AGREE = 1.3;
 /** So many times what the small rounds say. */
 const ODD = 3;
-/** Both ends' processors rest so long before an echo and before a short round: a tenth of a core gets back what that takes. */
+/** Both ends' processors rest so long before an echo and before a round: a tenth of a core gets back what that takes. */
 const ECHO_REST_MS = 3;
 const ROUND_REST_MS = 25;
 /** So much longer where no two rounds agree. */
